@@ -1,0 +1,49 @@
+// Reverse-mode differentiation over a tape of nodes, one per op call. A gradient function is pure: it receives the
+// gradients of the op's outputs and returns those of its inputs; the tape accumulates.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace depthstill {
+
+using Gradients = std::vector<Tensor>;
+
+struct Node {
+  const char* name = "";
+  int64_t sequence = 0;  // order of creation: backward() visits in reverse
+  std::vector<Tensor> inputs;
+  // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is needed).
+  std::function<Gradients(const Gradients&)> gradient;  // empty for a leaf
+  std::vector<Tensor> grads;                            // one slot per output, filled by backward()
+};
+
+// Attaches history to what an op computed. `gradient` captures the tensors that it needs, also outputs: the handles
+// inside the op have no node, so no cycle can arise. Returns the handles to pass on.
+Tensor record(const char* name, std::vector<Tensor> inputs, Tensor output,
+              std::function<Gradients(const Tensor& dy)> gradient);
+std::vector<Tensor> record(const char* name, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
+                           std::function<Gradients(const Gradients& dys)> gradient);
+
+// Adds d loss / d leaf to grad() of every leaf that `loss` (one fp32 element) depends on, then frees the tape: saved
+// tensors go as soon as their gradient function has run. `dy` replaces the seed 1 for any shape.
+void backward(const Tensor& loss);
+void backward(const Tensor& y, const Tensor& dy);
+
+// While alive on this thread, ops record nothing.
+class NoGrad {
+ public:
+  NoGrad();
+  ~NoGrad();
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  bool before_;
+};
+bool grad_enabled();
+
+}  // namespace depthstill

@@ -1,0 +1,18 @@
+// y = a + b, element by element; y may be a or b.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bf16.h"
+#include "kernels/stream.h"
+
+namespace depthstill {
+namespace cpu {
+template <class T>
+void add(Stream stream, int64_t n, const T* a, const T* b, T* y);
+}
+namespace cuda {
+template <class T>
+void add(Stream stream, int64_t n, const T* a, const T* b, T* y);
+}
+}  // namespace depthstill
