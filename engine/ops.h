@@ -1,0 +1,54 @@
+// The catalogue of differentiable ops: one declaration each, with the formula in a line. Images are (N, H, W, C), depth
+// maps (N, H, W) in metres. Each op lives in engine/ops/<op>.cpp and kernels/<op>.*; its contract is in kernels/<op>.h.
+#pragma once
+
+#include "engine/autograd.h"
+#include "engine/tensor.h"
+#include "kernels/activation.h"
+
+namespace depthstill {
+
+// ---- convolution and normalisation ------------------------------------------------------------------------------
+struct Conv2dOptions {
+  int stride = 1, dilation = 1;
+  int pad_top = 0, pad_bottom = 0, pad_left = 0, pad_right = 0;
+  Activation activation = Activation::kNone;
+};
+// y = act(x * weight + bias); weight (O, R, S, C) fp32, bias (O) fp32 or undefined.
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
+// One filter per channel, padding = dilation; weight (3, 3, C) fp32.
+Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int dilation);
+
+struct BatchNormOptions {
+  bool training = false;  // true: batch statistics, which also update the running ones
+  float momentum = 0.1f;  // running = (1 - momentum) * running + momentum * batch (variance unbiased)
+  float eps = 1e-5f;
+  Activation activation = Activation::kNone;
+};
+// y = act((x - mean) * rstd * weight + bias), statistics per channel over N, H, W.
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, const BatchNormOptions& options);
+Tensor activation(const Tensor& x, Activation kind);
+Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
+
+// ---- shape and arithmetic ---------------------------------------------------------------------------------------
+Tensor add(const Tensor& a, const Tensor& b);
+Tensor scale(const Tensor& x, float factor);
+Tensor reshape(const Tensor& x, const Shape& shape);
+Tensor cast(const Tensor& x, DType dtype);                            // fp32 <-> bf16
+Tensor concat(const Tensor& a, const Tensor& b);                      // along the channels
+Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);   // (N, H, W[, C]) -> (N, rows, W[, C])
+Tensor pad_rows(const Tensor& x, int64_t top, int64_t bottom);        // zeros above and below
+Tensor softmax(const Tensor& x);                                      // over the last dimension
+
+// A map whose rows above `first_row` are not stored: a tensor of `height - first_row` rows.
+struct RowWindow {
+  int64_t first_row = 0;
+  int64_t height = 0;  // of the whole map
+};
+// Bilinear resize to (out_height, out_width). With windows, x holds rows [in.first_row, in.height) of its map and y rows
+// [out.first_row, out.height); the default windows are whole maps.
+Tensor upsample_bilinear(const Tensor& x, int64_t out_height, int64_t out_width, bool align_corners);
+Tensor upsample_bilinear(const Tensor& x, RowWindow in, RowWindow out, int64_t out_width, bool align_corners);
+
+}  // namespace depthstill

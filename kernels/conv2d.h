@@ -1,0 +1,46 @@
+// y[n,p,q,o] = act(bias[o] + sum_{r,s,c} x[n, p*stride - pad_top + r*dilation, q*stride - pad_left + s*dilation, c] *
+//                                        weight[o,r,s,c])
+//   x (N, H, W, C)   weight (O, R, S, C) float   bias (O) float or null   y (N, P, Q, O)
+// Gradients of a scalar with dz = dy * act'(y):
+//   dx = sum over (r,s,o) of dz * weight   dweight = sum over (n,p,q) of dz * x   dbias = sum over (n,p,q) of dz
+// CPU: oneDNN, and for bf16 on processors with AMX our own tile kernels. CUDA: cuDNN.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/activation.h"
+#include "kernels/bf16.h"
+#include "kernels/stream.h"
+
+namespace depthstill {
+
+struct Conv2dShape {
+  int64_t N = 0, H = 0, W = 0, C = 0;  // input
+  int64_t O = 0, R = 1, S = 1;         // output channels, kernel height and width
+  int stride = 1, dilation = 1;
+  int pad_top = 0, pad_bottom = 0, pad_left = 0, pad_right = 0;
+
+  int64_t P() const { return (H + pad_top + pad_bottom - dilation * (R - 1) - 1) / stride + 1; }
+  int64_t Q() const { return (W + pad_left + pad_right - dilation * (S - 1) - 1) / stride + 1; }
+  bool operator==(const Conv2dShape&) const = default;
+};
+
+// conv2d assigns y. conv2d_grad assigns those of dx, dweight, dbias that are not null; it overwrites dy with dz
+// (needed when act != none). y is read only when act != none.
+namespace cpu {
+template <class T>
+void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight,
+            const float* bias, T* y);
+template <class T>
+void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
+                 T* dy, T* dx, float* dweight, float* dbias);
+}  // namespace cpu
+namespace cuda {
+template <class T>
+void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight,
+            const float* bias, T* y);
+template <class T>
+void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
+                 T* dy, T* dx, float* dweight, float* dbias);
+}  // namespace cuda
+}  // namespace depthstill
