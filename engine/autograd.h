@@ -13,12 +13,17 @@ namespace depthstill {
 using Gradients = std::vector<Tensor>;
 
 struct Node {
+  struct Edge {
+    std::shared_ptr<Node> node;  // null where an input needs no gradient
+    int output = 0;
+  };
   const char* name = "";
-  int64_t sequence = 0;  // order of creation: backward() visits in reverse
-  std::vector<Tensor> inputs;
+  int64_t sequence = 0;     // order of creation, which backward() follows in reverse; 0 for a leaf
+  std::vector<Edge> edges;  // one per input
   // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is needed).
-  std::function<Gradients(const Gradients&)> gradient;  // empty for a leaf
-  std::vector<Tensor> grads;                            // one slot per output, filled by backward()
+  std::function<Gradients(const Gradients&)> gradient;
+  Gradients grads;  // one slot per output, filled by backward()
+  bool queued = false;
 };
 
 // Attaches history to what an op computed. `gradient` captures the tensors that it needs, also outputs: the handles
@@ -27,6 +32,9 @@ Tensor record(const char* name, std::vector<Tensor> inputs, Tensor output,
               std::function<Gradients(const Tensor& dy)> gradient);
 std::vector<Tensor> record(const char* name, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
                            std::function<Gradients(const Gradients& dys)> gradient);
+
+// For gradient functions that work in place: `dy` itself if nothing else shares its storage, else a copy.
+Tensor writable(const Tensor& dy);
 
 // Adds d loss / d leaf to grad() of every leaf that `loss` (one fp32 element) depends on, then frees the tape: saved
 // tensors go as soon as their gradient function has run. `dy` replaces the seed 1 for any shape.

@@ -38,8 +38,8 @@ class Tensor {
     return defined() ? data<std::remove_const_t<T>>() : nullptr;
   }
 
-  // The same elements under another shape of equal size.
-  Tensor reshape(const Shape& shape) const;
+  // The same storage under another shape of equal size, without history (the differentiable op is reshape()).
+  Tensor view(const Shape& shape) const;
   // The same storage without history.
   Tensor detach() const;
 
@@ -50,6 +50,9 @@ class Tensor {
   // The accumulated gradient of a leaf; undefined if none has arrived.
   Tensor grad() const;
   void clear_grad();
+
+  // True if no other handle shares the storage.
+  bool sole_owner() const { return storage_.use_count() == 1; }
 
   const std::shared_ptr<Node>& node() const { return node_; }
   int output_index() const { return output_index_; }

@@ -1,0 +1,29 @@
+# Every library we use comes as a package of the system; tools/setup.sh installs them.
+find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(ZLIB REQUIRED)
+find_package(nlohmann_json 3.9 REQUIRED)
+find_package(CLI11 REQUIRED)
+
+# Debian's oneDNN has a CMake package from 2.7 on; the header and library are enough for all versions.
+find_path(DNNL_INCLUDE_DIR dnnl.hpp HINTS ${DNNL_ROOT} PATH_SUFFIXES include)
+find_library(DNNL_LIBRARY dnnl HINTS ${DNNL_ROOT} PATH_SUFFIXES lib)
+find_path(STB_INCLUDE_DIR stb_image.h PATH_SUFFIXES stb)
+find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
+foreach(_item DNNL_INCLUDE_DIR DNNL_LIBRARY STB_INCLUDE_DIR TOMLPLUSPLUS_INCLUDE_DIR)
+  if(NOT ${_item})
+    message(FATAL_ERROR "${_item} not found. `bash tools/setup.sh` installs what depthstill needs "
+                        "(libdnnl-dev, libstb-dev, libtomlplusplus-dev, ...).")
+  endif()
+endforeach()
+
+function(depthstill_imported name include)
+  add_library(${name} INTERFACE IMPORTED)
+  target_include_directories(${name} SYSTEM INTERFACE ${include})
+  if(ARGN)
+    target_link_libraries(${name} INTERFACE ${ARGN})
+  endif()
+endfunction()
+depthstill_imported(depthstill::dnnl ${DNNL_INCLUDE_DIR} ${DNNL_LIBRARY})
+depthstill_imported(depthstill::stb ${STB_INCLUDE_DIR})
+depthstill_imported(depthstill::toml ${TOMLPLUSPLUS_INCLUDE_DIR})

@@ -1,0 +1,15 @@
+if(DEPTHSTILL_WITH_CUDA)
+  set(_cuda "yes: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, cuDNN ${CUDNN_VERSION}, GPUs ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  set(_cuda "no: ${DEPTHSTILL_CUDA_REASON}; CUDA kernels are compiled for the emulator only")
+endif()
+set(_sanitize "${DEPTHSTILL_SANITIZE}")
+if(NOT _sanitize)
+  set(_sanitize "none")
+endif()
+message(STATUS "depthstill ${PROJECT_VERSION}
+   build        ${CMAKE_BUILD_TYPE}, -march=${DEPTHSTILL_MARCH}, sanitizer ${_sanitize}
+   compiler     ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}
+   CUDA         ${_cuda}
+   oneDNN       ${DNNL_LIBRARY}
+   tests        ${DEPTHSTILL_TESTS}, benchmarks ${DEPTHSTILL_BENCHMARKS}")

@@ -1,0 +1,195 @@
+#include "engine/allocator.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "kernels/error.h"
+#include "kernels/runtime.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace depthstill {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+// A block has poisoned bytes behind it in ASan builds, and all of it is poisoned while free.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kRedzone = 64;
+void poison(void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+void unpoison(void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+#else
+constexpr size_t kRedzone = 0;
+void poison(void*, size_t) {}
+void unpoison(void*, size_t) {}
+#endif
+
+class Arena {
+ public:
+  explicit Arena(Device device) : device_(device) {}
+
+  void* allocate(size_t wanted) {
+    if (wanted == 0) return nullptr;
+    const size_t bytes = (wanted + kRedzone + kAlignment - 1) / kAlignment * kAlignment;
+    const std::scoped_lock lock(mutex_);
+    auto fit = free_.lower_bound({bytes, nullptr});
+    if (fit == free_.end()) {
+      add_segment(bytes, wanted);
+      fit = free_.lower_bound({bytes, nullptr});
+    }
+    const auto [size, start] = *fit;
+    free_.erase(fit);
+    blocks_[start] = {bytes, false};
+    if (size > bytes) {
+      blocks_[start + bytes] = {size - bytes, true};
+      free_.insert({size - bytes, start + bytes});
+    }
+    stats_.in_use += bytes;
+    stats_.peak = std::max(stats_.peak, stats_.in_use);
+    note_high_water(start + bytes);
+    if (device_ == Device::kCpu) {
+      unpoison(start, wanted);
+      poison(start + wanted, bytes - wanted);
+    }
+    return start;
+  }
+
+  void deallocate(void* pointer) {
+    if (pointer == nullptr) return;
+    const std::scoped_lock lock(mutex_);
+    auto block = blocks_.find(static_cast<char*>(pointer));
+    check(block != blocks_.end() && !block->second.free, "allocator: freeing a pointer that is not allocated");
+    stats_.in_use -= block->second.bytes;
+    if (device_ == Device::kCpu) poison(pointer, block->second.bytes);
+    block->second.free = true;
+    if (auto next = std::next(block); next != blocks_.end() && mergeable(block, next)) {
+      free_.erase({next->second.bytes, next->first});
+      block->second.bytes += next->second.bytes;
+      blocks_.erase(next);
+    }
+    if (block != blocks_.begin()) {
+      if (auto before = std::prev(block); mergeable(before, block)) {
+        free_.erase({before->second.bytes, before->first});
+        before->second.bytes += block->second.bytes;
+        blocks_.erase(block);
+        block = before;
+      }
+    }
+    free_.insert({block->second.bytes, block->first});
+  }
+
+  MemoryStats stats() {
+    const std::scoped_lock lock(mutex_);
+    return stats_;
+  }
+  void reset_peak() {
+    const std::scoped_lock lock(mutex_);
+    stats_.peak = stats_.in_use;
+  }
+
+ private:
+  struct Block {
+    size_t bytes = 0;
+    bool free = false;
+  };
+  using Blocks = std::map<char*, Block>;
+
+  // Neighbours in one segment that are both free. Segments that happen to touch stay apart.
+  bool mergeable(Blocks::iterator a, Blocks::iterator b) const {
+    return a->second.free && b->second.free && a->first + a->second.bytes == b->first &&
+           !segment_high_water_.contains(b->first);
+  }
+
+  void note_high_water(char* end) {
+    auto segment = std::prev(segment_high_water_.lower_bound(end));
+    if (end > segment->second) {
+      segment->second = end;
+      ++stats_.high_water_moves;
+    }
+  }
+
+  void add_segment(size_t bytes, size_t wanted) {
+    auto [start, size] = device_ == Device::kCpu ? reserve_cpu(bytes) : reserve_cuda(bytes);
+    check(start != nullptr, "out of ", device_, " memory: wanted ", wanted, " bytes with ", stats_.in_use, " in use of ",
+          stats_.reserved, " reserved");
+    stats_.reserved += size;
+    ++stats_.system_allocations;
+    segment_high_water_[start] = start;
+    blocks_[start] = {size, true};
+    free_.insert({size, start});
+  }
+
+  // Address space only: pages become resident when touched, in huge pages where the system offers them (a first touch
+  // of 4 KiB pages runs at a few GB/s).
+  static std::pair<char*, size_t> reserve_cpu(size_t bytes) {
+    constexpr size_t kHuge = size_t{2} << 20;
+    const size_t least = (bytes + kHuge - 1) / kHuge * kHuge;
+    for (size_t size = std::max(least, size_t{64} << 30); size >= least; size /= 2) {
+      void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) continue;
+      madvise(p, size, MADV_HUGEPAGE);
+      return {static_cast<char*>(p), size};
+    }
+    return {nullptr, 0};
+  }
+
+  static std::pair<char*, size_t> reserve_cuda(size_t bytes) {
+    for (const size_t size : {std::max(bytes, size_t{256} << 20), bytes}) {
+      if (void* p = cuda::malloc_device(size)) return {static_cast<char*>(p), size};
+    }
+    return {nullptr, 0};
+  }
+
+  Device device_;
+  std::mutex mutex_;
+  Blocks blocks_;                               // every block, free or not, by address
+  std::set<std::pair<size_t, char*>> free_;     // best fit: the smallest that suffices, then the lowest address
+  std::map<char*, char*> segment_high_water_;  // start of each segment -> end of its used part
+  MemoryStats stats_;
+};
+
+// Never destroyed: tensors with static lifetime may be freed after it.
+Arena& arena(Device device) {
+  static Arena& cpu = *new Arena(Device::kCpu);
+  static Arena& cuda = *new Arena(Device::kCuda);
+  return device == Device::kCpu ? cpu : cuda;
+}
+
+}  // namespace
+
+void* allocate(Device device, size_t bytes) { return arena(device).allocate(bytes); }
+void deallocate(Device device, void* pointer) { arena(device).deallocate(pointer); }
+MemoryStats memory_stats(Device device) { return arena(device).stats(); }
+void reset_peak_memory(Device device) { arena(device).reset_peak(); }
+
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {
+  if (bytes == 0) return;
+  if (to_device == Device::kCpu && from_device == Device::kCpu) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const auto direction = from_device == Device::kCpu ? cuda::Direction::kToDevice
+                         : to_device == Device::kCpu ? cuda::Direction::kToHost
+                                                     : cuda::Direction::kOnDevice;
+  cuda::copy(to, from, bytes, direction, stream_of(Device::kCuda));
+}
+
+void zero_bytes(Device device, void* pointer, size_t bytes) {
+  if (bytes == 0) return;
+  if (device == Device::kCpu) {
+    std::memset(pointer, 0, bytes);
+  } else {
+    cuda::zero(pointer, bytes, stream_of(device));
+  }
+}
+
+}  // namespace depthstill

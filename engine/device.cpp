@@ -1,0 +1,98 @@
+#include "engine/device.h"
+
+#include <string>
+
+#include "engine/allocator.h"
+#include "kernels/error.h"
+#include "kernels/runtime.h"
+
+namespace depthstill {
+namespace {
+
+#if defined(DEPTHSTILL_CUDA)
+constexpr bool kCudaBuild = true;
+#else
+constexpr bool kCudaBuild = false;
+#endif
+
+bool emulated = false;
+
+// One grow-only block of the device's arena. Ops run on one thread and, on CUDA, on one stream, so a block that is
+// given back while work on it is queued is only reused by later work.
+class ArenaScratch final : public Scratch {
+ public:
+  explicit ArenaScratch(Device device) : device_(device) {}
+  void* get(size_t bytes) override {
+    if (bytes > bytes_) {
+      deallocate(device_, pointer_);
+      pointer_ = nullptr;
+      bytes_ = 0;
+      pointer_ = allocate(device_, bytes);
+      bytes_ = bytes;
+    }
+    return pointer_;
+  }
+
+ private:
+  Device device_;
+  void* pointer_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+struct CudaState {
+  bool usable = false;
+  std::string reason;
+  void* stream = nullptr;
+};
+
+const CudaState& cuda_state() {
+  static const CudaState state = [] {
+    CudaState s;
+    if (kCudaBuild || emulated) {
+      s.usable = cuda::device_count(&s.reason) > 0;
+      if (s.usable) s.stream = cuda::create_stream();
+    }
+    return s;
+  }();
+  return state;
+}
+
+}  // namespace
+
+bool available(Device device) {
+  if (device == Device::kCpu) return true;
+  return (kCudaBuild || emulated) && cuda_state().usable;
+}
+
+const char* cuda_unavailable_reason() {
+  if (available(Device::kCuda)) return "";
+  return kCudaBuild ? cuda_state().reason.c_str() : "this build has no CUDA";
+}
+
+void enable_emulated_cuda() {
+  check(!kCudaBuild, "the emulator stands in for CUDA only in builds without CUDA");
+  emulated = true;
+}
+
+Device default_device() { return kCudaBuild && available(Device::kCuda) ? Device::kCuda : Device::kCpu; }
+
+Device parse_device(std::string_view text) {
+  if (text == "auto") return default_device();
+  if (text == "cpu") return Device::kCpu;
+  check(text == "cuda", "device: expected cpu, cuda or auto, got '", text, "'");
+  check(available(Device::kCuda), "device cuda is not available: ", cuda_unavailable_reason());
+  return Device::kCuda;
+}
+
+Stream stream_of(Device device) {
+  static ArenaScratch cpu_scratch(Device::kCpu);
+  static ArenaScratch cuda_scratch(Device::kCuda);
+  if (device == Device::kCpu) return {nullptr, &cpu_scratch};
+  return {cuda_state().stream, &cuda_scratch};
+}
+
+void synchronize(Device device) {
+  if (device == Device::kCuda) cuda::synchronize(stream_of(device));
+}
+
+}  // namespace depthstill
