@@ -1,0 +1,214 @@
+#include "engine/nn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace depthstill {
+namespace {
+
+int64_t windowed_size(int64_t size, int kernel, int stride, int dilation) {
+  const int64_t pad = static_cast<int64_t>(dilation) * (kernel - 1) / 2;
+  return (size + 2 * pad - static_cast<int64_t>(dilation) * (kernel - 1) - 1) / stride + 1;
+}
+
+// Calls f(index in memory form, index in file form) for every element.
+template <class F>
+void for_each_pair(const Shape& memory, Layout layout, F f) {
+  if (layout == Layout::kPlain) {
+    for (int64_t i = 0; i < memory.numel(); ++i) f(i, i);
+    return;
+  }
+  // Depthwise (R, S, C) is (1, R, S, C) transposed to (C, 1, R, S), so both are: channel last <-> channel before R, S.
+  const bool dense = layout == Layout::kConv;
+  const int64_t outer = dense ? memory[0] : 1, channels = memory[dense ? 3 : 2];
+  const int64_t area = memory.numel() / (outer * channels);
+  int64_t at = 0;
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t rs = 0; rs < area; ++rs)
+      for (int64_t c = 0; c < channels; ++c) f(at++, (o * channels + c) * area + rs);
+}
+
+Shape to_memory_shape(const Shape& file, Layout layout) {
+  if (layout == Layout::kPlain) return file;
+  check(file.rank() == 4, "weight: expected four dimensions, got ", file);
+  if (layout == Layout::kConv) return {file[0], file[2], file[3], file[1]};
+  check(file[1] == 1, "depthwise weight: expected (C, 1, R, S), got ", file);
+  return {file[2], file[3], file[0]};
+}
+
+}  // namespace
+
+Shape to_file_shape(const Shape& memory, Layout layout) {
+  if (layout == Layout::kConv) return {memory[0], memory[3], memory[1], memory[2]};
+  if (layout == Layout::kDepthwise) return {memory[2], 1, memory[0], memory[1]};
+  return memory;
+}
+
+Tensor to_file_layout(const Tensor& memory, Layout layout) {
+  if (layout == Layout::kPlain) return memory;
+  Tensor file = empty(to_file_shape(memory.shape(), layout));
+  const float* from = memory.data<float>();
+  float* to = file.data<float>();
+  for_each_pair(memory.shape(), layout, [&](int64_t m, int64_t f) { to[f] = from[m]; });
+  return file;
+}
+
+Tensor from_file_layout(const Tensor& file, Layout layout) {
+  if (layout == Layout::kPlain) return file;
+  Tensor memory = empty(to_memory_shape(file.shape(), layout));
+  const float* from = file.data<float>();
+  float* to = memory.data<float>();
+  for_each_pair(memory.shape(), layout, [&](int64_t m, int64_t f) { to[m] = from[f]; });
+  return memory;
+}
+
+void Module::collect(const std::string& prefix, std::vector<StateEntry>& out) const {
+  for (StateEntry entry : own_) {
+    entry.name = prefix + entry.name;
+    out.push_back(std::move(entry));
+  }
+  for (const Child& child : children_) child.module->collect(prefix + child.name + ".", out);
+}
+
+std::vector<StateEntry> Module::state() const {
+  std::vector<StateEntry> out;
+  collect("", out);
+  return out;
+}
+
+std::vector<StateEntry> Module::parameters() const {
+  std::vector<StateEntry> out = state();
+  std::erase_if(out, [](const StateEntry& entry) { return !entry.trainable; });
+  return out;
+}
+
+int64_t Module::parameter_count() const {
+  int64_t count = 0;
+  for (const StateEntry& entry : parameters()) count += entry.tensor->numel();
+  return count;
+}
+
+void Module::to(Device device) {
+  for (const StateEntry& entry : state()) {
+    if (entry.tensor->dtype() != DType::kFloat || entry.tensor->device() == device) continue;
+    *entry.tensor = to_device(entry.tensor->detach(), device);
+    if (entry.trainable) entry.tensor->set_requires_grad();
+  }
+}
+
+void Module::train(bool on) {
+  training_ = on;
+  for (const Child& child : children_) child.module->train(on);
+}
+
+void Module::clear_grads() {
+  for (const StateEntry& entry : parameters()) entry.tensor->clear_grad();
+}
+
+void Module::add_parameter(std::string name, Tensor& member, const Shape& shape, Layout layout) {
+  member = zeros(shape);
+  member.set_requires_grad();
+  own_.push_back({std::move(name), &member, layout, true});
+}
+
+void Module::add_buffer(std::string name, Tensor& member, const Shape& shape, DType dtype) {
+  member = zeros(shape, dtype);
+  own_.push_back({std::move(name), &member, Layout::kPlain, false});
+}
+
+void Module::add_child(std::string name, Module& child) { children_.push_back({std::move(name), &child}); }
+
+Conv2d::Conv2d(const Conv2dConfig& config) : config_(config) {
+  add_parameter("weight", weight, {config.out, config.kernel, config.kernel, config.in}, Layout::kConv);
+  if (config.bias) add_parameter("bias", bias, {config.out});
+}
+
+Tensor Conv2d::forward(const Tensor& x, int pad_top) const {
+  const int pad = padding();
+  return conv2d(x, weight, bias,
+                {.stride = config_.stride,
+                 .dilation = config_.dilation,
+                 .pad_top = pad_top,
+                 .pad_bottom = pad,
+                 .pad_left = pad,
+                 .pad_right = pad,
+                 .activation = config_.activation});
+}
+
+int64_t Conv2d::output_size(int64_t size) const {
+  return windowed_size(size, config_.kernel, config_.stride, config_.dilation);
+}
+
+int64_t Conv2d::macs_per_pixel() const { return config_.in * config_.out * config_.kernel * config_.kernel; }
+
+DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation)
+    : channels_(channels), stride_(stride), dilation_(dilation) {
+  add_parameter("weight", weight, {3, 3, channels}, Layout::kDepthwise);
+}
+
+Tensor DepthwiseConv2d::forward(const Tensor& x) const { return depthwise_conv2d(x, weight, stride_, dilation_); }
+
+int64_t DepthwiseConv2d::output_size(int64_t size) const { return windowed_size(size, 3, stride_, dilation_); }
+
+int64_t DepthwiseConv2d::macs_per_pixel() const { return 9 * channels_; }
+
+BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation) : activation_(activation) {
+  add_parameter("weight", weight, {channels});
+  add_parameter("bias", bias, {channels});
+  add_buffer("running_mean", running_mean, {channels});
+  add_buffer("running_var", running_var, {channels});
+  add_buffer("num_batches_tracked", num_batches_tracked, {}, DType::kInt64);
+  const std::vector<float> ones(static_cast<size_t>(channels), 1.0f);
+  copy_(weight, tensor<float>({channels}, ones));
+  copy_(running_var, tensor<float>({channels}, ones));
+}
+
+Tensor BatchNorm2d::forward(const Tensor& x) {
+  if (measuring_) measure(x);
+  if (training()) ++*num_batches_tracked.data<int64_t>();
+  return batch_norm(x, weight, bias, running_mean, running_var,
+                    {.training = training(), .eps = kEps, .activation = activation_});
+}
+
+void BatchNorm2d::start_measuring() {
+  measuring_ = true;
+  measured_batches_ = 0;
+  mean_sum_.assign(static_cast<size_t>(weight.numel()), 0.0);
+  square_sum_ = mean_sum_;
+}
+
+void BatchNorm2d::measure(const Tensor& x) {
+  const NoGrad no_grad;
+  Tensor mean = zeros_like(running_mean), var = zeros_like(running_var);
+  batch_norm(x, weight, bias, mean, var, {.training = true, .momentum = 1.0f, .eps = kEps});
+  const std::vector<float> means = to_vector<float>(mean), vars = to_vector<float>(var);
+  for (size_t c = 0; c < means.size(); ++c) {
+    mean_sum_[c] += means[c];
+    square_sum_[c] += vars[c] + static_cast<double>(means[c]) * means[c];
+  }
+  ++measured_batches_;
+}
+
+void BatchNorm2d::adopt_measured() {
+  check(measuring_ && measured_batches_ > 0, "batch_norm: no batch was measured");
+  std::vector<float> g = to_vector<float>(weight), b = to_vector<float>(bias);
+  std::vector<float> mean = to_vector<float>(running_mean), var = to_vector<float>(running_var);
+  for (size_t c = 0; c < g.size(); ++c) {
+    const double n = static_cast<double>(measured_batches_), new_mean = mean_sum_[c] / n;
+    const double new_var = std::max(square_sum_[c] / n - new_mean * new_mean, 0.0);
+    const double slope = g[c] / std::sqrt(static_cast<double>(var[c]) + kEps);
+    b[c] = static_cast<float>(b[c] + (new_mean - mean[c]) * slope);
+    g[c] = static_cast<float>(slope * std::sqrt(new_var + kEps));
+    mean[c] = static_cast<float>(new_mean);
+    var[c] = static_cast<float>(new_var);
+  }
+  const Shape channels = weight.shape();
+  copy_(weight, tensor<float>(channels, g));
+  copy_(bias, tensor<float>(channels, b));
+  copy_(running_mean, tensor<float>(channels, mean));
+  copy_(running_var, tensor<float>(channels, var));
+  measuring_ = false;
+}
+
+}  // namespace depthstill

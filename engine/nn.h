@@ -1,0 +1,146 @@
+// Modules: named parameters and buffers, and the layers that own them. Names are those of the published checkpoints, so
+// a state dict is a walk over state().
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/ops.h"
+#include "engine/tensor.h"
+
+namespace depthstill {
+
+// How memory orders the elements of a tensor whose file form is PyTorch's.
+enum class Layout : uint8_t {
+  kPlain,      // as in the file
+  kConv,       // file (O, I, R, S), memory (O, R, S, I)
+  kDepthwise,  // file (C, 1, R, S), memory (R, S, C)
+};
+
+// The file form of a shape or of an fp32 CPU tensor in memory form, and back.
+Shape to_file_shape(const Shape& memory, Layout layout);
+Tensor to_file_layout(const Tensor& memory, Layout layout);
+Tensor from_file_layout(const Tensor& file, Layout layout);
+
+// One entry of a module's state. `tensor` points into the module and stays valid as long as the module lives.
+struct StateEntry {
+  std::string name;
+  Tensor* tensor = nullptr;
+  Layout layout = Layout::kPlain;
+  bool trainable = false;  // a parameter; false for buffers
+};
+
+class Module {
+ public:
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  // Parameters and buffers of this module and everything below it, with full names, in order of registration.
+  std::vector<StateEntry> state() const;
+  std::vector<StateEntry> parameters() const;
+  int64_t parameter_count() const;
+
+  // Moves parameters and floating-point buffers; gradients are dropped. Optimisers are made afterwards.
+  void to(Device device);
+  void train(bool on = true);
+  void eval() { train(false); }
+  bool training() const { return training_; }
+  void clear_grads();
+
+ protected:
+  // The member is set to zeros; a parameter becomes a leaf of the tape.
+  void add_parameter(std::string name, Tensor& member, const Shape& shape, Layout layout = Layout::kPlain);
+  void add_buffer(std::string name, Tensor& member, const Shape& shape, DType dtype = DType::kFloat);
+  // `name` may hold dots: the path below this module. The child must outlive this module or be a member of it.
+  void add_child(std::string name, Module& child);
+
+ private:
+  struct Child {
+    std::string name;
+    Module* module;
+  };
+  void collect(const std::string& prefix, std::vector<StateEntry>& out) const;
+
+  std::vector<StateEntry> own_;
+  std::vector<Child> children_;
+  bool training_ = true;
+};
+
+// What ConvBn needs of a convolution without bias, dense or depthwise.
+class Convolution : public Module {
+ public:
+  virtual Tensor forward(const Tensor& x) const = 0;
+  // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
+  virtual int64_t output_size(int64_t size) const = 0;
+  virtual int64_t macs_per_pixel() const = 0;
+
+  Tensor weight;
+};
+
+struct Conv2dConfig {
+  int64_t in = 0, out = 0;
+  int kernel = 1, stride = 1, dilation = 1;
+  bool bias = true;
+  Activation activation = Activation::kNone;
+};
+
+// y = act(x * weight + bias), padding dilation * (kernel - 1) / 2 on all sides.
+class Conv2d final : public Convolution {
+ public:
+  explicit Conv2d(const Conv2dConfig& config);
+  Tensor forward(const Tensor& x) const override { return forward(x, padding()); }
+  // With another padding above the first row: 0 where x is a window that starts one row early.
+  Tensor forward(const Tensor& x, int pad_top) const;
+  int64_t output_size(int64_t size) const override;
+  int64_t macs_per_pixel() const override;
+  int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }
+  const Conv2dConfig& config() const { return config_; }
+
+  Tensor bias;
+
+ private:
+  Conv2dConfig config_;
+};
+
+// 3x3, one filter per channel, padding = dilation, no bias.
+class DepthwiseConv2d final : public Convolution {
+ public:
+  DepthwiseConv2d(int64_t channels, int stride, int dilation);
+  Tensor forward(const Tensor& x) const override;
+  int64_t output_size(int64_t size) const override;
+  int64_t macs_per_pixel() const override;
+
+ private:
+  int64_t channels_;
+  int stride_, dilation_;
+};
+
+class BatchNorm2d final : public Module {
+ public:
+  explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone);
+  Tensor forward(const Tensor& x);
+
+  // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then makes
+  // them the running statistics and changes weight and bias so that the function in eval mode stays what it was:
+  //   slope s = weight * rstd, weight' = s * sqrt(var' + eps), bias' = bias + (mean' - mean) * s
+  void start_measuring();
+  void adopt_measured();
+
+  static constexpr float kEps = 1e-5f;
+
+  Tensor weight, bias, running_mean, running_var;
+  Tensor num_batches_tracked;  // one int64 on the CPU
+
+ private:
+  void measure(const Tensor& x);
+
+  Activation activation_;
+  bool measuring_ = false;
+  int64_t measured_batches_ = 0;
+  std::vector<double> mean_sum_, square_sum_;  // per channel, over batches: mean, and var + mean^2
+};
+
+}  // namespace depthstill
