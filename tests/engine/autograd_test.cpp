@@ -1,0 +1,103 @@
+// The tape: accumulation over shared inputs, in-place gradients, several outputs, and what it must refuse.
+#include "engine/autograd.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/allocator.h"
+#include "engine/ops.h"
+
+namespace depthstill {
+namespace {
+
+Tensor vec(std::vector<float> values) {
+  return tensor<float>({static_cast<int64_t>(values.size())}, values);
+}
+
+// y = k * x with a gradient function that works in place on dy.
+Tensor scaled_in_place(const Tensor& x, float k) {
+  auto values = to_vector<float>(x);
+  for (float& v : values) v *= k;
+  return record("scaled", {x}, vec(values), [k](const Tensor& dy) -> Gradients {
+    const Tensor dx = writable(dy);
+    for (int64_t i = 0; i < dx.numel(); ++i) dx.data<float>()[i] *= k;
+    return {dx};
+  });
+}
+
+TEST(Autograd, SumsTheGradientsOfASharedInput) {
+  Tensor x = vec({1, 2});
+  x.set_requires_grad();
+  const Tensor y = add(scaled_in_place(x, 3), add(x, x));
+  backward(y, vec({1, 10}));
+  EXPECT_EQ(to_vector<float>(x.grad()), (std::vector<float>{5, 50}));
+}
+
+TEST(Autograd, InPlaceGradientDoesNotReachTheOtherBranch) {
+  Tensor a = vec({1}), b = vec({1});
+  a.set_requires_grad();
+  b.set_requires_grad();
+  // add hands the same gradient to both inputs; one of them multiplies it in place.
+  backward(add(scaled_in_place(a, 7), scaled_in_place(b, 11)), vec({1}));
+  EXPECT_EQ(item(a.grad()), 7);
+  EXPECT_EQ(item(b.grad()), 11);
+}
+
+TEST(Autograd, AccumulatesOverCallsUntilCleared) {
+  Tensor x = vec({1});
+  x.set_requires_grad();
+  for (int i = 0; i < 2; ++i) backward(scaled_in_place(x, 2));
+  EXPECT_EQ(item(x.grad()), 4);
+  x.clear_grad();
+  EXPECT_FALSE(x.grad().defined());
+}
+
+TEST(Autograd, PassesUndefinedGradientsOfUnusedOutputs) {
+  Tensor x = vec({2});
+  x.set_requires_grad();
+  const auto ys = record("two", {x}, std::vector<Tensor>{vec({1}), vec({2})}, [](const Gradients& dys) -> Gradients {
+    EXPECT_FALSE(dys[0].defined());
+    return {dys[1]};
+  });
+  backward(ys[1]);
+  EXPECT_EQ(item(x.grad()), 1);
+}
+
+TEST(Autograd, FreesSavedTensorsAsItGoes) {
+  const size_t before = memory_stats(Device::kCpu).in_use;
+  Tensor x = vec({1});
+  x.set_requires_grad();
+  Tensor y = scaled_in_place(x, 2);
+  for (int i = 0; i < 50; ++i) y = scaled_in_place(y, 1);
+  backward(y);
+  y = Tensor();
+  x = Tensor();
+  EXPECT_EQ(memory_stats(Device::kCpu).in_use, before);
+}
+
+TEST(Autograd, RecordsNothingUnderNoGrad) {
+  Tensor x = vec({1});
+  x.set_requires_grad();
+  const NoGrad no_grad;
+  EXPECT_FALSE(scaled_in_place(x, 2).requires_grad());
+}
+
+TEST(Autograd, RefusesASecondBackward) {
+  Tensor x = vec({1});
+  x.set_requires_grad();
+  const Tensor y = scaled_in_place(x, 2);
+  backward(y);
+  EXPECT_THROW(backward(y), Error);
+  EXPECT_THROW(backward(x.detach()), Error);
+}
+
+TEST(Autograd, SurvivesALongChain) {
+  Tensor x = vec({1});
+  x.set_requires_grad();
+  Tensor y = x;
+  for (int i = 0; i < 20000; ++i) y = scaled_in_place(y, 1);
+  backward(y);
+  EXPECT_EQ(item(x.grad()), 1);
+}
+
+}  // namespace
+}  // namespace depthstill
