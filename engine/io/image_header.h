@@ -1,0 +1,24 @@
+// Walks a PNG or JPEG file from its first to its last byte without decoding pixels.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "engine/io/image.h"
+
+namespace depthstill {
+
+struct ImageHeader {
+  enum class Format { kPng, kJpeg } format = Format::kPng;
+  ImageSize size;
+  int bits = 8;       // per channel
+  bool grey = false;  // one channel, no palette
+  std::string kind;   // "16-bit grey PNG", for messages
+};
+
+// Throws Error unless `file` is a PNG or JPEG within the limits of image.h, complete to its end marker, with valid
+// checksums (PNG). Pixel data itself may still be damaged.
+ImageHeader check_image_file(std::span<const uint8_t> file, const std::string& name);
+
+}  // namespace depthstill

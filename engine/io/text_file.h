@@ -1,0 +1,20 @@
+// Whole files into memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace depthstill {
+
+inline constexpr uint64_t kMaxFileBytes = uint64_t{1} << 32;
+
+// Throws Error "PATH: expected a readable file, found ..." for a missing file, a folder, a device, a file over the
+// limit, and one that shrinks while it is read.
+std::vector<uint8_t> read_bytes(const std::string& path, uint64_t max_bytes = kMaxFileBytes);
+std::string read_text(const std::string& path, uint64_t max_bytes = kMaxFileBytes);
+
+// The lines without their ends; "\n" and "\r\n" both end a line, and the last line needs no end.
+std::vector<std::string> split_lines(const std::string& text);
+
+}  // namespace depthstill
