@@ -1,0 +1,15 @@
+// SIGINT and SIGTERM ask the running command to stop at the next safe point; a second signal ends the process at once.
+#pragma once
+
+namespace depthstill {
+
+inline constexpr int kExitInterrupted = 130;
+
+void install_interrupt_handlers();
+bool interrupted();
+
+// Thrown by commands that stop because interrupted() turned true; the process exits with kExitInterrupted.
+struct Interrupted {};
+void throw_if_interrupted();
+
+}  // namespace depthstill

@@ -1,0 +1,41 @@
+// Progress on stderr: one redrawn line on a terminal, else a plain line now and then.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace depthstill {
+
+class Progress {
+ public:
+  // `unit` is what is counted ("img"). Steps before `start` were done by an earlier run and do not count for the rate.
+  Progress(std::string label, std::string unit, int64_t total, int64_t start = 0);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // `note` follows the rate and the time left: losses, learning rate, memory.
+  void update(int64_t done, std::string_view note = {});
+  void finish();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string line(std::string_view note) const;
+
+  std::string label_, unit_;
+  int64_t total_, start_, done_;
+  bool terminal_, finished_ = false, shown_ = false;
+  Clock::time_point began_, last_shown_;
+};
+
+// A line on stderr; erases a progress line under way, which the next update draws again.
+void log_line(std::string_view text);
+
+// "48 s", "12 min 03 s", "3 h 20 min".
+std::string format_duration(double seconds);
+// "812 KiB", "1.93 GiB".
+std::string format_bytes(double bytes);
+
+}  // namespace depthstill

@@ -1,0 +1,217 @@
+#include "tools/toml_document.h"
+
+#include "kernels/error.h"
+
+namespace {
+[[noreturn]] void toml_assertion_failed() { depthstill::fail("not valid TOML"); }
+}  // namespace
+
+// toml++ 3.3 states its preconditions as asserts, which malformed bytes can reach: here they throw in every build (with
+// NDEBUG they would turn into undefined behaviour). Bytes that are not plain text are refused before it sees them.
+#undef NDEBUG
+#define TOML_ASSERT(expr) ((expr) ? static_cast<void>(0) : toml_assertion_failed())
+#define TOML_EXCEPTIONS 1
+#define TOML_HEADER_ONLY 1
+
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+namespace depthstill {
+namespace {
+
+constexpr size_t kMaxBytes = size_t{1} << 18;  // a recipe is a page of text
+constexpr size_t kMaxLine = 4096;              // bounds the depth of a dotted key, and so of the parser's recursion
+
+// The length of the UTF-8 sequence at `at`, or 0 if it is malformed (overlong, surrogate, truncated, out of range).
+size_t utf8_length(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const unsigned lead = byte(at);
+  if (lead < 0x80) return 1;
+  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4) return 0;
+  uint32_t code = lead & (0x7fu >> length);
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(at + i) & 0xc0u) != 0x80u) return 0;
+    code = code << 6 | (byte(at + i) & 0x3fu);
+  }
+  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
+  return overlong || (code >= 0xd800 && code <= 0xdfff) || code > 0x10ffff ? 0 : length;
+}
+
+// Where text that is not a key or value may stand. Outside of these toml++ 3.3 is undefined for many letters above
+// ASCII.
+class QuoteTracker {
+ public:
+  // True if the byte at `at` lies within a comment or a string. Called for each position in turn.
+  bool inside(std::string_view text, size_t at) {
+    if (at < resume_) return true;
+    const char c = text[at];
+    const std::string_view rest = text.substr(at);
+    if (mark_.empty()) {
+      if (c == '#') mark_ = "\n";
+      if (c == '"' || c == '\'') {
+        mark_ = text.substr(at, rest.starts_with("\"\"\"") || rest.starts_with("'''") ? 3 : 1);
+        resume_ = at + mark_.size();
+      }
+      return !mark_.empty();
+    }
+    if (c == '\\' && mark_[0] == '"') {
+      resume_ = at + 2;
+    } else if (rest.starts_with(mark_) || (c == '\n' && mark_.size() == 1)) {
+      resume_ = at + mark_.size();
+      mark_ = {};
+    }
+    return true;
+  }
+
+ private:
+  std::string_view mark_;  // what ends the comment or string under way
+  size_t resume_ = 0;      // bytes before it belong to what was decided already
+};
+
+void check_text(std::string_view text, const std::string& file) {
+  check(text.size() <= kMaxBytes, file, ": ", text.size(), " bytes, expected a recipe of at most ", kMaxBytes);
+  int line = 1;
+  size_t line_begin = 0;
+  QuoteTracker quotes;
+  for (size_t at = 0; at < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const size_t length = utf8_length(text, at);
+    check(length > 0, file, ":", line, ": not UTF-8 text (byte ", int{byte}, ")");
+    const bool control = (byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7f;
+    check(!control, file, ":", line, ": control character (byte ", int{byte}, "), expected plain text");
+    const bool quoted = quotes.inside(text, at);
+    check(quoted || byte < 0x80, file, ":", line, ": '", text.substr(at, length), "' outside of quotes and comments");
+    check(at - line_begin < kMaxLine, file, ":", line, ": longer than ", kMaxLine, " bytes");
+    at += length;
+    if (byte == '\n') {
+      ++line;
+      line_begin = at;
+    }
+  }
+}
+
+// toml++'s assertions carry no position: the first line with which the text fails.
+int failing_line(std::string_view text) {
+  int line = 0;
+  for (size_t end = 0; end < text.size(); ++line) {
+    end = std::min(text.find('\n', end), text.size() - 1) + 1;
+    try {
+      static_cast<void>(toml::parse(text.substr(0, end)));
+    } catch (const toml::parse_error&) {  // perhaps only cut short
+    } catch (const Error&) {
+      return line + 1;
+    }
+  }
+  return line;
+}
+
+class Flattener {
+ public:
+  explicit Flattener(const std::string& file) : file_(file) {}
+
+  void table(const toml::table& table, const std::string& prefix) {
+    for (const auto& [key, node] : table) {
+      const std::string path = prefix.empty() ? std::string(key.str()) : prefix + '.' + std::string(key.str());
+      const std::string where = concat_text(file_, ":", node.source().begin.line);
+      if (const toml::table* inner = node.as_table()) {
+        entries.push_back({path, std::monostate{}, where});
+        this->table(*inner, path);
+      } else if (const toml::array* array = node.as_array()) {
+        TomlArray values;
+        for (const toml::node& element : *array) values.push_back(scalar(element, path, where));
+        entries.push_back({path, std::move(values), where});
+      } else {
+        TomlValue value = std::visit([](auto v) { return TomlValue(std::move(v)); }, scalar(node, path, where));
+        entries.push_back({path, std::move(value), where});
+      }
+    }
+  }
+
+  std::vector<TomlEntry> entries;
+
+ private:
+  static TomlScalar scalar(const toml::node& node, const std::string& path, const std::string& where) {
+    if (const auto* v = node.as_boolean()) return v->get();
+    if (const auto* v = node.as_integer()) return v->get();
+    if (const auto* v = node.as_string()) return v->get();
+    if (const auto* v = node.as_floating_point()) {
+      check(std::isfinite(v->get()), where, ": '", path, "' is ", v->get(), ", expected a finite number");
+      return v->get();
+    }
+    fail(where, ": '", path, "': expected a boolean, a number, a string or a flat array of these");
+  }
+
+  const std::string& file_;
+};
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      result += '\\';
+      result += c;
+    } else if (c == '\n' || c == '\t' || c == '\r') {
+      result += '\\';
+      result += c == '\n' ? 'n' : c == '\t' ? 't' : 'r';
+    } else {
+      result += c;
+    }
+  }
+  return result + '"';
+}
+
+std::string number_text(double value) {
+  std::array<char, 40> text{};
+  const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value);
+  std::string result(text.data(), end);
+  if (result.find_first_of(".en") == std::string::npos) result += ".0";
+  return result;
+}
+
+}  // namespace
+
+std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& file) {
+  check_text(text, file);
+  toml::table document;
+  try {
+    document = toml::parse(text, file);
+  } catch (const toml::parse_error& error) {
+    fail(file, ":", error.source().begin.line, ": ", error.description());
+  } catch (const Error& error) {
+    fail(file, ":", failing_line(text), ": ", error.what());
+  }
+  Flattener flattener(file);
+  flattener.table(document, "");
+  return std::move(flattener.entries);
+}
+
+const char* describe_type(const TomlValue& value) {
+  constexpr std::array names = {"a table", "a boolean", "an integer", "a number", "a string", "an array"};
+  return names[value.index()];
+}
+
+std::string format_toml(const TomlValue& value) {
+  struct Visitor {
+    std::string operator()(std::monostate) const { return "{}"; }
+    std::string operator()(bool v) const { return v ? "true" : "false"; }
+    std::string operator()(int64_t v) const { return std::to_string(v); }
+    std::string operator()(double v) const { return number_text(v); }
+    std::string operator()(const std::string& v) const { return quoted(v); }
+    std::string operator()(const TomlArray& array) const {
+      std::string text = "[";
+      for (size_t i = 0; i < array.size(); ++i) {
+        text += i ? ", " : "";
+        text += std::visit(*this, array[i]);
+      }
+      return text + ']';
+    }
+  };
+  return std::visit(Visitor{}, value);
+}
+
+}  // namespace depthstill
