@@ -1,0 +1,26 @@
+// Stands in for cuDNN where there is no CUDA, so that whole networks run on the emulated device: the CPU's convolution
+// on what is host memory anyway.
+#include "kernels/conv2d.h"
+
+namespace depthstill::cuda {
+
+template <class T>
+void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
+            T* y) {
+  cpu::conv2d(stream, shape, act, x, weight, bias, y);
+}
+template <class T>
+void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
+                 T* dy, T* dx, float* dweight, float* dbias) {
+  cpu::conv2d_grad(stream, shape, act, x, weight, y, dy, dx, dweight, dbias);
+}
+
+#define DS_INSTANTIATE(T)                                                                                            \
+  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);         \
+  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*,     \
+                               float*, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
+
+}  // namespace depthstill::cuda

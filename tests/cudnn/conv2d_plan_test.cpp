@@ -1,0 +1,96 @@
+// cuDNN plans for an H100, built without any GPU, for every dense convolution of the students: each pass must have one
+// within the workspace cap. Runs wherever cuDNN is installed.
+#include "kernels/cudnn/conv2d_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <vector>
+
+namespace depthstill::cudnn {
+namespace {
+
+const char* const kH100 =
+    R"({"deviceName":"NVIDIA H100 80GB HBM3","cudaDeviceId":0,"deviceVer":900,"driverVer":13000,)"
+    R"("maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],"regsPerBlock":65536,)"
+    R"("multiProcessorCount":132,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"l2CacheSize":52428800,)"
+    R"("warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":232448,)"
+    R"("reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"pciDeviceId":0,"maxCtasPerSM":32,)"
+    R"("maxThreadsPerBlock":1024,"maxThreadsPerSM":2048,"isTccDriver":0,"supportCoopLaunch":1,)"
+    R"("totalGlobalMem":85899345920})";
+
+struct Layer {
+  const char* name;
+  Conv2dShape shape;
+};
+
+Conv2dShape conv(int64_t h, int64_t w, int64_t c, int64_t o, int kernel, int stride = 1) {
+  Conv2dShape s;
+  s.N = 1;
+  s.H = h;
+  s.W = w;
+  s.C = c;
+  s.O = o;
+  s.R = s.S = kernel;
+  s.stride = stride;
+  s.pad_top = s.pad_bottom = s.pad_left = s.pad_right = kernel / 2;
+  return s;
+}
+
+// Layers of the TIE-KD MobileNetV2 student at 352 x 704 (names as in the checkpoint, heaviest shapes of each kind), and
+// the ones that only the ResNets have.
+const std::vector<Layer> kLayers = {
+    {"backbone.conv1", conv(352, 704, 3, 32, 3, 2)},
+    {"backbone.layer2.0.conv.0", conv(176, 352, 16, 96, 1)},
+    {"backbone.layer3.0.conv.2", conv(44, 88, 144, 32, 1)},
+    {"backbone.layer7.0.conv.2", conv(44, 88, 960, 320, 1)},
+    {"decode_head.conv_list.0", conv(44, 88, 320, 2048, 1)},
+    {"decode_head.conv_list.1.convA", conv(44, 88, 2144, 512, 3)},
+    {"decode_head.conv_list.1.convB", conv(44, 88, 512, 512, 3)},
+    {"decode_head.conv_list.2.convA", conv(44, 88, 544, 256, 3)},
+    {"decode_head.conv_list.2.convB", conv(44, 88, 256, 256, 3)},
+    {"decode_head.conv_list.3.convA", conv(88, 176, 280, 128, 3)},
+    {"decode_head.conv_list.3.convB", conv(88, 176, 128, 128, 3)},
+    {"decode_head.upsample_custom.convA", conv(176, 352, 128, 128, 3)},
+    {"decode_head.upsample_custom2.convB", conv(352, 704, 128, 128, 3)},
+    {"decode_head.conv_out.0", conv(352, 704, 128, 257, 1)},
+    {"regression head", conv(352, 704, 128, 1, 3)},
+    {"resnet stem", conv(352, 704, 3, 64, 7, 2)},
+    {"resnet layer2.0.conv1", conv(88, 176, 64, 128, 3, 2)},
+    {"resnet layer2.0.downsample", conv(88, 176, 64, 128, 1, 2)},
+    {"resnet50 conv_list.1.convA", conv(22, 44, 3072, 1024, 3)},
+};
+
+TEST(CudnnPlans, EveryConvolutionOfTheStudentsHasAPlanOnAnH100) {
+  const Target h100{nullptr, kH100};
+  std::printf("%-38s %-5s %-16s %6s %12s\n", "layer", "type", "pass", "plans", "workspace MB");
+  for (const Layer& layer : kLayers) {
+    for (const cudnnDataType_t type : {CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT}) {
+      for (const Pass pass : {Pass::kForward, Pass::kDataGradient, Pass::kWeightGradient}) {
+        try {
+          const Plan plan = make_conv2d_plan(h100, layer.shape, type, pass);
+          std::printf("%-38s %-5s %-16s %6d %12.1f\n", layer.name, type == CUDNN_DATA_FLOAT ? "fp32" : "bf16",
+                      name_of(pass), plan.offered(), static_cast<double>(plan.workspace_bytes()) / 1e6);
+          EXPECT_GE(plan.offered(), 1);
+        } catch (const std::exception& error) {
+          ADD_FAILURE() << layer.name << ": " << error.what();
+        }
+      }
+    }
+  }
+}
+
+TEST(CudnnPlans, ARefusedConvolutionIsNamed) {
+  Conv2dShape impossible = conv(8, 8, 4, 4, 3);
+  try {
+    PlanOptions options;
+    options.workspace_cap_bytes = -1;
+    make_conv2d_plan({nullptr, kH100}, impossible, CUDNN_DATA_BFLOAT16, Pass::kForward, options);
+    FAIL();
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("conv2d forward of (1, 8, 8, 4)"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace depthstill::cudnn
