@@ -1,0 +1,50 @@
+// The CUDA runtime as the engine sees it. runtime.cu is the real one; simt/runtime_host.cpp stands in for it in builds
+// without CUDA, where "device" memory is host memory in blocks of exactly the requested size (so that ASan guards it).
+// Everything here throws Error when CUDA reports one, except where noted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/stream.h"
+
+namespace depthstill::cuda {
+
+// GPUs that can be used; 0 without a driver or a GPU, and then *reason says why, in one line. Never throws.
+int device_count(std::string* reason = nullptr);
+void set_device(int device);
+
+// True where kernels run in the SIMT emulator.
+bool emulated();
+
+struct DeviceInfo {
+  std::string name;
+  int compute_major = 0, compute_minor = 0;
+  int multiprocessors = 0;
+  size_t total_bytes = 0, free_bytes = 0;
+};
+DeviceInfo device_info();  // of the current device
+
+int driver_version();   // 13000 means 13.0; 0 without a driver; never throws
+int runtime_version();  // that this binary was built with
+
+void* malloc_device(size_t bytes);         // aligned to 256 bytes, contents undefined; null when memory is full
+void free_device(void* pointer) noexcept;  // waits for kernels that use it
+
+enum class Direction : uint8_t { kToDevice, kToHost, kOnDevice };
+
+// In stream order; `from` may be reused and `to` may be read on the host only after synchronize(stream).
+void copy(void* to, const void* from, size_t bytes, Direction direction, Stream stream);
+void zero(void* to, size_t bytes, Stream stream);
+void synchronize(Stream stream);
+
+void* create_stream();  // a Stream's handle
+void destroy_stream(void* handle) noexcept;
+
+// Order in which the emulator runs the threads between two barriers, and the blocks of a grid. Correct kernels give
+// the same result under all of them. No effect on a GPU.
+enum class Schedule : uint8_t { kForward, kReverse, kShuffled };
+void set_schedule(Schedule schedule, uint32_t seed = 0);
+
+}  // namespace depthstill::cuda
