@@ -1,0 +1,217 @@
+#include "engine/io/npy.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <string_view>
+
+#include "engine/io/atomic_file.h"
+#include "engine/io/half.h"
+#include "engine/io/text_file.h"
+#include "kernels/error.h"
+
+namespace depthstill {
+namespace {
+
+constexpr std::string_view kMagic("\x93NUMPY", 6);
+constexpr size_t kMaxRank = 8;
+constexpr int64_t kMaxElements = int64_t{1} << 32;
+
+// The header is a Python dictionary with exactly three keys; this reads that form and nothing more.
+class HeaderParser {
+ public:
+  HeaderParser(std::string_view text, const std::string& name) : text_(text), name_(name) {}
+
+  void parse() {
+    expect('{');
+    while (!take('}')) {
+      const std::string_view key = quoted();
+      expect(':');
+      if (key == "descr") {
+        once(has_descr_, key);
+        descr = quoted();
+      } else if (key == "fortran_order") {
+        once(has_order_, key);
+        fortran_order = boolean();
+      } else if (key == "shape") {
+        once(has_shape_, key);
+        parse_shape();
+      } else {
+        refuse(concat_text("a known key, found '", key, "'"));
+      }
+      if (!take(',')) {
+        expect('}');
+        break;
+      }
+    }
+    skip_space();
+    if (at_ != text_.size()) refuse(concat_text("nothing after the dictionary, found ", text_.size() - at_, " bytes"));
+    if (!has_descr_ || !has_order_ || !has_shape_) refuse("the keys descr, fortran_order and shape, found fewer");
+  }
+
+  std::string_view descr;
+  bool fortran_order = false;
+  std::vector<int64_t> shape;
+
+ private:
+  [[noreturn]] void refuse(const std::string& what) const { fail(name_, ": npy header: expected ", what); }
+  void once(bool& seen, std::string_view key) const {
+    if (seen) refuse(concat_text("each key once, found '", key, "' twice"));
+    seen = true;
+  }
+  void skip_space() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
+  }
+  bool take(char c) {
+    skip_space();
+    if (at_ >= text_.size() || text_[at_] != c) return false;
+    ++at_;
+    return true;
+  }
+  void expect(char c) {
+    if (!take(c)) refuse(concat_text("'", c, "' at byte ", at_, ", found something else"));
+  }
+  std::string_view quoted() {
+    const char quote = take('"') ? '"' : '\'';
+    if (quote == '\'') expect('\'');
+    const size_t end = text_.find(quote, at_);
+    if (end == std::string_view::npos) refuse("a closing quote, found none");
+    const std::string_view word = text_.substr(at_, end - at_);
+    at_ = end + 1;
+    return word;
+  }
+  bool boolean() {
+    skip_space();
+    for (const std::string_view word : {"True", "False"}) {
+      if (text_.substr(at_).starts_with(word)) {
+        at_ += word.size();
+        return word == "True";
+      }
+    }
+    refuse("True or False, found neither");
+  }
+  void parse_shape() {
+    expect('(');
+    while (!take(')')) {
+      if (shape.size() == kMaxRank) refuse(concat_text("at most ", kMaxRank, " dimensions, found more"));
+      skip_space();
+      int64_t size = 0;
+      const auto [end, error] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), size);
+      if (error != std::errc() || size < 0) refuse("a size in shape, found something else");
+      at_ = static_cast<size_t>(end - text_.data());
+      shape.push_back(size);
+      if (!take(',')) {
+        expect(')');
+        break;
+      }
+    }
+  }
+
+  std::string_view text_;
+  const std::string& name_;
+  size_t at_ = 0;
+  bool has_descr_ = false, has_order_ = false, has_shape_ = false;
+};
+
+template <class T>
+void convert(const uint8_t* from, std::vector<float>& to) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    T value;
+    std::memcpy(&value, from + i * sizeof(T), sizeof(T));
+    to[i] = static_cast<float>(value);
+  }
+}
+
+void convert_half(const uint8_t* from, std::vector<float>& to) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    to[i] = half_to_float(static_cast<uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
+  }
+}
+
+struct NpyType {
+  std::string_view code;  // without the byte-order mark
+  size_t bytes;
+  void (*convert)(const uint8_t*, std::vector<float>&);
+};
+
+constexpr NpyType kTypes[] = {
+    {"f2", 2, convert_half},      {"f4", 4, convert<float>},    {"f8", 8, convert<double>},
+    {"i1", 1, convert<int8_t>},   {"i2", 2, convert<int16_t>},  {"i4", 4, convert<int32_t>},
+    {"i8", 8, convert<int64_t>},  {"u1", 1, convert<uint8_t>},  {"u2", 2, convert<uint16_t>},
+    {"u4", 4, convert<uint32_t>}, {"u8", 8, convert<uint64_t>}, {"b1", 1, convert<uint8_t>},
+};
+
+const NpyType& find_type(std::string_view descr, const std::string& name) {
+  for (const NpyType& type : kTypes) {
+    if (descr.size() == 3 && descr.substr(1) == type.code &&
+        (descr[0] == '<' || (descr[0] == '|' && type.bytes == 1))) {
+      return type;
+    }
+  }
+  fail(name, ": expected a little-endian number type such as '<f4', found '", descr, "'");
+}
+
+int64_t count_of(const std::vector<int64_t>& shape, const std::string& name) {
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    check(size == 0 || count <= kMaxElements / size, name, ": expected at most ", kMaxElements,
+          " elements, found more");
+    count *= size;
+  }
+  return count;
+}
+
+}  // namespace
+
+FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
+  const auto bytes_at = [&](size_t at) { return static_cast<size_t>(file[at]); };
+  check(file.size() >= 10 && std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0, name,
+        ": expected a .npy file, found ", file.size() < 10 ? "a shorter file" : "another signature");
+  const int version = file[6];
+  check(version >= 1 && version <= 3 && file[7] == 0, name, ": expected .npy version 1.0, 2.0 or 3.0, found ", version,
+        ".", int{file[7]});
+  const size_t prefix = version == 1 ? 10 : 12;
+  check(file.size() >= prefix, name, ": expected a .npy header, found the file's end");
+  size_t length = bytes_at(8) | bytes_at(9) << 8;
+  if (version > 1) length |= bytes_at(10) << 16 | bytes_at(11) << 24;
+  check(length <= file.size() - prefix, name, ": expected a .npy header of ", length, " bytes, found ",
+        file.size() - prefix);
+
+  HeaderParser header(std::string_view(reinterpret_cast<const char*>(file.data()) + prefix, length), name);
+  header.parse();
+  const NpyType& type = find_type(header.descr, name);
+  check(!header.fortran_order, name, ": expected C order, found Fortran order");
+  FloatArray array;
+  array.shape = header.shape;
+  const int64_t count = count_of(array.shape, name);
+  const size_t found = file.size() - prefix - length, expected = static_cast<size_t>(count) * type.bytes;
+  check(found == expected, name, ": expected ", expected, " bytes of data, found ", found);
+  array.values.resize(static_cast<size_t>(count));
+  type.convert(file.data() + prefix + length, array.values);
+  return array;
+}
+
+FloatArray read_npy(const std::string& path) { return decode_npy(read_bytes(path), path); }
+
+void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values) {
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    header += std::to_string(size) + ",";
+    count *= size;
+  }
+  check(count == static_cast<int64_t>(values.size()), path, ": expected ", count, " values, got ", values.size());
+  header += "), }";
+  constexpr size_t kPrefix = 10, kAlignment = 64;
+  header.append(kAlignment - 1 - (kPrefix + header.size()) % kAlignment, ' ');
+  header += '\n';
+  AtomicFile file(path);
+  const char prefix[4] = {1, 0, static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
+  file.write(kMagic.data(), kMagic.size());
+  file.write(prefix, sizeof(prefix));
+  file.write(header.data(), header.size());
+  file.write(values.data(), values.size() * sizeof(float));
+  file.commit();
+}
+
+}  // namespace depthstill

@@ -1,0 +1,23 @@
+// NumPy's .npy, format versions 1 to 3: little-endian, C order, numbers only. Values come back as float.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace depthstill {
+
+struct FloatArray {
+  std::vector<int64_t> shape;
+  std::vector<float> values;
+};
+
+// dtypes f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 and b1. The file must end where its data end.
+FloatArray read_npy(const std::string& path);
+FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name);
+
+// '<f4', format version 1, written atomically.
+void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values);
+
+}  // namespace depthstill

@@ -1,0 +1,78 @@
+#include "engine/io/pfm.h"
+
+#include <bit>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+
+#include "engine/io/atomic_file.h"
+#include "engine/io/image.h"
+#include "engine/io/text_file.h"
+#include "kernels/error.h"
+
+namespace depthstill {
+namespace {
+
+constexpr size_t kMaxWord = 32;
+
+bool is_space(uint8_t c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+// The next word and the single whitespace byte that ends it.
+std::string_view next_word(std::span<const uint8_t> file, size_t& at, const std::string& name) {
+  while (at < file.size() && is_space(file[at])) ++at;
+  const size_t begin = at;
+  while (at < file.size() && !is_space(file[at]) && at - begin <= kMaxWord) ++at;
+  check(at > begin && at < file.size() && is_space(file[at]), name,
+        ": expected a PFM header, found its end or a word of over ", kMaxWord, " bytes at byte ", begin);
+  return {reinterpret_cast<const char*>(file.data()) + begin, at++ - begin};
+}
+
+template <class T>
+T parse(std::string_view word, const char* what, const std::string& name) {
+  T value{};
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  check(error == std::errc() && end == word.data() + word.size(), name, ": expected the ", what, " of a PFM, found '",
+        word, "'");
+  return value;
+}
+
+}  // namespace
+
+FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name) {
+  check(file.size() >= 3 && file[0] == 'P' && (file[1] == 'f' || file[1] == 'F') && is_space(file[2]), name,
+        ": expected a PFM file, found another signature");
+  check(file[1] == 'f', name, ": expected a PFM of one channel (Pf), found three (PF)");
+  size_t at = 2;
+  const int64_t width = parse<int64_t>(next_word(file, at, name), "width", name);
+  const int64_t height = parse<int64_t>(next_word(file, at, name), "height", name);
+  const double scale = parse<double>(next_word(file, at, name), "scale", name);
+  check(width >= 1 && height >= 1 && width <= kMaxImageSide && height <= kMaxImageSide, name,
+        ": expected a PFM of 1 to ", kMaxImageSide, " pixels a side, found ", width, "x", height);
+  check(std::isfinite(scale) && scale != 0, name, ": expected a PFM scale that is not 0, found ", scale);
+  const auto w = static_cast<size_t>(width), h = static_cast<size_t>(height);
+  check(file.size() - at == w * h * 4, name, ": expected ", w * h * 4, " bytes of data, found ", file.size() - at);
+
+  FloatMap map{static_cast<int>(width), static_cast<int>(height), std::vector<float>(w * h)};
+  for (size_t r = 0; r < h; ++r) std::memcpy(&map.values[(h - 1 - r) * w], &file[at + r * w * 4], w * 4);
+  if ((scale > 0) == (std::endian::native == std::endian::little)) {
+    for (float& value : map.values) value = std::bit_cast<float>(__builtin_bswap32(std::bit_cast<uint32_t>(value)));
+  }
+  return map;
+}
+
+FloatMap read_pfm(const std::string& path) { return decode_pfm(read_bytes(path), path); }
+
+void write_pfm(const std::string& path, int width, int height, std::span<const float> values) {
+  static_assert(std::endian::native == std::endian::little);
+  const auto w = static_cast<size_t>(width), h = static_cast<size_t>(height);
+  check(width > 0 && height > 0 && values.size() == w * h, path, ": expected ", width, "x", height, " values, got ",
+        values.size());
+  AtomicFile file(path);
+  const std::string header = concat_text("Pf\n", width, ' ', height, "\n-1.0\n");
+  file.write(header.data(), header.size());
+  for (size_t r = h; r-- > 0;) file.write(&values[r * w], w * sizeof(float));
+  file.commit();
+}
+
+}  // namespace depthstill
