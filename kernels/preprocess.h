@@ -1,6 +1,7 @@
 // Augmentation and normalisation of one sample, from decoded pixels to its slot of the batch. Output pixel (r, c):
 //   position in the frame   px = crop_x + c, py = crop_y + r; with flip px = width - 1 - px
-//   position before rotation, about the centre (width - 1) / 2, (height - 1) / 2 by angle t (clockwise), d = p - centre:
+//   position before rotation, about the centre (width - 1) / 2, (height - 1) / 2 by angle t (clockwise), d = p -
+//   centre:
 //                           sx = cos(t) dx + sin(t) dy,  sy = -sin(t) dx + cos(t) dy, plus the centre
 //   image: v = bilinear at s, 0 outside; with colour v = clip(v^gamma * brightness * gain[k], 0, 255) on the scale
 //          0..255; y = (v - mean[k]) / std[k]
@@ -28,8 +29,8 @@ struct PreprocessParams {
   float gain[3] = {1.0f, 1.0f, 1.0f};  // R, G, B
 };
 
-// The frame that augmentation sees may be a window of a stored image (the KB crop): a pointer to its first pixel and the
-// distance between its rows.
+// The frame that augmentation sees may be a window of a stored image (the KB crop): a pointer to its first pixel and
+// the distance between its rows.
 struct Frame {
   int64_t height = 0, width = 0;
   int64_t row_stride = 0;  // in pixels, >= width

@@ -1,0 +1,56 @@
+#include "kernels/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/parallel.h"
+
+namespace depthstill::cpu {
+namespace {
+
+// Chunks have a fixed size, so that the sum does not depend on the number of threads.
+constexpr int64_t kChunk = 8192;
+
+double sum_of_squares(const float* x, int64_t n) {
+  double sum[8] = {};  // independent sums, so that the loop vectorises
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int k = 0; k < 8; ++k) sum[k] += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
+  }
+  for (; i < n; ++i) sum[0] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+}
+
+}  // namespace
+
+void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum) {
+  double total = 0.0;
+  for (const AdamWSlot& slot : slots) {
+    const int64_t chunks = (slot.n + kChunk - 1) / kChunk;
+    auto* partial = static_cast<double*>(stream.scratch->get(static_cast<size_t>(chunks) * sizeof(double)));
+    parallel_for(chunks, 8, [&](int64_t c) {
+      partial[c] = sum_of_squares(slot.grad + c * kChunk, std::min(kChunk, slot.n - c * kChunk));
+    });
+    for (int64_t c = 0; c < chunks; ++c) total += partial[c];
+  }
+  *sum = total;
+}
+
+void adamw_prepare(Stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,
+                   AdamWState* state) {
+  adamw_prepare_state(params, unscale, max_norm, *sum, state);
+}
+
+void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state) {
+  if (!state->finite) return;
+  const AdamWState s = *state;
+  for (const AdamWSlot& slot : slots) {
+    parallel_ranges(slot.n, 16384, [&](int64_t begin, int64_t end, int) {
+      const float* __restrict grad = slot.grad;
+      float* __restrict value = slot.value, * __restrict m = slot.m, * __restrict v = slot.v;
+      for (int64_t i = begin; i < end; ++i) adamw_update(params, s, grad[i], &value[i], &m[i], &v[i]);
+    });
+  }
+}
+
+}  // namespace depthstill::cpu

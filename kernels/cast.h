@@ -1,0 +1,18 @@
+// y = x in another element type: float -> bf16 rounds to nearest even, bf16 -> float is exact. The gradient casts back.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bf16.h"
+#include "kernels/stream.h"
+
+namespace depthstill {
+namespace cpu {
+template <class From, class To>
+void cast(Stream stream, int64_t n, const From* x, To* y);
+}
+namespace cuda {
+template <class From, class To>
+void cast(Stream stream, int64_t n, const From* x, To* y);
+}
+}  // namespace depthstill

@@ -1,0 +1,163 @@
+#include "kernels/upsample_bilinear.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/lanes.h"
+#include "kernels/parallel.h"
+
+namespace depthstill::cpu {
+namespace {
+
+// Both directions work on tiles of this many columns, vertically first: the float rows in between stay in the L1 cache,
+// and a bf16 element is converted once per row that it is used for.
+constexpr int kTileColumns = 32;
+
+// For each input position of one axis, the outputs that read it and how much: those of input i are the entries
+// [begin[i], begin[i + 1]), in rising order.
+struct Readers {
+  std::vector<int> begin, output;
+  std::vector<float> weight;
+
+  Readers(int in, int out, int first_output, bool align_corners) {
+    for (int i = 0; i < in; ++i) {
+      begin.push_back(static_cast<int>(output.size()));
+      const UpsampleRange range = upsample_readers(i, in, out, align_corners);
+      for (int o = std::max(range.first, first_output); o <= range.last; ++o) {
+        const float w = upsample_weight(o, i, in, out, align_corners);
+        if (w == 0.0f) continue;
+        output.push_back(o - first_output);
+        weight.push_back(w);
+      }
+    }
+    begin.push_back(static_cast<int>(output.size()));
+  }
+};
+
+// y[k] = sum over m < count of weight[m] * x[offset[m] + k], k < n. Inlined so that a constant count unrolls.
+template <class From, class To>
+[[gnu::always_inline]] inline void weighted_sum(int64_t n, int count, const float* weight, const int64_t* offset,
+                                                const From* x, To* y) {
+  int64_t k = 0;
+  for (; k + 4 * kLanes <= n; k += 4 * kLanes) {
+    Lanes sum0 = {}, sum1 = {}, sum2 = {}, sum3 = {};
+    for (int m = 0; m < count; ++m) {
+      const From* from = x + offset[m] + k;
+      sum0 += weight[m] * load_lanes(from);
+      sum1 += weight[m] * load_lanes(from + kLanes);
+      sum2 += weight[m] * load_lanes(from + 2 * kLanes);
+      sum3 += weight[m] * load_lanes(from + 3 * kLanes);
+    }
+    store_lanes(y + k, sum0);
+    store_lanes(y + k + kLanes, sum1);
+    store_lanes(y + k + 2 * kLanes, sum2);
+    store_lanes(y + k + 3 * kLanes, sum3);
+  }
+  for (; k + kLanes <= n; k += kLanes) {
+    Lanes sum = {};
+    for (int m = 0; m < count; ++m) sum += weight[m] * load_lanes(x + offset[m] + k);
+    store_lanes(y + k, sum);
+  }
+  for (; k < n; ++k) {
+    float sum = 0.0f;
+    for (int m = 0; m < count; ++m) sum += weight[m] * static_cast<float>(x[offset[m] + k]);
+    y[k] = static_cast<To>(sum);
+  }
+}
+
+// Input columns [j_begin, j_end) and the outputs [q_begin, q_end) that read them.
+struct Tile {
+  int j_begin, j_end, q_begin, q_end;
+};
+
+std::vector<Tile> column_tiles(const Readers& cols, int in_width) {
+  std::vector<Tile> tiles;
+  for (int j = 0; j < in_width; j += kTileColumns) {
+    Tile tile{j, std::min(j + kTileColumns, in_width), 0, 0};
+    const auto begin = cols.output.begin() + cols.begin[static_cast<size_t>(j)];
+    const auto end = cols.output.begin() + cols.begin[static_cast<size_t>(tile.j_end)];
+    if (begin != end) {
+      tile.q_begin = *std::min_element(begin, end);
+      tile.q_end = *std::max_element(begin, end) + 1;
+    }
+    tiles.push_back(tile);
+  }
+  return tiles;
+}
+
+}  // namespace
+
+template <class T>
+void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
+  std::vector<UpsampleTap> taps;
+  for (int q = 0; q < s.out_width; ++q) taps.push_back(upsample_tap(q, s.in_width, s.out_width, s.align_corners));
+
+  parallel_ranges(s.N * s.out_rows(), 1, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> blended;
+    for (int64_t row = begin; row < end; ++row) {
+      const int p = static_cast<int>(row % s.out_rows()) + s.out_first_row;
+      const T* x_n = x + row / s.out_rows() * s.in_rows() * s.in_width * s.C;
+      T* y_row = y + row * s.out_width * s.C;
+      const UpsampleTap tap = upsample_tap(p, s.in_height, s.out_height, s.align_corners);
+      const float wy[2] = {1.0f - tap.w1, tap.w1};
+
+      for (int q_begin = 0; q_begin < s.out_width; q_begin += kTileColumns) {
+        const int q_end = std::min(q_begin + kTileColumns, s.out_width);
+        const int64_t first = taps[static_cast<size_t>(q_begin)].i0;
+        const int64_t columns = taps[static_cast<size_t>(q_end) - 1].i1 - first + 1;
+        blended.resize(static_cast<size_t>(columns * s.C));
+        const int64_t rows[2] = {((tap.i0 - s.in_first_row) * int64_t{s.in_width} + first) * s.C,
+                                 ((tap.i1 - s.in_first_row) * int64_t{s.in_width} + first) * s.C};
+        weighted_sum(columns * s.C, 2, wy, rows, x_n, blended.data());
+        for (int q = q_begin; q < q_end; ++q) {
+          const UpsampleTap& column = taps[static_cast<size_t>(q)];
+          const float wx[2] = {1.0f - column.w1, column.w1};
+          const int64_t from[2] = {(column.i0 - first) * s.C, (column.i1 - first) * s.C};
+          weighted_sum(s.C, 2, wx, from, blended.data(), y_row + q * s.C);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void upsample_bilinear_grad(Stream, const UpsampleShape& s, const T* dy, T* dx) {
+  const Readers rows(s.in_height, s.out_height, s.out_first_row, s.align_corners);
+  const Readers cols(s.in_width, s.out_width, 0, s.align_corners);
+  std::vector<int64_t> row_offset;
+  for (const int p : rows.output) row_offset.push_back(int64_t{p} * s.out_width * s.C);
+  const std::vector<Tile> tiles = column_tiles(cols, s.in_width);
+  std::vector<int64_t> col_offset;  // within the tile
+  for (const Tile& tile : tiles) {
+    for (int k = cols.begin[static_cast<size_t>(tile.j_begin)]; k < cols.begin[static_cast<size_t>(tile.j_end)]; ++k) {
+      col_offset.push_back((cols.output[static_cast<size_t>(k)] - tile.q_begin) * s.C);
+    }
+  }
+
+  parallel_ranges(s.N * s.in_rows(), 1, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> gathered;
+    for (int64_t row = begin; row < end; ++row) {
+      const auto i = static_cast<size_t>(row % s.in_rows() + s.in_first_row);
+      const T* dy_n = dy + row / s.in_rows() * s.out_rows() * s.out_width * s.C;
+      const auto p = static_cast<size_t>(rows.begin[i]);
+      for (const Tile& tile : tiles) {
+        const int64_t length = (tile.q_end - tile.q_begin) * s.C;
+        gathered.resize(static_cast<size_t>(length));
+        weighted_sum(length, rows.begin[i + 1] - rows.begin[i], rows.weight.data() + p, row_offset.data() + p,
+                     dy_n + tile.q_begin * s.C, gathered.data());
+        for (int j = tile.j_begin; j < tile.j_end; ++j) {
+          const int k = cols.begin[static_cast<size_t>(j)], count = cols.begin[static_cast<size_t>(j) + 1] - k;
+          weighted_sum(s.C, count, cols.weight.data() + k, col_offset.data() + k, gathered.data(),
+                       dx + (row * s.in_width + j) * s.C);
+        }
+      }
+    }
+  });
+}
+
+template void upsample_bilinear(Stream, const UpsampleShape&, const float*, float*);
+template void upsample_bilinear(Stream, const UpsampleShape&, const bf16*, bf16*);
+template void upsample_bilinear_grad(Stream, const UpsampleShape&, const float*, float*);
+template void upsample_bilinear_grad(Stream, const UpsampleShape&, const bf16*, bf16*);
+
+}  // namespace depthstill::cpu

@@ -1,0 +1,94 @@
+// y[n,p,q,c] = sum over 2 x 2 taps of wy * wx * x[n,i,j,c]: bilinear resize of an (N, in_height, in_width, C) map to
+// (N, out_height, out_width, C). Per axis, output o reads position s = i0 + w1 between i0 and i1 = min(i0 + 1, in - 1):
+//   align_corners   s = o (in - 1) / (out - 1)             (0 if out is 1)
+//   otherwise       s = max(0, (o + 1/2) in / out - 1/2)
+// Gradient, as a gather over the outputs that read input (i, j): dx[n,i,j,c] = sum of wy * wx * dy[n,p,q,c].
+// Row windows: x and dx hold rows [in_first_row, in_height) of the map, y and dy rows [out_first_row, out_height).
+// The rows that y reads must be stored: in_first_row <= upsample_first_input_row(out_first_row, ...).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bf16.h"
+#include "kernels/stream.h"
+
+namespace depthstill {
+
+struct UpsampleShape {
+  int64_t N = 0, C = 0;
+  int in_height = 0, in_width = 0, out_height = 0, out_width = 0;  // whole maps, at most kMaxUpsampleSize
+  int in_first_row = 0, out_first_row = 0;
+  bool align_corners = true;
+
+  DS_HOST_DEVICE int in_rows() const { return in_height - in_first_row; }
+  DS_HOST_DEVICE int out_rows() const { return out_height - out_first_row; }
+};
+
+inline constexpr int kMaxUpsampleSize = 16384;  // keeps the integer position arithmetic within 31 bits
+
+// The position of output o is numerator / unit: integers, so every device picks the same taps.
+struct UpsamplePosition {
+  int numerator, unit;
+};
+DS_HOST_DEVICE inline UpsamplePosition upsample_position(int o, int in, int out, bool align_corners) {
+  const int numerator = align_corners ? o * (in - 1) : (2 * o + 1) * in - out;
+  const int unit = align_corners ? out - 1 : 2 * out;
+  return {numerator > 0 ? numerator : 0, unit > 0 ? unit : 1};
+}
+
+struct UpsampleTap {
+  int i0, i1;
+  float w1;  // weight of i1; i0 has 1 - w1
+};
+DS_HOST_DEVICE inline UpsampleTap upsample_tap(int o, int in, int out, bool align_corners) {
+  const UpsamplePosition s = upsample_position(o, in, out, align_corners);
+  const int i0 = s.numerator / s.unit;
+  return {i0, i0 + 1 < in ? i0 + 1 : in - 1,
+          static_cast<float>(s.numerator - i0 * s.unit) / static_cast<float>(s.unit)};
+}
+
+// First and last output that can read input i; outputs in between may have weight 0.
+struct UpsampleRange {
+  int first, last;
+};
+DS_HOST_DEVICE inline UpsampleRange upsample_readers(int i, int in, int out, bool align_corners) {
+  int first = 0, last = out - 1;
+  if (align_corners) {
+    if (in > 1 && i > 0) first = (i - 1) * (out - 1) / (in - 1);
+    if (in > 1 && i < in - 1) last = ((i + 1) * (out - 1) + in - 2) / (in - 1);
+  } else {
+    if (i > 0) first = ((2 * i - 1) * out / in - 1) / 2;
+    if (i < in - 1) last = ((2 * i + 3) * out / in) / 2;
+  }
+  return {first > 0 ? first : 0, last < out - 1 ? last : out - 1};
+}
+
+// How much output o reads of input i: max(0, 1 - |s - i|), with s at most in - 1.
+DS_HOST_DEVICE inline float upsample_weight(int o, int i, int in, int out, bool align_corners) {
+  const UpsamplePosition s = upsample_position(o, in, out, align_corners);
+  const int last = (in - 1) * s.unit, numerator = s.numerator < last ? s.numerator : last;
+  const int distance = numerator > i * s.unit ? numerator - i * s.unit : i * s.unit - numerator;
+  return distance < s.unit ? static_cast<float>(s.unit - distance) / static_cast<float>(s.unit) : 0.0f;
+}
+
+// The first input row that output rows [out_first_row, out_height) read.
+inline int64_t upsample_first_input_row(int64_t out_first_row, int64_t in_height, int64_t out_height,
+                                        bool align_corners) {
+  return upsample_tap(static_cast<int>(out_first_row), static_cast<int>(in_height), static_cast<int>(out_height),
+                      align_corners)
+      .i0;
+}
+
+namespace cpu {
+template <class T>
+void upsample_bilinear(Stream stream, const UpsampleShape& shape, const T* x, T* y);
+template <class T>
+void upsample_bilinear_grad(Stream stream, const UpsampleShape& shape, const T* dy, T* dx);
+}  // namespace cpu
+namespace cuda {
+template <class T>
+void upsample_bilinear(Stream stream, const UpsampleShape& shape, const T* x, T* y);
+template <class T>
+void upsample_bilinear_grad(Stream stream, const UpsampleShape& shape, const T* dy, T* dx);
+}  // namespace cuda
+}  // namespace depthstill
