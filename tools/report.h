@@ -1,0 +1,38 @@
+// report.html of a run: one self-contained page with curves, metrics and pictures. Opens anywhere, needs no network.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/io/depth_file.h"
+#include "engine/io/image.h"
+#include "tools/metrics.h"
+#include "tools/run_log.h"
+
+namespace depthstill {
+
+struct ReportPanel {
+  std::string name;
+  Image8 image;
+  DepthMap reference;   // the teacher's map, or ground truth; may be empty
+  DepthMap prediction;  // all three of one size
+};
+
+struct Report {
+  std::string title;                                       // the run's name
+  std::vector<std::pair<std::string, std::string>> facts;  // device, precision, time, memory, parameters, ...
+  std::optional<MetricsSummary> final;                     // of the kept model
+  std::string final_label;                                 // "best epoch 7, val list"
+  std::string protocol;                                    // describe(protocol)
+  std::string recipe;                                      // the effective recipe as TOML
+  std::string reference_label = "teacher";                 // or "ground truth"
+  RunLog log;
+  std::vector<ReportPanel> panels;
+};
+
+std::string render_report(const Report& report);
+void write_report(const std::string& path, const Report& report);  // atomically
+
+}  // namespace depthstill
