@@ -1,0 +1,54 @@
+// Branch-free float exp and log for CPU loops that the compiler vectorises (libm calls would keep them scalar).
+// Cephes polynomials after exact range reduction; at most 2 ulp off over the stated range. NaN stays NaN.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <limits>
+
+namespace depthstill {
+
+// e^x. Results below 2^-126 are 0; above 2^127.5 (x > 88.37) infinity.
+inline float vector_exp(float x) {
+  const float clamped_low = x < -87.3365f ? -87.3365f : x;
+  const float t = clamped_low > 88.72f ? 88.72f : clamped_low;
+  // Adding 1.5 * 2^23 rounds to an integer, whose low bits then sit in the mantissa.
+  const float shifted = t * 1.44269504f + 12582912.0f;
+  const float k = shifted - 12582912.0f;
+  const float r = (t - k * 0.693359375f) + k * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
+  return x < -87.3365f ? 0.0f : p * power;
+}
+
+// ln x for x >= 0: -infinity at 0; NaN for negative x.
+inline float vector_log(float x) {
+  const bool tiny = x < std::numeric_limits<float>::min();
+  const float normal = tiny ? x * 8388608.0f : x;
+  // x = m * 2^e with m in [sqrt(1/2), sqrt(2)).
+  const uint32_t bits = std::bit_cast<uint32_t>(normal) - 0x3f3504f3u;
+  const float e = static_cast<float>(static_cast<int32_t>(bits) >> 23) - (tiny ? 23.0f : 0.0f);
+  const float f = std::bit_cast<float>((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  const float f2 = f * f;
+  float p = 7.0376836292e-2f;
+  p = p * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const float value = (f + ((p * f * f2 - e * 2.12194440e-4f) - 0.5f * f2)) + e * 0.693359375f;
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float at_least_zero = x == 0.0f ? -infinity : std::numeric_limits<float>::quiet_NaN();
+  return x > 0.0f ? (x < infinity ? value : x) : at_least_zero;
+}
+
+}  // namespace depthstill
