@@ -1,0 +1,84 @@
+// Throughput of the memory-bound kernels at the student's shapes (352 x 704 input, batch 1), as GB/s of the bytes that
+// must move at least: compare with the machine's copy rate, which the first benchmark measures.
+#include <benchmark/benchmark.h>
+
+#include <cstring>
+#include <vector>
+
+#include "kernels/depthwise_conv2d.h"
+
+namespace depthstill {
+namespace {
+
+class BenchScratch final : public Scratch {
+ public:
+  void* get(size_t bytes) override {
+    bytes_.resize(bytes + 64);
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
+    return bytes_.data() + (64 - address % 64) % 64;
+  }
+
+ private:
+  std::vector<unsigned char> bytes_;
+};
+
+template <class T>
+std::vector<T> values(int64_t n) {
+  std::vector<T> v(static_cast<size_t>(n));
+  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(static_cast<float>(i % 13) * 0.1f - 0.5f);
+  return v;
+}
+
+// Copy of as many bytes as the largest map below has: the practical bound.
+void copy(benchmark::State& state) {
+  const auto from = values<float>(176 * 352 * 96);
+  auto to = from;
+  for (auto _ : state) {
+    std::memcpy(to.data(), from.data(), from.size() * sizeof(float));
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(2 * from.size() * sizeof(float)));
+}
+BENCHMARK(copy)->UseRealTime();
+
+enum class Pass { kForward, kDx, kDweight };
+
+template <class T, Pass pass>
+void depthwise(benchmark::State& state) {
+  const DepthwiseShape shape{1,
+                             state.range(0),
+                             state.range(1),
+                             state.range(2),
+                             static_cast<int>(state.range(3)),
+                             static_cast<int>(state.range(4))};
+  const int64_t inputs = shape.H * shape.W * shape.C, outputs = shape.P() * shape.Q() * shape.C;
+  auto x = values<T>(inputs), y = values<T>(outputs);
+  auto weight = values<float>(9 * shape.C);
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  for (auto _ : state) {
+    if constexpr (pass == Pass::kForward) cpu::depthwise_conv2d(stream, shape, x.data(), weight.data(), y.data());
+    if constexpr (pass == Pass::kDx) cpu::depthwise_conv2d_dx(stream, shape, y.data(), weight.data(), x.data());
+    if constexpr (pass == Pass::kDweight) {
+      cpu::depthwise_conv2d_dweight(stream, shape, x.data(), y.data(), weight.data());
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * (inputs + outputs) * static_cast<int64_t>(sizeof(T)));
+}
+
+void depthwise_shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"H", "W", "C", "stride", "dilation"})->UseRealTime()->Unit(benchmark::kMillisecond);
+  bench->Args({176, 352, 32, 1, 1})->Args({176, 352, 96, 2, 1})->Args({88, 176, 144, 1, 1})->Args({88, 176, 144, 2, 1});
+  bench->Args({44, 88, 192, 1, 1})->Args({44, 88, 384, 1, 2})->Args({44, 88, 576, 1, 2})->Args({44, 88, 960, 1, 4});
+}
+BENCHMARK(depthwise<float, Pass::kForward>)->Apply(depthwise_shapes);
+BENCHMARK(depthwise<float, Pass::kDx>)->Apply(depthwise_shapes);
+BENCHMARK(depthwise<float, Pass::kDweight>)->Apply(depthwise_shapes);
+BENCHMARK(depthwise<bf16, Pass::kForward>)->Apply(depthwise_shapes);
+BENCHMARK(depthwise<bf16, Pass::kDx>)->Apply(depthwise_shapes);
+BENCHMARK(depthwise<bf16, Pass::kDweight>)->Apply(depthwise_shapes);
+
+}  // namespace
+}  // namespace depthstill
+
+BENCHMARK_MAIN();
