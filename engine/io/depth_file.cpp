@@ -29,11 +29,8 @@ double unit_of(const std::string& path, const DepthFormat& format, bool integers
 DepthMap read_npy_map(const std::string& path) {
   FloatArray array = read_npy(path);
   std::vector<int64_t> shape = array.shape;
-  if (shape.size() == 3 && shape.front() == 1) {
-    shape.erase(shape.begin());
-  } else if (shape.size() == 3 && shape.back() == 1) {
-    shape.pop_back();
-  }
+  while (shape.size() > 2 && shape.front() == 1) shape.erase(shape.begin());
+  while (shape.size() > 2 && shape.back() == 1) shape.pop_back();
   check(shape.size() == 2 && std::min(shape[0], shape[1]) >= 1 && std::max(shape[0], shape[1]) <= kMaxImageSide, path,
         ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", array.shape.size(),
         " dimensions, ", array.values.size(), " values");

@@ -26,7 +26,7 @@ struct DepthFormat {
   bool holes_allowed = true;
 };
 
-// By extension: .png (16-bit grey), .npy ((H, W), (1, H, W) or (H, W, 1)), .pfm (one channel).
+// By extension: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm (one channel).
 DepthMap read_depth(const std::string& path, const DepthFormat& format);
 
 // The same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.

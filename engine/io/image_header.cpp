@@ -77,6 +77,19 @@ size_t skip_scan(std::span<const uint8_t> file, size_t at) {
   return file.size();
 }
 
+// A table has at most 256 codes; stb_image writes past its own tables when the counts say more.
+void check_huffman_tables(std::span<const uint8_t> tables, const std::string& name) {
+  for (size_t at = 0; at < tables.size();) {
+    check(tables.size() - at >= 17, name, ": expected a whole JPEG Huffman table, found ", tables.size() - at,
+          " bytes");
+    size_t codes = 0;
+    for (size_t i = 1; i <= 16; ++i) codes += tables[at + i];
+    check(codes <= 256 && tables.size() - at >= 17 + codes, name,
+          ": expected a JPEG Huffman table of at most 256 codes, found ", codes);
+    at += 17 + codes;
+  }
+}
+
 ImageHeader walk_jpeg(std::span<const uint8_t> file, const std::string& name) {
   ImageHeader header;
   header.format = ImageHeader::Format::kJpeg;
@@ -107,6 +120,7 @@ ImageHeader walk_jpeg(std::span<const uint8_t> file, const std::string& name) {
       header.size = {big_endian16(&file[at + 7]), big_endian16(&file[at + 5])};
       header.grey = file[at + 9] == 1;
     }
+    if (marker == 0xc4) check_huffman_tables(file.subspan(at + 4, length - 2), name);
     at += 2 + length;
     if (marker == 0xda) {
       check(header.size.width > 0, name, ": expected a JPEG frame header before the pixels, found none");

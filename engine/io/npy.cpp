@@ -37,7 +37,7 @@ class HeaderParser {
         once(has_shape_, key);
         parse_shape();
       } else {
-        refuse(concat_text("a known key, found '", key, "'"));
+        refuse(concat_text("a known key, found '", printable(key), "'"));
       }
       if (!take(',')) {
         expect('}');
@@ -148,7 +148,7 @@ const NpyType& find_type(std::string_view descr, const std::string& name) {
       return type;
     }
   }
-  fail(name, ": expected a little-endian number type such as '<f4', found '", descr, "'");
+  fail(name, ": expected a little-endian number type such as '<f4', found '", printable(descr), "'");
 }
 
 int64_t count_of(const std::vector<int64_t>& shape, const std::string& name) {

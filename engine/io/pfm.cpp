@@ -33,7 +33,7 @@ T parse(std::string_view word, const char* what, const std::string& name) {
   T value{};
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
   check(error == std::errc() && end == word.data() + word.size(), name, ": expected the ", what, " of a PFM, found '",
-        word, "'");
+        printable(word), "'");
   return value;
 }
 

@@ -16,6 +16,7 @@
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/half.h"
+#include "engine/io/text_file.h"
 #include "kernels/bf16.h"
 #include "kernels/error.h"
 
@@ -38,7 +39,7 @@ StoredType parse_type(const std::string& text, const std::string& where) {
   for (size_t i = 0; i < std::size(kTypes); ++i) {
     if (text == kTypes[i].name) return static_cast<StoredType>(i);
   }
-  fail(where, ": expected a known dtype such as F32, found '", text, "'");
+  fail(where, ": expected a known dtype such as F32, found '", printable(text), "'");
 }
 
 // nlohmann-json silently keeps the last of two equal keys.
@@ -49,16 +50,18 @@ Json parse_header(std::string_view text, const std::string& path) {
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key) {
       const auto& key = value.get_ref<const std::string&>();
-      check(keys.back().insert(key).second, path, ": expected each header key once, found '", key, "' twice");
+      check(keys.back().insert(key).second, path, ": expected each header key once, found '", printable(key),
+            "' twice");
     }
     return true;
   };
   try {
     return Json::parse(text.begin(), text.end(), watch);
   } catch (const Json::exception& error) {
-    std::string reason = error.what();
-    std::replace(reason.begin(), reason.end(), '\n', ' ');
-    fail(path, ": expected a JSON header, found: ", reason);
+    const std::string_view reason = error.what();  // "[json.exception.parse_error.101] parse error at ..."
+    const size_t code_end = reason.find("] ");
+    fail(path, ": expected a JSON header, found: ",
+         printable(reason.substr(code_end == std::string_view::npos ? 0 : code_end + 2)));
   }
 }
 
@@ -80,7 +83,7 @@ uint64_t checked_bytes(const std::vector<int64_t>& shape, size_t item_bytes, con
 }
 
 StoredTensor parse_tensor(const std::string& name, const Json& entry, size_t data_bytes, const std::string& path) {
-  const std::string where = path + ": tensor '" + name + "'";
+  const std::string where = path + ": tensor '" + printable(name) + "'";
   check(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
             entry.contains("data_offsets"),
         where, ": expected the keys dtype, shape and data_offsets, found others");
@@ -114,7 +117,8 @@ std::map<std::string, std::string> parse_metadata(const Json& entry, const std::
   check(entry.is_object(), path, ": expected __metadata__ to be an object, found ", entry.type_name());
   std::map<std::string, std::string> metadata;
   for (const auto& [key, value] : entry.items()) {
-    check(value.is_string(), path, ": expected text for __metadata__ '", key, "', found ", value.type_name());
+    check(value.is_string(), path, ": expected text for __metadata__ '", printable(key), "', found ",
+          value.type_name());
     metadata[key] = value.get<std::string>();
   }
   return metadata;
@@ -182,7 +186,7 @@ void SafetensorsFile::parse() {
   });
   size_t end = 0;
   for (const StoredTensor& tensor : tensors_) {
-    check(tensor.offset == end, path_, ": tensor '", tensor.name, "': expected its data at byte ", end,
+    check(tensor.offset == end, path_, ": tensor '", printable(tensor.name), "': expected its data at byte ", end,
           " (no gaps, no overlaps), found ", tensor.offset);
     end += tensor.bytes;
   }

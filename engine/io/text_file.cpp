@@ -64,4 +64,19 @@ std::vector<std::string> split_lines(const std::string& text) {
   return lines;
 }
 
+std::string printable(std::string_view text) {
+  constexpr size_t kLongest = 60;
+  std::string out;
+  for (const char c : text.substr(0, kLongest)) {
+    const auto byte = static_cast<unsigned char>(c);
+    constexpr const char* digits = "0123456789abcdef";
+    if (byte >= 0x20 && byte != 0x7f) {
+      out += c;
+    } else {
+      out += {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+    }
+  }
+  return text.size() > kLongest ? out + "..." : out;
+}
+
 }  // namespace depthstill

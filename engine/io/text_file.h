@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace depthstill {
@@ -16,5 +17,8 @@ std::string read_text(const std::string& path, uint64_t max_bytes = kMaxFileByte
 
 // The lines without their ends; "\n" and "\r\n" both end a line, and the last line needs no end.
 std::vector<std::string> split_lines(const std::string& text);
+
+// Text of unknown origin made fit for a one-line message: unprintable bytes as \xNN, cut after 60 bytes.
+std::string printable(std::string_view text);
 
 }  // namespace depthstill

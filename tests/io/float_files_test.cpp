@@ -1,0 +1,216 @@
+// .npy, .pfm and the depth maps on top of them.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "engine/io/depth_file.h"
+#include "engine/io/half.h"
+#include "engine/io/npy.h"
+#include "engine/io/pfm.h"
+#include "engine/io/text_file.h"
+#include "tests/io/test_files.h"
+
+namespace depthstill {
+namespace {
+
+using testing_files::error_of;
+using testing_files::expect_clear;
+using testing_files::TemporaryFolder;
+using testing_files::try_mutations;
+
+std::vector<uint8_t> npy_bytes(const std::string& header, const std::vector<uint8_t>& data, uint8_t version = 1) {
+  std::vector<uint8_t> file = {0x93, 'N', 'U', 'M', 'P', 'Y', version, 0};
+  file.push_back(static_cast<uint8_t>(header.size() & 0xff));
+  file.push_back(static_cast<uint8_t>(header.size() >> 8));
+  if (version > 1) file.insert(file.end(), {0, 0});
+  file.insert(file.end(), header.begin(), header.end());
+  file.insert(file.end(), data.begin(), data.end());
+  return file;
+}
+
+std::string dictionary(const std::string& descr, const std::string& shape) {
+  return "{'descr': '" + descr + "', 'fortran_order': False, 'shape': " + shape + ", }\n";
+}
+
+template <class T>
+std::vector<uint8_t> raw(std::initializer_list<T> values) {
+  std::vector<uint8_t> bytes(values.size() * sizeof(T));
+  std::memcpy(bytes.data(), values.begin(), bytes.size());
+  return bytes;
+}
+
+TEST(npy, every_dtype) {
+  const std::vector<float> expected = {1, 2, 100};
+  const std::pair<std::string, std::vector<uint8_t>> cases[] = {
+      {"<f4", raw<float>({1, 2, 100})},
+      {"<f8", raw<double>({1, 2, 100})},
+      {"<f2", raw<uint16_t>({0x3c00, 0x4000, 0x5640})},
+      {"|u1", raw<uint8_t>({1, 2, 100})},
+      {"|i1", raw<int8_t>({1, 2, 100})},
+      {"<u2", raw<uint16_t>({1, 2, 100})},
+      {"<i2", raw<int16_t>({1, 2, 100})},
+      {"<u4", raw<uint32_t>({1, 2, 100})},
+      {"<i4", raw<int32_t>({1, 2, 100})},
+      {"<u8", raw<uint64_t>({1, 2, 100})},
+      {"<i8", raw<int64_t>({1, 2, 100})},
+  };
+  for (const auto& [descr, data] : cases) {
+    for (const uint8_t version : {uint8_t{1}, uint8_t{2}, uint8_t{3}}) {
+      const FloatArray array = decode_npy(npy_bytes(dictionary(descr, "(3,)"), data, version), "a.npy");
+      EXPECT_EQ(array.shape, std::vector<int64_t>{3}) << descr;
+      EXPECT_EQ(array.values, expected) << descr;
+    }
+  }
+}
+
+TEST(npy, halves) {
+  const std::pair<uint16_t, float> cases[] = {
+      {0x0000, 0.0f},     {0x8000, -0.0f}, {0x0001, 0x1p-24f}, {0x03ff, 1023 * 0x1p-24f},
+      {0x0400, 0x1p-14f}, {0xbc00, -1.0f}, {0x7bff, 65504.0f}, {0x3555, 0.333251953125f}};
+  for (const auto& [bits, value] : cases) EXPECT_EQ(half_to_float(bits), value) << bits;
+  EXPECT_TRUE(std::signbit(half_to_float(0x8000)));
+  EXPECT_TRUE(std::isinf(half_to_float(0x7c00)));
+  EXPECT_TRUE(std::isnan(half_to_float(0x7e01)));
+}
+
+TEST(npy, bad_headers_are_refused) {
+  const std::vector<uint8_t> data = raw<float>({1, 2, 3});
+  const std::string cases[] = {
+      dictionary(">f4", "(3,)"),
+      dictionary("<c8", "(3,)"),
+      dictionary("<f4", "(4,)"),
+      dictionary("<f4", "(2,)"),
+      dictionary("<f4", "(-3,)"),
+      dictionary("<f4", "(3.0,)"),
+      dictionary("<f4", "(3"),
+      dictionary("<f4", "(4294967296, 4294967296, 4294967296, 3)"),
+      dictionary("<f4", "(99999999999999999999,)"),
+      "{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }\n",
+      "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (3,), }\n",
+      "{'descr': '<f4', 'shape': (3,), }\n",
+      "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': 1}\n",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)} and more\n",
+      "{'descr': '<f4",
+      "[]",
+      "",
+  };
+  for (const std::string& header : cases) {
+    const std::string message = error_of([&] { decode_npy(npy_bytes(header, data), "a.npy"); });
+    ASSERT_FALSE(message.empty()) << header;
+    expect_clear(message, "a.npy: ");
+  }
+  expect_clear(error_of([&] { decode_npy(npy_bytes(dictionary("<f4", "(3,)"), data, 4), "a.npy"); }), "version");
+}
+
+TEST(npy, truncations_and_mutations) {
+  const std::vector<uint8_t> file = npy_bytes(dictionary("<f4", "(1, 3)"), raw<float>({1, 2, 3}));
+  for (size_t length = 0; length < file.size(); ++length) {
+    EXPECT_THROW(decode_npy(std::span(file.data(), length), "a.npy"), Error) << length;
+  }
+  try_mutations(file, 20000, [](const auto& damaged) { decode_npy(damaged, "m"); });
+}
+
+TEST(npy, writer_round_trip_and_alignment) {
+  const TemporaryFolder folder;
+  const std::vector<float> values = {1.5f, -2, 3, std::numeric_limits<float>::quiet_NaN(), 0, 6};
+  const int64_t shape[] = {2, 3};
+  write_npy(folder / "a.npy", shape, values);
+  const FloatArray back = read_npy(folder / "a.npy");
+  EXPECT_EQ(back.shape, (std::vector<int64_t>{2, 3}));
+  EXPECT_EQ(std::memcmp(back.values.data(), values.data(), sizeof(float) * 6), 0);
+  EXPECT_EQ((read_bytes(folder / "a.npy").size() - 24) % 64, 0u);
+}
+
+TEST(npy, real_files) {
+  const auto set = testing_files::find_data_set("fastdepth_nyu_sample");
+  if (!set) GTEST_SKIP() << "skipped: no fastdepth_nyu_sample";
+  for (const char* file : {"depth.npy", "pred.npy"}) {
+    const DepthMap depth = read_depth(*set + "/" + file, {});
+    EXPECT_EQ(depth.size(), (ImageSize{224, 224}));
+  }
+}
+
+TEST(pfm, both_byte_orders_and_row_order) {
+  const float values[] = {1, 2, 3, 4, 5, 6};
+  for (const char* scale : {"-1.0", "1.0", "-0.25"}) {
+    const std::string header = std::string("Pf\n3 2\n") + scale + "\n";
+    std::vector<uint8_t> file(header.begin(), header.end());
+    for (float value : values) {
+      uint32_t bits = std::bit_cast<uint32_t>(value);
+      if (scale[0] != '-') bits = __builtin_bswap32(bits);
+      for (int i = 0; i < 4; ++i) file.push_back(static_cast<uint8_t>(bits >> (8 * i)));
+    }
+    const FloatMap map = decode_pfm(file, "a.pfm");
+    EXPECT_EQ(map.values, (std::vector<float>{4, 5, 6, 1, 2, 3}));
+    for (size_t length = 0; length < file.size(); ++length) {
+      EXPECT_THROW(decode_pfm(std::span(file.data(), length), "a.pfm"), Error) << length;
+    }
+    try_mutations(file, 5000, [](const auto& damaged) { decode_pfm(damaged, "m"); });
+  }
+}
+
+TEST(pfm, refusals) {
+  const auto message = [](const std::string& text) {
+    return error_of([&] { decode_pfm(std::vector<uint8_t>(text.begin(), text.end()), "a.pfm"); });
+  };
+  expect_clear(message("PF\n1 1\n-1\n            "), "one channel");
+  expect_clear(message("Pf\n0 1\n-1\n"), "1 to 16384");
+  expect_clear(message("Pf\n1 1\n0\n    "), "not 0");
+  expect_clear(message("Pf\n1 1\nnan\n    "), "not 0");
+  expect_clear(message("Pf\n1 1\n-1\n     "), "expected 4 bytes");
+}
+
+DepthMap small_depth() { return {3, 2, {1.0f, 2.5f, 0.0f, 79.0f, 0.25f, 7.125f}}; }
+
+TEST(depth_file, round_trips) {
+  const TemporaryFolder folder;
+  for (const char* name : {"a.npy", "a.pfm", "a.PNG"}) {
+    const DepthFormat format{1.0 / 256, false};
+    write_depth(folder / name, small_depth(), format);
+    const DepthMap back = read_depth(folder / name, format);
+    EXPECT_EQ(back.size(), (ImageSize{3, 2}));
+    EXPECT_EQ(back.metres, small_depth().metres) << name;
+  }
+}
+
+TEST(depth_file, teacher_scale) {
+  const TemporaryFolder folder;
+  write_png(folder / "t.png", Image16{3, 1, {0, 65535, 8192}});
+  const DepthMap map = read_depth(folder / "t.png", {80.0 / 65535, false});
+  EXPECT_EQ(map.metres[0], 0.0f);
+  EXPECT_FLOAT_EQ(map.metres[1], 80.0f);
+  EXPECT_FLOAT_EQ(map.metres[2], 8192 * 80.0f / 65535);
+  write_depth(folder / "u.png", {4, 1, {-1.0f, 1e9f, std::nanf(""), 40.0f}}, {80.0 / 65535});
+  EXPECT_EQ(read_png16(folder / "u.png").grey, (std::vector<uint16_t>{0, 65535, 0, 32768}));
+}
+
+TEST(depth_file, holes) {
+  const TemporaryFolder folder;
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const float hole : {std::nanf(""), inf, -inf, -1.0f}) {
+    for (const char* name : {"a.npy", "a.pfm"}) {
+      DepthMap depth = small_depth();
+      depth.metres[4] = hole;
+      write_depth(folder / name, depth, {});
+      EXPECT_EQ(read_depth(folder / name, {}).metres[4], 0.0f);
+      const std::string message = error_of([&] { read_depth(folder / name, {1.0, false}); });
+      expect_clear(message, "row 1, column 1");
+    }
+  }
+}
+
+TEST(depth_file, refusals) {
+  const TemporaryFolder folder;
+  write_png(folder / "a.png", Image16{1, 1, {5}});
+  expect_clear(error_of([&] { read_depth(folder / "a.png", {}); }), "a.png: expected a stated depth scale");
+  expect_clear(error_of([&] { read_depth(folder / "a.exr", {}); }), "expected a depth map .png, .npy or .pfm");
+  const int64_t shape[] = {2, 2, 2};
+  write_npy(folder / "a.npy", shape, std::vector<float>(8));
+  expect_clear(error_of([&] { read_depth(folder / "a.npy", {}); }), "expected an array (height, width)");
+}
+
+}  // namespace
+}  // namespace depthstill
