@@ -8,7 +8,7 @@
 namespace depthstill {
 namespace {
 
-constexpr double kWidth = 640, kHeight = 250, kLeft = 58, kRight = 12, kTop = 10, kBottom = 40;
+constexpr double kWidth = 640, kHeight = 250, kLeft = 66, kRight = 14, kTop = 10, kBottom = 46;
 constexpr size_t kMaxPoints = 500, kColours = 6;
 
 struct Axis {
@@ -71,10 +71,10 @@ std::string frame_of(const Axis& x, const Axis& y, const std::string& x_label) {
     const double at = y_at(y, tick);
     svg += text_of("<line class='grid' x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f'/>", kLeft, kWidth - kRight, at, at);
     svg +=
-        text_of("<text x='%.1f' y='%.1f' text-anchor='end'>%s</text>", kLeft - 6, at + 4, short_number(tick).c_str());
+        text_of("<text x='%.1f' y='%.1f' text-anchor='end'>%s</text>", kLeft - 6, at + 5, short_number(tick).c_str());
   }
   for (const double tick : x.ticks) {
-    svg += text_of("<text x='%.1f' y='%.1f' text-anchor='middle'>%s</text>", x_at(x, tick), kHeight - kBottom + 16,
+    svg += text_of("<text x='%.1f' y='%.1f' text-anchor='middle'>%s</text>", x_at(x, tick), kHeight - kBottom + 19,
                    short_number(tick).c_str());
   }
   svg += text_of("<line class='axis' x1='%.1f' x2='%.1f' y1='%.1f' y2='%.1f'/>", kLeft, kWidth - kRight,

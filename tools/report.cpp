@@ -32,9 +32,9 @@ h1{font-size:26px;margin:0 0 4px}h2{font-size:18px;margin:34px 0 12px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:10px}
 .tile,.chart,.panel,details{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:12px 14px;margin:0}
 .tile span{color:var(--muted);font-size:13px}.tile strong{display:block;font-size:21px;font-variant-numeric:tabular-nums}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:14px}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,310px),1fr));gap:14px}
 figcaption{font-weight:600;margin-bottom:6px}
-svg{width:100%;height:auto;display:block;font:11px system-ui,sans-serif}
+svg{width:100%;height:auto;display:block;font:15px system-ui,sans-serif}
 svg text{fill:var(--muted)}svg line.grid{stroke:var(--grid)}svg line.axis{stroke:var(--muted)}
 svg path.line{fill:none;stroke-width:1.8;stroke-linejoin:round}svg path.faint{opacity:.28;stroke-width:1}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;margin-top:4px}

@@ -1,0 +1,49 @@
+#include "tools/args.h"
+
+#include <charconv>
+
+#include "kernels/error.h"
+#include "kernels/parallel.h"
+#include "tools/progress.h"
+
+namespace depthstill {
+
+void ComputeArgs::add_to(CLI::App& command) {
+  command.add_option("--device", device, "where to compute: auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  command.add_option("--threads", threads, "CPU threads; 0 = one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--precision", precision, "of activations: fp32 or bf16")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+}
+
+Device ComputeArgs::choose_device() const {
+  if (threads > 0) set_num_threads(threads);
+  const Device chosen = parse_device(device);
+#if defined(DEPTHSTILL_CUDA)
+  if (device == "auto" && chosen == Device::kCpu) {
+    log_line(concat_text("no CUDA here (", cuda_unavailable_reason(), "): using the CPU"));
+  }
+#endif
+  return chosen;
+}
+
+DType ComputeArgs::dtype() const { return precision == "bf16" ? DType::kBf16 : DType::kFloat; }
+
+SizeArg parse_size(const std::string& text) {
+  SizeArg size;
+  const char* const end = text.data() + text.size();
+  const auto [x, height_error] = std::from_chars(text.data(), end, size.height);
+  const bool has_x = height_error == std::errc() && x < end && (*x == 'x' || *x == 'X');
+  const auto [rest, width_error] = std::from_chars(has_x ? x + 1 : end, end, size.width);
+  check(has_x && width_error == std::errc() && rest == end && size.height > 0 && size.width > 0,
+        "size: expected HEIGHTxWIDTH such as 352x704, got '", text, "'");
+  return size;
+}
+
+const char* version() { return DEPTHSTILL_VERSION; }
+
+}  // namespace depthstill

@@ -1,0 +1,46 @@
+// What the commands share on the command line. Each command adds its subcommand to the app and, when chosen, sets `run`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+#include <string>
+
+#include "engine/device.h"
+#include "engine/dtype.h"
+
+namespace depthstill {
+
+// Exit codes of the program.
+inline constexpr int kExitOk = 0, kExitFailure = 1, kExitUsage = 2;  // kExitInterrupted = 130: tools/interrupt.h
+
+using Run = std::function<int()>;
+
+void add_train_command(CLI::App& app, Run& run);
+void add_eval_command(CLI::App& app, Run& run);
+void add_predict_command(CLI::App& app, Run& run);
+void add_info_command(CLI::App& app, Run& run);
+void add_check_data_command(CLI::App& app, Run& run);
+void add_synth_command(CLI::App& app, Run& run);
+void add_bench_command(CLI::App& app, Run& run);
+
+// --device, --threads and --precision.
+struct ComputeArgs {
+  std::string device = "auto", precision = "fp32";
+  int threads = 0;
+
+  void add_to(CLI::App& command);
+  // Applies --threads and says on stderr, once, why `auto` chose the CPU in a build with CUDA.
+  Device choose_device() const;
+  DType dtype() const;
+};
+
+// "352x704": height, then width.
+struct SizeArg {
+  int height = 0, width = 0;
+};
+SizeArg parse_size(const std::string& text);
+
+const char* version();
+
+}  // namespace depthstill

@@ -1,0 +1,60 @@
+// depthstill: trains, evaluates and runs compact monocular-depth students.
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "kernels/error.h"
+#include "tools/args.h"
+#include "tools/interrupt.h"
+
+namespace depthstill {
+namespace {
+
+constexpr const char* kFooter =
+    "Results go to stdout, everything else to stderr.\n"
+    "Exit codes: 0 done, 1 failed (one line on stderr says what), 2 wrong usage, 130 interrupted.";
+
+int fail_with(const std::string& message) {
+  std::fprintf(stderr, "depthstill: %s\n", message.c_str());
+  return kExitFailure;
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App app("Trains, evaluates and runs compact monocular-depth students (TIE-KD), without a framework.", "depthstill");
+  app.set_version_flag("--version", std::string("depthstill ") + version());
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  Run run;
+  add_train_command(app, run);
+  add_eval_command(app, run);
+  add_predict_command(app, run);
+  add_info_command(app, run);
+  add_check_data_command(app, run);
+  add_synth_command(app, run);
+  add_bench_command(app, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+
+  install_interrupt_handlers();
+  try {
+    const int code = run();
+    if (std::fflush(stdout) != 0) return fail_with("cannot write the results to stdout");
+    return code;
+  } catch (const Interrupted&) {
+    std::fprintf(stderr, "depthstill: interrupted\n");
+    return kExitInterrupted;
+  } catch (const std::bad_alloc&) {
+    return fail_with("out of memory");
+  } catch (const std::exception& error) {
+    return fail_with(error.what());
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
+
+int main(int argc, char** argv) { return depthstill::run_program(argc, argv); }
