@@ -1,0 +1,118 @@
+#include "engine/checkpoint.h"
+
+#include <cstring>
+#include <set>
+#include <utility>
+
+namespace depthstill {
+namespace {
+
+StoredType stored_type(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat:
+      return StoredType::kF32;
+    case DType::kBf16:
+      return StoredType::kBf16;
+    case DType::kInt32:
+      return StoredType::kI32;
+    case DType::kInt64:
+      return StoredType::kI64;
+    case DType::kUint8:
+      return StoredType::kU8;
+    case DType::kUint16:
+      return StoredType::kU16;
+  }
+  fail("checkpoint: unknown element type");
+}
+
+std::vector<int64_t> sizes_of(const Shape& shape) {
+  std::vector<int64_t> sizes;
+  for (int d = 0; d < shape.rank(); ++d) sizes.push_back(shape[d]);
+  return sizes;
+}
+
+std::string shape_text(const std::vector<int64_t>& sizes) {
+  std::string text = "(";
+  for (size_t d = 0; d < sizes.size(); ++d) text += (d ? ", " : "") + std::to_string(sizes[d]);
+  return text + ")";
+}
+
+bool is_batch_counter(const std::string& name) { return name.ends_with("num_batches_tracked"); }
+
+bool is_floating(StoredType type) {
+  return type == StoredType::kF32 || type == StoredType::kF16 || type == StoredType::kBf16 || type == StoredType::kF64;
+}
+
+void check_shape(const SafetensorsFile& file, const StoredTensor& stored, const Shape& expected) {
+  check(stored.shape == sizes_of(expected), file.path(), ": ", stored.name, ": expected shape ", expected, ", found ",
+        shape_text(stored.shape));
+}
+
+}  // namespace
+
+void save_state(const Module& module, const std::string& path, const Metadata& metadata,
+                std::span<const NamedTensor> extra) {
+  std::vector<NamedTensor> entries;
+  for (const StateEntry& entry : module.state()) entries.push_back({entry.name, *entry.tensor, entry.layout});
+  entries.insert(entries.end(), extra.begin(), extra.end());
+
+  std::vector<TensorToStore> stored;
+  for (NamedTensor& entry : entries) {
+    // Keeps the converted copy alive in `entries` until the file is written.
+    entry.value = to_file_layout(to_device(entry.value.detach(), Device::kCpu), entry.layout);
+    stored.push_back({entry.name, stored_type(entry.value.dtype()), sizes_of(entry.value.shape()), entry.value.raw()});
+  }
+  write_safetensors(path, stored, metadata);
+}
+
+Tensor load_tensor(const SafetensorsFile& file, const std::string& name, const Shape& shape, Layout layout) {
+  const StoredTensor& stored = file.at(name);
+  const Shape file_shape = to_file_shape(shape, layout);
+  check_shape(file, stored, file_shape);
+  const size_t count = static_cast<size_t>(shape.numel());
+  if (is_floating(stored.type)) {
+    Tensor values = empty(file_shape);
+    file.read_floats(stored, {values.data<float>(), count});
+    return from_file_layout(values, layout);
+  }
+  check(stored.type == StoredType::kI64, file.path(), ": ", name, ": expected floating point or I64, found ",
+        stored.type);
+  Tensor values = empty(file_shape, DType::kInt64);
+  std::memcpy(values.raw(), file.bytes(stored).data(), count * sizeof(int64_t));
+  return values;
+}
+
+LoadReport load_state(Module& module, const SafetensorsFile& file, const LoadOptions& options) {
+  LoadReport report;
+  std::vector<std::pair<StateEntry, Tensor>> loaded;
+  std::set<std::string> known;
+  for (const StateEntry& entry : module.state()) {
+    const std::string key = options.prefix + entry.name;
+    known.insert(key);
+    if (!file.find(key)) {
+      check(options.allow_missing || is_batch_counter(entry.name), file.path(), ": expected ", key, " of shape ",
+            to_file_shape(entry.tensor->shape(), entry.layout), ", found no such tensor");
+      report.missing.push_back(entry.name);
+      continue;
+    }
+    Tensor value = load_tensor(file, key, entry.tensor->shape(), entry.layout);
+    check(value.dtype() == entry.tensor->dtype(), file.path(), ": ", key, ": expected ", entry.tensor->dtype(),
+          " elements, found ", value.dtype());
+    loaded.emplace_back(entry, std::move(value));
+  }
+  for (const StoredTensor& stored : file.tensors()) {
+    if (known.contains(stored.name)) continue;
+    check(options.may_ignore && options.may_ignore(stored.name), file.path(), ": ", stored.name, " of shape ",
+          shape_text(stored.shape), " belongs to no layer of this model");
+    report.ignored.push_back(stored.name);
+  }
+  for (const auto& [entry, value] : loaded) copy_(*entry.tensor, value);
+  return report;
+}
+
+LoadReport load_state(Module& module, const std::string& path, const LoadOptions& options) {
+  const SafetensorsFile file(path);
+  return load_state(module, file, options);
+}
+
+}  // namespace depthstill

@@ -1,0 +1,52 @@
+// A module's state in a safetensors file, in PyTorch's names, shapes and element order.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/io/safetensors.h"
+#include "engine/nn.h"
+
+namespace depthstill {
+
+// A tensor to store beside a module's state: optimiser moments, random state, ...
+struct NamedTensor {
+  std::string name;
+  Tensor value;
+  Layout layout = Layout::kPlain;
+};
+
+using Metadata = std::map<std::string, std::string>;
+
+// Writes parameters, buffers and `extra`, all or nothing.
+void save_state(const Module& module, const std::string& path, const Metadata& metadata = {},
+                std::span<const NamedTensor> extra = {});
+
+struct LoadOptions {
+  // What the file's keys have in front of the module's names, and must be present on those that are read.
+  std::string prefix;
+  // Keys in the file that belong to nothing here and may be passed over; others are an error.
+  std::function<bool(const std::string& name)> may_ignore;
+  // Batch counters are always optional: some exporters drop them.
+  bool allow_missing = false;
+};
+
+struct LoadReport {
+  std::vector<std::string> ignored;  // keys of the file
+  std::vector<std::string> missing;  // names of the module
+};
+
+// Reads every entry of module.state() by name. Throws Error naming the first entry that is missing or has another shape
+// (with both shapes), or the first key of the file that the module does not know; the module is then unchanged.
+LoadReport load_state(Module& module, const SafetensorsFile& file, const LoadOptions& options = {});
+LoadReport load_state(Module& module, const std::string& path, const LoadOptions& options = {});
+
+// One tensor in memory form: floating point becomes fp32, integers int64. Throws Error if it is absent or its shape is
+// not the file form of `shape`.
+Tensor load_tensor(const SafetensorsFile& file, const std::string& name, const Shape& shape,
+                   Layout layout = Layout::kPlain);
+
+}  // namespace depthstill

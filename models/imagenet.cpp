@@ -1,0 +1,114 @@
+#include "models/imagenet.h"
+
+#include <set>
+
+#include "engine/checkpoint.h"
+
+namespace depthstill {
+namespace {
+
+struct Source {
+  const SafetensorsFile& file;
+  std::set<std::string> used;
+
+  Tensor read(const std::string& name, const Tensor& like, Layout layout = Layout::kPlain) {
+    used.insert(name);
+    return load_tensor(file, name, like.shape(), layout);
+  }
+};
+
+Layout layout_of(const Convolution& conv) { return conv.state().front().layout; }
+
+// The names in the file: of the scheme that has the first unit's weight.
+std::vector<UnitNames> names_in(const SafetensorsFile& file, const Encoder& encoder) {
+  const UnitNames& first = encoder.units().front().names;
+  const std::string candidates[] = {first.torchvision_conv, "backbone." + first.conv, first.conv};
+  std::vector<UnitNames> names;
+  for (const ConvBn& unit : encoder.units()) names.push_back(unit.names);
+  for (size_t scheme = 0; scheme < std::size(candidates); ++scheme) {
+    if (!file.find(candidates[scheme] + ".weight")) continue;
+    for (UnitNames& name : names) {
+      if (scheme == 0) {
+        name.conv = name.torchvision_conv;
+        name.bn = name.torchvision_bn;
+      } else if (scheme == 1) {
+        name.conv = "backbone." + name.conv;
+        name.bn = "backbone." + name.bn;
+      }
+    }
+    return names;
+  }
+  fail(file.path(), ": expected a tensor named ", candidates[0], ".weight, ", candidates[1], ".weight or ",
+       candidates[2], ".weight, found none: not weights of this encoder");
+}
+
+void fill(const Tensor& x, float value) {
+  const std::vector<float> values(static_cast<size_t>(x.numel()), value);
+  copy_(x, tensor<float>(x.shape(), values));
+}
+
+void load_unit(Source& source, const ConvBn& unit, const UnitNames& names, bool folded) {
+  copy_(unit.conv->weight, source.read(names.conv + ".weight", unit.conv->weight, layout_of(*unit.conv)));
+  const BatchNorm2d& bn = *unit.bn;
+  if (folded) {
+    fill(bn.weight, 1.0f);
+    fill(bn.running_mean, 0.0f);
+    fill(bn.running_var, 1.0f - BatchNorm2d::kEps);
+    copy_(bn.bias, source.read(names.conv + ".bias", bn.bias));
+    return;
+  }
+  copy_(bn.weight, source.read(names.bn + ".weight", bn.weight));
+  copy_(bn.bias, source.read(names.bn + ".bias", bn.bias));
+  copy_(bn.running_mean, source.read(names.bn + ".running_mean", bn.running_mean));
+  copy_(bn.running_var, source.read(names.bn + ".running_var", bn.running_var));
+  source.used.insert(names.bn + ".num_batches_tracked");
+}
+
+// With the file's input x = gain * ours + shift per channel: conv(x, W) = conv(ours, gain W) + sum of W shift. The
+// constant moves into the batch norm's mean.
+void convert_stem_input(const ConvBn& stem, const InputConvention& from, const InputConvention& to) {
+  std::vector<float> weight = to_vector<float>(stem.conv->weight), mean = to_vector<float>(stem.bn->running_mean);
+  const size_t channels = from.mean.size(), per_output = weight.size() / mean.size();
+  for (size_t o = 0; o < mean.size(); ++o) {
+    double constant = 0.0;
+    for (size_t i = 0; i < per_output; ++i) {
+      float& w = weight[o * per_output + i];
+      const size_t c = i % channels;
+      constant += w * (to.mean[c] - from.mean[c]) / from.std[c];
+      w = static_cast<float>(w * to.std[c] / from.std[c]);
+    }
+    mean[o] = static_cast<float>(mean[o] - constant);
+  }
+  copy_(stem.conv->weight, tensor<float>(stem.conv->weight.shape(), weight));
+  copy_(stem.bn->running_mean, tensor<float>(stem.bn->running_mean.shape(), mean));
+}
+
+}  // namespace
+
+ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options) {
+  const SafetensorsFile file(path);
+  const std::vector<UnitNames> names = names_in(file, encoder);
+  ImagenetReport report;
+  report.folded = !file.find(names.front().bn + ".running_mean") && file.find(names.front().conv + ".bias");
+
+  Source source{file, {}};
+  for (size_t u = 0; u < names.size(); ++u) load_unit(source, encoder.units()[u], names[u], report.folded);
+  const InputConvention from = options.input.value_or(report.folded ? kSymmetricInput : kImagenetInput);
+  convert_stem_input(encoder.units().front(), from, kImagenetInput);
+  for (const StoredTensor& stored : file.tensors())
+    if (!source.used.contains(stored.name)) report.ignored.push_back(stored.name);
+  return report;
+}
+
+void recalibrate_batch_norm(Encoder& encoder, std::span<const Tensor> images) {
+  check(!images.empty(), "recalibrate_batch_norm: expected at least one batch of images");
+  const NoGrad no_grad;
+  const bool training = encoder.training();
+  encoder.eval();
+  for (const ConvBn& unit : encoder.units()) unit.bn->start_measuring();
+  for (const Tensor& batch : images) encoder.forward(batch);
+  for (const ConvBn& unit : encoder.units()) unit.bn->adopt_measured();
+  encoder.train(training);
+}
+
+}  // namespace depthstill

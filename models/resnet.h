@@ -1,0 +1,29 @@
+// ResNet-18 and ResNet-50 (He et al. 2016; the stride of a bottleneck is in its 3x3 convolution). Five taps: the stem
+// before max pooling at 1/2 of the image's size, then the four stages at 1/4 to 1/32.
+#pragma once
+
+#include <vector>
+
+#include "models/encoder.h"
+
+namespace depthstill {
+
+class ResNet final : public Encoder {
+ public:
+  explicit ResNet(int depth);  // 18 or 50
+  std::vector<Tensor> forward(const Tensor& image) const override;
+  EncoderTrace trace(MapSize image) const override;
+
+ private:
+  struct Block {
+    std::vector<const ConvBn*> units;
+    const ConvBn* downsample = nullptr;  // on the shortcut where size or channels change
+    bool last_of_stage = false;
+  };
+  Block add_block(const std::string& name, int64_t in, int64_t width, int64_t out, int stride, bool bottleneck);
+
+  const ConvBn* stem_ = nullptr;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace depthstill

@@ -1,0 +1,157 @@
+#include "models/unet_decoder.h"
+
+#include <algorithm>
+
+#include "kernels/upsample_bilinear.h"
+
+namespace depthstill {
+namespace {
+
+constexpr bool kAlignCorners = true;
+
+// What the published code always builds beside the head in use.
+constexpr int64_t kReferenceUnusedBins = 256;
+constexpr int kReferenceDoublings = 2;
+
+std::string doubling_name(int index) { return index == 0 ? "upsample_custom" : "upsample_custom2"; }
+
+Tensor from_row(const Tensor& map, int64_t first) {
+  return first == 0 ? map : crop_rows(map, first, map.size(1) - first);
+}
+
+}  // namespace
+
+UnetDecoder::UnetDecoder(const DecoderConfig& config) {
+  const size_t levels = config.taps.size();
+  check(levels >= 2 && config.widths.size() == levels, "unet_decoder: expected one width per tap, got ",
+        config.widths.size(), " for ", levels, " taps");
+  check(config.doublings >= 0 && config.doublings <= kReferenceDoublings, "unet_decoder: expected 0 to 2 doublings, got ",
+        config.doublings);
+  int64_t width = config.widths.back();
+  add_conv("conv_list.0.conv", config.taps.back(), width, 1, Activation::kNone);
+  for (size_t k = 1; k < levels; ++k) {
+    const size_t tap = levels - 1 - k;
+    steps_.push_back({Kind::kResize, "resize", nullptr, tap});
+    steps_.push_back({Kind::kConcat, "concat", nullptr, tap});
+    add_conv_pair(concat_text("conv_list.", k), width + config.taps[tap], config.widths[tap]);
+    width = config.widths[tap];
+  }
+  for (int k = 0; k < config.doublings; ++k) {
+    steps_.push_back({Kind::kDouble, "double"});
+    add_conv_pair(doubling_name(k), width, width);
+  }
+  if (config.head == Head::kDpm)
+    add_conv("conv_out.0", width, config.bins, 1, Activation::kNone);
+  else
+    add_conv("conv_depth", width, 1, 3, Activation::kNone);
+  list_dead_parameters(config);
+}
+
+void UnetDecoder::add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation) {
+  convs_.push_back(std::make_unique<Conv2d>(Conv2dConfig{in, out, kernel, 1, 1, true, activation}));
+  add_child(name, *convs_.back());
+  steps_.push_back({Kind::kConv, name, convs_.back().get()});
+}
+
+void UnetDecoder::add_conv_pair(const std::string& name, int64_t in, int64_t out) {
+  add_conv(name + ".convA.conv", in, out, 3, Activation::kRelu);
+  add_conv(name + ".convB.conv", out, out, 3, Activation::kRelu);
+}
+
+void UnetDecoder::list_dead_parameters(const DecoderConfig& config) {
+  const int64_t width = config.widths.front();
+  const auto add = [&](const std::string& name, const Shape& weight) {
+    dead_.push_back({name + ".weight", weight});
+    dead_.push_back({name + ".bias", {weight[0]}});
+  };
+  for (int k = config.doublings; k < kReferenceDoublings; ++k)
+    for (const char* conv : {".convA.conv", ".convB.conv"}) add(doubling_name(k) + conv, {width, width, 3, 3});
+  if (config.head == Head::kDpm)
+    add("conv_depth", {1, width, 3, 3});
+  else
+    add("conv_out.0", {kReferenceUnusedBins, width, 1, 1});
+}
+
+std::vector<MapSize> UnetDecoder::sizes(const std::vector<MapSize>& taps) const {
+  std::vector<MapSize> out{taps.back()};
+  for (const Step& step : steps_) {
+    MapSize size = out.back();
+    if (step.kind == Kind::kResize) size = taps[step.tap];
+    if (step.kind == Kind::kDouble) size = {2 * size.height, 2 * size.width};
+    out.push_back(size);
+  }
+  return out;
+}
+
+std::vector<int64_t> UnetDecoder::first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const {
+  const std::vector<MapSize> map = sizes(taps);
+  check(first_needed_row >= 0 && first_needed_row < map.back().height, "unet_decoder: expected a first row in 0..",
+        map.back().height - 1, ", got ", first_needed_row);
+  std::vector<int64_t> row(steps_.size() + 1);
+  row.back() = first_needed_row;
+  for (size_t i = steps_.size(); i-- > 0;) {
+    const Step& step = steps_[i];
+    if (step.kind == Kind::kConv)
+      row[i] = std::max<int64_t>(row[i + 1] - step.conv->padding(), 0);
+    else if (step.kind == Kind::kConcat || map[i] == map[i + 1])
+      row[i] = row[i + 1];
+    else
+      row[i] = upsample_first_input_row(row[i + 1], map[i].height, map[i + 1].height, kAlignCorners);
+  }
+  return row;
+}
+
+Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
+  std::vector<MapSize> tap_sizes;
+  for (const Tensor& tap : taps) tap_sizes.push_back({tap.size(1), tap.size(2)});
+  const std::vector<MapSize> map = sizes(tap_sizes);
+  const std::vector<int64_t> row = first_rows(tap_sizes, first_needed_row);
+
+  Tensor x = from_row(taps.back(), row[0]);  // from here on, x holds rows [row[i], map[i].height)
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    switch (step.kind) {
+      case Kind::kConv:
+        // The rows that x has above the first output row stand in for that much padding.
+        x = step.conv->forward(x, step.conv->padding() - static_cast<int>(row[i + 1] - row[i]));
+        break;
+      case Kind::kConcat:
+        x = concat(x, from_row(taps[step.tap], row[i]));
+        break;
+      case Kind::kResize:
+      case Kind::kDouble:
+        if (map[i] == map[i + 1]) break;  // 1/8 to 1/8 in the dilated MobileNetV2: the identity
+        x = upsample_bilinear(x, {row[i], map[i].height}, {row[i + 1], map[i + 1].height}, map[i + 1].width,
+                              kAlignCorners);
+        break;
+    }
+  }
+  return x;
+}
+
+int64_t UnetDecoder::macs(const std::vector<MapSize>& taps, int64_t first_needed_row) const {
+  const std::vector<MapSize> map = sizes(taps);
+  const std::vector<int64_t> row = first_rows(taps, first_needed_row);
+  int64_t macs = 0;
+  for (size_t i = 0; i < steps_.size(); ++i)
+    if (steps_[i].kind == Kind::kConv)
+      macs += (map[i + 1].height - row[i + 1]) * map[i + 1].width * steps_[i].conv->macs_per_pixel();
+  return macs;
+}
+
+std::vector<std::string> UnetDecoder::step_names() const {
+  std::vector<std::string> names;
+  for (const Step& step : steps_) names.push_back(step.name);
+  return names;
+}
+
+const Conv2d& UnetDecoder::output_conv() const { return *convs_.back(); }
+
+std::vector<const Conv2d*> UnetDecoder::hidden_convs() const {
+  std::vector<const Conv2d*> out;
+  for (const auto& conv : convs_) out.push_back(conv.get());
+  out.pop_back();
+  return out;
+}
+
+}  // namespace depthstill

@@ -1,0 +1,73 @@
+// The students' decoder (after DenseDepth, Alhashim & Wonka 2018): a 1x1 convolution on the deepest tap, then per
+// shallower tap "resize to its size, concatenate, two 3x3 convolutions", then doublings followed by two 3x3 convolutions
+// up to the image's size, and the head. ReLU, biases, no normalisation; resizing is bilinear with aligned corners.
+//
+// Without normalisation an output row depends only on input rows near it. When the loss ignores the top of the map, the
+// rows that cannot reach it need not be computed: first_rows() finds them and forward() runs on what is left.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/nn.h"
+#include "models/encoder.h"
+
+namespace depthstill {
+
+enum class Head : uint8_t {
+  kDpm,         // 1x1 convolution to one logit per depth bin
+  kRegression,  // 3x3 convolution to one channel
+};
+
+struct DecoderConfig {
+  std::vector<int64_t> taps;    // channels of the encoder's taps, shallow to deep
+  std::vector<int64_t> widths;  // of the decoder at each tap
+  int doublings = 0;            // from the shallowest tap to the image: 1 or 2
+  Head head = Head::kDpm;
+  int64_t bins = 257;
+};
+
+// A parameter of the published code that its forward pass never uses: in its checkpoints and counts, not in our module.
+struct DeadParameter {
+  std::string name;  // below the decoder
+  Shape file_shape;
+};
+
+class UnetDecoder final : public Module {
+ public:
+  explicit UnetDecoder(const DecoderConfig& config);
+
+  // taps, shallow to deep -> rows [first_needed_row, H) of the (N, H, W, bins or 1) output, before any activation.
+  Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
+
+  // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row itself.
+  std::vector<int64_t> first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const;
+  int64_t macs(const std::vector<MapSize>& taps, int64_t first_needed_row = 0) const;
+  MapSize output_size(const std::vector<MapSize>& taps) const { return sizes(taps).back(); }
+  // One line per step, for tests and messages: "conv_list.1.convA", "resize", "concat", ...
+  std::vector<std::string> step_names() const;
+
+  const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
+  const Conv2d& output_conv() const;  // the head, which is initialised differently
+  std::vector<const Conv2d*> hidden_convs() const;
+
+ private:
+  enum class Kind : uint8_t { kConv, kConcat, kResize, kDouble };
+  struct Step {
+    Kind kind;
+    std::string name;
+    const Conv2d* conv = nullptr;  // kConv
+    size_t tap = 0;                // kConcat, kResize
+  };
+  void add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation);
+  void add_conv_pair(const std::string& name, int64_t in, int64_t out);
+  void list_dead_parameters(const DecoderConfig& config);
+  std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // of each step's input, then of the output
+
+  std::vector<Step> steps_;
+  std::vector<std::unique_ptr<Conv2d>> convs_;
+  std::vector<DeadParameter> dead_;
+};
+
+}  // namespace depthstill
