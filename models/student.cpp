@@ -90,4 +90,16 @@ std::unique_ptr<Student> make_student(std::string_view name, const StudentOption
   fail("model: expected one of ", known, "; got \"", name, '"');
 }
 
+void initialize(Student& student, uint64_t seed) {
+  const Conv2d& output = student.decoder().output_conv();
+  const int64_t fan_in = output.macs_per_pixel() / output.config().out;
+  for (const StateEntry& entry : student.parameters()) {
+    const Tensor& x = *entry.tensor;
+    if (x.raw() == output.weight.raw() || x.raw() == output.bias.raw())
+      uniform_fan_in(x, fan_in, seed, entry.name);
+    else if (entry.layout != Layout::kPlain)
+      kaiming_normal_fan_out(x, entry.layout, seed, entry.name);
+  }
+}
+
 }  // namespace depthstill

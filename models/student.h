@@ -58,7 +58,7 @@ std::vector<std::string> student_names();  // "mobilenet_unet", "resnet18_unet",
 // Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
 std::unique_ptr<Student> make_student(std::string_view name, const StudentOptions& options);
 
-// Random weights as the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution
+// Random weights for a new student (biases and batch norms keep their zeros and ones), as the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution
 // uniform in +-1/sqrt(fan-in). Each parameter has its own random stream, so none depends on the others.
 void initialize(Student& student, uint64_t seed);
 

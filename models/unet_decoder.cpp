@@ -147,11 +147,4 @@ std::vector<std::string> UnetDecoder::step_names() const {
 
 const Conv2d& UnetDecoder::output_conv() const { return *convs_.back(); }
 
-std::vector<const Conv2d*> UnetDecoder::hidden_convs() const {
-  std::vector<const Conv2d*> out;
-  for (const auto& conv : convs_) out.push_back(conv.get());
-  out.pop_back();
-  return out;
-}
-
 }  // namespace depthstill

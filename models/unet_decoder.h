@@ -50,7 +50,6 @@ class UnetDecoder final : public Module {
 
   const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
   const Conv2d& output_conv() const;  // the head, which is initialised differently
-  std::vector<const Conv2d*> hidden_convs() const;
 
  private:
   enum class Kind : uint8_t { kConv, kConcat, kResize, kDouble };
