@@ -19,12 +19,12 @@ struct Readers {
   std::vector<int> begin, output;
   std::vector<float> weight;
 
-  Readers(int in, int out, int first_output, bool align_corners) {
-    for (int i = 0; i < in; ++i) {
+  Readers(const UpsampleAxis& axis, int first_output) {
+    for (int i = 0; i < axis.in; ++i) {
       begin.push_back(static_cast<int>(output.size()));
-      const UpsampleRange range = upsample_readers(i, in, out, align_corners);
+      const UpsampleAxis::Range range = axis.readers(i);
       for (int o = std::max(range.first, first_output); o <= range.last; ++o) {
-        const float w = upsample_weight(o, i, in, out, align_corners);
+        const float w = axis.weight(o, i);
         if (w == 0.0f) continue;
         output.push_back(o - first_output);
         weight.push_back(w);
@@ -89,8 +89,9 @@ std::vector<Tile> column_tiles(const Readers& cols, int in_width) {
 
 template <class T>
 void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
-  std::vector<UpsampleTap> taps;
-  for (int q = 0; q < s.out_width; ++q) taps.push_back(upsample_tap(q, s.in_width, s.out_width, s.align_corners));
+  const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
+  std::vector<UpsampleAxis::Tap> taps;
+  for (int q = 0; q < s.out_width; ++q) taps.push_back(cols.tap(q));
 
   parallel_ranges(s.N * s.out_rows(), 1, [&](int64_t begin, int64_t end, int) {
     std::vector<float> blended;
@@ -98,7 +99,7 @@ void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
       const int p = static_cast<int>(row % s.out_rows()) + s.out_first_row;
       const T* x_n = x + row / s.out_rows() * s.in_rows() * s.in_width * s.C;
       T* y_row = y + row * s.out_width * s.C;
-      const UpsampleTap tap = upsample_tap(p, s.in_height, s.out_height, s.align_corners);
+      const UpsampleAxis::Tap tap = rows.tap(p);
       const float wy[2] = {1.0f - tap.w1, tap.w1};
 
       for (int q_begin = 0; q_begin < s.out_width; q_begin += kTileColumns) {
@@ -106,11 +107,11 @@ void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
         const int64_t first = taps[static_cast<size_t>(q_begin)].i0;
         const int64_t columns = taps[static_cast<size_t>(q_end) - 1].i1 - first + 1;
         blended.resize(static_cast<size_t>(columns * s.C));
-        const int64_t rows[2] = {((tap.i0 - s.in_first_row) * int64_t{s.in_width} + first) * s.C,
-                                 ((tap.i1 - s.in_first_row) * int64_t{s.in_width} + first) * s.C};
-        weighted_sum(columns * s.C, 2, wy, rows, x_n, blended.data());
+        const int64_t from_rows[2] = {((tap.i0 - s.in_first_row) * int64_t{s.in_width} + first) * s.C,
+                                      ((tap.i1 - s.in_first_row) * int64_t{s.in_width} + first) * s.C};
+        weighted_sum(columns * s.C, 2, wy, from_rows, x_n, blended.data());
         for (int q = q_begin; q < q_end; ++q) {
-          const UpsampleTap& column = taps[static_cast<size_t>(q)];
+          const UpsampleAxis::Tap& column = taps[static_cast<size_t>(q)];
           const float wx[2] = {1.0f - column.w1, column.w1};
           const int64_t from[2] = {(column.i0 - first) * s.C, (column.i1 - first) * s.C};
           weighted_sum(s.C, 2, wx, from, blended.data(), y_row + q * s.C);
@@ -122,8 +123,8 @@ void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
 
 template <class T>
 void upsample_bilinear_grad(Stream, const UpsampleShape& s, const T* dy, T* dx) {
-  const Readers rows(s.in_height, s.out_height, s.out_first_row, s.align_corners);
-  const Readers cols(s.in_width, s.out_width, 0, s.align_corners);
+  const Readers rows(UpsampleAxis(s.in_height, s.out_height, s.align_corners), s.out_first_row);
+  const Readers cols(UpsampleAxis(s.in_width, s.out_width, s.align_corners), 0);
   std::vector<int64_t> row_offset;
   for (const int p : rows.output) row_offset.push_back(int64_t{p} * s.out_width * s.C);
   const std::vector<Tile> tiles = column_tiles(cols, s.in_width);

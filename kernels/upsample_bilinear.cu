@@ -6,21 +6,23 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kBlocksPerMultiprocessor = 4;  // allows 64 registers; left alone, ptxas aims lower and spills
 
 // y (N, out_rows, out_width, C) from x (N, in_rows, in_width, C). A block takes blockDim.y neighbouring outputs of one
 // row, blockDim.x threads share the channels of a pixel, N elements each; grid = rows * tiles.
 // Moves sizeof(T) * (1 + in / out area) bytes per output element from and to DRAM (at x2: 5 B in fp32); the other reads
 // of x hit the caches. Bound: DRAM.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
-    upsample_bilinear_kernel(UpsampleShape s, int tiles, const T* __restrict__ x, T* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    upsample_bilinear_kernel(UpsampleShape s, UpsampleAxis rows, UpsampleAxis cols, int tiles, const T* __restrict__ x,
+                             T* __restrict__ y) {
   const int64_t row = blockIdx.x / static_cast<unsigned>(tiles);
   const int q = static_cast<int>((blockIdx.x % static_cast<unsigned>(tiles)) * blockDim.y + threadIdx.y);
   if (q >= s.out_width) return;
   const int64_t n = row / s.out_rows();
   const int p = static_cast<int>(row - n * s.out_rows()) + s.out_first_row;
-  const UpsampleTap tap_y = upsample_tap(p, s.in_height, s.out_height, s.align_corners);
-  const UpsampleTap tap_x = upsample_tap(q, s.in_width, s.out_width, s.align_corners);
+  const UpsampleAxis::Tap tap_y = rows.tap(p);
+  const UpsampleAxis::Tap tap_x = cols.tap(q);
   const T* top = x + (n * s.in_rows() + tap_y.i0 - s.in_first_row) * s.in_width * s.C;
   const T* bottom = x + (n * s.in_rows() + tap_y.i1 - s.in_first_row) * s.in_width * s.C;
   const int64_t left = tap_x.i0 * s.C, right = tap_x.i1 * s.C;
@@ -46,25 +48,26 @@ __global__ void __launch_bounds__(kThreads)
 // geometry, over the pixels of dx. Every element of dy is wanted by up to four pixels of dx, which lie in the same or
 // the next block row: DRAM moves dy and dx once. Bound: DRAM.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
-    upsample_bilinear_grad_kernel(UpsampleShape s, int tiles, const T* __restrict__ dy, T* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    upsample_bilinear_grad_kernel(UpsampleShape s, UpsampleAxis rows, UpsampleAxis cols, int tiles,
+                                  const T* __restrict__ dy, T* __restrict__ dx) {
   const int64_t row = blockIdx.x / static_cast<unsigned>(tiles);
   const int j = static_cast<int>((blockIdx.x % static_cast<unsigned>(tiles)) * blockDim.y + threadIdx.y);
   if (j >= s.in_width) return;
   const int64_t n = row / s.in_rows();
   const int i = static_cast<int>(row - n * s.in_rows()) + s.in_first_row;
-  UpsampleRange p_range = upsample_readers(i, s.in_height, s.out_height, s.align_corners);
-  const UpsampleRange q_range = upsample_readers(j, s.in_width, s.out_width, s.align_corners);
+  UpsampleAxis::Range p_range = rows.readers(i);
+  const UpsampleAxis::Range q_range = cols.readers(j);
   if (p_range.first < s.out_first_row) p_range.first = s.out_first_row;
 
   for (int64_t c = threadIdx.x * kPack; c < s.C; c += blockDim.x * kPack) {
     float sum[kPack] = {};
     for (int p = p_range.first; p <= p_range.last; ++p) {
-      const float wy = upsample_weight(p, i, s.in_height, s.out_height, s.align_corners);
+      const float wy = rows.weight(p, i);
       if (wy == 0.0f) continue;
       const T* dy_row = dy + (n * s.out_rows() + p - s.out_first_row) * s.out_width * s.C + c;
       for (int q = q_range.first; q <= q_range.last; ++q) {
-        const float w = wy * upsample_weight(q, j, s.in_width, s.out_width, s.align_corners);
+        const float w = wy * cols.weight(q, j);
         if (w == 0.0f) continue;
         float g[kPack];
         load_floats(dy_row + q * s.C, g);
@@ -85,18 +88,20 @@ dim3 block_for(int64_t packs) {
 
 template <int kPack, class T>
 void forward(Stream stream, const UpsampleShape& s, const T* x, T* y) {
+  const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
   const dim3 block = block_for(s.C / kPack);
   const unsigned tiles = blocks_for(s.out_width, static_cast<int>(block.y));
-  launch(upsample_bilinear_kernel<kPack, T>, blocks_for(s.N * s.out_rows() * tiles, 1), block, 0, stream, s,
+  launch(upsample_bilinear_kernel<kPack, T>, blocks_for(s.N * s.out_rows() * tiles, 1), block, 0, stream, s, rows, cols,
          static_cast<int>(tiles), x, y);
 }
 
 template <int kPack, class T>
 void gradient(Stream stream, const UpsampleShape& s, const T* dy, T* dx) {
+  const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
   const dim3 block = block_for(s.C / kPack);
   const unsigned tiles = blocks_for(s.in_width, static_cast<int>(block.y));
-  launch(upsample_bilinear_grad_kernel<kPack, T>, blocks_for(s.N * s.in_rows() * tiles, 1), block, 0, stream, s,
-         static_cast<int>(tiles), dy, dx);
+  launch(upsample_bilinear_grad_kernel<kPack, T>, blocks_for(s.N * s.in_rows() * tiles, 1), block, 0, stream, s, rows,
+         cols, static_cast<int>(tiles), dy, dx);
 }
 
 }  // namespace

@@ -26,56 +26,63 @@ struct UpsampleShape {
 
 inline constexpr int kMaxUpsampleSize = 16384;  // keeps the integer position arithmetic within 31 bits
 
-// The position of output o is numerator / unit: integers, so every device picks the same taps.
-struct UpsamplePosition {
-  int numerator, unit;
-};
-DS_HOST_DEVICE inline UpsamplePosition upsample_position(int o, int in, int out, bool align_corners) {
-  const int numerator = align_corners ? o * (in - 1) : (2 * o + 1) * in - out;
-  const int unit = align_corners ? out - 1 : 2 * out;
-  return {numerator > 0 ? numerator : 0, unit > 0 ? unit : 1};
-}
+// One axis of the resize. Positions are counted in steps of 1 / unit, so every device picks the same taps.
+struct UpsampleAxis {
+  int in, out;
+  bool align_corners;
+  int unit;
+  float inverse_unit;
 
-struct UpsampleTap {
-  int i0, i1;
-  float w1;  // weight of i1; i0 has 1 - w1
-};
-DS_HOST_DEVICE inline UpsampleTap upsample_tap(int o, int in, int out, bool align_corners) {
-  const UpsamplePosition s = upsample_position(o, in, out, align_corners);
-  const int i0 = s.numerator / s.unit;
-  return {i0, i0 + 1 < in ? i0 + 1 : in - 1,
-          static_cast<float>(s.numerator - i0 * s.unit) / static_cast<float>(s.unit)};
-}
+  UpsampleAxis(int in_size, int out_size, bool align)
+      : in(in_size),
+        out(out_size),
+        align_corners(align),
+        unit(align ? (out > 1 ? out - 1 : 1) : 2 * out),
+        inverse_unit(1.0f / static_cast<float>(unit)) {}
 
-// First and last output that can read input i; outputs in between may have weight 0.
-struct UpsampleRange {
-  int first, last;
-};
-DS_HOST_DEVICE inline UpsampleRange upsample_readers(int i, int in, int out, bool align_corners) {
-  int first = 0, last = out - 1;
-  if (align_corners) {
-    if (in > 1 && i > 0) first = (i - 1) * (out - 1) / (in - 1);
-    if (in > 1 && i < in - 1) last = ((i + 1) * (out - 1) + in - 2) / (in - 1);
-  } else {
-    if (i > 0) first = ((2 * i - 1) * out / in - 1) / 2;
-    if (i < in - 1) last = ((2 * i + 3) * out / in) / 2;
+  DS_HOST_DEVICE int position(int o) const {
+    const int s = align_corners ? o * (in - 1) : (2 * o + 1) * in - out;
+    return s > 0 ? s : 0;
   }
-  return {first > 0 ? first : 0, last < out - 1 ? last : out - 1};
-}
 
-// How much output o reads of input i: max(0, 1 - |s - i|), with s at most in - 1.
-DS_HOST_DEVICE inline float upsample_weight(int o, int i, int in, int out, bool align_corners) {
-  const UpsamplePosition s = upsample_position(o, in, out, align_corners);
-  const int last = (in - 1) * s.unit, numerator = s.numerator < last ? s.numerator : last;
-  const int distance = numerator > i * s.unit ? numerator - i * s.unit : i * s.unit - numerator;
-  return distance < s.unit ? static_cast<float>(s.unit - distance) / static_cast<float>(s.unit) : 0.0f;
-}
+  struct Tap {
+    int i0, i1;
+    float w1;  // weight of i1; i0 has 1 - w1
+  };
+  DS_HOST_DEVICE Tap tap(int o) const {
+    const int s = position(o), i0 = s / unit;
+    return {i0, i0 + 1 < in ? i0 + 1 : in - 1, static_cast<float>(s - i0 * unit) * inverse_unit};
+  }
+
+  // First and last output that can read input i; some of them may have weight 0.
+  struct Range {
+    int first, last;
+  };
+  DS_HOST_DEVICE Range readers(int i) const {
+    int first = 0, last = out - 1;
+    if (align_corners) {
+      if (i > 0) first = (i - 1) * (out - 1) / (in - 1);
+      if (i < in - 1) last = ((i + 1) * (out - 1) + in - 2) / (in - 1);
+    } else {
+      if (i > 0) first = ((2 * i - 1) * out / in - 1) / 2;
+      if (i < in - 1) last = ((2 * i + 3) * out / in) / 2;
+    }
+    return {first > 0 ? first : 0, last < out - 1 ? last : out - 1};
+  }
+
+  // How much output o reads of input i: max(0, 1 - |s - i|), with s at most in - 1.
+  DS_HOST_DEVICE float weight(int o, int i) const {
+    const int end = (in - 1) * unit, s = position(o) < end ? position(o) : end;
+    const int distance = s > i * unit ? s - i * unit : i * unit - s;
+    return distance < unit ? static_cast<float>(unit - distance) * inverse_unit : 0.0f;
+  }
+};
 
 // The first input row that output rows [out_first_row, out_height) read.
 inline int64_t upsample_first_input_row(int64_t out_first_row, int64_t in_height, int64_t out_height,
                                         bool align_corners) {
-  return upsample_tap(static_cast<int>(out_first_row), static_cast<int>(in_height), static_cast<int>(out_height),
-                      align_corners)
+  return UpsampleAxis(static_cast<int>(in_height), static_cast<int>(out_height), align_corners)
+      .tap(static_cast<int>(out_first_row))
       .i0;
 }
 

@@ -1,0 +1,145 @@
+#include "kernels/adamw.h"
+#include "tests/kernels/kernel_test.h"
+
+namespace depthstill {
+namespace {
+
+using namespace kernel_test;
+
+// Tensors shorter and longer than a chunk, unaligned ones, and more than fit one launch.
+std::vector<int64_t> sizes() {
+  std::vector<int64_t> n = {1, 3, 4096, 8197, 4099, 16};
+  for (int64_t i = 0; i < 50; ++i) n.push_back(1 + i % 7);
+  return n;
+}
+
+// All tensors in one array each for grad, value, m, v, one after the other.
+struct Arrays {
+  std::vector<float> grad, value, m, v;
+
+  explicit Arrays(size_t n)
+      : grad(random_values<float>(n, 1, -3.0f, 5.0f)),
+        value(random_values<float>(n, 2)),
+        m(random_values<float>(n, 3, -0.1f, 0.1f)),
+        v(random_values<float>(n, 4, 0.01f, 0.5f)) {}
+};
+
+std::vector<AdamWSlot> slots_in(const float* grad, float* value, float* m, float* v) {
+  std::vector<AdamWSlot> slots;
+  int64_t at = 0;
+  for (const int64_t n : sizes()) {
+    slots.push_back({n, grad + at, value + at, m + at, v + at});
+    at += n;
+  }
+  return slots;
+}
+
+size_t total() {
+  int64_t n = 0;
+  for (const int64_t size : sizes()) n += size;
+  return static_cast<size_t>(n);
+}
+
+constexpr AdamWParams kParams{0.9f, 0.97f, 1e-3f, 0.2f};
+constexpr AdamWState kBefore{4, 0.03f};  // the fifth update
+
+// The update in double.
+struct Reference {
+  std::vector<double> value, m, v;
+  double norm = 0;
+
+  Reference(const Arrays& a, double unscale, double max_norm) {
+    const double beta1 = to_double(kParams.beta1), beta2 = to_double(kParams.beta2), lr = to_double(kBefore.lr);
+    for (const float g : a.grad) norm += to_double(g) * to_double(g);
+    norm = unscale * std::sqrt(norm);
+    const double scale = unscale * (max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0);
+    for (size_t i = 0; i < a.grad.size(); ++i) {
+      const double g = scale * to_double(a.grad[i]);
+      m.push_back(beta1 * to_double(a.m[i]) + (1 - beta1) * g);
+      v.push_back(beta2 * to_double(a.v[i]) + (1 - beta2) * g * g);
+      const double root = std::sqrt(v[i] / (1 - std::pow(beta2, 5)));
+      value.push_back(to_double(a.value[i]) * (1 - lr * to_double(kParams.weight_decay)) -
+                      lr / (1 - std::pow(beta1, 5)) * m[i] / (root + to_double(kParams.eps)));
+    }
+  }
+};
+
+struct Row {
+  float unscale, max_norm;
+};
+constexpr Row kRows[] = {{1.0f, 35.0f}, {0.25f, 1e9f}, {1.0f, 0.0f}};
+
+TEST(AdamwKernel, UpdatesWithClipping) {
+  for (const Row& row : kRows) {
+    SCOPED_TRACE(::testing::Message() << "unscale " << row.unscale << ", max norm " << row.max_norm);
+    const Arrays before(total());
+    const Reference expected(before, to_double(row.unscale), to_double(row.max_norm));
+    // g is rounded before it is squared and v before its root is taken.
+    const double limit = 16 * tolerance<float>();
+
+    Arrays a = before;
+    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
+    double sum = NAN;
+    AdamWState state = kBefore;
+    cpu::sum_of_squares(cpu_stream(), slots, &sum);
+    cpu::adamw_prepare(cpu_stream(), kParams, row.unscale, row.max_norm, &sum, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state);
+    EXPECT_EQ(state.step, 5);
+    EXPECT_EQ(state.finite, 1);
+    EXPECT_NEAR(to_double(state.norm), expected.norm, 1e-6 * expected.norm);
+    EXPECT_LE(max_relative_error(a.value, expected.value), limit);
+    EXPECT_LE(max_relative_error(a.m, expected.m), limit);
+    EXPECT_LE(max_relative_error(a.v, expected.v), limit);
+
+    for_each_schedule([&] {
+      const DeviceArray<float> grad(before.grad);
+      DeviceArray<float> value(before.value), m(before.m), v(before.v);
+      DeviceArray<double> sum_device(1);
+      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
+      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
+      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
+      cuda::adamw_prepare(cuda_stream(), kParams, row.unscale, row.max_norm, sum_device.data(), state_device.data());
+      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data());
+      EXPECT_EQ(state_device.host()[0].step, 5);
+      EXPECT_NEAR(sum_device.host()[0], sum, 1e-12 * sum);
+      EXPECT_LE(max_relative_error(value.host(), expected.value), limit);
+      EXPECT_LE(max_relative_error(m.host(), expected.m), limit);
+      EXPECT_LE(max_relative_error(v.host(), expected.v), limit);
+    });
+  }
+}
+
+TEST(AdamwKernel, LeavesEverythingAloneWhenTheNormIsNotFinite) {
+  for (const float bad : {NAN, INFINITY}) {
+    Arrays before(total());
+    before.grad[4097] = bad;
+    Arrays a = before;
+    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
+    double sum = 0;
+    AdamWState state = kBefore;
+    cpu::sum_of_squares(cpu_stream(), slots, &sum);
+    cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 35.0f, &sum, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state);
+    EXPECT_EQ(state.finite, 0);
+    EXPECT_EQ(state.step, 4);
+    EXPECT_EQ(a.value, before.value);
+    EXPECT_EQ(a.m, before.m);
+
+    for_each_schedule([&] {
+      const DeviceArray<float> grad(before.grad);
+      DeviceArray<float> value(before.value), m(before.m), v(before.v);
+      DeviceArray<double> sum_device(1);
+      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
+      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
+      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
+      cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 35.0f, sum_device.data(), state_device.data());
+      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data());
+      EXPECT_EQ(state_device.host()[0].finite, 0);
+      EXPECT_EQ(value.host(), before.value);
+      EXPECT_EQ(v.host(), before.v);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
