@@ -1,0 +1,249 @@
+// AMX kernels of the tiled convolutions, bf16 images: 2 x 2 accumulator tiles of 16 x 16 floats, so that a step of four
+// tile loads (16 lines each) feeds four products of 16 x 16 x 32.
+// Data: rows of A are the lines of 16 consecutive flat pixels, B is a weight tile with input pairs interleaved.
+// Weights: A is dy transposed (a row holds 32 pixels of one output), B is x with pixel pairs interleaved (a row holds
+// two pixels of 16 channels). A tap at an odd pixel distance splits the pairs, hence the second copy of x, one pixel
+// later.
+#include "kernels/amx.h"
+#include "kernels/conv2d_simd.h"
+
+namespace depthstill::cpu {
+
+#if defined(__x86_64__) && defined(__linux__)
+#define DS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+
+namespace {
+
+using namespace simd;
+
+constexpr int kLineChannels = 32;
+constexpr int kAccStride = kPairOutputs * 4;  // bytes
+
+// 8 tiles of 16 rows x 64 bytes.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// In static memory: the compiler does not see that the instruction reads all of it.
+constexpr TileConfig kConfig;
+
+DS_AMX void begin_tiles() { _tile_loadconfig(&kConfig); }
+DS_AMX void end_tiles() { _tile_release(); }
+
+DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t first, int channels, int64_t line_stride,
+                          std::byte* lines) {
+  const int full = channels / kLineChannels * kLineChannels;
+  const auto tail = static_cast<__mmask32>((uint64_t{1} << (channels - full)) - 1);
+  for (int64_t i = 0; i < count; ++i, lines += kLineBytes) {
+    const bf16* pixel = static_cast<const bf16*>(pixels[i]) + first;
+    std::byte* line = lines;
+    for (int c = 0; c < full; c += kLineChannels, line += line_stride) {
+      _mm512_store_si512(line, _mm512_loadu_si512(pixel + c));
+    }
+    if (tail) _mm512_store_si512(line, _mm512_maskz_loadu_epi16(tail, pixel + full));
+  }
+}
+
+DS_AMX __m256i load_rounded(const float* p, __mmask16 mask) {
+  return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, p)));
+}
+
+// Dwords (even[i], odd[i]).
+DS_AVX512_INLINE __m512i interleave(__m256i even, __m256i odd) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+}
+
+// Tile [16 input pairs][16 outputs][2].
+DS_AMX void pack_weights(const float* w, int64_t output_stride, int64_t input_stride, int outputs, int inputs,
+                         std::byte* tile) {
+  __m512i rows[16];
+  if (input_stride == 1) {
+    const __mmask16 low = mask16(inputs), high = mask16(inputs - 16);
+    for (int o = 0; o < 16; ++o) {
+      const float* row = w + (o < outputs ? o : 0) * output_stride;
+      const __m512 first = _mm512_maskz_loadu_ps(o < outputs ? low : __mmask16{0}, row);
+      const __m512 second =
+          high ? _mm512_maskz_loadu_ps(o < outputs ? high : __mmask16{0}, row + 16) : _mm512_setzero_ps();
+      rows[o] = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+    }
+    transpose16(rows);
+  } else {
+    const __mmask16 mask = mask16(outputs);
+    for (int j = 0; j < 16; ++j) {
+      const int even = 2 * j, odd = 2 * j + 1;
+      rows[j] =
+          interleave(load_rounded(w + (even < inputs ? even : 0) * input_stride, even < inputs ? mask : __mmask16{0}),
+                     load_rounded(w + (odd < inputs ? odd : 0) * input_stride, odd < inputs ? mask : __mmask16{0}));
+    }
+  }
+  for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * kLineBytes, rows[i]);
+}
+
+// Tiles 0-3 accumulate (row * 2 + column), 4 and 5 hold A, 6 and 7 hold B.
+template <int rows, int columns>
+DS_AMX void load_acc(const float* acc, bool first) {
+  if (first) {
+    _tile_zero(0);
+    if constexpr (columns == 2) _tile_zero(1);
+    if constexpr (rows == 2) _tile_zero(2);
+    if constexpr (rows == 2 && columns == 2) _tile_zero(3);
+  } else {
+    _tile_loadd(0, acc, kAccStride);
+    if constexpr (columns == 2) _tile_loadd(1, acc + 16, kAccStride);
+    if constexpr (rows == 2) _tile_loadd(2, acc + 16 * 32, kAccStride);
+    if constexpr (rows == 2 && columns == 2) _tile_loadd(3, acc + 16 * 32 + 16, kAccStride);
+  }
+}
+
+template <int rows, int columns>
+DS_AMX void store_acc(float* acc) {
+  _tile_stored(0, acc, kAccStride);
+  if constexpr (columns == 2) _tile_stored(1, acc + 16, kAccStride);
+  if constexpr (rows == 2) _tile_stored(2, acc + 16 * 32, kAccStride);
+  if constexpr (rows == 2 && columns == 2) _tile_stored(3, acc + 16 * 32 + 16, kAccStride);
+}
+
+// One step of the inner loop.
+template <int rows, int columns>
+DS_AMX __attribute__((always_inline)) inline void step(const std::byte* a0, const std::byte* a1, const std::byte* b0,
+                                                       const std::byte* b1) {
+  _tile_loadd(6, b0, kLineBytes);
+  _tile_loadd(4, a0, kLineBytes);
+  _tile_dpbf16ps(0, 4, 6);
+  if constexpr (columns == 2) {
+    _tile_loadd(7, b1, kLineBytes);
+    _tile_dpbf16ps(1, 4, 7);
+  }
+  if constexpr (rows == 2) {
+    _tile_loadd(5, a1, kLineBytes);
+    _tile_dpbf16ps(2, 5, 6);
+    if constexpr (columns == 2) _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+template <int rows, int columns>
+DS_AMX void multiply_tiles(const DataBlock& b) {
+  // The tile intrinsics do not tell the compiler that they read memory.
+  asm volatile("" ::: "memory");
+  load_acc<rows, columns>(b.acc, b.first);
+  const std::byte* weights = b.weights;
+  for (int r = 0; r < b.R; ++r) {
+    for (int s = 0; s < b.S; ++s) {
+      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
+      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * kTileBytes) {
+        step<rows, columns>(line, line + 16 * kLineBytes, weights, weights + kTileBytes);
+      }
+    }
+  }
+  store_acc<rows, columns>(b.acc);
+}
+
+void multiply(const DataBlock& b) {
+  if (b.pixels > 16) {
+    b.tiles == 2 ? multiply_tiles<2, 2>(b) : multiply_tiles<2, 1>(b);
+  } else {
+    b.tiles == 2 ? multiply_tiles<1, 2>(b) : multiply_tiles<1, 1>(b);
+  }
+}
+
+// 16 channels of two pixels, interleaved.
+DS_AVX512_INLINE __m512i load_pair(const void* even, const void* odd, int64_t channel, __mmask16 mask) {
+  return interleave(_mm256_maskz_loadu_epi16(mask, static_cast<const bf16*>(even) + channel),
+                    _mm256_maskz_loadu_epi16(mask, static_cast<const bf16*>(odd) + channel));
+}
+
+// [tile][step][16 outputs][32 pixels]
+DS_AVX512 void pack_dy(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out) {
+  for (int64_t k = 0; k < steps; ++k, pixels += kStepPixels, out += kTileBytes) {
+    std::byte* tile = out;
+    for (int c = 0; c < channels; c += 16, tile += tile_stride) {
+      const __mmask16 mask = mask16(channels - c);
+      __m512i rows[16];
+      for (int j = 0; j < 16; ++j) rows[j] = load_pair(pixels[2 * j], pixels[2 * j + 1], c, mask);
+      transpose16(rows);
+      for (int j = 0; j < 16; ++j) _mm512_store_si512(tile + j * kLineBytes, rows[j]);
+    }
+  }
+}
+
+// [tile][pixel pair][16 channels][2], and at `odd` the same for pairs that begin at odd pixels.
+DS_AVX512 void pack_x(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
+                      std::byte* out) {
+  for (int64_t pair = 0; pair < steps * kStepPixels / 2; ++pair, pixels += 2, out += kLineBytes) {
+    std::byte* tile = out;
+    for (int c = 0; c < channels; c += 16, tile += tile_stride) {
+      const __mmask16 mask = mask16(channels - c);
+      const auto* p0 = static_cast<const bf16*>(pixels[0]) + c;
+      const auto* p1 = static_cast<const bf16*>(pixels[1]) + c;
+      const auto* p2 = static_cast<const bf16*>(pixels[2]) + c;
+      const __m512i x0 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p0));
+      const __m512i x1 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p1));
+      const __m512i x2 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p2));
+      _mm512_store_si512(tile, _mm512_or_si512(x0, _mm512_slli_epi32(x1, 16)));
+      _mm512_store_si512(tile + odd, _mm512_or_si512(x1, _mm512_slli_epi32(x2, 16)));
+    }
+  }
+}
+
+template <int rows, int columns>
+DS_AMX void multiply_weight_tiles(const WeightBlock& b) {
+  asm volatile("" ::: "memory");
+  load_acc<rows, columns>(b.acc, b.first);
+  const std::byte *a0 = b.dy[0], *a1 = b.dy[1], *x0 = b.x[0], *x1 = b.x[1];
+  for (int64_t k = 0; k < b.steps; ++k) {
+    step<rows, columns>(a0, a1, x0, x1);
+    a0 += kTileBytes;
+    a1 += kTileBytes;
+    x0 += kTileBytes;
+    x1 += kTileBytes;
+  }
+  store_acc<rows, columns>(b.acc);
+}
+
+void multiply_weights(const WeightBlock& b) {
+  if (b.dy_tiles == 2) {
+    b.x_tiles == 2 ? multiply_weight_tiles<2, 2>(b) : multiply_weight_tiles<2, 1>(b);
+  } else {
+    b.x_tiles == 2 ? multiply_weight_tiles<1, 2>(b) : multiply_weight_tiles<1, 1>(b);
+  }
+}
+
+constexpr TileKernels kKernels = {
+    .name = "amx",
+    .line_channels = kLineChannels,
+    .block_pixels = 32,
+    .element_bytes = sizeof(bf16),
+    .pixels_per_line = 2,
+    .step_bytes = kTileBytes,
+    .begin = begin_tiles,
+    .end = end_tiles,
+    .pack_lines = pack_lines,
+    .pack_weights = pack_weights,
+    .multiply = multiply,
+    .store = store_block<bf16>,
+    .pack_dy = pack_dy,
+    .pack_x = pack_x,
+    .multiply_weights = multiply_weights,
+};
+
+}  // namespace
+
+const TileKernels* amx_kernels() { return amx_usable() ? &kKernels : nullptr; }
+#else
+const TileKernels* amx_kernels() { return nullptr; }
+#endif
+
+template <>
+const TileKernels* tile_kernels<float>() {
+  return avx512_kernels<float>();
+}
+template <>
+const TileKernels* tile_kernels<bf16>() {
+  const TileKernels* amx = amx_kernels();
+  return amx ? amx : avx512_kernels<bf16>();
+}
+
+}  // namespace depthstill::cpu

@@ -1,0 +1,297 @@
+// Convolutions on the CPU against direct sums in double, for every implementation that this processor can run. Weights
+// are representable in bf16, so that only the rounding of the results differs between the paths.
+#include <functional>
+
+#include "kernels/conv2d.h"
+#include "kernels/conv2d_dnn.h"
+#include "kernels/conv2d_tiles.h"
+#include "kernels/parallel.h"
+#include "tests/kernels/kernel_test.h"
+
+namespace depthstill {
+namespace {
+
+using namespace kernel_test;
+
+template <class T>
+struct Case {
+  Conv2dShape shape;
+  std::vector<T> x, y, dy;
+  std::vector<float> weight, bias;
+
+  explicit Case(const Conv2dShape& s) : shape(s) {
+    x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 1, -1.0f, 1.5f);
+    dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q() * s.O), 2, -1.5f, 1.0f);
+    for (const bf16 w : random_values<bf16>(static_cast<size_t>(s.O * s.R * s.S * s.C), 3)) {
+      weight.push_back(static_cast<float>(w));
+    }
+    bias = random_values<float>(static_cast<size_t>(s.O), 4, -2.0f, 2.0f);
+    y = nan_values<T>(dy.size());
+  }
+};
+
+// Calls f(x index, weight index, y index) for every product of the convolution.
+template <class F>
+void for_each_product(const Conv2dShape& s, const F& f) {
+  for (int64_t n = 0; n < s.N; ++n) {
+    for (int64_t p = 0; p < s.P(); ++p) {
+      for (int64_t q = 0; q < s.Q(); ++q) {
+        for (int64_t r = 0; r < s.R; ++r) {
+          const int64_t h = p * s.stride - s.pad_top + r * s.dilation;
+          for (int64_t t = 0; t < s.S; ++t) {
+            const int64_t w = q * s.stride - s.pad_left + t * s.dilation;
+            if (h < 0 || h >= s.H || w < 0 || w >= s.W) continue;
+            for (int64_t o = 0; o < s.O; ++o) {
+              for (int64_t c = 0; c < s.C; ++c) {
+                f(static_cast<size_t>(((n * s.H + h) * s.W + w) * s.C + c),
+                  static_cast<size_t>(((o * s.R + r) * s.S + t) * s.C + c),
+                  static_cast<size_t>(((n * s.P() + p) * s.Q() + q) * s.O + o));
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+double activated(Activation act, double v) {
+  switch (act) {
+    case Activation::kNone:
+      return v;
+    case Activation::kRelu:
+      return std::max(v, 0.0);
+    case Activation::kRelu6:
+      return std::clamp(v, 0.0, 6.0);
+    case Activation::kSigmoid:
+      return 1 / (1 + std::exp(-v));
+  }
+  return 0;
+}
+
+double slope(Activation act, double y) {
+  switch (act) {
+    case Activation::kNone:
+      return 1;
+    case Activation::kRelu:
+      return y > 0;
+    case Activation::kRelu6:
+      return y > 0 && y < 6;
+    case Activation::kSigmoid:
+      return y * (1 - y);
+  }
+  return 0;
+}
+
+template <class T>
+std::vector<double> expected_y(const Case<T>& c, Activation act, bool with_bias) {
+  std::vector<double> y(c.dy.size());
+  for_each_product(c.shape, [&](size_t x, size_t w, size_t o) { y[o] += to_double(c.x[x]) * to_double(c.weight[w]); });
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double bias = with_bias ? to_double(c.bias[i % c.bias.size()]) : 0;
+    y[i] = activated(act, y[i] + bias);
+  }
+  return y;
+}
+
+struct ExpectedGradients {
+  std::vector<double> dx, dweight, dbias;
+};
+
+template <class T>
+ExpectedGradients expected_gradients(const Case<T>& c, const std::vector<T>& dz) {
+  ExpectedGradients e{std::vector<double>(c.x.size()), std::vector<double>(c.weight.size()),
+                      std::vector<double>(c.bias.size())};
+  for_each_product(c.shape, [&](size_t x, size_t w, size_t y) {
+    e.dx[x] += to_double(dz[y]) * to_double(c.weight[w]);
+    e.dweight[w] += to_double(dz[y]) * to_double(c.x[x]);
+  });
+  for (size_t i = 0; i < dz.size(); ++i) e.dbias[i % c.bias.size()] += to_double(dz[i]);
+  return e;
+}
+
+// One way to run a convolution and the gradients without activation and bias.
+template <class T>
+struct Path {
+  std::string name;
+  std::function<void(const Case<T>&, std::vector<T>& y)> forward;
+  std::function<void(const Case<T>&, std::vector<T>& dx, std::vector<float>& dweight)> gradients;
+};
+
+template <class T>
+Path<T> tiled(const cpu::TileKernels* k) {
+  return {std::string("tiles, ") + k->name,
+          [k](const Case<T>& c, std::vector<T>& y) {
+            cpu::tiled_forward(*k, cpu_stream(), c.shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr,
+                               y.data());
+          },
+          [k](const Case<T>& c, std::vector<T>& dx, std::vector<float>& dweight) {
+            cpu::tiled_grad_data(*k, cpu_stream(), c.shape, c.dy.data(), c.weight.data(), dx.data());
+            cpu::tiled_grad_weight(*k, cpu_stream(), c.shape, c.x.data(), c.dy.data(), dweight.data());
+          }};
+}
+
+template <class T>
+std::vector<Path<T>> paths(const Conv2dShape& shape) {
+  std::vector<Path<T>> all;
+  all.push_back({"onednn",
+                 [](const Case<T>& c, std::vector<T>& y) {
+                   cpu::dnn_forward(cpu_stream(), c.shape, c.x.data(), c.weight.data(), nullptr, y.data());
+                 },
+                 [](const Case<T>& c, std::vector<T>& dx, std::vector<float>& dweight) {
+                   cpu::dnn_grad_data(cpu_stream(), c.shape, c.dy.data(), c.weight.data(), dx.data());
+                   cpu::dnn_grad_weight(cpu_stream(), c.shape, c.x.data(), c.dy.data(), dweight.data());
+                 }});
+  if (shape.stride != 1) return all;
+  if (cpu::avx512_kernels<T>()) all.push_back(tiled<T>(cpu::avx512_kernels<T>()));
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (cpu::amx_kernels()) all.push_back(tiled<T>(cpu::amx_kernels()));
+  }
+  return all;
+}
+
+// {N, H, W, C}, {O, R, S}, stride, dilation, {top, bottom, left, right}
+const Conv2dShape kShapes[] = {
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0},     {2, 5, 7, 3, 8, 3, 3, 1, 1, 1, 1, 1, 1},
+    {2, 9, 13, 3, 32, 3, 3, 2, 1, 1, 1, 1, 1},   // the encoder's stem
+    {1, 8, 10, 16, 24, 3, 3, 2, 1, 0, 1, 0, 1},  // stride 2, TensorFlow's padding
+    {2, 6, 9, 17, 24, 3, 3, 1, 1, 1, 1, 1, 1},   // one past a vector
+    {1, 7, 35, 33, 33, 3, 3, 1, 1, 1, 1, 1, 1},  // one past a line and a pair of tiles
+    {2, 11, 6, 24, 17, 3, 3, 1, 2, 2, 2, 2, 2},  // dilation
+    {1, 5, 19, 40, 31, 3, 3, 1, 1, 0, 1, 1, 1},  // no padding on top
+    {1, 6, 8, 20, 12, 3, 3, 1, 1, 2, 0, 0, 2},   // wider than half the filter
+    {3, 1, 37, 10, 5, 1, 3, 1, 1, 0, 0, 1, 1},   // one row
+    {1, 41, 1, 9, 16, 3, 1, 1, 1, 1, 1, 0, 0},   // one column
+    {2, 4, 5, 96, 257, 1, 1, 1, 1, 0, 0, 0, 0},  // the head: a matrix product
+    {1, 3, 4, 257, 16, 1, 1, 1, 1, 0, 0, 0, 0},  {1, 4, 6, 8, 8, 1, 1, 1, 1, 1, 0, 0, 1},  // 1 x 1 with padding is not
+    {1, 9, 8, 12, 20, 5, 3, 1, 1, 2, 2, 1, 1},                                             // 5 x 3
+    {1, 10, 9, 7, 6, 2, 2, 1, 1, 0, 1, 0, 1},                                              // even
+    {1, 4, 5, 420, 40, 3, 3, 1, 1, 1, 1, 1, 1},                                            // channels in several passes
+    {1, 3, 3, 360, 330, 3, 3, 1, 1, 1, 1, 1, 1},  // and outputs in several groups
+    {1, 3, 421, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1},    // several blocks of columns
+    {2, 70, 40, 33, 18, 3, 3, 1, 1, 1, 1, 1, 1},  // several blocks of rows
+    {1, 6, 6, 4, 4, 3, 3, 1, 1, 0, 0, 0, 0},      // no padding: smaller output
+};
+
+std::string text(const Conv2dShape& s) {
+  return concat_text("x (", s.N, ",", s.H, ",", s.W, ",", s.C, ") O ", s.O, " filter ", s.R, "x", s.S, " stride ",
+                     s.stride, " dilation ", s.dilation, " pad ", s.pad_top, ",", s.pad_bottom, ",", s.pad_left, ",",
+                     s.pad_right);
+}
+
+template <class T>
+class Conv2dKernel : public ::testing::Test {};
+using Types = ::testing::Types<float, bf16>;
+TYPED_TEST_SUITE(Conv2dKernel, Types);
+
+TYPED_TEST(Conv2dKernel, EveryPathMatchesDirectSums) {
+  for (const Conv2dShape& shape : kShapes) {
+    SCOPED_TRACE(text(shape));
+    const Case<TypeParam> c(shape);
+    const auto y = expected_y(c, Activation::kNone, false);
+    const auto e = expected_gradients(c, c.dy);
+    const int64_t per_output = shape.R * shape.S * shape.C, per_input = shape.R * shape.S * shape.O;
+    for (const auto& path : paths<TypeParam>(shape)) {
+      SCOPED_TRACE(path.name);
+      auto actual_y = nan_values<TypeParam>(y.size()), dx = nan_values<TypeParam>(c.x.size());
+      auto dweight = nan_values<float>(c.weight.size());
+      path.forward(c, actual_y);
+      path.gradients(c, dx, dweight);
+      EXPECT_LE(max_relative_error(actual_y, y), tolerance<TypeParam>(per_output));
+      EXPECT_LE(max_relative_error(dx, e.dx), tolerance<TypeParam>(per_input));
+      EXPECT_LE(max_relative_error(dweight, e.dweight), tolerance<float>(shape.N * shape.P() * shape.Q()));
+    }
+  }
+}
+
+TYPED_TEST(Conv2dKernel, FusesBiasAndActivation) {
+  using T = TypeParam;
+  for (const Conv2dShape& shape : {kShapes[2], kShapes[4], kShapes[11]}) {
+    for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
+      for (const bool with_bias : {false, true}) {
+        SCOPED_TRACE(text(shape) + " activation " + std::to_string(static_cast<int>(act)));
+        Case<T> c(shape);
+        const float* bias = with_bias ? c.bias.data() : nullptr;
+        cpu::conv2d(cpu_stream(), shape, act, c.x.data(), c.weight.data(), bias, c.y.data());
+        EXPECT_LE(max_relative_error(c.y, expected_y(c, act, with_bias)), tolerance<T>(shape.R * shape.S * shape.C));
+
+        std::vector<T> dz;
+        for (size_t i = 0; i < c.dy.size(); ++i) {
+          dz.push_back(static_cast<T>(static_cast<float>(to_double(c.dy[i]) * slope(act, to_double(c.y[i])))));
+        }
+        const auto e = expected_gradients(c, dz);
+        auto dx = nan_values<T>(c.x.size());
+        auto dweight = nan_values<float>(c.weight.size()), dbias = nan_values<float>(c.bias.size());
+        auto dy = c.dy;
+        cpu::conv2d_grad(cpu_stream(), shape, act, c.x.data(), c.weight.data(), c.y.data(), dy.data(), dx.data(),
+                         dweight.data(), dbias.data());
+        EXPECT_LE(max_relative_error(dx, e.dx), tolerance<T>(shape.R * shape.S * shape.O));
+        const double sums = tolerance<float>(shape.N * shape.P() * shape.Q());
+        EXPECT_LE(max_relative_error(dweight, e.dweight), sums);
+        EXPECT_LE(max_relative_error(dbias, e.dbias), sums);
+      }
+    }
+  }
+}
+
+TYPED_TEST(Conv2dKernel, ComputesOnlyTheGradientsThatAreAskedFor) {
+  using T = TypeParam;
+  for (const Conv2dShape& shape : {kShapes[2], kShapes[5]}) {
+    SCOPED_TRACE(text(shape));
+    const Case<T> c(shape);
+    const auto e = expected_gradients(c, c.dy);
+    auto dy = c.dy, dx = nan_values<T>(c.x.size());
+    auto dweight = nan_values<float>(c.weight.size());
+    const auto grad = [&](T* to_dx, float* to_dweight) {
+      cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
+                          to_dx, to_dweight, nullptr);
+    };
+    grad(nullptr, dweight.data());
+    grad(dx.data(), nullptr);
+    grad(nullptr, nullptr);
+    EXPECT_LE(max_relative_error(dx, e.dx), tolerance<T>(shape.R * shape.S * shape.O));
+    EXPECT_LE(max_relative_error(dweight, e.dweight), tolerance<float>(shape.N * shape.P() * shape.Q()));
+  }
+}
+
+TYPED_TEST(Conv2dKernel, NanReachesTheOutput) {
+  using T = TypeParam;
+  for (const Conv2dShape& shape : {kShapes[2], kShapes[5]}) {
+    Case<T> c(shape);
+    c.x[0] = static_cast<T>(std::numeric_limits<float>::quiet_NaN());
+    for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
+      cpu::conv2d(cpu_stream(), shape, act, c.x.data(), c.weight.data(), c.bias.data(), c.y.data());
+      EXPECT_TRUE(std::isnan(to_double(c.y[0]))) << text(shape) << " activation " << static_cast<int>(act);
+      EXPECT_FALSE(std::isnan(to_double(c.y.back())));
+    }
+  }
+}
+
+TYPED_TEST(Conv2dKernel, DoesNotDependOnTheNumberOfThreads) {
+  using T = TypeParam;
+  const Conv2dShape shape{2, 40, 37, 48, 65, 3, 3, 1, 1, 1, 1, 1, 1};
+  const Case<T> c(shape);
+  const int threads = num_threads();
+  std::vector<std::vector<T>> images;
+  std::vector<std::vector<float>> weights;
+  for (const int count : {1, 2, 3}) {
+    set_num_threads(count);
+    auto y = nan_values<T>(c.dy.size()), dx = nan_values<T>(c.x.size()), dy = c.dy;
+    auto dweight = nan_values<float>(c.weight.size());
+    cpu::conv2d<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, y.data());
+    cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
+                        dx.data(), dweight.data(), nullptr);
+    y.insert(y.end(), dx.begin(), dx.end());
+    images.push_back(y);
+    weights.push_back(dweight);
+  }
+  set_num_threads(threads);
+  if (!cpu::tile_kernels<T>()) GTEST_SKIP() << "skipped: no AVX-512, and oneDNN makes no such promise";
+  for (size_t i = 1; i < images.size(); ++i) {
+    EXPECT_EQ(std::memcmp(images[0].data(), images[i].data(), images[0].size() * sizeof(T)), 0);
+    EXPECT_EQ(weights[0], weights[i]);
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
