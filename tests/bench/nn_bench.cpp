@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/batch_norm.h"
 #include "kernels/depthwise_conv2d.h"
 
 namespace depthstill {
@@ -77,6 +78,51 @@ BENCHMARK(depthwise<float, Pass::kDweight>)->Apply(depthwise_shapes);
 BENCHMARK(depthwise<bf16, Pass::kForward>)->Apply(depthwise_shapes);
 BENCHMARK(depthwise<bf16, Pass::kDx>)->Apply(depthwise_shapes);
 BENCHMARK(depthwise<bf16, Pass::kDweight>)->Apply(depthwise_shapes);
+
+enum class Norm { kStats, kForward, kGrad };
+
+template <class T, Norm pass>
+void batch_norm(benchmark::State& state) {
+  const int64_t rows = state.range(0);
+  const auto channels = static_cast<int>(state.range(1));
+  const auto x = values<T>(rows * channels), dy = x;
+  auto y = x;
+  auto a = values<float>(channels), b = a, mean = a, rstd = a;
+  const auto weight = a, bias = a;
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  const Activation act = Activation::kRelu6;
+  int64_t maps = 0;  // moved
+  for (auto _ : state) {
+    if constexpr (pass == Norm::kStats) {
+      maps = 1;
+      cpu::batch_norm_batch_stats(stream, rows, channels, 1e-5f, 0.1f, x.data(), a.data(), b.data(), mean.data(),
+                                  rstd.data());
+    }
+    if constexpr (pass == Norm::kForward) {
+      maps = 2;
+      cpu::batch_norm(stream, rows, channels, act, x.data(), mean.data(), rstd.data(), weight.data(), bias.data(),
+                      y.data());
+    }
+    if constexpr (pass == Norm::kGrad) {
+      maps = 5;
+      cpu::batch_norm_grad(stream, rows, channels, act, Statistics::kBatch, x.data(), mean.data(), rstd.data(),
+                           weight.data(), bias.data(), dy.data(), y.data(), a.data(), b.data());
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * maps * rows * channels * static_cast<int64_t>(sizeof(T)));
+}
+
+void norm_shapes(benchmark::internal::Benchmark* bench) {
+  bench->ArgNames({"rows", "C"})->UseRealTime()->Unit(benchmark::kMillisecond);
+  bench->Args({176 * 352, 96})->Args({88 * 176, 24})->Args({44 * 88, 960});
+}
+BENCHMARK(batch_norm<float, Norm::kStats>)->Apply(norm_shapes);
+BENCHMARK(batch_norm<float, Norm::kForward>)->Apply(norm_shapes);
+BENCHMARK(batch_norm<float, Norm::kGrad>)->Apply(norm_shapes);
+BENCHMARK(batch_norm<bf16, Norm::kStats>)->Apply(norm_shapes);
+BENCHMARK(batch_norm<bf16, Norm::kForward>)->Apply(norm_shapes);
+BENCHMARK(batch_norm<bf16, Norm::kGrad>)->Apply(norm_shapes);
 
 }  // namespace
 }  // namespace depthstill

@@ -1,0 +1,229 @@
+#include "kernels/batch_norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/channels.h"
+#include "kernels/parallel.h"
+
+namespace depthstill::cpu {
+namespace {
+
+constexpr int64_t kGrain = 1 << 14;  // elements worth a thread
+constexpr int64_t kChunkRows = 64;   // rows summed in float before the sums go to double
+constexpr int64_t kRowsAtOnce = 4;   // rows added per load and store of the sums
+
+// As the scalar versions in activation.h; a NaN compares false and so passes.
+template <Activation kind>
+inline Lanes activate(Lanes x) {
+  if constexpr (kind == Activation::kRelu || kind == Activation::kRelu6) x = x < 0.0f ? Lanes{} : x;
+  if constexpr (kind == Activation::kRelu6) x = x > 6.0f ? Lanes{} + 6.0f : x;
+  if constexpr (kind == Activation::kSigmoid) {
+    for (int i = 0; i < kLanes; ++i) x[i] = depthstill::activate<kind>(x[i]);
+  }
+  return x;
+}
+template <Activation kind>
+inline float activate(float x) {
+  return depthstill::activate<kind>(x);
+}
+
+// dy * act'(z)
+template <Activation kind>
+inline Lanes through_activation(Lanes dy, Lanes z) {
+  if constexpr (kind == Activation::kRelu) return z > 0.0f ? dy : Lanes{};
+  if constexpr (kind == Activation::kRelu6) return z > 0.0f ? (z < 6.0f ? dy : Lanes{}) : Lanes{};
+  if constexpr (kind == Activation::kSigmoid) {
+    const Lanes y = activate<kind>(z);
+    return dy * y * (1.0f - y);
+  }
+  return dy;
+}
+template <Activation kind>
+inline float through_activation(float dy, float z) {
+  return dy * activation_slope<kind>(depthstill::activate<kind>(z));
+}
+
+// One allocation of scratch memory, cut up. Every array of `channels` takes whole cache lines: no false sharing.
+class Workspace {
+ public:
+  Workspace(Stream stream, int channels) : slot_((static_cast<size_t>(channels) + 15) / 16 * 16) {
+    const auto parts = static_cast<size_t>(num_threads());
+    const size_t doubles = parts * 2 * slot_;
+    totals_ =
+        static_cast<double*>(stream.scratch->get(doubles * sizeof(double) + (doubles + 3 * slot_) * sizeof(float)));
+    sums_ = reinterpret_cast<float*>(totals_ + doubles);
+    coefficients_ = sums_ + doubles;
+    parts_ = parts;
+    std::fill_n(totals_, doubles, 0.0);
+  }
+  // Two sums per thread, k = 0 or 1: of all its rows, and of a chunk.
+  double* total(int part, int k) const {
+    return totals_ + (static_cast<size_t>(part) * 2 + static_cast<size_t>(k)) * slot_;
+  }
+  float* sum(int part, int k) const { return sums_ + (static_cast<size_t>(part) * 2 + static_cast<size_t>(k)) * slot_; }
+  float* coefficient(int k) const { return coefficients_ + static_cast<size_t>(k) * slot_; }
+
+  double sum_of_totals(int k, int c) const {
+    double sum = 0.0;
+    for (size_t part = 0; part < parts_; ++part) sum += total(static_cast<int>(part), k)[c];
+    return sum;
+  }
+
+ private:
+  size_t slot_, parts_;
+  double* totals_;
+  float *sums_, *coefficients_;
+};
+
+int64_t grain_of(int channels) { return std::max<int64_t>(1, kGrain / channels); }
+
+// Splits the rows among the threads, cuts them into chunks, and for each chunk: clears its two sums, lets
+// add.operator()<V>(first, row, c, s0, s1) add a row's channels c, c + 1, ... to them, and calls flush(first, last,
+// part).
+template <class Add, class Flush>
+void sum_rows(int64_t rows, int channels, const Workspace& workspace, const Add& add, const Flush& flush) {
+  parallel_ranges(rows, grain_of(channels), [&](int64_t begin, int64_t end, int part) {
+    float *sum0 = workspace.sum(part, 0), *sum1 = workspace.sum(part, 1);
+    for (int64_t first = begin; first < end; first += kChunkRows) {
+      const int64_t last = std::min(end, first + kChunkRows);
+      std::fill_n(sum0, channels, 0.0f);
+      std::fill_n(sum1, channels, 0.0f);
+      for (int64_t row = first; row < last; row += kRowsAtOnce) {
+        const int64_t stop = std::min(last, row + kRowsAtOnce);
+        for_channels(channels, [&]<class V>(int64_t c) {
+          V s0 = load<V>(sum0 + c), s1 = load<V>(sum1 + c);
+          for (int64_t r = row; r < stop; ++r) add.template operator()<V>(first, r, c, s0, s1);
+          store(sum0 + c, s0);
+          store(sum1 + c, s1);
+        });
+      }
+      flush(first, last, part);
+    }
+  });
+}
+
+}  // namespace
+
+// Sums in float are taken relative to the chunk's first row, so that a mean far from zero does not cancel the variance.
+template <class T>
+void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd) {
+  const Workspace workspace(stream, channels);
+  sum_rows(
+      rows, channels, workspace,
+      [&]<class V>(int64_t first, int64_t row, int64_t c, V& s0, V& s1) {
+        const V d = load<V>(x + row * channels + c) - load<V>(x + first * channels + c);
+        s0 += d;
+        s1 += d * d;
+      },
+      [&](int64_t first, int64_t last, int part) {
+        double *total = workspace.total(part, 0), *total_of_squares = workspace.total(part, 1);
+        const float *sum = workspace.sum(part, 0), *squares = workspace.sum(part, 1);
+        const auto n = static_cast<double>(last - first);
+        for (int c = 0; c < channels; ++c) {
+          const auto shift = static_cast<double>(static_cast<float>(x[first * channels + c]));
+          const auto s = static_cast<double>(sum[c]);
+          total[c] += s + n * shift;
+          total_of_squares[c] += static_cast<double>(squares[c]) + 2.0 * shift * s + n * shift * shift;
+        }
+      });
+  const auto n = static_cast<double>(rows);
+  for (int c = 0; c < channels; ++c) {
+    const double m = workspace.sum_of_totals(0, c) / n, var = workspace.sum_of_totals(1, c) / n - m * m;
+    const double biased = var < 0.0 ? 0.0 : var;  // NaN passes
+    mean[c] = static_cast<float>(m);
+    rstd[c] = static_cast<float>(1.0 / std::sqrt(biased + static_cast<double>(eps)));
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
+  }
+}
+
+void batch_norm_running_stats(Stream, int channels, float eps, const float* running_mean, const float* running_var,
+                              float* mean, float* rstd) {
+  for (int c = 0; c < channels; ++c) {
+    mean[c] = running_mean[c];
+    rstd[c] = 1.0f / std::sqrt(running_var[c] + eps);
+  }
+}
+
+template <class T>
+void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
+                const float* rstd, const float* weight, const float* bias, T* y) {
+  const Workspace workspace(stream, channels);
+  float* scale = workspace.coefficient(0);
+  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
+  visit(act, [&]<Activation kind>() {
+    parallel_for(rows, grain_of(channels), [&](int64_t row) {
+      const T* from = x + row * channels;
+      T* to = y + row * channels;
+      for_channels(channels, [&]<class V>(int64_t c) {
+        const V h = load<V>(from + c) - load<V>(mean + c);
+        store(to + c, activate<kind>(h * load<V>(scale + c) + load<V>(bias + c)));
+      });
+    });
+  });
+}
+
+template <class T>
+void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
+                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
+                     float* dweight, float* dbias) {
+  const Workspace workspace(stream, channels);
+  // dx = scale * dz + slope * (x - mean) + offset
+  float *scale = workspace.coefficient(0), *slope = workspace.coefficient(1), *offset = workspace.coefficient(2);
+  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
+  visit(act, [&]<Activation kind>() {
+    const auto dz_of = [&]<class V>(int64_t row, int64_t c, V centred) {
+      const V dz = load<V>(dy + row * channels + c);
+      if constexpr (kind == Activation::kNone) return dz;
+      return through_activation<kind>(dz, centred * load<V>(scale + c) + load<V>(bias + c));
+    };
+    sum_rows(
+        rows, channels, workspace,
+        [&]<class V>(int64_t, int64_t row, int64_t c, V& s0, V& s1) {
+          const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
+          const V dz = dz_of(row, c, centred);
+          s0 += dz;
+          s1 += dz * centred;
+        },
+        [&](int64_t, int64_t, int part) {
+          for (int k = 0; k < 2; ++k) {
+            double* total = workspace.total(part, k);
+            const float* sum = workspace.sum(part, k);
+            for (int c = 0; c < channels; ++c) total[c] += static_cast<double>(sum[c]);
+          }
+        });
+    const bool constant = statistics == Statistics::kConstant;
+    for (int c = 0; c < channels; ++c) {
+      const double sum = workspace.sum_of_totals(0, c), r = static_cast<double>(rstd[c]);
+      const double sum_h = workspace.sum_of_totals(1, c) * r,
+                   per_row = static_cast<double>(scale[c]) / static_cast<double>(rows);
+      dbias[c] = static_cast<float>(sum);
+      dweight[c] = static_cast<float>(sum_h);
+      slope[c] = constant ? 0.0f : static_cast<float>(-per_row * sum_h * r);
+      offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
+    }
+    if (!dx) return;
+    parallel_for(rows, grain_of(channels), [&](int64_t row) {
+      for_channels(channels, [&]<class V>(int64_t c) {
+        const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
+        const V dz = dz_of(row, c, centred);
+        store(dx + row * channels + c, dz * load<V>(scale + c) + (centred * load<V>(slope + c) + load<V>(offset + c)));
+      });
+    });
+  });
+}
+
+template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
+template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
+template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
+                         const float*, float*);
+template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
+                         const float*, bf16*);
+template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
+                              const float*, const float*, const float*, float*, float*, float*);
+template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
+                              const float*, const float*, const bf16*, bf16*, float*, float*);
+
+}  // namespace depthstill::cpu

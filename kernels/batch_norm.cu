@@ -1,0 +1,295 @@
+#include "kernels/batch_norm.h"
+#include "kernels/channel_sums.cuh"
+#include "kernels/launch.h"
+#include "kernels/pack.cuh"
+#include "kernels/warp.cuh"
+
+namespace depthstill::cuda {
+namespace {
+
+constexpr int kThreads = ChannelSums::kThreads;
+constexpr int kSplit = 8;  // threads that share the chunks of one channel
+
+template <int N>
+__device__ __forceinline__ void load_channels(const float* from, int channel, float (&values)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) values[i] = from[channel + i];
+}
+
+// partial[chunk, 0 and 1, c] = sum over the chunk's rows of d and d^2, d = x - the chunk's first row.
+// Geometry of ChannelSums; precondition channels % N == 0. Reads x once: 2 B per bf16 element.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    stats_kernel(ChannelSums sums, const T* __restrict__ x, float* __restrict__ partial) {
+  const ChannelThread<N> thread(sums);
+  float sum[2][N] = {};
+  if (thread.inside) {
+    const T* at = x + thread.channel;
+    float shift[N];
+    load_floats(at + thread.chunk_begin * sums.channels, shift);
+    for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+      float v[N];
+      load_floats(at + row * sums.channels, v);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const float d = v[i] - shift[i];
+        sum[0][i] += d;
+        sum[1][i] += d * d;
+      }
+    }
+  }
+  store_chunk_sums(sums, sum, partial);
+}
+
+// Sums a and b over the threads of one column of a (kWarpSize, kSplit) block; valid where threadIdx.y == 0. All threads
+// must call it.
+__device__ void sum_splits(double& a, double& b) {
+  __shared__ double part[2][kSplit][kWarpSize];
+  part[0][threadIdx.y][threadIdx.x] = a;
+  part[1][threadIdx.y][threadIdx.x] = b;
+  __syncthreads();
+  if (threadIdx.y != 0) return;
+  for (int k = 1; k < kSplit; ++k) {
+    a += part[0][k][threadIdx.x];
+    b += part[1][k][threadIdx.x];
+  }
+}
+
+// Adds up the chunks of stats_kernel in double. One column of kSplit threads per channel; 8 B per chunk and channel.
+template <class T>
+__global__ void finish_stats_kernel(ChannelSums sums, float eps, float momentum, const T* x, const float* partial,
+                                    float* running_mean, float* running_var, float* mean, float* rstd) {
+  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  double sum = 0.0, squares = 0.0;
+  if (c < sums.channels) {
+    for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
+      const int64_t first = chunk * sums.rows_per_chunk, left = sums.rows - first;
+      const auto n = static_cast<double>(left < sums.rows_per_chunk ? left : sums.rows_per_chunk);
+      const auto shift = static_cast<double>(static_cast<float>(x[first * sums.channels + c]));
+      const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
+      const auto s0 = static_cast<double>(at[0]), s1 = static_cast<double>(at[sums.channels]);
+      sum += s0 + n * shift;
+      squares += s1 + 2.0 * shift * s0 + n * shift * shift;
+    }
+  }
+  sum_splits(sum, squares);
+  if (threadIdx.y != 0 || c >= sums.channels) return;
+  const auto n = static_cast<double>(sums.rows);
+  const double m = sum / n, var = squares / n - m * m, biased = var < 0.0 ? 0.0 : var;
+  mean[c] = static_cast<float>(m);
+  rstd[c] = static_cast<float>(1.0 / sqrt(biased + static_cast<double>(eps)));
+  running_mean[c] += momentum * (mean[c] - running_mean[c]);
+  running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
+}
+
+__global__ void running_stats_kernel(int channels, float eps, const float* running_mean, const float* running_var,
+                                     float* mean, float* rstd) {
+  for (const int64_t c : grid_stride(channels)) {
+    mean[c] = running_mean[c];
+    rstd[c] = 1.0f / sqrtf(running_var[c] + eps);
+  }
+}
+
+// y = act((x - mean) * rstd * weight + bias). Geometry of ChannelSums, so that the coefficients stay in registers.
+// Reads x and writes y once: 4 B per bf16 element.
+template <class T, int N, Activation kind>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
+                      const float* weight, const float* bias, T* __restrict__ y) {
+  const ChannelThread<N> thread(sums);
+  if (!thread.inside) return;
+  float m[N], scale[N], shift[N];
+  load_channels(mean, thread.channel, m);
+  load_channels(bias, thread.channel, shift);
+#pragma unroll
+  for (int i = 0; i < N; ++i) scale[i] = rstd[thread.channel + i] * weight[thread.channel + i];
+  for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+    float v[N];
+    load_floats(x + row * sums.channels + thread.channel, v);
+#pragma unroll
+    for (int i = 0; i < N; ++i) v[i] = activate<kind>((v[i] - m[i]) * scale[i] + shift[i]);
+    store_floats(y + row * sums.channels + thread.channel, v);
+  }
+}
+
+// A thread's channels in the gradient: dz from x and dy.
+template <class T, int N, Activation kind>
+struct Channels {
+  float mean[N], scale[N], bias[N];
+
+  __device__ __forceinline__ Channels(int channel, const float* mean_, const float* rstd, const float* weight,
+                                      const float* bias_) {
+    load_channels(mean_, channel, mean);
+    load_channels(bias_, channel, bias);
+#pragma unroll
+    for (int i = 0; i < N; ++i) scale[i] = rstd[channel + i] * weight[channel + i];
+  }
+  __device__ __forceinline__ void load(const T* x, const T* dy, float (&centred)[N], float (&dz)[N]) const {
+    load_floats(x, centred);
+    load_floats(dy, dz);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      centred[i] -= mean[i];
+      dz[i] *= activation_slope<kind>(activate<kind>(centred[i] * scale[i] + bias[i]));
+    }
+  }
+};
+
+// partial[chunk, 0 and 1, c] = sum over the chunk's rows of dz and dz * (x - mean). Reads x and dy once.
+template <class T, int N, Activation kind>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_grad_sums_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
+                                const float* weight, const float* bias, const T* __restrict__ dy,
+                                float* __restrict__ partial) {
+  const ChannelThread<N> thread(sums);
+  float sum[2][N] = {};
+  if (thread.inside) {
+    const Channels<T, N, kind> channels(thread.channel, mean, rstd, weight, bias);
+#pragma unroll 1
+    for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+      const int64_t at = row * sums.channels + thread.channel;
+      float centred[N], dz[N];
+      channels.load(x + at, dy + at, centred, dz);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        sum[0][i] += dz[i];
+        sum[1][i] += dz[i] * centred[i];
+      }
+    }
+  }
+  store_chunk_sums(sums, sum, partial);
+}
+
+// dweight, dbias and the two coefficients of dx = scale * dz + slope * (x - mean) + offset, where slope and offset
+// are (channels) each and zero for constant statistics. Geometry of finish_stats_kernel.
+__global__ void finish_grad_kernel(ChannelSums sums, Statistics statistics, const float* rstd, const float* weight,
+                                   const float* partial, float* dweight, float* dbias, float* slope, float* offset) {
+  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  double sum = 0.0, sum_h = 0.0;
+  if (c < sums.channels) {
+    for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
+      const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
+      sum += static_cast<double>(at[0]);
+      sum_h += static_cast<double>(at[sums.channels]);
+    }
+  }
+  sum_splits(sum, sum_h);
+  if (threadIdx.y != 0 || c >= sums.channels) return;
+  const auto r = static_cast<double>(rstd[c]);
+  sum_h *= r;
+  dbias[c] = static_cast<float>(sum);
+  dweight[c] = static_cast<float>(sum_h);
+  const bool constant = statistics == Statistics::kConstant;
+  const double per_row = r * static_cast<double>(weight[c]) / static_cast<double>(sums.rows);
+  slope[c] = constant ? 0.0f : static_cast<float>(-per_row * sum_h * r);
+  offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
+}
+
+// dx may be dy. Reads x and dy and writes dx once: 6 B per bf16 element.
+template <class T, int N, Activation kind>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_dx_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
+                         const float* weight, const float* bias, const float* slope, const float* offset, const T* dy,
+                         T* dx) {
+  const ChannelThread<N> thread(sums);
+  if (!thread.inside) return;
+  const Channels<T, N, kind> channels(thread.channel, mean, rstd, weight, bias);
+  float a[N], b[N];
+  load_channels(slope, thread.channel, a);
+  load_channels(offset, thread.channel, b);
+  for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+    const int64_t at = row * sums.channels + thread.channel;
+    float centred[N], dz[N];
+    channels.load(x + at, dy + at, centred, dz);
+#pragma unroll
+    for (int i = 0; i < N; ++i) dz[i] = dz[i] * channels.scale[i] + (centred[i] * a[i] + b[i]);
+    store_floats(dx + at, dz);
+  }
+}
+
+// Channels per thread: a pack of 16 bytes, but half of one where the sigmoid's division would make bf16 kernels spill.
+template <class T, Activation kind>
+inline constexpr int kPack = kind == Activation::kSigmoid ? 4 : kPackSize<T>;
+
+// Calls f.operator()<N>() with N = kWide, or 1 where the sizes and pointers do not allow it.
+template <int kWide, class F, class... P>
+void visit_pack(int channels, const F& f, const P*... pointers) {
+  if (packable<kWide>(channels, pointers...)) {
+    f.template operator()<kWide>();
+  } else {
+    f.template operator()<1>();
+  }
+}
+
+const dim3 kColumnBlock(kWarpSize, kSplit);
+
+}  // namespace
+
+template <class T>
+void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd) {
+  const ChannelSums sums(rows, channels);
+  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
+  visit_pack<kPackSize<T>>(
+      channels, [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); }, x);
+  launch(finish_stats_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, eps, momentum, x,
+         partial, running_mean, running_var, mean, rstd);
+}
+
+void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
+                              const float* running_var, float* mean, float* rstd) {
+  launch(running_stats_kernel, blocks_for(channels, kThreads), kThreads, 0, stream, channels, eps, running_mean,
+         running_var, mean, rstd);
+}
+
+template <class T>
+void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
+                const float* rstd, const float* weight, const float* bias, T* y) {
+  const ChannelSums sums(rows, channels);
+  visit(act, [&]<Activation kind>() {
+    visit_pack<kPack<T, kind>>(
+        channels,
+        [&]<int N>() {
+          launch(batch_norm_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight, bias, y);
+        },
+        x, y);
+  });
+}
+
+template <class T>
+void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
+                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
+                     float* dweight, float* dbias) {
+  const ChannelSums sums(rows, channels);
+  const size_t partials = sums.partial_floats(2);
+  auto* partial =
+      static_cast<float*>(stream.scratch->get((partials + 2 * static_cast<size_t>(channels)) * sizeof(float)));
+  float *slope = partial + partials, *offset = slope + channels;
+  visit(act, [&]<Activation kind>() {
+    visit_pack<kPack<T, kind>>(
+        channels,
+        [&]<int N>() {
+          launch(batch_norm_grad_sums_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight,
+                 bias, dy, partial);
+          launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, statistics, rstd,
+                 weight, partial, dweight, dbias, slope, offset);
+          if (!dx) return;
+          launch(batch_norm_dx_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight, bias,
+                 slope, offset, dy, dx);
+        },
+        x, dy, dx);
+  });
+}
+
+template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
+template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
+template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
+                         const float*, float*);
+template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
+                         const float*, bf16*);
+template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
+                              const float*, const float*, const float*, float*, float*, float*);
+template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
+                              const float*, const float*, const bf16*, bf16*, float*, float*);
+
+}  // namespace depthstill::cuda

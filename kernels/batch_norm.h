@@ -1,0 +1,55 @@
+// Batch normalisation with a fused activation over rows = N * H * W positions, per channel c:
+//   y = act((x - mean) * rstd * weight + bias),  rstd = 1 / sqrt(var + eps)
+//   x, y, dy, dx (rows, channels)   weight, bias, mean, rstd, running_mean, running_var, dweight, dbias (channels)
+//   float
+// Gradient, with dz = dy * act'(y), h = (x - mean) * rstd and <.> the mean over the rows:
+//   dbias = sum dz   dweight = sum dz * h
+//   dx = weight * rstd * (dz - <dz> - h * <dz * h>)   statistics of this batch (training)
+//   dx = weight * rstd * dz                           constant statistics (evaluation, frozen)
+// y is recomputed from x, which costs no memory traffic.
+// Bound: memory. Elements moved: statistics 1, normalisation 2, gradient 5 (x and dy twice, dx once).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/activation.h"
+#include "kernels/bf16.h"
+#include "kernels/stream.h"
+
+namespace depthstill {
+
+enum class Statistics : uint8_t { kBatch, kConstant };
+
+// batch_norm_batch_stats: assigns mean and rstd of x (biased variance) and moves the running statistics:
+//   running = (1 - momentum) * running + momentum * (mean, var * rows / (rows - 1)).  rows >= 2.
+// batch_norm_running_stats: assigns mean and rstd from the running statistics.
+// batch_norm_grad: assigns dweight, dbias and, unless null, dx; dx may be dy.
+namespace cpu {
+template <class T>
+void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd);
+void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
+                              const float* running_var, float* mean, float* rstd);
+template <class T>
+void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
+                const float* rstd, const float* weight, const float* bias, T* y);
+template <class T>
+void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
+                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
+                     float* dweight, float* dbias);
+}  // namespace cpu
+namespace cuda {
+template <class T>
+void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd);
+void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
+                              const float* running_var, float* mean, float* rstd);
+template <class T>
+void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
+                const float* rstd, const float* weight, const float* bias, T* y);
+template <class T>
+void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
+                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
+                     float* dweight, float* dbias);
+}  // namespace cuda
+}  // namespace depthstill
