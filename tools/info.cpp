@@ -54,9 +54,28 @@ std::string onednn_version() {
   return concat_text(v->major, ".", v->minor, ".", v->patch);
 }
 
-std::string cuda_version_text(int version) {
-  return version == 0 ? "none" : concat_text(version / 1000, ".", version % 1000 / 10);
+#if defined(DEPTHSTILL_CUDA)
+std::string version_text(int number) {
+  return number == 0 ? "none" : concat_text(number / 1000, ".", number % 1000 / 10);
 }
+
+ordered_json cuda_json() {
+  ordered_json cuda = {{"built", true},
+                       {"available", available(Device::kCuda)},
+                       {"runtime", version_text(cuda::runtime_version())},
+                       {"driver", version_text(cuda::driver_version())}};
+  if (available(Device::kCuda)) {
+    const cuda::DeviceInfo device = cuda::device_info();
+    cuda["device"] = device.name;
+    cuda["compute_capability"] = concat_text(device.compute_major, ".", device.compute_minor);
+    cuda["multiprocessors"] = device.multiprocessors;
+    cuda["memory_bytes"] = device.total_bytes;
+  }
+  return cuda;
+}
+#else
+ordered_json cuda_json() { return {{"built", false}, {"available", false}}; }
+#endif
 
 ordered_json models_json() {
   ordered_json models = ordered_json::object();
@@ -80,21 +99,7 @@ ordered_json describe_all() {
                  {"amx_bf16", cpu.amx_bf16},
                  {"bf16", bf16_note(cpu)}};
   info["onednn"] = onednn_version();
-  ordered_json cuda = {{"available", available(Device::kCuda)}};
-#if defined(DEPTHSTILL_CUDA)
-  cuda["built"] = true;
-  cuda["runtime"] = cuda_version_text(cuda::runtime_version());
-  cuda["driver"] = cuda_version_text(cuda::driver_version());
-  if (available(Device::kCuda)) {
-    const cuda::DeviceInfo device = cuda::device_info();
-    cuda["device"] = device.name;
-    cuda["compute_capability"] = concat_text(device.compute_major, ".", device.compute_minor);
-    cuda["multiprocessors"] = device.multiprocessors;
-    cuda["memory_bytes"] = device.total_bytes;
-  }
-#else
-  cuda["built"] = false;
-#endif
+  ordered_json cuda = cuda_json();
   if (!available(Device::kCuda)) cuda["reason"] = cuda_unavailable_reason();
   info["cuda"] = cuda;
   info["size"] = {kHeight, kWidth};

@@ -1,0 +1,93 @@
+#include "tools/protocol.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "kernels/error.h"
+
+namespace depthstill {
+namespace {
+
+int64_t count(const std::vector<uint8_t>& valid) { return std::accumulate(valid.begin(), valid.end(), int64_t{0}); }
+
+TEST(Protocol, KittiFrameIsTheBottomCentre) {
+  const struct {
+    int height, width;
+    Window expected;
+  } cases[] = {{375, 1242, {23, 375, 13, 1229}},
+               {370, 1224, {18, 370, 4, 1220}},
+               {374, 1238, {22, 374, 11, 1227}},
+               {376, 1241, {24, 376, 12, 1228}},  // odd rest: left is rounded down
+               {352, 1216, {0, 352, 0, 1216}}};
+  for (const auto& c : cases) EXPECT_EQ(frame_window(EvalFrame::kKittiBenchmark, c.height, c.width), c.expected);
+  EXPECT_THROW(frame_window(EvalFrame::kKittiBenchmark, 351, 1242), Error);
+  EXPECT_EQ(frame_window(EvalFrame::kImage, 7, 5), (Window{0, 7, 0, 5}));
+}
+
+TEST(Protocol, CropsAreThoseOfTheReference) {
+  Protocol kitti = make_protocol("kitti");
+  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{143, 349, 43, 1172}));
+  // The published fractions of the frame, truncated.
+  EXPECT_EQ(static_cast<int>(0.40810811 * 352), 143);
+  EXPECT_EQ(static_cast<int>(0.99189189 * 352), 349);
+  EXPECT_EQ(static_cast<int>(0.03594771 * 1216), 43);
+  EXPECT_EQ(static_cast<int>(0.96405229 * 1216), 1172);
+  kitti.crop = EvalCrop::kEigen;
+  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{117, 321, 43, 1172}));
+  kitti.crop = EvalCrop::kNone;
+  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{0, 352, 0, 1216}));
+  EXPECT_EQ(eval_window(make_protocol("nyu"), 480, 640), (Window{45, 471, 41, 601}));
+  EXPECT_EQ(eval_window(against_teacher(make_protocol("kitti")), 352, 1216), (Window{110, 352, 0, 1216}));
+  EXPECT_THROW(eval_window(make_protocol("nyu"), 240, 320), Error);
+  EXPECT_THROW(make_protocol("cityscapes"), Error);
+}
+
+TEST(Protocol, ValidityIsStrict) {
+  Protocol plain = make_protocol("plain");
+  const std::vector<float> truth = {0, 1e-3f * 0.999f, 0.002f, 79.99f, 80, 81, NAN};
+  EXPECT_EQ(valid_mask(plain, 1, 7, truth), (std::vector<uint8_t>{0, 0, 1, 1, 0, 0, 0}));
+  plain.max_depth = 10;
+  EXPECT_EQ(count(valid_mask(plain, 1, 7, truth)), 1);
+}
+
+TEST(Protocol, MaskIsCropAndValidity) {
+  const Protocol kitti = make_protocol("kitti");
+  std::vector<float> truth(352 * 1216, 5.0f);
+  EXPECT_EQ(count(valid_mask(kitti, 352, 1216, truth)), 206 * 1129);
+  truth[143 * 1216 + 43] = 0;
+  EXPECT_EQ(count(valid_mask(kitti, 352, 1216, truth)), 206 * 1129 - 1);
+  // Against a teacher: no ground-truth limits, 242 rows of 1216 columns.
+  truth[200 * 1216] = 300;
+  EXPECT_EQ(count(valid_mask(against_teacher(kitti), 352, 1216, truth)), 242 * 1216 - 1);
+}
+
+TEST(Protocol, PredictionsAreClampedAndOptionallyScaled) {
+  Protocol plain = make_protocol("plain");
+  std::vector<float> prediction = {-1, 0, 20, 90};
+  const std::vector<float> truth = {1, 2, 10, 30};
+  const std::vector<uint8_t> valid = {0, 1, 1, 1};
+  prepare_prediction(plain, "p", prediction, truth, valid);
+  EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 1e-3f, 20, 80}));
+
+  plain.median_scaling = true;
+  prediction = {-1, 1, 20, 90};
+  prepare_prediction(plain, "p", prediction, truth, valid);  // medians 10 and 20
+  EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 0.5f, 10, 45}));
+
+  prediction[2] = NAN;
+  EXPECT_THROW(prepare_prediction(plain, "p", prediction, truth, valid), Error);
+}
+
+TEST(Protocol, DescriptionNamesWhatMatters) {
+  const std::string kitti = describe(make_protocol("kitti"));
+  for (const char* part : {"352x1216", "Garg", "143:349", "43:1172", "80", "no median scaling", "per-image"}) {
+    EXPECT_NE(kitti.find(part), std::string::npos) << part << " in " << kitti;
+  }
+  EXPECT_NE(describe(make_protocol("nyu")).find("Eigen crop rows 45:471, columns 41:601"), std::string::npos);
+  EXPECT_NE(describe(against_teacher(make_protocol("kitti"))).find("rows from 110"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace depthstill
