@@ -1,5 +1,5 @@
-// Losses on depth maps, over the counted pixels of the whole batch: rows >= first_row and, with `mask`, a target that is
-// finite and > 0. n = their number; n = 0 gives loss 0 and no gradient.
+// Losses on depth maps, over the counted pixels of the whole batch: rows >= first_row and, with `mask`, a target that
+// is finite and > 0. n = their number; n = 0 gives loss 0 and no gradient.
 //   kMse  mean (p - y)^2                  dloss/dp = 2 (p - y) / n
 //   kL1   mean |p - y|                    dloss/dp = sign(p - y) / n
 //   kSi   sqrt(var + 0.15 mean(g)^2),     g = ln(p + 1e-3) - ln(y + 1e-3), var = sum (g - mean(g))^2 / (n - 1)

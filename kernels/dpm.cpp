@@ -21,9 +21,7 @@ struct PixelRow {
   int bins, padded, guard;
   float *x, *q, *out, *log_t;
 
-  static size_t floats(int bins, int guard) {
-    return static_cast<size_t>(3 * (round_up(bins) + 2 * guard) + guard);
-  }
+  static size_t floats(int bins, int guard) { return static_cast<size_t>(3 * (round_up(bins) + 2 * guard) + guard); }
 
   PixelRow(int bin_count, int guard_columns, float* memory)
       : bins(bin_count), padded(round_up(bin_count)), guard(guard_columns) {
@@ -196,8 +194,9 @@ void backward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& 
 }  // namespace
 
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options, const DpmTableView& table,
-         const T* logits, const float* teacher, float* depth, float* lse, float* offset, float* result) {
+void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
+         float* result) {
   const int64_t rows = shape.N * shape.H;
   const int guard = teacher != nullptr ? table.columns : 0;
   const size_t row_floats = PixelRow::floats(bins.bins, guard);

@@ -34,8 +34,8 @@ double log_normal_mass(double a, double b) {
 DpmTable make_dpm_table(const DpmBins& bins, DpmTarget target, float sigma_float, float floor) {
   const double sigma = static_cast<double>(sigma_float), width = bins.width();
   const double log_floor = std::log(static_cast<double>(floor));
-  check(bins.bins >= 1 && width > 0, "dpm: expected at least one bin and d_min < d_max, got ", bins.bins, " bins over [",
-        bins.d_min, ", ", bins.d_max, "]");
+  check(bins.bins >= 1 && width > 0, "dpm: expected at least one bin and d_min < d_max, got ", bins.bins,
+        " bins over [", bins.d_min, ", ", bins.d_max, "]");
   check(sigma >= width / 64 && std::isfinite(sigma), "dpm: expected sigma >= bin width / 64 = ", width / 64, " m, got ",
         sigma);
   check(floor > 0 && floor < 1, "dpm: expected 0 < floor < 1, got ", floor);
@@ -54,15 +54,16 @@ DpmTable make_dpm_table(const DpmBins& bins, DpmTarget target, float sigma_float
     }
     half_window = high;
   } else {
-    check(peak_density > static_cast<double>(floor), "dpm: every density is below the floor ", floor, " at sigma ", sigma);
+    check(peak_density > static_cast<double>(floor), "dpm: every density is below the floor ", floor, " at sigma ",
+          sigma);
     half_window = sigma * std::sqrt(2 * (std::log(peak_density) - log_floor));
   }
 
   DpmTable table;
   DpmTableView& view = table.view;
   view.target = target;
-  // |second derivative| of log m is at most 1 / sigma^2, of the density peak / sigma^2; linear blending is off by 1/8 of it
-  // times the squared step.
+  // |second derivative| of log m is at most 1 / sigma^2, of the density peak / sigma^2; linear blending is off by 1/8
+  // of it times the squared step.
   const double curvature = (mass ? 1.0 : peak_density) * (width / sigma) * (width / sigma);
   view.phases = 8;
   while (view.phases < 1024 && curvature / (8.0 * view.phases * view.phases) > 5e-6) view.phases *= 2;

@@ -1,11 +1,14 @@
-// The teacher's depth probability map (TIE-KD Eq. 1-2) of one pixel of depth d, never stored: log t_i is read from a table.
+// The teacher's depth probability map (TIE-KD Eq. 1-2) of one pixel of depth d, never stored: log t_i is read from a
+// table.
 //   kMass:        t_i = max(m_i / Z, floor),  m_i = Phi((e_{i+1} - d) / sigma) - Phi((e_i - d) / sigma),
-//                 Z = Phi((d_max - d) / sigma) - Phi((d_min - d) / sigma): the Gaussian's mass in each bin, renormalised
-//   kSoftmaxPdf:  t = softmax over the bins with f_i = N(c_i; d, sigma) >= floor of these *densities*, 0 elsewhere: what the
+//                 Z = Phi((d_max - d) / sigma) - Phi((d_min - d) / sigma): the Gaussian's mass in each bin,
+//                 renormalised
+//   kSoftmaxPdf:  t = softmax over the bins with f_i = N(c_i; d, sigma) >= floor of these *densities*, 0 elsewhere:
+//   what the
 //                 published code does. Nearly flat over +-6.8 m for sigma 0.8 m.
 // Before normalisation both depend on c_i - d alone and bins are uniform, so one pixel meets the same fraction of a bin
-// at every bin: row p of the table holds T(c_i - d) for fraction p / phases in consecutive columns, and a pixel blends two
-// rows, with contiguous loads. Phases are chosen so that blending is off by at most 5e-6 (1,024 phases at most).
+// at every bin: row p of the table holds T(c_i - d) for fraction p / phases in consecutive columns, and a pixel blends
+// two rows, with contiguous loads. Phases are chosen so that blending is off by at most 5e-6 (1,024 phases at most).
 #pragma once
 
 #include <cmath>
@@ -32,12 +35,12 @@ enum class DpmTarget : uint8_t { kMass, kSoftmaxPdf };
 struct DpmTableView {
   DpmTarget target = DpmTarget::kMass;
   int phases = 0;
-  int reach = 0;            // bins from the one that d falls behind to column 0
-  int columns = 0;          // of a row; a multiple of 16
-  double half_window = 0;   // bins; columns further from d than this have t = floor
+  int reach = 0;           // bins from the one that d falls behind to column 0
+  int columns = 0;         // of a row; a multiple of 16
+  double half_window = 0;  // bins; columns further from d than this have t = floor
   float log_floor = 0;
   float d_min = 0, d_max = 0, sigma = 0;
-  double per_width = 0;     // 1 / bin width
+  double per_width = 0;           // 1 / bin width
   const float* values = nullptr;  // (phases + 1, columns): log m_i, or f_i less its peak
 };
 

@@ -7,8 +7,8 @@
 
 #include "kernels/parallel.h"
 
-// Each thread walks down its rows and keeps the last 11 horizontally filtered rows of five moments and of the three maps
-// that make up the gradient.
+// Each thread walks down its rows and keeps the last 11 horizontally filtered rows of five moments and of the three
+// maps that make up the gradient.
 namespace depthstill::cpu {
 namespace {
 

@@ -1,0 +1,83 @@
+// Times of the fused losses at the student's output size (352 x 704, 257 bins, batch 1). Bounds: the logits are read
+// once forward and read and written once backward, so bytes / (the machine's copy rate).
+#include <benchmark/benchmark.h>
+
+#include <vector>
+
+#include "kernels/dpm.h"
+
+namespace depthstill {
+namespace {
+
+constexpr int64_t kHeight = 352, kWidth = 704, kPixels = kHeight * kWidth;
+
+class BenchScratch final : public Scratch {
+ public:
+  void* get(size_t bytes) override {
+    bytes_.resize(bytes + 64);
+    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
+    return bytes_.data() + (64 - address % 64) % 64;
+  }
+
+ private:
+  std::vector<unsigned char> bytes_;
+};
+
+enum class Pass { kForward, kBackward };
+
+std::vector<float> teacher_map() {
+  std::vector<float> depth(static_cast<size_t>(kPixels));
+  for (size_t i = 0; i < depth.size(); ++i) depth[i] = 2.0f + 70.0f * static_cast<float>(i % 1009) / 1009.0f;
+  return depth;
+}
+
+template <class T, Pass pass, DpmTarget target, KlDirection kl>
+void dpm(benchmark::State& state) {
+  const DpmShape shape{1, kHeight, kWidth, state.range(0)};
+  const DpmBins bins;
+  DpmOptions options;
+  options.target = target;
+  options.kl = kl;
+  const DpmTable table = make_dpm_table(bins, target, options.sigma, options.floor);
+  std::vector<T> logits(static_cast<size_t>(kPixels * shape.channels));
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = T(static_cast<float>(i * 2654435761u % 1000) * 0.004f - 2.0f);
+  const auto teacher = teacher_map();
+  std::vector<float> depth(teacher.size()), lse(teacher.size()), offset(teacher.size()), result(2);
+  const std::vector<float> ddepth(teacher.size(), 1e-6f);
+  const float dkl = 1.0f;
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  const auto forward = [&] {
+    cpu::dpm(stream, shape, bins, options, table.view, logits.data(), teacher.data(), depth.data(), lse.data(),
+             offset.data(), result.data());
+  };
+  forward();
+  for (auto _ : state) {
+    if constexpr (pass == Pass::kForward) {
+      forward();
+    } else {
+      cpu::dpm_grad(stream, shape, bins, options, table.view, teacher.data(), depth.data(), lse.data(), offset.data(),
+                    result.data(), &dkl, ddepth.data(), logits.data());
+    }
+    benchmark::ClobberMemory();
+  }
+  const int64_t passes = pass == Pass::kForward ? 1 : 2;
+  state.SetBytesProcessed(state.iterations() * passes * static_cast<int64_t>(logits.size() * sizeof(T)));
+}
+
+#define DPM_BENCH(T, pass, target, kl, channels)                    \
+  BENCHMARK(dpm<T, Pass::pass, DpmTarget::target, KlDirection::kl>) \
+      ->Arg(channels)                                               \
+      ->UseRealTime()                                               \
+      ->Unit(benchmark::kMillisecond)
+DPM_BENCH(float, kForward, kMass, kStudentTeacher, 257);
+DPM_BENCH(float, kBackward, kMass, kStudentTeacher, 257);
+DPM_BENCH(bf16, kForward, kMass, kStudentTeacher, 257);
+DPM_BENCH(bf16, kBackward, kMass, kStudentTeacher, 257);
+DPM_BENCH(bf16, kForward, kMass, kStudentTeacher, 264);
+DPM_BENCH(bf16, kBackward, kMass, kStudentTeacher, 264);
+DPM_BENCH(float, kForward, kSoftmaxPdf, kTeacherStudent, 257);
+DPM_BENCH(float, kBackward, kSoftmaxPdf, kTeacherStudent, 257);
+
+}  // namespace
+}  // namespace depthstill
