@@ -127,8 +127,8 @@ unsigned random_below(unsigned n) {  // xorshift32
 }
 
 void report_block() {
-  report("\n  in block (%u,%u,%u) of the launch at %s:%d", blockIdx.x, blockIdx.y, blockIdx.z, s.launch.file,
-         s.launch.line);
+  const auto& [x, y, z] = blockIdx;
+  report("\n  in block (%u,%u,%u) of the launch at %s:%d", x, y, z, s.launch.file, s.launch.line);
 }
 
 void switch_to(Fiber* to, bool for_good = false) {
@@ -141,6 +141,7 @@ void switch_to(Fiber* to, bool for_good = false) {
 // Leaves the kernel with what was reported; run_block throws it on the host's stack.
 [[noreturn]] void abandon() {
   report_block();
+  publish(&s.done_tag);  // TSan sees libc write the report
   switch_to(&s.main, true);
   std::abort();
 }
@@ -211,6 +212,7 @@ void wait(State state, Where where) {
   const int self = s.current;
   s.threads[self].state = state;
   s.threads[self].where = where;
+  publish(&s.done_tag);  // for the host, should this thread never run again
   yield();
   set_current(self);
 }
@@ -423,10 +425,9 @@ static void complete_exchange(WarpOp op, uint32_t mask, int first, Where where) 
     ballot |= static_cast<uint32_t>(t.value & 1) << l;
   }
   for (uint32_t m = mask; m != 0; m &= m - 1) {
-    const int l = __builtin_ctz(m);
-    Thread& t = s.threads[first + l];
+    Thread& t = s.threads[first + __builtin_ctz(m)];
     t.result = op == WarpOp::kBallot ? ballot : s.threads[first + t.source_lane].value;
-    if (t.state == State::kAtWarp) make_ready(first + l);
+    if (t.state == State::kAtWarp) make_ready(first + __builtin_ctz(m));
   }
 }
 
