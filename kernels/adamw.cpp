@@ -23,6 +23,8 @@ double sum_of_squares(const float* x, int64_t n) {
 
 }  // namespace
 
+void adamw_set_lr(Stream, float lr, AdamWState* state) { state->lr = lr; }
+
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum) {
   double total = 0.0;
   for (const AdamWSlot& slot : slots) {

@@ -56,6 +56,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) *total = sum;
 }
 
+__global__ void adamw_set_lr_kernel(float lr, AdamWState* state) { state->lr = lr; }
+
 __global__ void adamw_prepare_kernel(AdamWParams params, float unscale, float max_norm, const double* sum,
                                      AdamWState* state) {
   adamw_prepare_state(params, unscale, max_norm, *sum, state);
@@ -106,6 +108,10 @@ void for_each_table(std::span<const AdamWSlot> slots, F f) {
 }
 
 }  // namespace
+
+void adamw_set_lr(Stream stream, float lr, AdamWState* state) {
+  launch(adamw_set_lr_kernel, 1, 1, 0, stream, lr, state);
+}
 
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum) {
   int64_t chunks = 0;

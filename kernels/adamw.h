@@ -4,8 +4,8 @@
 //   adamw_prepare    norm = unscale * sqrt(sum);  grad_scale = unscale * min(1, max_norm / (norm + 1e-6));  t += 1
 //   adamw            g = grad_scale * grad;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //                    value = value (1 - lr weight_decay) - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
-// lr, t and grad_scale live beside the tensors, so a step needs no word from the host. If the norm is not finite, t, m,
-// v and the values stay as they are.
+// lr, t and grad_scale live beside the tensors, so a step needs no word from the host but a new lr. If the norm is not
+// finite, t, m, v and the values stay as they are.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ struct AdamWParams {
   float beta1 = 0.95f, beta2 = 0.99f, eps = 1e-8f, weight_decay = 0.01f;
 };
 
-// In the memory of the device; the host writes lr (and t when resuming).
+// In the memory of the device.
 struct AdamWState {
   int64_t step = 0;  // t: updates so far
   float lr = 0.0f;
@@ -65,12 +65,14 @@ DS_HOST_DEVICE inline void adamw_update(const AdamWParams& params, const AdamWSt
 
 // `slots` is in host memory, the pointers in it, `sum` and `state` in that of the device. max_norm <= 0: no clipping.
 namespace cpu {
+void adamw_set_lr(Stream stream, float lr, AdamWState* state);
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum);
 void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,
                    AdamWState* state);
 void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state);
 }  // namespace cpu
 namespace cuda {
+void adamw_set_lr(Stream stream, float lr, AdamWState* state);
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum);
 void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,
                    AdamWState* state);

@@ -1,0 +1,21 @@
+#include "kernels/scale.h"
+
+#include "engine/ops.h"
+
+namespace depthstill {
+namespace {
+
+Tensor scaled(const Tensor& x, float factor) {
+  Tensor y = empty_like(x);
+  visit(x.dtype(), [&]<class T>() { run(x.device(), cpu::scale<T>, cuda::scale<T>)(x.numel(), factor, x, y); });
+  return y;
+}
+
+}  // namespace
+
+Tensor scale(const Tensor& x, float factor) {
+  return record("scale", {x}, scaled(x, factor),
+                [factor](const Tensor& dy) -> Gradients { return {scaled(dy, factor)}; });
+}
+
+}  // namespace depthstill

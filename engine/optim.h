@@ -1,0 +1,60 @@
+// AdamW over the parameters of a model (kernels/adamw.h has the formulas): one group, weight decay on all of them,
+// gradients clipped by their global norm. Defaults are those of the TIE-KD recipe.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "kernels/adamw.h"
+
+namespace depthstill {
+
+struct AdamWOptions {
+  double lr = 1e-3;
+  AdamWParams params;       // beta1 0.95, beta2 0.99, eps 1e-8, weight_decay 0.01
+  float clip_norm = 35.0f;  // of all gradients together; <= 0: no clipping
+};
+
+class AdamW {
+ public:
+  // fp32 leaves on one device. They are updated in place, so move a model before handing its parameters over.
+  AdamW(std::vector<Tensor> parameters, const AdamWOptions& options);
+
+  // For the updates that follow; from a schedule (schedule.h).
+  void set_lr(double lr);
+
+  // One update with the gradients that backward() left in the parameters, each multiplied by `unscale` first. A
+  // parameter without a gradient is left as it is. If the norm of the gradients is not finite nothing changes (see
+  // last_step()).
+  void step(float unscale = 1.0f);
+  void clear_grads();
+
+  // What the last step found. Waits for the device.
+  struct StepReport {
+    float grad_norm = 0.0f;  // before clipping
+    bool finite = true;
+  };
+  StepReport last_step() const;
+
+  // What a checkpoint holds: the number of updates and the moments, in the order of the parameters. To resume, write
+  // into the moments (copy_) and set the number.
+  int64_t updates() const;
+  void set_updates(int64_t updates);
+  const std::vector<Tensor>& first_moments() const { return m_; }
+  const std::vector<Tensor>& second_moments() const { return v_; }
+
+ private:
+  AdamWState read_state() const;
+  AdamWState* state() const;
+
+  std::vector<Tensor> parameters_, m_, v_;
+  AdamWOptions options_;
+  Device device_ = Device::kCpu;
+  Tensor state_;           // one AdamWState
+  Tensor sum_of_squares_;  // one double
+  float lr_ = 0.0f;        // what state_ holds
+  std::vector<AdamWSlot> slots_;
+};
+
+}  // namespace depthstill
