@@ -29,16 +29,16 @@ struct Conv2dShape {
 // (needed when act != none). y is read only when act != none.
 namespace cpu {
 template <class T>
-void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight,
-            const float* bias, T* y);
+void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
+            T* y);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias);
 }  // namespace cpu
 namespace cuda {
 template <class T>
-void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight,
-            const float* bias, T* y);
+void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
+            T* y);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias);
