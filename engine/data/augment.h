@@ -1,0 +1,33 @@
+// Random augmentation of training samples (TIE-KD's recipe): rotate, flip, crop, colour. This file draws the
+// parameters; kernels/preprocess.h applies them to image and depth maps.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/io/image.h"
+#include "kernels/preprocess.h"
+
+namespace depthstill {
+
+struct AugmentSpec {
+  ImageSize crop{704, 352};                            // of the output; at most the sample's size
+  double rotate_probability = 0.5, max_degrees = 2.5;  // angle uniform in +-max_degrees
+  double flip_probability = 0.5;                       // left-right
+  double colour_probability = 0.5;                     // gamma, brightness and gains, each uniform in 1 +- range
+  double gamma_range = 0.1, brightness_range = 0.1, gain_range = 0.1;
+  bool rotate_teacher = true;  // false: TIE-KD's published code, which leaves the teacher map unrotated
+};
+
+struct AugmentParams {
+  PreprocessParams image;    // for the image and the ground truth
+  PreprocessParams teacher;  // the same but for the angle, which is 0 without rotate_teacher
+  ImageSize crop;
+};
+
+// What sample `index` gets in `epoch`: a function of its arguments alone. frame: the sample's size.
+AugmentParams draw_augment(const AugmentSpec& spec, ImageSize frame, uint64_t seed, int64_t epoch, int64_t index);
+
+// The whole frame, unchanged.
+AugmentParams no_augment(ImageSize frame);
+
+}  // namespace depthstill

@@ -1,0 +1,157 @@
+#include "engine/data/dataset.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace depthstill {
+namespace {
+
+// "LIST:LINE: " before what `f` has to say.
+template <class F>
+auto at_line(const std::string& where, const F& f) {
+  try {
+    return f();
+  } catch (const Error& error) {
+    fail(where, ": ", error.what());
+  }
+}
+
+std::string join(const std::string& folder, const std::string& path) {
+  return (std::filesystem::path(folder) / path).string();
+}
+
+std::string with_extension(const std::string& path, const std::string& extension) {
+  return std::filesystem::path(path).replace_extension(extension).string();
+}
+
+// A map may be as large as the stored image (it is then cropped like it) or as the cropped one.
+DepthMap fit(DepthMap map, const DatasetSpec& spec, const Sample& sample, const std::string& path,
+             bool cropped_allowed) {
+  const CropRect rect = crop_rect(spec.crop, sample.stored_size, path);
+  const bool stored = map.size() == sample.stored_size, cropped = cropped_allowed && map.size() == rect.size();
+  if (!stored && !cropped) {
+    fail(path, ": expected a map of ", sample.stored_size, " like its image",
+         cropped_allowed && !(rect.size() == sample.stored_size) ? concat_text(" or ", rect.size(), " like its crop")
+                                                                 : "",
+         ", found ", map.size());
+  }
+  if (!cropped && !(rect.size() == map.size())) map = crop(map, rect);
+  return spec.resize ? resize(map, *spec.resize) : map;
+}
+
+}  // namespace
+
+DatasetSpec kitti_spec(std::string root, std::string list) {
+  DatasetSpec spec;
+  spec.root = std::move(root);
+  spec.list = std::move(list);
+  spec.crop = CropRule::kKittiBenchmark;
+  spec.order = ListOrder::kByImage;
+  return spec;
+}
+
+DatasetSpec nyu_spec(std::string root, std::string list) {
+  DatasetSpec spec;
+  spec.root = std::move(root);
+  spec.list = std::move(list);
+  spec.depth.metres_per_unit = 1.0 / 1000;
+  spec.max_depth = 10;
+  return spec;
+}
+
+CropRect crop_rect(CropRule rule, ImageSize size, const std::string& where) {
+  if (rule == CropRule::kNone) return {0, 0, size.width, size.height};
+  const bool kitti = rule == CropRule::kKittiBenchmark;
+  const ImageSize least = kitti ? ImageSize{1216, 352} : ImageSize{601, 471};
+  check(size.width >= least.width && size.height >= least.height, where, ": expected an image of at least ", least,
+        kitti ? " for the KB crop, found " : " for the NYU border crop, found ", size);
+  if (kitti) return {(size.width - 1216) / 2, size.height - 352, 1216, 352};
+  return {41, 45, 560, 426};
+}
+
+std::string flat_name(const std::string& image, const std::string& extension) {
+  std::string name = with_extension(image, extension);
+  std::replace(name.begin(), name.end(), '/', '_');
+  return name;
+}
+
+size_t Sample::bytes() const {
+  return image.rgb.size() + (depth.metres.size() + teacher.metres.size()) * sizeof(float) + sizeof(Sample);
+}
+
+Dataset::Dataset(DatasetSpec spec) : spec_(std::move(spec)), list_path_(join(spec_.root, spec_.list)) {
+  entries_ = read_list(list_path_, spec_.order);
+  if (spec_.skip_without_depth) {
+    skipped_ =
+        static_cast<int64_t>(std::erase_if(entries_, [](const ListEntry& entry) { return entry.depth.empty(); }));
+    check(!entries_.empty(), list_path_, ": expected lines with ground truth, found only None");
+  }
+}
+
+std::string Dataset::where(int64_t index) const { return concat_text(list_path_, ':', entry(index).line); }
+std::string Dataset::image_path(int64_t index) const { return join(spec_.root, entry(index).image); }
+std::string Dataset::depth_path(int64_t index) const {
+  return entry(index).depth.empty() ? "" : join(spec_.root, entry(index).depth);
+}
+
+std::string Dataset::teacher_path(int64_t index) const {
+  if (!spec_.teacher) return "";
+  const ListEntry& line = entry(index);
+  const std::string folder = join(spec_.root, spec_.teacher->folder);
+  switch (spec_.teacher->naming) {
+    case TeacherNaming::kFlat:
+      return join(folder, flat_name(line.image, spec_.teacher->extension));
+    case TeacherNaming::kBeside:
+      return join(folder, with_extension(line.image, spec_.teacher->extension));
+    case TeacherNaming::kTruth:
+      check(!line.depth.empty(), where(index), ": expected ground truth to use as the teacher, found None");
+      return join(folder, line.depth);
+  }
+  return "";
+}
+
+Sample Dataset::start(int64_t index) const {
+  Sample sample;
+  sample.index = index;
+  sample.name = entry(index).image;
+  sample.where = where(index);
+  sample.focal = entry(index).focal;
+  return sample;
+}
+
+void Dataset::load_image(Sample& sample) const {
+  at_line(sample.where, [&] {
+    const std::string path = image_path(sample.index);
+    Image8 image = read_image(path);
+    sample.stored_size = image.size();
+    const CropRect rect = crop_rect(spec_.crop, image.size(), path);
+    if (!(rect.size() == image.size())) image = crop(image, rect);
+    sample.image = spec_.resize ? resize(image, *spec_.resize) : std::move(image);
+  });
+}
+
+void Dataset::load_depth(Sample& sample) const {
+  const std::string path = depth_path(sample.index);
+  if (path.empty()) return;
+  at_line(sample.where, [&] { sample.depth = fit(read_depth(path, spec_.depth), spec_, sample, path, false); });
+}
+
+void Dataset::load_teacher(Sample& sample) const {
+  const std::string path = teacher_path(sample.index);
+  if (path.empty()) return;
+  at_line(sample.where,
+          [&] { sample.teacher = fit(read_depth(path, spec_.teacher->format), spec_, sample, path, true); });
+}
+
+Sample Dataset::load(int64_t index) const {
+  Sample sample = start(index);
+  load_image(sample);
+  load_depth(sample);
+  load_teacher(sample);
+  return sample;
+}
+
+}  // namespace depthstill

@@ -1,0 +1,98 @@
+// Samples of a depth data set on disk: image, ground truth and teacher map of one list line, cropped and checked.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/data/list_file.h"
+#include "engine/data/pixels.h"
+#include "engine/io/depth_file.h"
+#include "engine/io/image.h"
+
+namespace depthstill {
+
+enum class CropRule {
+  kNone,
+  kKittiBenchmark,  // 352 rows x 1216 columns, bottom centre: top = H - 352, left = (W - 1216) / 2
+  kNyuBorder,       // rows 45:471, columns 41:601, without the white frame of NYU images
+};
+
+enum class TeacherNaming {
+  kFlat,    // TIE-KD: one folder, file name = image path with '/' -> '_', extension replaced
+  kBeside,  // the image's path under the teacher's folder, extension replaced
+  kTruth,   // the list's depth column, under the teacher's folder: dense ground truth as the teacher
+};
+
+struct TeacherSpec {
+  std::string folder;  // relative to the root, or absolute
+  TeacherNaming naming = TeacherNaming::kFlat;
+  std::string extension = ".png";  // not used with kTruth
+  DepthFormat format{80.0 / 65535, false};
+};
+
+struct DatasetSpec {
+  std::string root, list;  // list: relative to the root, or absolute
+  CropRule crop = CropRule::kNone;
+  std::optional<ImageSize> resize;  // after the crop: images by area or bilinear, depth by nearest (see pixels.h)
+  DepthFormat depth{1.0 / 256, true};
+  double min_depth = 1e-3, max_depth = 80;  // metres; what counts as valid depth
+  std::optional<TeacherSpec> teacher;
+  ListOrder order = ListOrder::kAsWritten;
+  bool skip_without_depth = true;  // leave out lines with None, as the reference does
+};
+
+// KITTI: KB crop, v / 256, 80 m, sorted by image. NYU: no crop, v / 1000, 10 m, as written. Teacher not set.
+DatasetSpec kitti_spec(std::string root, std::string list);
+DatasetSpec nyu_spec(std::string root, std::string list);
+
+// The part of an image of `size` that the crop rule keeps; throws Error "WHERE: expected an image of at least ...,
+// found".
+CropRect crop_rect(CropRule rule, ImageSize size, const std::string& where);
+
+// "raw/a/0.png", ".png" -> "raw_a_0.png"
+std::string flat_name(const std::string& image, const std::string& extension);
+
+struct Sample {
+  int64_t index = 0;  // in the data set
+  std::string name;   // the image's path in the list
+  std::string where;  // "LIST:LINE", for messages
+  double focal = 0;
+  ImageSize stored_size;  // of the image file, before crop and resize
+  Image8 image;
+  DepthMap depth, teacher;  // as large as the image, or empty; 0 = none
+  size_t bytes() const;     // of memory
+};
+
+class Dataset {
+ public:
+  explicit Dataset(DatasetSpec spec);  // reads the list, no images
+
+  const DatasetSpec& spec() const { return spec_; }
+  int64_t size() const { return static_cast<int64_t>(entries_.size()); }
+  int64_t skipped() const { return skipped_; }  // lines with None that were left out
+  const ListEntry& entry(int64_t index) const { return entries_.at(static_cast<size_t>(index)); }
+
+  std::string where(int64_t index) const;  // "LIST:LINE"
+  std::string image_path(int64_t index) const;
+  std::string depth_path(int64_t index) const;    // empty if the line has none
+  std::string teacher_path(int64_t index) const;  // empty without a teacher
+
+  // Errors name the list line and the file: "LIST:LINE: FILE: expected ..., found ...". Safe from several threads.
+  Sample load(int64_t index) const;
+
+  // load() in parts, for reports that go on after an error. The image comes first: it sets the sizes.
+  void load_image(Sample& sample) const;
+  void load_depth(Sample& sample) const;
+  void load_teacher(Sample& sample) const;
+  Sample start(int64_t index) const;  // names only
+
+ private:
+  DatasetSpec spec_;
+  std::string list_path_;
+  std::vector<ListEntry> entries_;
+  int64_t skipped_ = 0;
+};
+
+}  // namespace depthstill

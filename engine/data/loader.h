@@ -1,0 +1,63 @@
+// Batches of samples, decoded ahead of time by worker threads. What a batch holds depends only on the data set, the
+// options and its (epoch, step): never on the number of workers or on timing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/data/augment.h"
+#include "engine/data/dataset.h"
+
+namespace depthstill {
+
+struct LoaderOptions {
+  int batch_size = 8;
+  int workers = 2;                     // threads that decode; they do not use kernels/parallel.h
+  int prefetch_batches = 3;            // how far the workers may run ahead, at least 1
+  bool shuffle = true;                 // a permutation of its own for each epoch
+  bool drop_last = true;               // leave out an incomplete last batch
+  std::optional<AugmentSpec> augment;  // none: whole frames
+  uint64_t seed = 0;
+  int64_t first_epoch = 0, first_step = 0;  // where to begin, for resuming
+  int64_t epochs = 1;                       // where to end: after epoch `epochs` - 1
+  size_t cache_bytes = 0;                   // decoded samples kept in memory for the next epoch, at most this much
+};
+
+struct BatchItem {
+  std::shared_ptr<const Sample> sample;
+  AugmentParams params;
+};
+
+struct Batch {
+  int64_t epoch = 0, step = 0;  // step: within the epoch
+  std::vector<BatchItem> items;
+};
+
+class Loader {
+ public:
+  Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
+  ~Loader();  // stops the workers, wherever they are
+  Loader(Loader&&) noexcept;
+  Loader& operator=(Loader&&) noexcept;
+
+  int64_t steps_per_epoch() const;
+
+  // The next batch, in order of (epoch, step); nullopt after the last. If a sample of it could not be loaded, throws
+  // that sample's Error, and again on every later call.
+  std::optional<Batch> next();
+
+  double wait_seconds() const;  // that next() has waited for workers, in all
+  size_t cached_bytes() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The sample indices of an epoch in the order of delivery.
+std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int64_t epoch);
+
+}  // namespace depthstill

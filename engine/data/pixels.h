@@ -1,0 +1,25 @@
+// Cutting and resizing of decoded images and depth maps, before augmentation.
+#pragma once
+
+#include "engine/io/depth_file.h"
+#include "engine/io/image.h"
+
+namespace depthstill {
+
+// Pixels [left, left + width) x [top, top + height).
+struct CropRect {
+  int left = 0, top = 0, width = 0, height = 0;
+  ImageSize size() const { return {width, height}; }
+};
+
+Image8 crop(const Image8& image, const CropRect& rect);
+DepthMap crop(const DepthMap& depth, const CropRect& rect);
+
+// Each axis by itself: the mean over a pixel's area where it shrinks, bilinear (pixel centres, edges repeated) where it
+// grows. Rounds to 8 bits once, at the end.
+Image8 resize(const Image8& image, ImageSize size);
+
+// The nearest pixel: no depth is invented between a near and a far surface, and holes stay holes.
+DepthMap resize(const DepthMap& depth, ImageSize size);
+
+}  // namespace depthstill
