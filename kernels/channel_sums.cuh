@@ -102,9 +102,9 @@ __global__ static void sum_chunks_kernel(int chunks, int columns, const float* p
   }
 }
 
-inline void sum_chunks(Stream stream, const ChannelSums& sums, int columns, const float* partial, float* out) {
-  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), dim3(kWarpSize, 8), 0, stream, sums.chunks, columns,
-         partial, out);
+inline void sum_chunks(Stream stream, int chunks, int columns, const float* partial, float* out) {
+  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), dim3(kWarpSize, 8), 0, stream, chunks, columns, partial,
+         out);
 }
 
 }  // namespace depthstill

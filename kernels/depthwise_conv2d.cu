@@ -174,7 +174,7 @@ void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, const 
   } else {
     launch(depthwise_dweight_kernel<T, 1>, sums.grid(), ChannelSums::kThreads, 0, stream, sums, shape, x, dy, partial);
   }
-  sum_chunks(stream, sums, kTaps * kTaps * C, partial, dweight);
+  sum_chunks(stream, sums.chunks, kTaps * kTaps * C, partial, dweight);
 }
 
 template void depthwise_conv2d(Stream, const DepthwiseShape&, const float*, const float*, float*);
