@@ -1,7 +1,8 @@
 #include "tools/settings.h"
 
 #include <algorithm>
-#include <cctype>
+#include <array>
+#include <charconv>
 #include <cmath>
 
 namespace depthstill {
@@ -67,6 +68,14 @@ const std::string& text_of(const TomlValue& value) {
   const auto* text = std::get_if<std::string>(&value);
   check(text != nullptr, "expected a string, found ", describe_type(value), " ", format_toml(value));
   return *text;
+}
+
+double shortest(float value) {
+  std::array<char, 32> text{};
+  const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value);
+  double result = 0;
+  std::from_chars(text.data(), end, result);
+  return result;
 }
 
 }  // namespace detail

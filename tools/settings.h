@@ -60,6 +60,7 @@ namespace detail {
 int64_t integer_of(const TomlValue& value, Range range);
 double number_of(const TomlValue& value, Range range);
 const std::string& text_of(const TomlValue& value);
+double shortest(float value);  // the double with the fewest digits that rounds to `value`
 }  // namespace detail
 
 template <class T>
@@ -76,8 +77,8 @@ void Settings::number(std::string key, T& target, Range range, std::string doc) 
   custom(
       std::move(key), [&target, range](const TomlValue& v) { target = static_cast<T>(detail::number_of(v, range)); },
       [&target] {
-        // The shortest text of a float, not the digits of its double.
-        return TomlValue(std::is_same_v<T, float> ? std::stod(concat_text(target)) : static_cast<double>(target));
+        if constexpr (std::is_same_v<T, float>) return TomlValue(detail::shortest(target));
+        return TomlValue(static_cast<double>(target));
       },
       std::move(doc));
 }

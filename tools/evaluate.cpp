@@ -1,0 +1,107 @@
+#include "tools/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+
+#include "kernels/error.h"
+#include "tools/interrupt.h"
+#include "tools/progress.h"
+
+namespace depthstill {
+namespace {
+
+template <class T>
+std::vector<T> crop_rows_of(const std::vector<T>& values, int width, int channels, const Window& window) {
+  std::vector<T> result;
+  const auto per_pixel = static_cast<size_t>(channels);
+  result.reserve(static_cast<size_t>(window.height()) * static_cast<size_t>(window.width()) * per_pixel);
+  for (int y = window.top; y < window.bottom; ++y) {
+    const size_t row = static_cast<size_t>(y) * static_cast<size_t>(width);
+    const auto begin =
+        values.begin() + static_cast<std::ptrdiff_t>((row + static_cast<size_t>(window.left)) * per_pixel);
+    result.insert(result.end(), begin,
+                  begin + static_cast<std::ptrdiff_t>(static_cast<size_t>(window.width()) * per_pixel));
+  }
+  return result;
+}
+
+ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction) {
+  check(prediction.size() == truth.size(), item.where, ": the prediction for ", item.name, " is ", prediction.size(),
+        ", expected ", truth.size(), " (width x height)");
+  const std::vector<uint8_t> valid = valid_mask(protocol, truth.height, truth.width, truth.metres);
+  prepare_prediction(protocol, concat_text(item.where, ": prediction for ", item.name), prediction.metres, truth.metres,
+                     valid);
+  ImageMetrics result{item.name, std::accumulate(valid.begin(), valid.end(), int64_t{0}), std::nullopt};
+  result.metrics = compute_metrics(prediction.metres, truth.metres, valid);
+  return result;
+}
+
+}  // namespace
+
+DepthMap crop(const DepthMap& depth, const Window& window) {
+  return {window.width(), window.height(), crop_rows_of(depth.metres, depth.width, 1, window)};
+}
+
+Image8 crop(const Image8& image, const Window& window) {
+  return {window.width(), window.height(), crop_rows_of(image.rgb, image.width, 3, window)};
+}
+
+std::string flat_stem(const std::string& image_path) {
+  std::string stem = image_path.substr(0, image_path.rfind('.'));
+  if (image_path.find('/', stem.size()) != std::string::npos) stem = image_path;  // the dot is in a folder's name
+  std::replace(stem.begin(), stem.end(), '/', '_');
+  return stem;
+}
+
+Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
+                    const EvaluateOptions& options) {
+  Evaluation evaluation;
+  evaluation.protocol = protocol;
+  std::optional<Progress> progress;
+  if (options.show_progress) progress.emplace("eval", "img", static_cast<int64_t>(items.size()));
+  int64_t done = 0;
+  for (const EvalItem& item : items) {
+    throw_if_interrupted();
+    ++done;
+    if (item.truth.empty()) {
+      ++evaluation.without_truth;
+      continue;
+    }
+    DepthMap truth = read_depth(item.truth, options.truth_format);
+    truth = crop(truth, frame_window(protocol.frame, truth.height, truth.width));
+    DepthMap prediction = predict(item);
+    const ImageMetrics metrics = score(protocol, item, truth, prediction);
+    if (options.observe) options.observe(item, truth, prediction, metrics);
+    evaluation.images.push_back(metrics);
+    if (progress) progress->update(done);
+  }
+  evaluation.summary = summarize(evaluation.images);
+  return evaluation;
+}
+
+std::string format_evaluation(const Evaluation& evaluation) {
+  std::string text = describe(evaluation.protocol) + '\n';
+  text += std::to_string(evaluation.summary.images) + " images";
+  if (evaluation.summary.skipped) {
+    text += ", " + std::to_string(evaluation.summary.skipped) + " left out: no valid pixel";
+  }
+  if (evaluation.without_truth) {
+    text += ", " + std::to_string(evaluation.without_truth) + " left out: no ground truth listed";
+  }
+  return text + '\n' + format_metrics(evaluation.summary.mean);
+}
+
+std::string evaluation_json(const Evaluation& evaluation) {
+  nlohmann::ordered_json json;
+  json["images"] = evaluation.summary.images;
+  for (const MetricField& field : kMetricFields) json[field.name] = evaluation.summary.mean.*field.value;  // NaN: null
+  json["skipped"] = evaluation.summary.skipped;
+  json["without_truth"] = evaluation.without_truth;
+  json["protocol"] = describe(evaluation.protocol);
+  return json.dump(2) + '\n';
+}
+
+}  // namespace depthstill

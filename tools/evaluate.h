@@ -1,0 +1,55 @@
+// Scores depth maps against ground truth (or a teacher) under a protocol. Where the predictions come from, a model or
+// stored files, is the caller's business.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/io/depth_file.h"
+#include "engine/io/image.h"
+#include "tools/metrics.h"
+#include "tools/protocol.h"
+
+namespace depthstill {
+
+struct EvalItem {
+  std::string name;   // the image's path as listed
+  std::string where;  // "list.txt:12", for messages
+  std::string image;  // path on disk
+  std::string truth;  // path on disk of what to compare with; empty: the list says None
+};
+
+// The prediction for an item, of the size of the protocol's frame, in metres.
+using PredictItem = std::function<DepthMap(const EvalItem&)>;
+
+struct Evaluation {
+  Protocol protocol;
+  std::vector<ImageMetrics> images;  // in the order of the items
+  MetricsSummary summary;
+  int64_t without_truth = 0;  // items passed over because the list has no truth for them
+};
+
+struct EvaluateOptions {
+  DepthFormat truth_format;
+  bool show_progress = true;
+  // Called after each image with what was compared, frame-sized.
+  std::function<void(const EvalItem&, const DepthMap& truth, const DepthMap& prediction, const ImageMetrics&)> observe;
+};
+
+Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
+                    const EvaluateOptions& options);
+
+// The window of an image or map; the whole of it is a copy.
+DepthMap crop(const DepthMap& depth, const Window& window);
+Image8 crop(const Image8& image, const Window& window);
+
+// "a/b/c.png" -> "a_b_c": the stem of stored predictions and teacher maps.
+std::string flat_stem(const std::string& image_path);
+
+// Protocol, counts and the nine values: what `eval` prints, and the JSON of its contract.
+std::string format_evaluation(const Evaluation& evaluation);
+std::string evaluation_json(const Evaluation& evaluation);
+
+}  // namespace depthstill

@@ -1,0 +1,260 @@
+#include "tools/recipe.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "engine/io/text_file.h"
+#include "kernels/error.h"
+#include "tools/metrics.h"
+#include "tools/settings.h"
+
+namespace depthstill {
+namespace {
+
+constexpr size_t kMaxInherit = 16;
+constexpr double kMaxCount = 1e9;
+
+void bind_model(Settings& s, ModelRecipe& model) {
+  s.custom(
+      "model.name",
+      [&model](const TomlValue& value) {
+        const std::vector<std::string> names = student_names();
+        const std::string& name = detail::text_of(value);
+        std::string expected;
+        for (const std::string& known : names) expected += (expected.empty() ? "" : ", ") + known;
+        check(std::find(names.begin(), names.end(), name) != names.end(), "expected one of ", expected, ", found '",
+              name, "'");
+        model.name = name;
+      },
+      [&model] { return TomlValue(model.name); }, "student: mobilenet_unet, resnet18_unet or resnet50_unet");
+  s.choice("model.head", model.options.head, {{"dpm", Head::kDpm}, {"regression", Head::kRegression}},
+           "depth bins with softmax, or sigmoid x max_depth");
+  s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
+  s.number("model.min_depth", model.options.d_min, kPositive, "metres");
+  s.number("model.max_depth", model.options.d_max, kPositive, "metres");
+  s.text("model.init", model.init, "safetensors to start from (ImageNet encoder or whole student); empty: random");
+}
+
+void bind_data(Settings& s, DataRecipe& data) {
+  s.text("data.root", data.root, "folder that lists and their paths are relative to (--data)");
+  s.choice(
+      "data.crop", data.crop,
+      {{"none", CropRule::kNone}, {"kitti_benchmark", CropRule::kKittiBenchmark}, {"nyu_border", CropRule::kNyuBorder}},
+      "of every image, before the resize");
+  s.integer("data.resize_height", data.resize_height, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
+  s.integer("data.resize_width", data.resize_width, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
+  s.number("data.depth_units_per_metre", data.depth_units_per_metre, kPositive,
+           "of ground-truth PNG: KITTI 256, NYU 1000");
+  s.number("data.teacher_units_per_metre", data.teacher_units_per_metre, kPositive, "of teacher PNG; TIE-KD: 65535/80");
+  s.choice("data.teacher_naming", data.teacher_naming,
+           {{"flat", TeacherNaming::kFlat}, {"beside", TeacherNaming::kBeside}, {"truth", TeacherNaming::kTruth}},
+           "one folder with '/' as '_', the image's path, or the list's depth path");
+  s.text("data.teacher_extension", data.teacher_extension, "of teacher maps: .png, .npy or .pfm");
+  s.flag("data.sort_by_image", data.sort_by_image, "sort the lists by image path, as the published code");
+  s.flag("data.skip_without_depth", data.skip_without_depth, "leave out lines whose ground truth is None");
+  s.integer("data.workers", data.workers, {0, 256}, "threads that decode ahead");
+  s.integer("data.cache_mib", data.cache_mib, {0, kMaxCount}, "MiB of decoded samples kept in memory");
+  const std::pair<const char*, SplitRecipe*> splits[] = {
+      {"train", &data.train}, {"val", &data.val}, {"test", &data.test}};
+  for (const auto& [name, split] : splits) {
+    const std::string table = std::string("data.") + name;
+    s.text(table + ".list", split->list, "lines 'image depth focal', relative to the root");
+    s.text(table + ".teacher", split->teacher, "folder of this list's teacher maps; empty: none");
+  }
+}
+
+void bind_augment(Settings& s, Recipe& recipe) {
+  AugmentSpec& augment = recipe.augment;
+  constexpr Range probability{0, 1}, range{0, 0.99};
+  s.flag("augment.on", recipe.augment_on, "false: whole frames, unchanged");
+  s.integer("augment.crop_height", augment.crop.height, {1, kMaxImageSide}, "pixels of the random training crop");
+  s.integer("augment.crop_width", augment.crop.width, {1, kMaxImageSide}, "pixels of the random training crop");
+  s.number("augment.rotate_probability", augment.rotate_probability, probability, "0..1");
+  s.number("augment.max_degrees", augment.max_degrees, {0, 45}, "rotation is uniform in +- this");
+  s.number("augment.flip_probability", augment.flip_probability, probability, "0..1, left-right");
+  s.number("augment.colour_probability", augment.colour_probability, probability, "0..1");
+  s.number("augment.gamma_range", augment.gamma_range, range, "gamma uniform in 1 +- this, on the scale 0..255");
+  s.number("augment.brightness_range", augment.brightness_range, range, "factor uniform in 1 +- this");
+  s.number("augment.gain_range", augment.gain_range, range, "factor per channel, uniform in 1 +- this");
+  s.flag("augment.rotate_teacher", augment.rotate_teacher, "false: as the published code, which leaves it unrotated");
+}
+
+void bind_optimiser(Settings& s, AdamWOptions& optimiser, Schedule& schedule) {
+  s.number("optimiser.lr", schedule.lr, kPositive, "largest learning rate (AdamW)");
+  s.number("optimiser.beta1", optimiser.params.beta1, {0, 0.9999}, "decay of the first moment");
+  s.number("optimiser.beta2", optimiser.params.beta2, {0, 0.99999}, "decay of the second moment");
+  s.number("optimiser.eps", optimiser.params.eps, kPositive, "added to the root of the second moment");
+  s.number("optimiser.weight_decay", optimiser.params.weight_decay, kNotNegative, "on all parameters");
+  s.number("optimiser.clip_norm", optimiser.clip_norm, kNotNegative, "global gradient norm; 0: no clipping");
+  s.choice("schedule.kind", schedule.kind,
+           {{"one_cycle", Schedule::Kind::kOneCycle},
+            {"polynomial", Schedule::Kind::kPolynomial},
+            {"constant", Schedule::Kind::kConstant}},
+           "of the learning rate, per step");
+  s.number("schedule.pct_start", schedule.pct_start, {0, 1}, "one_cycle: share of the steps that rise");
+  s.number("schedule.div_factor", schedule.div_factor, {1, kMaxCount}, "one_cycle: starts at lr / this");
+  s.number("schedule.final_div_factor", schedule.final_div_factor, {1, kMaxCount},
+           "one_cycle: ends at the start / this");
+  s.number("schedule.power", schedule.power, kPositive, "polynomial");
+  s.number("schedule.min_lr", schedule.min_lr, kNotNegative, "polynomial: lr at the end");
+  s.integer("schedule.warmup_steps", schedule.warmup_updates, {0, kMaxCount},
+            "constant and polynomial: linear warm-up");
+  s.number("schedule.warmup_ratio", schedule.warmup_ratio, {0, 1}, "warm-up starts at lr x this");
+}
+
+void bind_run(Settings& s, Recipe& recipe) {
+  TrainRecipe& train = recipe.train;
+  s.integer("train.epochs", train.epochs, {1, kMaxCount}, "passes over the training list");
+  s.integer("train.max_steps", train.max_steps, {0, kMaxCount}, "end after this many steps; 0: epochs decide");
+  s.integer("train.batch_size", train.batch_size, {1, 65536}, "images per step");
+  s.choice("train.precision", train.precision, {{"fp32", std::string("fp32")}, {"bf16", std::string("bf16")}},
+           "of activations; weights and statistics stay fp32");
+  s.integer("train.seed", train.seed, {0, 9e15}, "of weights, order and augmentation");
+  s.flag("train.drop_last", train.drop_last, "leave out an incomplete last batch");
+  s.integer("train.log_every", train.log_every, {1, kMaxCount}, "steps between lines of metrics.jsonl");
+  s.integer("train.checkpoint_keep", train.checkpoint_keep, {1, kMaxCount}, "newest checkpoints that stay on disk");
+  EvalRecipe& eval = recipe.eval;
+  s.choice("eval.protocol", eval.protocol,
+           {{"kitti", std::string("kitti")}, {"nyu", std::string("nyu")}, {"plain", std::string("plain")}},
+           "352x1216 frame + Garg crop, Eigen crop, or every pixel");
+  s.choice("eval.crop", eval.crop,
+           {{"default", std::string()},
+            {"none", std::string("none")},
+            {"garg", std::string("garg")},
+            {"eigen", std::string("eigen")}},
+           "instead of the protocol's");
+  s.flag("eval.flip", eval.flip, "average with the prediction for the mirrored image");
+  s.flag("eval.median_scaling", eval.median_scaling, "scale each prediction by the ratio of medians");
+  s.integer("eval.every", eval.every, {1, kMaxCount}, "epochs between evaluations");
+  s.integer("eval.report_panels", eval.report_panels, {0, 64}, "pictures in report.html");
+  s.custom(
+      "select.metric",
+      [&recipe](const TomlValue& value) { recipe.select.metric = metric_field(detail::text_of(value)).name; },
+      [&recipe] { return TomlValue(recipe.select.metric); },
+      "that the kept model is chosen by: abs_rel, rmse, d1, ...");
+  s.choice("select.on", recipe.select.on, {{"val", std::string("val")}, {"test", std::string("test")}},
+           "list of the choice; test is what the published runs did and flatters the result");
+}
+
+Settings bind(Recipe& recipe) {
+  Settings settings;
+  bind_model(settings, recipe.model);
+  bind_loss(settings, recipe.loss);
+  bind_data(settings, recipe.data);
+  bind_augment(settings, recipe);
+  bind_optimiser(settings, recipe.optimiser, recipe.schedule);
+  bind_run(settings, recipe);
+  return settings;
+}
+
+// Entries of the file and, before them, of what it inherits.
+void collect(const std::filesystem::path& path, std::vector<std::filesystem::path>& chain,
+             std::vector<TomlEntry>& entries, const std::string& asked_by) {
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path);
+  check(std::find(chain.begin(), chain.end(), resolved) == chain.end() && chain.size() < kMaxInherit, asked_by,
+        ": 'inherit' leads back to ", path.string());
+  chain.push_back(resolved);
+  std::string text;
+  try {
+    text = read_text(path.string());
+  } catch (const Error& error) {
+    if (asked_by.empty()) throw;
+    fail(asked_by, ": 'inherit': ", error.what());
+  }
+  std::vector<TomlEntry> own = parse_toml(text, path.string());
+  const auto inherit = std::find_if(own.begin(), own.end(), [](const TomlEntry& e) { return e.key == "inherit"; });
+  if (inherit != own.end()) {
+    const auto* base = std::get_if<std::string>(&inherit->value);
+    check(base != nullptr && !base->empty(), inherit->where, ": 'inherit': expected a file name, found ",
+          describe_type(inherit->value));
+    const std::string where = inherit->where;
+    const std::filesystem::path base_path = path.parent_path() / *base;
+    own.erase(inherit);
+    collect(base_path, chain, entries, where);
+  }
+  entries.insert(entries.end(), own.begin(), own.end());
+}
+
+void check_consistency(const Recipe& recipe, const std::string& file) {
+  const StudentOptions& options = recipe.model.options;
+  check(options.d_min < options.d_max, file, ": model.min_depth is ", options.d_min, ", expected less than max_depth ",
+        options.d_max);
+  const DataRecipe& data = recipe.data;
+  check((data.resize_height == 0) == (data.resize_width == 0), file,
+        ": data.resize_height and resize_width: expected both or neither");
+  if (recipe.augment_on && data.resize_height > 0) {
+    check(recipe.augment.crop.height <= data.resize_height && recipe.augment.crop.width <= data.resize_width, file,
+          ": augment.crop is ", recipe.augment.crop, ", larger than the resized image ",
+          ImageSize{data.resize_width, data.resize_height});
+  }
+  const std::string& extension = data.teacher_extension;
+  check(extension == ".png" || extension == ".npy" || extension == ".pfm", file,
+        ": data.teacher_extension: expected .png, .npy or .pfm, found '", extension, "'");
+  const Protocol protocol = protocol_of(recipe);
+  if (protocol.crop != EvalCrop::kNone) {
+    check(protocol.dataset != "plain", file, ": eval.crop is set, but the plain protocol has no crops");
+    check(protocol.dataset != "nyu" || protocol.crop == EvalCrop::kEigen, file, ": the Garg crop is defined for kitti");
+  }
+}
+
+}  // namespace
+
+Recipe load_recipe(const std::string& path, std::span<const std::string> overrides) {
+  Recipe recipe;
+  recipe.name = std::filesystem::path(path).stem().string();
+  std::vector<std::filesystem::path> chain;
+  std::vector<TomlEntry> entries;
+  collect(path, chain, entries, "");
+  const Settings settings = bind(recipe);
+  for (const TomlEntry& entry : entries) settings.apply(entry);
+  for (const std::string& assignment : overrides) settings.apply_override(assignment);
+  recipe.optimiser.lr = recipe.schedule.lr;
+  check_consistency(recipe, path);
+  return recipe;
+}
+
+std::string print_recipe(const Recipe& recipe) {
+  Recipe copy = recipe;
+  return bind(copy).print();
+}
+
+bool has_split(const Recipe& recipe, const std::string& split) {
+  const DataRecipe& data = recipe.data;
+  return !(split == "train" ? data.train : split == "val" ? data.val : data.test).list.empty();
+}
+
+DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
+  check(split == "train" || split == "val" || split == "test", "expected train, val or test, got '", split, "'");
+  check(has_split(recipe, split), "recipe ", recipe.name, ": expected a list in data.", split, ".list, found none");
+  const DataRecipe& data = recipe.data;
+  const SplitRecipe& chosen = split == "train" ? data.train : split == "val" ? data.val : data.test;
+  DatasetSpec spec;
+  spec.root = data.root;
+  spec.list = chosen.list;
+  spec.crop = data.crop;
+  if (data.resize_height > 0) spec.resize = ImageSize{data.resize_width, data.resize_height};
+  spec.depth.metres_per_unit = 1 / data.depth_units_per_metre;
+  spec.min_depth = static_cast<double>(recipe.model.options.d_min);
+  spec.max_depth = static_cast<double>(recipe.model.options.d_max);
+  if (!chosen.teacher.empty()) {
+    TeacherSpec teacher;
+    teacher.folder = chosen.teacher;
+    teacher.naming = data.teacher_naming;
+    teacher.extension = data.teacher_extension;
+    teacher.format = {1 / data.teacher_units_per_metre, data.teacher_naming == TeacherNaming::kTruth};
+    spec.teacher = teacher;
+  }
+  spec.order = data.sort_by_image ? ListOrder::kByImage : ListOrder::kAsWritten;
+  spec.skip_without_depth = data.skip_without_depth;
+  return spec;
+}
+
+Protocol protocol_of(const Recipe& recipe) {
+  Protocol protocol = make_protocol(recipe.eval.protocol);
+  if (protocol.dataset == "plain") protocol.max_depth = static_cast<double>(recipe.model.options.d_max);
+  if (!recipe.eval.crop.empty()) protocol.crop = parse_eval_crop(recipe.eval.crop);
+  protocol.median_scaling = recipe.eval.median_scaling;
+  return protocol;
+}
+
+}  // namespace depthstill

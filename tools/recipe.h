@@ -1,0 +1,94 @@
+// A training run as a TOML file: everything that decides what is trained on what, and how it is judged. A recipe may
+// inherit another one (`inherit = "base.toml"`, relative to itself), and `--set key=value` overrides single keys.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/data/augment.h"
+#include "engine/data/dataset.h"
+#include "engine/optim.h"
+#include "engine/schedule.h"
+#include "losses/distillation.h"
+#include "models/student.h"
+#include "tools/protocol.h"
+
+namespace depthstill {
+
+struct ModelRecipe {
+  std::string name = "mobilenet_unet";
+  StudentOptions options;  // head, bins, d_min, d_max
+  std::string init = "";   // safetensors to start from; empty: random
+};
+
+// One list of the data set. `teacher` is the folder of its teacher maps, empty: none.
+struct SplitRecipe {
+  std::string list, teacher;
+};
+
+struct DataRecipe {
+  std::string root = ".";  // --data
+  CropRule crop = CropRule::kNone;
+  int resize_height = 0, resize_width = 0;  // 0: not resized
+  double depth_units_per_metre = 256;
+  double teacher_units_per_metre = 65535.0 / 80;
+  TeacherNaming teacher_naming = TeacherNaming::kFlat;
+  std::string teacher_extension = ".png";
+  bool sort_by_image = false, skip_without_depth = true;
+  int workers = 2, cache_mib = 1024;
+  SplitRecipe train, val, test;
+};
+
+struct TrainRecipe {
+  int epochs = 24, batch_size = 8;
+  std::string precision = "fp32";
+  uint64_t seed = 70;
+  bool drop_last = true;
+  int log_every = 1;        // steps between lines of metrics.jsonl
+  int checkpoint_keep = 5;  // last checkpoints that are kept
+  int64_t max_steps = 0;    // 0: epochs decide
+};
+
+struct EvalRecipe {
+  std::string protocol = "plain";
+  std::string crop = "";  // empty: the protocol's
+  bool flip = true;       // average with the mirrored image's prediction
+  bool median_scaling = false;
+  int every = 1;  // epochs
+  int report_panels = 4;
+};
+
+struct SelectRecipe {
+  std::string metric = "abs_rel";
+  std::string on = "val";  // the list that the kept model is chosen on; "test" is what the published runs did
+};
+
+struct Recipe {
+  std::string name;  // the file's name without extension
+  ModelRecipe model;
+  LossOptions loss;
+  DataRecipe data;
+  bool augment_on = true;
+  AugmentSpec augment;
+  AdamWOptions optimiser;
+  Schedule schedule;
+  TrainRecipe train;
+  EvalRecipe eval;
+  SelectRecipe select;
+};
+
+// Reads a recipe with everything that it inherits, then applies "key=value" overrides. Throws Error "file:line: ..."
+// for an unknown key (with the likely one), a wrong type or value, and settings that contradict each other.
+Recipe load_recipe(const std::string& path, std::span<const std::string> overrides = {});
+
+// The effective recipe as TOML that load_recipe() reads back to the same values.
+std::string print_recipe(const Recipe& recipe);
+
+// The data set of a list: "train", "val" or "test". Throws Error if the recipe has no such list.
+bool has_split(const Recipe& recipe, const std::string& split);
+DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
+Protocol protocol_of(const Recipe& recipe);
+
+}  // namespace depthstill
