@@ -1,0 +1,172 @@
+#include "engine/data/dataset.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine/io/npy.h"
+#include "tests/data/small_set.h"
+
+namespace depthstill {
+namespace {
+
+using namespace testing_files;
+
+TEST(dataset, loads_what_was_written) {
+  const TemporaryFolder folder;
+  const Dataset dataset(write_small_set(folder, 3));
+  ASSERT_EQ(dataset.size(), 3);
+  for (int i = 0; i < 3; ++i) {
+    const Sample sample = dataset.load(i);
+    EXPECT_EQ(sample.index, i);
+    EXPECT_EQ(sample.name, concat_text("images/", i, ".png"));
+    EXPECT_EQ(sample.where, concat_text(folder / "list.txt", ":", i + 1));
+    EXPECT_EQ(sample.focal, 50.5);
+    EXPECT_EQ(sample.image.rgb, numbered_image(24, 16, i).rgb);
+    EXPECT_EQ(sample.depth.metres, numbered_depth(24, 16, i).metres);
+    const DepthMap teacher = numbered_depth(24, 16, i + 1);
+    ASSERT_EQ(sample.teacher.size(), teacher.size());
+    for (size_t p = 0; p < teacher.metres.size(); ++p) {
+      EXPECT_NEAR(sample.teacher.metres[p], teacher.metres[p], 40.0 / 65535 + 1e-5);
+    }
+  }
+}
+
+TEST(dataset, flat_names) {
+  EXPECT_EQ(flat_name("2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png", ".png"),
+            "2011_09_26_2011_09_26_drive_0002_sync_image_02_data_0000000069.png");
+  EXPECT_EQ(flat_name("object/image_2/000001.jpg", ".png"), "object_image_2_000001.png");
+  EXPECT_EQ(flat_name("a/b.c/d.jpg", ""), "a_b.c_d");
+}
+
+TEST(dataset, crop_rules) {
+  const CropRect kitti = crop_rect(CropRule::kKittiBenchmark, {1242, 375}, "a");
+  EXPECT_EQ(kitti.left, 13);
+  EXPECT_EQ(kitti.top, 23);
+  EXPECT_EQ(kitti.size(), (ImageSize{1216, 352}));
+  EXPECT_EQ(crop_rect(CropRule::kKittiBenchmark, {1241, 376}, "a").left, 12);
+  const CropRect nyu = crop_rect(CropRule::kNyuBorder, {640, 480}, "a");
+  EXPECT_EQ(nyu.left + nyu.width, 601);
+  EXPECT_EQ(nyu.top + nyu.height, 471);
+  EXPECT_EQ(crop_rect(CropRule::kNone, {3, 2}, "a").size(), (ImageSize{3, 2}));
+  EXPECT_EQ(error_of([] {
+              crop_rect(CropRule::kKittiBenchmark, {1242, 351}, "a.png");
+            }),
+            "a.png: expected an image of at least 1216x352 for the KB crop, found 1242x351");
+}
+
+TEST(dataset, kb_crop_moves_image_depth_and_teacher_together) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1, 1242, 375);
+  spec.crop = CropRule::kKittiBenchmark;
+  const CropRect rect{13, 23, 1216, 352};
+  const Sample full = Dataset(spec).load(0);  // teacher as large as the image: cropped with it
+  EXPECT_EQ(full.stored_size, (ImageSize{1242, 375}));
+  EXPECT_EQ(full.image.rgb, crop(numbered_image(1242, 375, 0), rect).rgb);
+  EXPECT_EQ(full.depth.metres, crop(numbered_depth(1242, 375, 0), rect).metres);
+  EXPECT_NEAR(full.teacher.metres[5], crop(numbered_depth(1242, 375, 1), rect).metres[5], 1e-3);
+
+  const DepthMap cropped = numbered_depth(1216, 352, 9);  // teacher in the TIE-KD form: used as it is
+  write_depth(folder / "teacher/images_0.png", cropped, {80.0 / 65535});
+  const Sample sample = Dataset(spec).load(0);
+  EXPECT_EQ(sample.teacher.size(), (ImageSize{1216, 352}));
+  EXPECT_NEAR(sample.teacher.metres[1216 * 7 + 5], cropped.metres[1216 * 7 + 5], 1e-3);
+
+  write_depth(folder / "depth/0.png", cropped, {1.0 / 256});  // ground truth is never stored cropped
+  EXPECT_EQ(
+      error_of([&] { Dataset(spec).load(0); }),
+      folder / "list.txt:1: " + (folder / "depth/0.png: expected a map of 1242x375 like its image, found 1216x352"));
+}
+
+TEST(dataset, resize_after_crop) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1);
+  spec.resize = ImageSize{12, 8};
+  const Sample sample = Dataset(spec).load(0);
+  EXPECT_EQ(sample.image.rgb, resize(numbered_image(24, 16, 0), {12, 8}).rgb);
+  EXPECT_EQ(sample.depth.metres, resize(numbered_depth(24, 16, 0), {12, 8}).metres);
+  EXPECT_EQ(sample.teacher.size(), (ImageSize{12, 8}));
+  EXPECT_EQ(sample.stored_size, (ImageSize{24, 16}));
+}
+
+TEST(dataset, teacher_namings) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1);
+  spec.teacher = TeacherSpec{"", TeacherNaming::kTruth, "", {1.0 / 256, true}};
+  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 0).metres);
+  make_folder(folder / "maps/images");
+  write_depth(folder / "maps/images/0.npy", numbered_depth(24, 16, 5), {});
+  spec.teacher = TeacherSpec{"maps", TeacherNaming::kBeside, ".npy", {1.0, false}};
+  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 5).metres);
+  spec.teacher->folder = folder / "maps";  // absolute
+  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 5).metres);
+}
+
+TEST(dataset, none_lines) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 2);
+  write_file(folder / "list.txt", std::string_view("images/0.png None 5\nimages/1.png depth/1.png 5"));
+  EXPECT_EQ(Dataset(spec).size(), 1);
+  EXPECT_EQ(Dataset(spec).skipped(), 1);
+  EXPECT_EQ(Dataset(spec).load(0).name, "images/1.png");
+  EXPECT_EQ(Dataset(spec).load(0).where, folder / "list.txt:2");
+  spec.skip_without_depth = false;
+  EXPECT_EQ(Dataset(spec).size(), 2);
+  EXPECT_TRUE(Dataset(spec).load(0).depth.empty());
+  EXPECT_FALSE(Dataset(spec).load(0).teacher.empty());
+  write_file(folder / "list.txt", std::string_view("images/0.png None 5\n"));
+  spec.skip_without_depth = true;
+  expect_clear(error_of([&] { Dataset dataset(spec); }), "found only None");
+}
+
+TEST(dataset, errors_name_line_and_file) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 3);
+  const Dataset dataset(spec);
+  std::filesystem::remove(folder / "images/0.png");
+  expect_clear(error_of([&] { dataset.load(0); }), "list.txt:1: " + (folder / "images/0.png: "));
+  write_depth(folder / "teacher/images_1.png", numbered_depth(20, 16, 0), {80.0 / 65535});
+  EXPECT_EQ(
+      error_of([&] { dataset.load(1); }),
+      folder / "list.txt:2: " + (folder / "teacher/images_1.png: expected a map of 24x16 like its image, found 20x16"));
+  spec.teacher = TeacherSpec{"teacher", TeacherNaming::kFlat, ".npy", {1.0, false}};
+  DepthMap with_nan = numbered_depth(24, 16, 0);
+  with_nan.metres[24 * 3 + 7] = std::nanf("");
+  write_depth(folder / "teacher/images_2.npy", with_nan, {});
+  EXPECT_EQ(error_of([&] { Dataset(spec).load(2); }),
+            folder / "list.txt:3: " +
+                (folder / "teacher/images_2.npy: expected finite depths >= 0, found nan at row 3, column 7"));
+}
+
+TEST(dataset, real_sets_load) {
+  const auto kitti = find_data_set("kitti"), nyu = find_data_set("nyuv2");
+  if (!kitti || !nyu) GTEST_SKIP() << "skipped: no " << (kitti ? "nyuv2" : "kitti");
+  struct Case {
+    DatasetSpec spec;
+    const char* teacher;
+    int64_t count;
+    int stride;  // of the samples that are read
+    ImageSize size;
+  };
+  const Case cases[] = {{kitti_spec(*kitti, "object_train.txt"), "teacher_lidar_dense", 25, 3, {1216, 352}},
+                        {kitti_spec(*kitti, "eigen_test_drive0052.txt"), "teacher_lidar_dense_val", 25, 6, {1216, 352}},
+                        {nyu_spec(*nyu, "train.txt"), nullptr, 400, 23, {640, 480}},
+                        {nyu_spec(*nyu, "test.txt"), nullptr, 150, 17, {640, 480}}};
+  for (Case c : cases) {
+    if (c.teacher != nullptr) c.spec.teacher = TeacherSpec{c.teacher};
+    const Dataset dataset(c.spec);
+    ASSERT_EQ(dataset.size(), c.count);
+    for (int64_t i = 0; i < dataset.size(); i += c.stride) {
+      const Sample sample = dataset.load(i);
+      EXPECT_EQ(sample.image.size(), c.size);
+      EXPECT_EQ(sample.depth.size(), c.size);
+      EXPECT_EQ(sample.teacher.empty(), c.teacher == nullptr);
+      const auto valid = std::count_if(sample.depth.metres.begin(), sample.depth.metres.end(),
+                                       [&](float d) { return d > c.spec.min_depth && d < c.spec.max_depth; });
+      EXPECT_GT(valid, 1000) << sample.where;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
