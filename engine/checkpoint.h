@@ -26,12 +26,10 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
                 std::span<const NamedTensor> extra = {});
 
 struct LoadOptions {
-  // What the file's keys have in front of the module's names, and must be present on those that are read.
-  std::string prefix;
+  std::string prefix = {};  // what the file's keys have in front of the module's names
   // Keys in the file that belong to nothing here and may be passed over; others are an error.
-  std::function<bool(const std::string& name)> may_ignore;
-  // Batch counters are always optional: some exporters drop them.
-  bool allow_missing = false;
+  std::function<bool(const std::string& name)> may_ignore = {};
+  bool allow_missing = false;  // num_batches_tracked is optional anyway: some exporters drop it
 };
 
 struct LoadReport {

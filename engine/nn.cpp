@@ -83,6 +83,12 @@ std::vector<StateEntry> Module::parameters() const {
   return out;
 }
 
+std::vector<Tensor> Module::parameter_tensors() const {
+  std::vector<Tensor> out;
+  for (const StateEntry& entry : parameters()) out.push_back(*entry.tensor);
+  return out;
+}
+
 int64_t Module::parameter_count() const {
   int64_t count = 0;
   for (const StateEntry& entry : parameters()) count += entry.tensor->numel();

@@ -41,6 +41,7 @@ class Module {
   // Parameters and buffers of this module and everything below it, with full names, in order of registration.
   std::vector<StateEntry> state() const;
   std::vector<StateEntry> parameters() const;
+  std::vector<Tensor> parameter_tensors() const;  // in the same order, for an optimiser
   int64_t parameter_count() const;
 
   // Moves parameters and floating-point buffers; gradients are dropped. Optimisers are made afterwards.

@@ -1,0 +1,142 @@
+#include "engine/nn.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/init.h"
+#include "tests/ops/op_test.h"
+
+namespace depthstill {
+namespace {
+
+using test::random_tensor;
+
+struct Pair final : Module {
+  Pair() {
+    add_child("conv", conv);
+    add_child("norm.inner", norm);
+  }
+  Conv2d conv{{2, 3, 3, 1, 1, true}};
+  BatchNorm2d norm{3};
+};
+
+TEST(Module, StateHasFullNamesInOrder) {
+  const Pair pair;
+  std::vector<std::string> names, parameters;
+  for (const StateEntry& e : pair.state()) names.push_back(e.name);
+  for (const StateEntry& e : pair.parameters()) parameters.push_back(e.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"conv.weight", "conv.bias", "norm.inner.weight", "norm.inner.bias",
+                                             "norm.inner.running_mean", "norm.inner.running_var",
+                                             "norm.inner.num_batches_tracked"}));
+  EXPECT_EQ(parameters,
+            (std::vector<std::string>{"conv.weight", "conv.bias", "norm.inner.weight", "norm.inner.bias"}));
+  EXPECT_EQ(pair.parameter_count(), 2 * 3 * 9 + 3 + 6);
+}
+
+TEST(Module, ModeReachesChildren) {
+  Pair pair;
+  EXPECT_TRUE(pair.norm.training());
+  pair.eval();
+  EXPECT_FALSE(pair.norm.training());
+  pair.train();
+  EXPECT_TRUE(pair.norm.training());
+}
+
+TEST(Module, MovingKeepsValuesAndLeaves) {
+  if (!test::second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  Pair pair;
+  const std::vector<float> before = test::random_values(54, 3);
+  copy_(pair.conv.weight, tensor<float>(pair.conv.weight.shape(), before));
+  pair.to(Device::kCuda);
+  EXPECT_EQ(pair.conv.weight.device(), Device::kCuda);
+  EXPECT_TRUE(pair.conv.weight.requires_grad());
+  EXPECT_FALSE(pair.norm.running_mean.requires_grad());
+  EXPECT_EQ(pair.norm.num_batches_tracked.device(), Device::kCpu);
+  EXPECT_EQ(to_vector<float>(to_device(pair.conv.weight, Device::kCpu)), before);
+}
+
+TEST(Layout, FileFormIsPyTorchs) {
+  // Dense: memory (O=2, R=1, S=2, I=3) holds o r s i, the file o i r s.
+  const std::vector<float> dense = {0, 10, 20, 1, 11, 21, 100, 110, 120, 101, 111, 121};
+  const Tensor file = to_file_layout(tensor<float>({2, 1, 2, 3}, dense), Layout::kConv);
+  EXPECT_EQ(file.shape(), (Shape{2, 3, 1, 2}));
+  EXPECT_EQ(to_vector<float>(file), (std::vector<float>{0, 1, 10, 11, 20, 21, 100, 101, 110, 111, 120, 121}));
+  EXPECT_EQ(to_vector<float>(from_file_layout(file, Layout::kConv)), dense);
+  // Depthwise: memory (R=1, S=2, C=3), file (C, 1, R, S).
+  const std::vector<float> depthwise = {0, 10, 20, 1, 11, 21};
+  const Tensor one = to_file_layout(tensor<float>({1, 2, 3}, depthwise), Layout::kDepthwise);
+  EXPECT_EQ(one.shape(), (Shape{3, 1, 1, 2}));
+  EXPECT_EQ(to_vector<float>(one), (std::vector<float>{0, 1, 10, 11, 20, 21}));
+  EXPECT_EQ(to_vector<float>(from_file_layout(one, Layout::kDepthwise)), depthwise);
+  EXPECT_THROW(from_file_layout(zeros({3, 2, 1, 2}), Layout::kDepthwise), Error);
+}
+
+TEST(Conv2d, SizesAndWork) {
+  const Conv2d stem({3, 32, 3, 2, 1, false});
+  EXPECT_EQ(stem.output_size(352), 176);
+  EXPECT_EQ(stem.output_size(353), 177);
+  EXPECT_EQ(stem.macs_per_pixel(), 27 * 32);
+  const DepthwiseConv2d dilated(6, 1, 4);
+  EXPECT_EQ(dilated.output_size(44), 44);
+  EXPECT_EQ(dilated.macs_per_pixel(), 54);
+}
+
+TEST(Conv2d, AWindowThatStartsOneRowEarlyNeedsNoPaddingAbove) {
+  Conv2d conv({2, 3, 3, 1, 1, true, Activation::kRelu});
+  kaiming_normal_fan_out(conv.weight, Layout::kConv, 7, "w");
+  const Tensor x = random_tensor({2, 9, 5, 2}, 1);
+  const Tensor whole = conv.forward(x);
+  const Tensor window = conv.forward(crop_rows(x, 3, 6), 0);
+  EXPECT_LE(test::relative_error(to_vector<float>(window), to_vector<float>(crop_rows(whole, 4, 5))), 1e-6);
+}
+
+TEST(BatchNorm2d, CountsTrainingBatches) {
+  BatchNorm2d norm(4);
+  norm.forward(random_tensor({1, 2, 3, 4}, 2));
+  norm.eval();
+  norm.forward(random_tensor({1, 2, 3, 4}, 2));
+  EXPECT_EQ(*norm.num_batches_tracked.data<int64_t>(), 1);
+}
+
+TEST(BatchNorm2d, AdoptingMeasuredStatisticsKeepsTheFunction) {
+  const int64_t channels = 5;
+  BatchNorm2d norm(channels, Activation::kRelu6);
+  copy_(norm.weight, random_tensor({channels}, 1, 0.5f, 2.0f));
+  copy_(norm.bias, random_tensor({channels}, 2));
+  copy_(norm.running_mean, random_tensor({channels}, 3));
+  copy_(norm.running_var, random_tensor({channels}, 4, 0.5f, 2.0f));
+  const Tensor batches[] = {random_tensor({2, 6, 7, channels}, 5, -1.0f, 4.0f),
+                            random_tensor({2, 6, 7, channels}, 6, -3.0f, 3.0f)};
+  norm.eval();
+  const std::vector<float> before = to_vector<float>(norm.forward(batches[0]));
+  norm.start_measuring();
+  for (const Tensor& batch : batches) norm.forward(batch);
+  norm.adopt_measured();
+  EXPECT_LE(test::relative_error(to_vector<float>(norm.forward(batches[0])), before), 1e-6);
+
+  std::vector<double> sum(channels), squares(channels);
+  for (const Tensor& batch : batches) {
+    const std::vector<float> x = to_vector<float>(batch);
+    for (size_t i = 0; i < x.size(); ++i) {
+      sum[i % channels] += x[i] / 168.0;
+      squares[i % channels] += static_cast<double>(x[i]) * x[i] / 168.0;
+    }
+  }
+  for (size_t c = 0; c < channels; ++c) {
+    EXPECT_NEAR(norm.running_mean.data<float>()[c], sum[c], 1e-5);
+    // Within a batch the variance is the unbiased one, as everywhere in training.
+    EXPECT_NEAR(norm.running_var.data<float>()[c], squares[c] - sum[c] * sum[c], 0.02 * squares[c]);
+  }
+  EXPECT_THROW(norm.adopt_measured(), Error);
+}
+
+TEST(Init, DependsOnSeedAndNameOnly) {
+  const Tensor a = zeros({8, 3, 3, 700}), b = zeros({8, 3, 3, 700}), c = zeros({8, 3, 3, 700});
+  kaiming_normal_fan_out(a, Layout::kConv, 1, "x");
+  kaiming_normal_fan_out(c, Layout::kConv, 1, "y");
+  kaiming_normal_fan_out(b, Layout::kConv, 1, "x");
+  EXPECT_EQ(to_vector<float>(a), to_vector<float>(b));
+  EXPECT_NE(to_vector<float>(a), to_vector<float>(c));
+}
+
+}  // namespace
+}  // namespace depthstill

@@ -1,0 +1,61 @@
+// Whole students against PyTorch (tests/oracle/make_student_fixture.py): outputs, every gradient, running statistics.
+#include <gtest/gtest.h>
+
+#include "engine/io/safetensors.h"
+#include "models/student.h"
+#include "tests/models/oracle.h"
+
+namespace depthstill {
+namespace {
+
+struct Case {
+  const char* model;
+  Head head;
+};
+
+class Parity : public testing::TestWithParam<Case> {};
+
+TEST_P(Parity, OutputsGradientsAndStatistics) {
+  const auto& [model, head] = GetParam();
+  const SafetensorsFile fixture(concat_text(DEPTHSTILL_SOURCE_DIR "/tests/oracle/student_", model, ".safetensors"));
+  const auto student = make_student(model, {.head = head});
+  test::set_hash_weights(*student);
+  const Tensor image = test::hash_tensor("image", {2, 64, 96, 3}, 0.0, 2.0);
+  const auto expect_output = [&](const char* key, const Tensor& y) {
+    const std::vector<float> expected = fixture.read_floats(key);
+    EXPECT_LE(test::relative_distance(test::samples("output", y, expected.size()), expected), 1e-4) << key;
+  };
+  student->eval();
+  {
+    const NoGrad no_grad;
+    expect_output("eval_output", student->forward(image));
+  }
+  student->train();
+  const Tensor y = student->forward(image);
+  expect_output("train_output", y);
+  backward(y, test::hash_tensor("dy", y.shape(), 0.0, 1.0));
+
+  double worst = 0.0;
+  std::string worst_name;
+  for (const StateEntry& entry : student->state()) {
+    if (entry.tensor->dtype() != DType::kFloat) continue;
+    const Tensor x = entry.trainable ? entry.tensor->grad() : *entry.tensor;
+    ASSERT_TRUE(x.defined()) << entry.name << " has no gradient";
+    const double error = test::digest_error(test::digest(entry.name, to_file_layout(x, entry.layout)),
+                                            fixture.read_floats((entry.trainable ? "grad/" : "after/") + entry.name));
+    EXPECT_LE(error, entry.trainable ? 1e-3 : 1e-5) << entry.name;
+    if (entry.trainable && error > worst) {
+      worst = error;
+      worst_name = entry.name;
+    }
+  }
+  RecordProperty("worst_gradient", concat_text(worst_name, " ", worst));
+}
+
+INSTANTIATE_TEST_SUITE_P(Students, Parity,
+                         testing::Values(Case{"mobilenet_unet", Head::kDpm}, Case{"resnet18_unet", Head::kDpm},
+                                         Case{"resnet50_unet", Head::kRegression}),
+                         [](const auto& info) { return std::string(info.param.model); });
+
+}  // namespace
+}  // namespace depthstill

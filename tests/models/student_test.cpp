@@ -1,0 +1,202 @@
+// Architecture facts of the students: parameters, work, names, needed rows.
+#include "models/student.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/models/oracle.h"
+
+namespace depthstill {
+namespace {
+
+struct Counts {
+  const char* name;
+  Head head;
+  int64_t reference, executed;
+  double gmac;  // at 352 x 704
+};
+
+constexpr Counts kCounts[] = {
+    {"mobilenet_unet", Head::kDpm, 17'647'618, 17'646'465, 171.1},
+    {"resnet18_unet", Head::kDpm, 16'783'938, 16'487'617, 129.1},
+    {"resnet50_unet", Head::kDpm, 78'394'178, 78'097'857, 244.0},
+    {"mobilenet_unet", Head::kRegression, 17'647'489, 17'614'465, 163.2},
+    {"resnet18_unet", Head::kRegression, 16'783'809, 16'455'617, 121.2},
+    {"resnet50_unet", Head::kRegression, 78'394'049, 78'065'857, 236.2},
+};
+
+TEST(Student, ParameterCountsAreThePublishedOnes) {
+  for (const Counts& expected : kCounts) {
+    const auto student = make_student(expected.name, {.head = expected.head});
+    EXPECT_EQ(student->reference_parameter_count(), expected.reference) << expected.name;
+    EXPECT_EQ(student->parameter_count(), expected.executed) << expected.name;
+    EXPECT_NEAR(student->gmac(352, 704), expected.gmac, 0.05) << expected.name;
+  }
+}
+
+TEST(Student, WorkByPart) {
+  const auto student = make_student("mobilenet_unet", {});
+  const EncoderTrace trace = student->encoder().trace({352, 704});
+  EXPECT_NEAR(static_cast<double>(trace.macs) * 1e-9, 7.25, 0.01);
+  EXPECT_EQ(trace.taps, (std::vector<MapSize>{{88, 176}, {44, 88}, {44, 88}, {44, 88}}));
+  EXPECT_EQ(student->decoder().output_size(trace.taps), (MapSize{352, 704}));
+  // The rows that only the ignored top of the map needs are a good quarter of the decoder.
+  EXPECT_NEAR(static_cast<double>(student->decoder().macs(trace.taps, 110)) * 1e-9, 120.2, 0.05);
+}
+
+TEST(Student, OptionsSetTheHead) {
+  const auto nyu = make_student("mobilenet_unet", {.bins = 49, .d_max = 10.0f});
+  EXPECT_EQ(nyu->parameter_count(), 17'646'465 - (257 - 49) * 129);
+  EXPECT_THROW(make_student("vgg_unet", {}), Error);
+  EXPECT_THROW(make_student("mobilenet_unet", {.d_min = 5.0f, .d_max = 2.0f}), Error);
+}
+
+TEST(Student, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
+  struct Expected {
+    const char* model;
+    const char* name;
+    Shape file_shape;
+  };
+  const Expected entries[] = {
+      {"mobilenet_unet", "backbone.conv1.conv.weight", {32, 3, 3, 3}},
+      {"mobilenet_unet", "backbone.layer1.0.conv.0.conv.weight", {32, 1, 3, 3}},
+      {"mobilenet_unet", "backbone.layer2.0.conv.1.bn.running_var", {96}},
+      {"mobilenet_unet", "backbone.layer7.0.conv.2.bn.num_batches_tracked", {}},
+      {"mobilenet_unet", "decode_head.conv_list.0.conv.weight", {2048, 320, 1, 1}},
+      {"mobilenet_unet", "decode_head.conv_list.1.convA.conv.weight", {512, 2144, 3, 3}},
+      {"mobilenet_unet", "decode_head.upsample_custom2.convB.conv.bias", {128}},
+      {"mobilenet_unet", "decode_head.conv_out.0.weight", {257, 128, 1, 1}},
+      {"resnet18_unet", "backbone.layer2.0.downsample.0.weight", {128, 64, 1, 1}},
+      {"resnet50_unet", "backbone.layer1.0.downsample.1.running_mean", {256}},
+      {"resnet50_unet", "backbone.layer4.2.conv3.weight", {2048, 512, 1, 1}},
+      {"resnet50_unet", "decode_head.conv_list.4.convA.conv.weight", {128, 320, 3, 3}},
+      {"resnet50_unet", "decode_head.upsample_custom.convA.conv.weight", {128, 128, 3, 3}},
+  };
+  for (const Expected& expected : entries) {
+    const auto student = make_student(expected.model, {});
+    const std::vector<StateEntry> state = student->state();
+    const auto found =
+        std::find_if(state.begin(), state.end(), [&](const StateEntry& e) { return e.name == expected.name; });
+    ASSERT_NE(found, state.end()) << expected.model << " " << expected.name;
+    EXPECT_EQ(to_file_shape(found->tensor->shape(), found->layout), expected.file_shape) << expected.name;
+  }
+  EXPECT_EQ(make_student("mobilenet_unet", {})->dead_parameter_names(),
+            (std::vector<std::string>{"decode_head.conv_depth.weight", "decode_head.conv_depth.bias"}));
+}
+
+TEST(UnetDecoder, RowsThatTheOutputNeeds) {
+  const auto student = make_student("mobilenet_unet", {});
+  const std::vector<MapSize> taps = student->encoder().trace({352, 704}).taps;
+  const std::vector<std::string> names = student->decoder().step_names();
+  const std::vector<int64_t> rows = student->decoder().first_rows(taps, 110);
+  ASSERT_EQ(rows.size(), names.size() + 1);
+  const auto first_output_row = [&](const std::string& name) {
+    return rows[static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin()) + 1];
+  };
+  const std::pair<const char*, int64_t> expected[] = {
+      {"conv_list.0.conv", 7},
+      {"conv_list.1.convA.conv", 8},
+      {"conv_list.1.convB.conv", 9},
+      {"conv_list.2.convA.conv", 10},
+      {"conv_list.2.convB.conv", 11},
+      {"conv_list.3.convA.conv", 24},
+      {"conv_list.3.convB.conv", 25},
+      {"upsample_custom.convA.conv", 52},
+      {"upsample_custom.convB.conv", 53},
+      {"upsample_custom2.convA.conv", 109},
+      {"upsample_custom2.convB.conv", 110},
+      {"conv_out.0", 110},
+  };
+  for (const auto& [name, row] : expected) EXPECT_EQ(first_output_row(name), row) << name;
+  EXPECT_EQ(student->decoder().first_rows(taps, 0), std::vector<int64_t>(rows.size(), 0));
+  EXPECT_THROW(student->decoder().first_rows(taps, 352), Error);
+}
+
+struct Pass {
+  Tensor output;
+  std::vector<std::pair<std::string, std::vector<float>>> gradients;
+};
+
+Pass run_pass(Student& student, const Tensor& image, int64_t first_needed_row, int64_t loss_first_row) {
+  student.clear_grads();
+  Tensor y = student.forward(image, first_needed_row);
+  const int64_t skip = loss_first_row - first_needed_row;
+  if (skip > 0) y = crop_rows(y, skip, y.size(1) - skip);
+  backward(y, test::hash_tensor("window dy", y.shape(), 0.0, 1.0));
+  Pass pass{y.detach(), {}};
+  for (const StateEntry& p : student.parameters())
+    pass.gradients.emplace_back(p.name, to_vector<float>(p.tensor->grad()));
+  return pass;
+}
+
+TEST(Student, SkippedRowsChangeNeitherOutputNorGradients) {
+  struct Case {
+    const char* model;
+    Head head;
+    int64_t height, first_row;
+  };
+  const Case cases[] = {{"mobilenet_unet", Head::kDpm, 96, 30},
+                        {"mobilenet_unet", Head::kRegression, 64, 21},
+                        {"resnet18_unet", Head::kDpm, 96, 61},
+                        {"mobilenet_unet", Head::kDpm, 32, 1}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(testing::Message() << c.model << " " << c.height << " rows from " << c.first_row);
+    const auto student = make_student(c.model, {.head = c.head, .bins = 17});
+    test::set_hash_weights(*student);
+    const Tensor image = test::hash_tensor("image", {2, c.height, 64, 3}, 0.0, 2.0);
+    const Pass whole = run_pass(*student, image, 0, c.first_row);
+    const Pass window = run_pass(*student, image, c.first_row, c.first_row);
+    ASSERT_EQ(window.output.shape(), whole.output.shape());
+    EXPECT_LE(test::relative_distance(to_vector<float>(window.output), to_vector<float>(whole.output)), 1e-6);
+    for (size_t i = 0; i < whole.gradients.size(); ++i) {
+      EXPECT_LE(test::relative_distance(window.gradients[i].second, whole.gradients[i].second), 1e-4)
+          << whole.gradients[i].first;
+    }
+  }
+}
+
+TEST(Student, RegressionHeadIsScaledSigmoid) {
+  const auto student = make_student("resnet18_unet", {.head = Head::kRegression, .d_max = 10.0f});
+  initialize(*student, 5);
+  student->eval();
+  const NoGrad no_grad;
+  const Tensor depth = student->forward(test::hash_tensor("image", {1, 64, 32, 3}, 0.0, 2.0));
+  EXPECT_EQ(depth.shape(), (Shape{1, 64, 32}));
+  for (const float d : to_vector<float>(depth)) ASSERT_TRUE(d > 0.0f && d < 10.0f) << d;
+}
+
+TEST(Student, RefusesImagesItCannotRestoreTheSizeOf) {
+  const auto student = make_student("mobilenet_unet", {});
+  EXPECT_THROW(student->forward(zeros({1, 66, 64, 3})), Error);
+  EXPECT_THROW(student->forward(zeros({1, 64, 64, 4})), Error);
+}
+
+TEST(Student, InitialWeightsFollowTheRule) {
+  const auto a = make_student("mobilenet_unet", {}), b = make_student("mobilenet_unet", {});
+  initialize(*a, 1);
+  initialize(*b, 2);
+  const auto deviation = [](const std::vector<float>& x) {
+    double sum = 0.0;
+    for (const float v : x) sum += static_cast<double>(v) * v;
+    return std::sqrt(sum / static_cast<double>(x.size()));
+  };
+  const std::vector<StateEntry> other = b->parameters();
+  size_t i = 0;
+  for (const StateEntry& p : a->parameters()) {
+    const std::vector<float> x = to_vector<float>(*p.tensor);
+    const bool random = p.layout != Layout::kPlain || p.name == "decode_head.conv_out.0.bias";
+    EXPECT_EQ(x != to_vector<float>(*other[i++].tensor), random) << p.name;
+    if (p.name == "decode_head.conv_list.1.convA.conv.weight") {  // fan-out 9 * 512
+      EXPECT_NEAR(deviation(x), std::sqrt(2.0 / (9 * 512)), 1e-4);
+    } else if (p.name == "decode_head.conv_out.0.weight") {  // uniform, fan-in 128
+      EXPECT_NEAR(deviation(x), std::sqrt(1.0 / (3 * 128)), 1e-3);
+      EXPECT_LE(*std::max_element(x.begin(), x.end()), 1.0f / std::sqrt(128.0f));
+    } else if (p.name == "backbone.conv1.conv.weight") {
+      EXPECT_NEAR(deviation(x), std::sqrt(2.0 / (9 * 32)), 6e-3);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
