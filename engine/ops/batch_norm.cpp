@@ -1,0 +1,57 @@
+#include "kernels/batch_norm.h"
+
+#include "engine/ops.h"
+
+namespace depthstill {
+namespace {
+
+void check_channels(const char* name, const Tensor& t, const Tensor& x) {
+  const int64_t C = x.size(x.shape().rank() - 1);
+  check(t.shape() == Shape{C} && t.dtype() == DType::kFloat && t.device() == x.device(),
+        "batch_norm: expected an fp32 ", name, " (", C, ") on ", x.device(), ", got ", t.dtype(), " ", t.shape(),
+        " on ", t.device());
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, const BatchNormOptions& options) {
+  check(x.shape().rank() >= 1 && x.numel() > 0, "batch_norm: expected a non-empty x (..., C), got ", x.shape());
+  check_channels("weight", weight, x);
+  check_channels("bias", bias, x);
+  check_channels("running_mean", running_mean, x);
+  check_channels("running_var", running_var, x);
+  const auto C = static_cast<int>(weight.size(0));
+  const int64_t rows = x.numel() / C;
+  check(rows > 1 || !options.training, "batch_norm: expected more than one value per channel in training, got ",
+        x.shape());
+
+  const Activation act = options.activation;
+  const Device device = x.device();
+  Tensor mean = empty_like(running_mean), rstd = empty_like(running_var), y = empty_like(x);
+  visit(x.dtype(), [&]<class T>() {
+    if (options.training) {
+      run(device, cpu::batch_norm_batch_stats<T>, cuda::batch_norm_batch_stats<T>)(
+          rows, C, options.eps, options.momentum, x, running_mean, running_var, mean, rstd);
+    } else {
+      run(device, cpu::batch_norm_running_stats, cuda::batch_norm_running_stats)(C, options.eps, running_mean,
+                                                                                 running_var, mean, rstd);
+    }
+    run(device, cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, C, act, x, mean, rstd, weight, bias, y);
+  });
+
+  const Statistics statistics = options.training ? Statistics::kBatch : Statistics::kConstant;
+  const bool need_dx = x.requires_grad();
+  return record("batch_norm", {x, weight, bias}, y, [=](const Tensor& dy) -> Gradients {
+    Tensor dx;
+    if (need_dx) dx = dy.sole_owner() ? dy.detach() : empty_like(x);
+    Tensor dweight = empty_like(weight), dbias = empty_like(bias);
+    visit(x.dtype(), [&]<class T>() {
+      run(device, cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, C, act, statistics, x, mean, rstd, weight,
+                                                                     bias, dy, dx, dweight, dbias);
+    });
+    return {dx, dweight, dbias};
+  });
+}
+
+}  // namespace depthstill
