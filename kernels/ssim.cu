@@ -11,10 +11,10 @@ constexpr int kInputW = kMomentW + 2 * kRadius, kInputH = kMomentH + 2 * kRadius
 constexpr int kMoments = 5, kMaps = 3;
 constexpr int kInputSize = kInputW * kInputH, kRowSize = kMomentW * kInputH, kMapSize = kMomentW * kMomentH;
 constexpr int kMapRowSize = kTileW * kMomentH;
-// The maps take the place of the inputs, their filtered rows that of the moments' rows.
-constexpr int kFirstRegion = 2 * kInputSize, kSecondRegion = kMoments * kRowSize;
-static_assert(kMaps * kMapSize <= kFirstRegion && kMaps * kMapRowSize <= kSecondRegion);
-constexpr size_t kSharedBytes = (kFirstRegion + kSecondRegion) * sizeof(float);
+// Shared memory: the inputs, the maps, and the moments' rows, whose place the maps' filtered rows take.
+constexpr int kMapRegion = 2 * kInputSize, kRowRegion = kMapRegion + kMaps * kMapSize;
+static_assert(kMaps * kMapRowSize <= kMoments * kRowSize);
+constexpr size_t kSharedBytes = (kRowRegion + kMoments * kRowSize) * sizeof(float);
 
 // exp(-k^2 / (2 std^2)) / sum
 __device__ constexpr float kTaps[kWindow] = {0.00102838f, 0.00759876f, 0.03600077f, 0.10936069f,
@@ -100,13 +100,19 @@ __device__ Similarity similarity(const float (&moments)[kMoments], SsimMode mode
   return result;
 }
 
+// Pixel (row, col) of the moments' area among the inputs.
+__device__ int input_at(int row, int col) { return (row + kRadius) * kInputW + col + kRadius; }
+
 // Value and gradient in one pass. One block per 32 x 16 tile of the gradient, grid (tiles across, tiles down, N). Per
-// block: 52 x 36 inputs, their rows' moments 42 x 36, the windows' maps 42 x 26, filtered back to the tile. Shared
-// memory 45 KB. Per block {sum of S, counted pixels} of the tile in partials. Reads 8 B per pixel (29 B with the halo,
-// from L2), writes 4 B; about 400 FMA per pixel. Bound: arithmetic. gradient (N, H, W) may be null.
+// block: 52 x 36 inputs, their rows' moments 42 x 36, the windows' maps 42 x 26, filtered back to the tile. 57 KB of
+// shared memory. Per block {sum of S, counted pixels} of the tile in partials. Reads 8 B per pixel (29 B with the halo,
+// from L2), writes 4 B; about 500 FMA per pixel. Bound: arithmetic. gradient (N, H, W) may be null.
+// The gradient sums b (x - mx) with b up to 1e3 and x up to 80, so no x and mx may be summed apart: the maps hold
+// e = a + 2 b (x - mx) + k (y - my) at their own pixel, and each pass adds the step from there to the pixel it sums
+// for.
 __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gradient, double* partials) {
   DYNAMIC_SHARED(float, shared);
-  float *xs = shared, *ys = shared + kInputSize, *rows = shared + kFirstRegion;
+  float *xs = shared, *ys = shared + kInputSize, *maps = shared + kMapRegion, *rows = shared + kRowRegion;
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t n = blockIdx.z;
   const int64_t top = static_cast<int64_t>(blockIdx.y) * kTileH, left = static_cast<int64_t>(blockIdx.x) * kTileW;
@@ -117,10 +123,6 @@ __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gr
     ys[i] = at >= 0 ? images.y[at] : 0.0f;
   }
   __syncthreads();
-  // The gradient's terms 2 b (x - mx) and k (y - my) are summed relative to the tile's centre: x and mx apart would
-  // lose digits where b is large.
-  constexpr int kCentre = kInputH / 2 * kInputW + kInputW / 2;
-  const float x0 = xs[kCentre], y0 = ys[kCentre];
   for (int i = thread; i < kRowSize; i += kThreads) {
     const int at = i / kMomentW * kInputW + i % kMomentW;
     float moments[kMoments];
@@ -130,22 +132,25 @@ __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gr
   }
   __syncthreads();
   double sums[2] = {0, 0};
-  float* maps = shared;
   for (int i = thread; i < kMapSize; i += kThreads) {
-    const int row = i / kMomentW - kRadius, col = i % kMomentW - kRadius;  // in the tile
-    Similarity at{0.0f, 0.0f, 0.0f, 0.0f};
-    float moments[kMoments] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    if (images.find(n, top + row, left + col) >= 0) {
+    const int row = i / kMomentW, col = i % kMomentW, tile_row = row - kRadius, tile_col = col - kRadius;
+    float e = 0.0f, b = 0.0f, k = 0.0f;
+    if (images.find(n, top + tile_row, left + tile_col) >= 0) {
+      float moments[kMoments];
       combine_rows(rows + i, moments);
-      at = similarity(moments, images.mode);
-      if (row >= 0 && row < kTileH && col >= 0 && col < kTileW) {
+      const Similarity at = similarity(moments, images.mode);
+      const int input = input_at(row, col);
+      b = 2.0f * at.b;
+      k = at.k;
+      e = at.a + b * (xs[input] - moments[0]) + k * (ys[input] - moments[1]);
+      if (tile_row >= 0 && tile_row < kTileH && tile_col >= 0 && tile_col < kTileW) {
         sums[0] += static_cast<double>(at.s);
         sums[1] += 1;
       }
     }
-    maps[i] = at.a - 2.0f * at.b * (moments[0] - x0) - at.k * (moments[1] - y0);
-    maps[kMapSize + i] = at.b;
-    maps[2 * kMapSize + i] = at.k;
+    maps[i] = e;
+    maps[kMapSize + i] = b;
+    maps[2 * kMapSize + i] = k;
   }
   block_sum<kThreads>(sums);  // its barriers also end the reads of `rows` and the writes of `maps`
   if (thread == 0) {
@@ -154,28 +159,34 @@ __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gr
     partials[2 * block + 1] = sums[1];
   }
   if (gradient == nullptr) return;
-  for (int i = thread; i < kMaps * kMapRowSize; i += kThreads) {
-    const int map = i / kMapRowSize, at = i % kMapRowSize;
-    const float* in = maps + map * kMapSize + at / kTileW * kMomentW + at % kTileW;
-    float sum = 0.0f;
+  for (int i = thread; i < kMapRowSize; i += kThreads) {
+    const int row = i / kTileW, col = i % kTileW, here = input_at(row, col + kRadius);
+    float e = 0.0f, b = 0.0f, k = 0.0f;
 #pragma unroll
-    for (int k = 0; k < kWindow; ++k) sum += kTaps[k] * in[k];
-    rows[i] = sum;
+    for (int tap = 0; tap < kWindow; ++tap) {
+      const int from = input_at(row, col + tap), map = row * kMomentW + col + tap;
+      const float tap_b = kTaps[tap] * maps[kMapSize + map], tap_k = kTaps[tap] * maps[2 * kMapSize + map];
+      e += kTaps[tap] * maps[map] + tap_b * (xs[here] - xs[from]) + tap_k * (ys[here] - ys[from]);
+      b += tap_b;
+      k += tap_k;
+    }
+    rows[i] = e;
+    rows[kMapRowSize + i] = b;
+    rows[2 * kMapRowSize + i] = k;
   }
   __syncthreads();
   for (int i = thread; i < kTileW * kTileH; i += kThreads) {
-    const int row = i / kTileW, col = i % kTileW;
-    const int64_t at = images.find(n, top + row, left + col);
-    float sum[kMaps] = {0.0f, 0.0f, 0.0f};
+    const int row = i / kTileW, col = i % kTileW, here = input_at(row + kRadius, col + kRadius);
+    float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < kWindow; ++k) {
-#pragma unroll
-      for (int m = 0; m < kMaps; ++m) sum[m] += kTaps[k] * rows[m * kMapRowSize + (row + k) * kTileW + col];
+    for (int tap = 0; tap < kWindow; ++tap) {
+      const int from = input_at(row + tap, col + kRadius), map = (row + tap) * kTileW + col;
+      sum += kTaps[tap] * (rows[map] + rows[kMapRowSize + map] * (xs[here] - xs[from]) +
+                           rows[2 * kMapRowSize + map] * (ys[here] - ys[from]));
     }
-    if (at >= 0) {
-      gradient[at] = sum[0] + 2.0f * (images.x[at] - x0) * sum[1] + (images.y[at] - y0) * sum[2];
-    } else if (top + row < images.shape.H - images.shape.first_row && left + col < images.shape.W) {
-      gradient[(n * images.shape.H + images.shape.first_row + top + row) * images.shape.W + left + col] = 0.0f;
+    if (top + row < images.shape.H - images.shape.first_row && left + col < images.shape.W) {
+      const int64_t at = (n * images.shape.H + images.shape.first_row + top + row) * images.shape.W + left + col;
+      gradient[at] = images.find(n, top + row, left + col) >= 0 ? sum : 0.0f;
     }
   }
 }

@@ -3,7 +3,8 @@
 // with means m, variances v and covariance c in an 11x11 Gaussian window, std 1.5, sum 1. The maps are rows
 // [first_row, H), surrounded by zeros that keep their share of the window, as in the reference. With `mask`, pixels
 // whose target is not finite and > 0 are treated like that surrounding: zero in both maps and not counted.
-//   kCentred    moments about the mean: CPU in double, CUDA as variance within and between the window's rows
+//   kCentred    moments about the mean: CPU in double, CUDA in float as variance within plus between
+//               the window's rows; in float, too, the gradient only sums differences of depths
 //   kReference  the published code: |v| and |c|, so that anti-correlated windows count as correlated. (Its float
 //               E[xy] - mx my, off by up to 8e-3 at 80 m, is computed without that rounding.)
 // Gradient, with a = dS/dmx at fixed v and c, b = dS/dvx, k = dS/dcxy and G* the window's convolution:

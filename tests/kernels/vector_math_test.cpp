@@ -1,0 +1,53 @@
+#include "kernels/vector_math.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+
+namespace depthstill {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// Every 997th float; errors in units of the float spacing at the exact value.
+template <class F, class G>
+double worst_ulp(float low, float high, F approximate, G exact) {
+  double worst = 0;
+  for (uint32_t bits = 0; bits < 0xff800000u; bits += 997) {
+    const float x = std::bit_cast<float>(bits);
+    if (!(x > low && x < high)) continue;
+    const double reference = exact(static_cast<double>(x));
+    const float rounded = std::abs(static_cast<float>(reference));
+    const double spacing = static_cast<double>(std::nextafter(rounded, kInfinity) - rounded);
+    worst = std::max(worst, std::abs(static_cast<double>(approximate(x)) - reference) / spacing);
+  }
+  return worst;
+}
+
+TEST(VectorMath, ExpIsWithinTwoUlp) {
+  EXPECT_LE(worst_ulp(-87.33f, 88.37f, vector_exp, [](double x) { return std::exp(x); }), 2.0);
+}
+
+TEST(VectorMath, LogIsWithinTwoUlp) {
+  EXPECT_LE(worst_ulp(0.0f, kInfinity, vector_log, [](double x) { return std::log(x); }), 2.0);
+}
+
+TEST(VectorMath, SpecialValues) {
+  EXPECT_EQ(vector_exp(0.0f), 1.0f);
+  EXPECT_EQ(vector_exp(-88.0f), 0.0f);
+  EXPECT_EQ(vector_exp(-kInfinity), 0.0f);
+  EXPECT_EQ(vector_exp(-1e30f), 0.0f);
+  EXPECT_EQ(vector_exp(89.0f), kInfinity);
+  EXPECT_EQ(vector_exp(kInfinity), kInfinity);
+  EXPECT_TRUE(std::isnan(vector_exp(kNaN)));
+  EXPECT_EQ(vector_log(1.0f), 0.0f);
+  EXPECT_EQ(vector_log(0.0f), -kInfinity);
+  EXPECT_EQ(vector_log(kInfinity), kInfinity);
+  EXPECT_TRUE(std::isnan(vector_log(-1.0f)));
+  EXPECT_TRUE(std::isnan(vector_log(kNaN)));
+}
+
+}  // namespace
+}  // namespace depthstill
