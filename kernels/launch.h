@@ -95,8 +95,12 @@ inline unsigned blocks_for(int64_t n, int threads) {
   return static_cast<unsigned>(blocks);
 }
 
-// The same, but at most max_blocks: for kernels that loop with grid_stride.
+// The same, but at most max_blocks: for kernels whose grid loops over the items. The emulator allows fewer, so that
+// small tests run the loop's second round, and barriers that only that round needs are needed.
 inline unsigned blocks_for(int64_t n, int threads, int max_blocks) {
+#if !defined(__CUDACC__)
+  max_blocks = min(max_blocks, simt::kMaxLoopingBlocks);
+#endif
   const int64_t blocks = n / threads + (n % threads != 0);
   return static_cast<unsigned>(blocks < max_blocks ? blocks : max_blocks);
 }
