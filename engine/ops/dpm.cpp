@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "engine/allocator.h"
 #include "engine/ops_loss.h"
 
 namespace depthstill {

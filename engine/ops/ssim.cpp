@@ -1,5 +1,6 @@
 #include "kernels/ssim.h"
 
+#include "engine/allocator.h"
 #include "engine/ops_loss.h"
 
 namespace depthstill {
