@@ -9,8 +9,8 @@
 namespace depthstill::cpu {
 namespace {
 
-// Both directions work on tiles of this many columns, vertically first: the float rows in between stay in the L1 cache,
-// and a bf16 element is converted once per row that it is used for.
+// Tiles of this many columns are taken vertically first: the float rows in between stay in the L1 cache, and a bf16
+// element is converted once per row that it is used for.
 constexpr int kTileColumns = 32;
 
 // For each input position of one axis, the outputs that read it and how much: those of input i are the entries
@@ -85,38 +85,61 @@ std::vector<Tile> column_tiles(const Readers& cols, int in_width) {
   return tiles;
 }
 
+// The two rows of x that one row of y reads.
+template <class T>
+struct RowPair {
+  const T *top, *bottom;
+  float w1;  // of bottom
+};
+using Taps = std::vector<UpsampleAxis::Tap>;
+
+// One row of y. Four reads per element, but nothing between the stores: the faster way while memory is the bound.
+void blend_row(const RowPair<float>& x, const Taps& taps, int64_t C, float* y, std::vector<float>&) {
+  for (const UpsampleAxis::Tap& tap : taps) {
+    const float r = tap.w1, l = 1.0f - r, b = x.w1, t = 1.0f - b;
+    const float w[4] = {t * l, t * r, b * l, b * r};
+    const float *top = x.top, *bottom = x.bottom;
+    const int64_t left = tap.i0 * C, right = tap.i1 * C;
+    for (int64_t c = 0; c < C; ++c) {
+      y[c] = w[0] * top[left + c] + w[1] * top[right + c] + w[2] * bottom[left + c] + w[3] * bottom[right + c];
+    }
+    y += C;
+  }
+}
+
+// The same for bf16, where the conversions are the bound: vertically into floats, then horizontally.
+void blend_row(const RowPair<bf16>& x, const Taps& taps, int64_t C, bf16* y, std::vector<float>& blended) {
+  const float wy[2] = {1.0f - x.w1, x.w1};
+  for (size_t begin = 0; begin < taps.size(); begin += kTileColumns) {
+    const size_t end = std::min(begin + kTileColumns, taps.size());
+    const int64_t first = taps[begin].i0 * C, length = (taps[end - 1].i1 + 1) * C - first;
+    blended.resize(static_cast<size_t>(length));
+    const int64_t rows[2] = {first, x.bottom - x.top + first};
+    weighted_sum(length, 2, wy, rows, x.top, blended.data());
+    for (size_t q = begin; q < end; ++q) {
+      const float wx[2] = {1.0f - taps[q].w1, taps[q].w1};
+      const int64_t cols[2] = {taps[q].i0 * C - first, taps[q].i1 * C - first};
+      weighted_sum(C, 2, wx, cols, blended.data(), y + static_cast<int64_t>(q) * C);
+    }
+  }
+}
+
 }  // namespace
 
 template <class T>
 void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
   const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
-  std::vector<UpsampleAxis::Tap> taps;
+  Taps taps;
   for (int q = 0; q < s.out_width; ++q) taps.push_back(cols.tap(q));
+  const int64_t in_row = s.in_width * s.C, out_row = s.out_width * s.C;
 
   parallel_ranges(s.N * s.out_rows(), 1, [&](int64_t begin, int64_t end, int) {
     std::vector<float> blended;
     for (int64_t row = begin; row < end; ++row) {
-      const int p = static_cast<int>(row % s.out_rows()) + s.out_first_row;
-      const T* x_n = x + row / s.out_rows() * s.in_rows() * s.in_width * s.C;
-      T* y_row = y + row * s.out_width * s.C;
-      const UpsampleAxis::Tap tap = rows.tap(p);
-      const float wy[2] = {1.0f - tap.w1, tap.w1};
-
-      for (int q_begin = 0; q_begin < s.out_width; q_begin += kTileColumns) {
-        const int q_end = std::min(q_begin + kTileColumns, s.out_width);
-        const int64_t first = taps[static_cast<size_t>(q_begin)].i0;
-        const int64_t columns = taps[static_cast<size_t>(q_end) - 1].i1 - first + 1;
-        blended.resize(static_cast<size_t>(columns * s.C));
-        const int64_t from_rows[2] = {((tap.i0 - s.in_first_row) * int64_t{s.in_width} + first) * s.C,
-                                      ((tap.i1 - s.in_first_row) * int64_t{s.in_width} + first) * s.C};
-        weighted_sum(columns * s.C, 2, wy, from_rows, x_n, blended.data());
-        for (int q = q_begin; q < q_end; ++q) {
-          const UpsampleAxis::Tap& column = taps[static_cast<size_t>(q)];
-          const float wx[2] = {1.0f - column.w1, column.w1};
-          const int64_t from[2] = {(column.i0 - first) * s.C, (column.i1 - first) * s.C};
-          weighted_sum(s.C, 2, wx, from, blended.data(), y_row + q * s.C);
-        }
-      }
+      const UpsampleAxis::Tap tap = rows.tap(static_cast<int>(row % s.out_rows()) + s.out_first_row);
+      const int64_t first = row / s.out_rows() * s.in_rows() - s.in_first_row;
+      const RowPair<T> pair = {x + (first + tap.i0) * in_row, x + (first + tap.i1) * in_row, tap.w1};
+      blend_row(pair, taps, s.C, y + row * out_row, blended);
     }
   });
 }
