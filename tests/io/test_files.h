@@ -46,7 +46,11 @@ class TemporaryFolder {
 inline std::optional<std::string> find_data_set(const std::string& set) {
   namespace fs = std::filesystem;
   const char* folder = std::getenv("DEPTHSTILL_TEST_DATA");
+#if defined(DEPTHSTILL_SOURCE_DIR)
+  const fs::path tree = DEPTHSTILL_SOURCE_DIR;
+#else
   const fs::path tree = fs::path(__FILE__).parent_path().parent_path().parent_path();
+#endif
   const fs::path path = (folder != nullptr ? fs::path(folder) : tree.parent_path() / "shared" / "data") / set;
   if (!fs::is_directory(path)) return std::nullopt;
   return path.string();
