@@ -15,9 +15,8 @@ void ComputeArgs::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "CPU threads; 0 = one per core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  command.add_option("--precision", precision, "of activations: fp32 or bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
-      ->capture_default_str();
+  command.add_option("--precision", precision, "of activations, fp32 or bf16 [default: the recipe's, else fp32]")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
 }
 
 Device ComputeArgs::choose_device() const {
@@ -31,7 +30,9 @@ Device ComputeArgs::choose_device() const {
   return chosen;
 }
 
-DType ComputeArgs::dtype() const { return precision == "bf16" ? DType::kBf16 : DType::kFloat; }
+DType ComputeArgs::dtype(const std::string& otherwise) const {
+  return (precision.empty() ? otherwise : precision) == "bf16" ? DType::kBf16 : DType::kFloat;
+}
 
 SizeArg parse_size(const std::string& text) {
   SizeArg size;

@@ -1,18 +1,29 @@
-// What the commands share on the command line. Each command adds its subcommand to the app and, when chosen, sets `run`.
+// What the commands share on the command line. Each command adds its subcommand to the app and, when chosen, sets
+// `run`.
 #pragma once
 
 #include <CLI/CLI.hpp>
-
 #include <functional>
 #include <string>
 
 #include "engine/device.h"
 #include "engine/dtype.h"
+#include "kernels/error.h"
+#include "tools/toml_document.h"
 
 namespace depthstill {
 
 // Exit codes of the program.
 inline constexpr int kExitOk = 0, kExitFailure = 1, kExitUsage = 2;  // kExitInterrupted = 130: tools/interrupt.h
+
+// A contradiction between options that the parser cannot see: kExitUsage.
+struct UsageError : Error {
+  using Error::Error;
+};
+template <class... Parts>
+void check_usage(bool ok, const Parts&... parts) {
+  if (!ok) throw UsageError(concat_text(parts...));
+}
 
 using Run = std::function<int()>;
 
@@ -26,13 +37,13 @@ void add_bench_command(CLI::App& app, Run& run);
 
 // --device, --threads and --precision.
 struct ComputeArgs {
-  std::string device = "auto", precision = "fp32";
+  std::string device = "auto", precision;  // precision: empty if not given
   int threads = 0;
 
   void add_to(CLI::App& command);
   // Applies --threads and says on stderr, once, why `auto` chose the CPU in a build with CUDA.
   Device choose_device() const;
-  DType dtype() const;
+  DType dtype(const std::string& otherwise = "fp32") const;  // of --precision, or what `otherwise` names
 };
 
 // "352x704": height, then width.

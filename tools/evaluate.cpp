@@ -6,27 +6,13 @@
 #include <numeric>
 #include <optional>
 
+#include "engine/data/pixels.h"
 #include "kernels/error.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
 
 namespace depthstill {
 namespace {
-
-template <class T>
-std::vector<T> crop_rows_of(const std::vector<T>& values, int width, int channels, const Window& window) {
-  std::vector<T> result;
-  const auto per_pixel = static_cast<size_t>(channels);
-  result.reserve(static_cast<size_t>(window.height()) * static_cast<size_t>(window.width()) * per_pixel);
-  for (int y = window.top; y < window.bottom; ++y) {
-    const size_t row = static_cast<size_t>(y) * static_cast<size_t>(width);
-    const auto begin =
-        values.begin() + static_cast<std::ptrdiff_t>((row + static_cast<size_t>(window.left)) * per_pixel);
-    result.insert(result.end(), begin,
-                  begin + static_cast<std::ptrdiff_t>(static_cast<size_t>(window.width()) * per_pixel));
-  }
-  return result;
-}
 
 ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction) {
   check(prediction.size() == truth.size(), item.where, ": the prediction for ", item.name, " is ", prediction.size(),
@@ -42,18 +28,11 @@ ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMa
 }  // namespace
 
 DepthMap crop(const DepthMap& depth, const Window& window) {
-  return {window.width(), window.height(), crop_rows_of(depth.metres, depth.width, 1, window)};
+  return crop(depth, CropRect{window.left, window.top, window.width(), window.height()});
 }
 
 Image8 crop(const Image8& image, const Window& window) {
-  return {window.width(), window.height(), crop_rows_of(image.rgb, image.width, 3, window)};
-}
-
-std::string flat_stem(const std::string& image_path) {
-  std::string stem = image_path.substr(0, image_path.rfind('.'));
-  if (image_path.find('/', stem.size()) != std::string::npos) stem = image_path;  // the dot is in a folder's name
-  std::replace(stem.begin(), stem.end(), '/', '_');
-  return stem;
+  return crop(image, CropRect{window.left, window.top, window.width(), window.height()});
 }
 
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,

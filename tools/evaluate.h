@@ -41,12 +41,9 @@ struct EvaluateOptions {
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options);
 
-// The window of an image or map; the whole of it is a copy.
+// The window of an image or map.
 DepthMap crop(const DepthMap& depth, const Window& window);
 Image8 crop(const Image8& image, const Window& window);
-
-// "a/b/c.png" -> "a_b_c": the stem of stored predictions and teacher maps.
-std::string flat_stem(const std::string& image_path);
 
 // Protocol, counts and the nine values: what `eval` prints, and the JSON of its contract.
 std::string format_evaluation(const Evaluation& evaluation);

@@ -21,7 +21,8 @@ int fail_with(const std::string& message) {
 }
 
 int run_program(int argc, char** argv) {
-  CLI::App app("Trains, evaluates and runs compact monocular-depth students (TIE-KD), without a framework.", "depthstill");
+  CLI::App app("Trains, evaluates and runs compact monocular-depth students (TIE-KD), without a framework.",
+               "depthstill");
   app.set_version_flag("--version", std::string("depthstill ") + version());
   app.footer(kFooter);
   app.require_subcommand(1);
@@ -47,6 +48,9 @@ int run_program(int argc, char** argv) {
   } catch (const Interrupted&) {
     std::fprintf(stderr, "depthstill: interrupted\n");
     return kExitInterrupted;
+  } catch (const UsageError& error) {
+    fail_with(error.what());
+    return kExitUsage;
   } catch (const std::bad_alloc&) {
     return fail_with("out of memory");
   } catch (const std::exception& error) {

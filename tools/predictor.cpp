@@ -2,25 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
-#include "engine/ops.h"
-#include "kernels/preprocess.h"
+#include "engine/ops_loss.h"
+#include "tools/batch_tensors.h"
 
 namespace depthstill {
 namespace {
-
-// Normalised, (1, H, W, 3) on `device`.
-Tensor image_tensor(const Image8& image, Device device, DType dtype) {
-  const Tensor pixels = to_device(tensor<uint8_t>({image.height, image.width, 3}, image.rgb), device);
-  const Frame frame{image.height, image.width, image.width};
-  const PreprocessParams unchanged;
-  Tensor y = empty({1, image.height, image.width, 3}, dtype, device);
-  visit(dtype, [&]<class T>() {
-    run(device, cpu::preprocess_image<T>, cuda::preprocess_image<T>)(frame, pixels, unchanged, int64_t{image.height},
-                                                                     int64_t{image.width}, y);
-  });
-  return y;
-}
 
 int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -83,15 +71,33 @@ DepthMap resize_bilinear(const DepthMap& depth, ImageSize size) {
   return result;
 }
 
-Predictor::Predictor(const Student& student, Device device, const PredictorOptions& options)
-    : student_(student), device_(device), options_(options) {}
+PredictOptions predict_options(const Recipe& recipe) {
+  PredictOptions options;
+  options.flip = recipe.eval.flip;
+  const DataRecipe& data = recipe.data;
+  if (data.resize_height > 0) {
+    const ImageSize size{data.resize_width, data.resize_height};
+    if (data.crop == CropRule::kNone) {
+      options.input_size = size;
+    } else {
+      const CropRect cropped = crop_rect(data.crop, {1242, 480}, "recipe");  // any image that is large enough
+      options.scale_height = static_cast<double>(size.height) / cropped.height;
+      options.scale_width = static_cast<double>(size.width) / cropped.width;
+    }
+  }
+  return options;
+}
 
-DepthMap Predictor::run(const Image8& input) const {
+Predictor::Predictor(const Student& student, const PredictOptions& options) : student_(student), options_(options) {}
+
+DepthMap Predictor::run_once(const Image8& input) const {
   const Image8 padded = pad_to_multiple(input, static_cast<int>(student_.size_multiple()));
   const NoGrad no_grad;
-  const Tensor output = student_.forward(image_tensor(padded, device_, options_.precision));
+  const Tensor output = student_.forward(to_tensor(padded, options_.dtype, options_.device));
   const StudentOptions& student = student_.options();
-  const Tensor depth = student.head == Head::kDpm ? expected_depth(output, dpm_bins(student)) : output;
+  const Tensor depth = student.head == Head::kDpm
+                           ? dpm_depth(output, DpmBins{static_cast<int>(student.bins), student.d_min, student.d_max})
+                           : output;
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
   DepthMap map{input.width, input.height, {}};
   map.metres.reserve(static_cast<size_t>(input.width) * static_cast<size_t>(input.height));
@@ -104,12 +110,13 @@ DepthMap Predictor::run(const Image8& input) const {
 }
 
 DepthMap Predictor::operator()(const Image8& image) const {
-  const ImageSize size{std::max(1, static_cast<int>(std::lround(image.width * options_.scale_width))),
-                       std::max(1, static_cast<int>(std::lround(image.height * options_.scale_height)))};
+  const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
+  const ImageSize size = options_.input_size.value_or(
+      ImageSize{scaled(image.width, options_.scale_width), scaled(image.height, options_.scale_height)});
   const Image8 input = size == image.size() ? image : resize(image, size);
-  DepthMap depth = run(input);
+  DepthMap depth = run_once(input);
   if (options_.flip) {
-    const DepthMap mirrored = run(mirror(input));
+    const DepthMap mirrored = run_once(mirror(input));
     const auto width = static_cast<size_t>(depth.width);
     for (size_t y = 0; y < static_cast<size_t>(depth.height); ++y) {
       for (size_t x = 0; x < width; ++x) {
@@ -119,6 +126,52 @@ DepthMap Predictor::operator()(const Image8& image) const {
     }
   }
   return resize_bilinear(depth, image.size());
+}
+
+std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
+  const bool teacher = target == Target::kTeacher;
+  check(!teacher || data.spec().teacher, data.spec().list, ": expected a folder of teacher maps, found none");
+  std::vector<EvalItem> items;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    items.push_back(
+        {data.entry(i).image, data.where(i), data.image_path(i), teacher ? data.teacher_path(i) : data.depth_path(i)});
+  }
+  return items;
+}
+
+Evaluation evaluate_student(const Student& student, const Dataset& data, const Protocol& protocol,
+                            const PredictOptions& options, size_t wanted_panels, std::vector<ReportPanel>* panels,
+                            const KeepPrediction& keep) {
+  const DatasetSpec& spec = data.spec();
+  const Predictor predictor(student, options);
+  const std::vector<EvalItem> items = eval_items(data, protocol.target);
+  const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, wanted_panels));
+  size_t position = 0;
+  Image8 frame;
+  const auto predict = [&](const EvalItem& item) {
+    const Image8 image = read_image(item.image);
+    frame = crop(image, frame_window(protocol.frame, image.height, image.width));
+    DepthMap prediction = predictor(frame);
+    if (keep) keep(item, prediction);
+    return prediction;
+  };
+  EvaluateOptions evaluating;
+  evaluating.truth_format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
+  evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
+                           const ImageMetrics&) {
+    const size_t index = position++;
+    if (panels == nullptr || panels->size() >= wanted_panels || index % stride != 0) return;
+    ReportPanel panel{item.name, frame, truth, prediction, ""};
+    const std::string teacher = data.teacher_path(&item - items.data());
+    if (std::filesystem::exists(teacher)) {
+      panel.reference = read_depth(teacher, spec.teacher->format);
+      panel.reference =
+          crop(panel.reference, frame_window(protocol.frame, panel.reference.height, panel.reference.width));
+      panel.reference_label = "teacher";
+    }
+    if (panel.reference.size() == prediction.size()) panels->push_back(std::move(panel));
+  };
+  return evaluate(protocol, items, predict, evaluating);
 }
 
 }  // namespace depthstill

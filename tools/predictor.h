@@ -2,36 +2,58 @@
 // the mirrored image (the reference's protocol). Each pass is clamped before averaging.
 #pragma once
 
-#include "engine/data/pixels.h"
-#include "engine/io/depth_file.h"
-#include "engine/io/image.h"
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "engine/data/dataset.h"
+#include "engine/device.h"
+#include "engine/dtype.h"
 #include "models/student.h"
+#include "tools/evaluate.h"
+#include "tools/recipe.h"
+#include "tools/report.h"
 
 namespace depthstill {
 
-struct PredictorOptions {
+struct PredictOptions {
   bool flip = true;
-  DType precision = DType::kFloat;
-  // Network input per pixel of the image, height and width; 1: the image's own size. The depth map is resized back
+  Device device = Device::kCpu;
+  DType dtype = DType::kFloat;  // of the activations
+  // What the network is given: images resized to input_size, else by these factors. The depth map is resized back
   // bilinearly.
+  std::optional<ImageSize> input_size;
   double scale_height = 1, scale_width = 1;
 };
 
+// flip, and the size at which the recipe's training saw its images.
+PredictOptions predict_options(const Recipe& recipe);
+
 class Predictor {
  public:
-  // The student must be in eval mode and on `device`; it is not owned and may be trained on between calls.
-  Predictor(const Student& student, Device device, const PredictorOptions& options);
+  // The student must be in eval mode and on the device; it is not owned and may be trained between calls.
+  Predictor(const Student& student, const PredictOptions& options);
 
   // Metres, of the image's size, within the student's depth range.
   DepthMap operator()(const Image8& image) const;
 
  private:
-  DepthMap run(const Image8& input) const;
+  DepthMap run_once(const Image8& input) const;
 
   const Student& student_;
-  Device device_;
-  PredictorOptions options_;
+  PredictOptions options_;
 };
+
+using KeepPrediction = std::function<void(const EvalItem&, const DepthMap&)>;
+
+// Scores a student on a data set. `panels`, unless null, receives `wanted_panels` pictures spread over the set, with
+// the teacher's map where the data set has one, else ground truth.
+Evaluation evaluate_student(const Student& student, const Dataset& data, const Protocol& protocol,
+                            const PredictOptions& options, size_t wanted_panels = 0,
+                            std::vector<ReportPanel>* panels = nullptr, const KeepPrediction& keep = nullptr);
+
+// What evaluate() needs of a data set: its truth, or with Target::kTeacher its teacher maps.
+std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 
 // Repeats the last row and column until both sides are multiples of `multiple`.
 Image8 pad_to_multiple(const Image8& image, int multiple);

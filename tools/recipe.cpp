@@ -32,7 +32,45 @@ void bind_model(Settings& s, ModelRecipe& model) {
   s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
   s.number("model.min_depth", model.options.d_min, kPositive, "metres");
   s.number("model.max_depth", model.options.d_max, kPositive, "metres");
-  s.text("model.init", model.init, "safetensors to start from (ImageNet encoder or whole student); empty: random");
+  s.text("model.init", model.weights, "safetensors to start from (ImageNet encoder or whole student); empty: random");
+}
+
+// The keys that pick a loss of losses/distillation.h; all others of the table change single values of it.
+bool names_loss(const std::string& key) { return key == "loss.name" || key == "loss.alpha" || key == "loss.beta"; }
+
+void bind_loss(Settings& s, Recipe& recipe) {
+  s.custom(
+      "loss.name",
+      [&recipe](const TomlValue& value) {
+        const std::string& name = detail::text_of(value);
+        static_cast<void>(named_loss(name));  // throws for an unknown one
+        recipe.loss_name = name;
+      },
+      [&recipe] { return TomlValue(recipe.loss_name); },
+      "tie_kd, dpm, depth, res_kd_ssim, _mse, _si, _ssim_si, _ssim_mse or baseline; sets the rest");
+  s.number("loss.alpha", recipe.loss_alpha, {0, 1}, "tie_kd: beta (alpha L_DPM + (1 - alpha) L_depth)");
+  s.number("loss.beta", recipe.loss_beta, kPositive, "tie_kd");
+
+  LossOptions& loss = recipe.loss;
+  s.number("loss.dpm_weight", loss.dpm_weight, kNotNegative, "of the KL between depth probability maps");
+  s.number("loss.ssim_weight", loss.ssim_weight, kNotNegative, "of 1 - SSIM");
+  s.number("loss.si_weight", loss.si_weight, kNotNegative, "of the scale-invariant log error");
+  s.number("loss.mse_weight", loss.mse_weight, kNotNegative, "of the mean squared error");
+  s.number("loss.l1_weight", loss.l1_weight, kNotNegative, "of the mean absolute error");
+  s.choice("loss.target", loss.target, {{"teacher", DepthTarget::kTeacher}, {"truth", DepthTarget::kTruth}},
+           "what is learnt from");
+  s.integer("loss.top_rows", loss.top_rows, {0, kMaxImageSide}, "rows of the training crop that are left out");
+  s.flag("loss.mask", loss.mask, "leave out pixels without a target");
+  s.choice("loss.dpm_target", loss.dpm.target, {{"mass", DpmTarget::kMass}, {"softmax_pdf", DpmTarget::kSoftmaxPdf}},
+           "Eq. 2, or softmax over densities as the published code");
+  s.choice("loss.kl", loss.dpm.kl,
+           {{"student_teacher", KlDirection::kStudentTeacher}, {"teacher_student", KlDirection::kTeacherStudent}},
+           "Eq. 5, or the published code's direction");
+  s.number("loss.sigma", loss.dpm.sigma, kPositive, "metres, width of the teacher's Gaussian (Eq. 1)");
+  s.number("loss.floor", loss.dpm.floor, {1e-37, 0.1}, "least target probability or density");
+  s.number("loss.eps", loss.dpm.eps, kNotNegative, "inside the logarithm of teacher_student");
+  s.choice("loss.ssim_mode", loss.ssim_mode, {{"centred", SsimMode::kCentred}, {"reference", SsimMode::kReference}},
+           "moments about the mean, or with absolute values as the published code");
 }
 
 void bind_data(Settings& s, DataRecipe& data) {
@@ -139,7 +177,7 @@ void bind_run(Settings& s, Recipe& recipe) {
 Settings bind(Recipe& recipe) {
   Settings settings;
   bind_model(settings, recipe.model);
-  bind_loss(settings, recipe.loss);
+  bind_loss(settings, recipe);
   bind_data(settings, recipe.data);
   bind_augment(settings, recipe);
   bind_optimiser(settings, recipe.optimiser, recipe.schedule);
@@ -190,6 +228,10 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   const std::string& extension = data.teacher_extension;
   check(extension == ".png" || extension == ".npy" || extension == ".pfm", file,
         ": data.teacher_extension: expected .png, .npy or .pfm, found '", extension, "'");
+  check(!recipe.loss.needs_logits() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
+        " needs model.head = \"dpm\"");
+  check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
+        ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
   const Protocol protocol = protocol_of(recipe);
   if (protocol.crop != EvalCrop::kNone) {
     check(protocol.dataset != "plain", file, ": eval.crop is set, but the plain protocol has no crops");
@@ -206,16 +248,30 @@ Recipe load_recipe(const std::string& path, std::span<const std::string> overrid
   std::vector<TomlEntry> entries;
   collect(path, chain, entries, "");
   const Settings settings = bind(recipe);
-  for (const TomlEntry& entry : entries) settings.apply(entry);
-  for (const std::string& assignment : overrides) settings.apply_override(assignment);
+  for (const std::string& assignment : overrides) entries.push_back(settings.parse_override(assignment));
+  // First what picks the loss, then everything else on top of it.
+  std::stable_partition(entries.begin(), entries.end(), [](const TomlEntry& entry) { return names_loss(entry.key); });
+  bool loss_is_set = false;
+  for (const TomlEntry& entry : entries) {
+    if (!loss_is_set && !names_loss(entry.key)) {
+      recipe.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
+      loss_is_set = true;
+    }
+    settings.apply(entry);
+  }
+  if (!loss_is_set) recipe.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
   recipe.optimiser.lr = recipe.schedule.lr;
   check_consistency(recipe, path);
   return recipe;
 }
 
 std::string print_recipe(const Recipe& recipe) {
-  Recipe copy = recipe;
-  return bind(copy).print();
+  // Values that follow from the loss's name are printed as comments, so that --set loss.alpha changes them still.
+  Recipe copy = recipe, named = recipe;
+  named.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
+  return bind(copy).print([plain = bind(named)](const std::string& key, const TomlValue& value) {
+    return key.starts_with("loss.") && !names_loss(key) && plain.value(key) == value;
+  });
 }
 
 bool has_split(const Recipe& recipe, const std::string& split) {

@@ -20,7 +20,7 @@ namespace depthstill {
 struct ModelRecipe {
   std::string name = "mobilenet_unet";
   StudentOptions options;  // head, bins, d_min, d_max
-  std::string init = "";   // safetensors to start from; empty: random
+  std::string weights;     // safetensors to start from; empty: random
 };
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.
@@ -68,7 +68,9 @@ struct SelectRecipe {
 struct Recipe {
   std::string name;  // the file's name without extension
   ModelRecipe model;
-  LossOptions loss;
+  std::string loss_name = "tie_kd";
+  float loss_alpha = 0.1f, loss_beta = 10.0f;
+  LossOptions loss;  // named_loss() with the recipe's changes
   DataRecipe data;
   bool augment_on = true;
   AugmentSpec augment;

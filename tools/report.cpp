@@ -230,7 +230,9 @@ std::string render_report(const Report& report) {
             "</div><h2>Evaluations</h2>" + metric_table(report.log);
   }
   if (!report.panels.empty()) html += "<h2>Predictions</h2>";
-  for (const ReportPanel& each : report.panels) html += panel(each, report.reference_label);
+  for (const ReportPanel& each : report.panels) {
+    html += panel(each, each.reference_label.empty() ? report.reference_label : each.reference_label);
+  }
   if (!report.recipe.empty()) {
     html += "<h2>Recipe</h2><details><summary>every setting of this run</summary><pre>" + escape_html(report.recipe) +
             "</pre></details>";

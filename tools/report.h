@@ -16,8 +16,9 @@ namespace depthstill {
 struct ReportPanel {
   std::string name;
   Image8 image;
-  DepthMap reference;   // the teacher's map, or ground truth; may be empty
-  DepthMap prediction;  // all three of one size
+  DepthMap reference;                // the teacher's map, or ground truth; may be empty
+  DepthMap prediction;               // all three of one size
+  std::string reference_label = {};  // empty: the report's
 };
 
 struct Report {

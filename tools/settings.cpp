@@ -174,7 +174,7 @@ void Settings::apply(const TomlEntry& entry) const {
   }
 }
 
-void Settings::apply_override(const std::string& assignment) const {
+TomlEntry Settings::parse_override(const std::string& assignment) const {
   const size_t equals = assignment.find('=');
   const std::string where = "--set " + assignment;
   check(equals != std::string::npos && equals > 0, where, ": expected key=value");
@@ -190,17 +190,25 @@ void Settings::apply_override(const std::string& assignment) const {
     entries = {{"value", TomlValue(value), where}};
   }
   check(entries.size() == 1 && entries[0].key == "value", where, ": expected one value");
-  apply({key, entries[0].value, where});
+  return {key, entries[0].value, where};
 }
 
-std::string Settings::print() const {
+TomlValue Settings::value(const std::string& key) const {
+  const Setting* setting = find(key);
+  check(setting != nullptr, "unknown setting '", key, "'");
+  return setting->get();
+}
+
+std::string Settings::print(const std::function<bool(const std::string&, const TomlValue&)>& implied) const {
   std::string text, table;
   for (const Setting& setting : settings_) {
     if (table_of(setting.key) != table) {
       table = table_of(setting.key);
       text += (text.empty() ? "[" : "\n[") + table + "]\n";
     }
-    std::string line = last_part(setting.key) + " = " + format_toml(setting.get());
+    const TomlValue value = setting.get();
+    std::string line = last_part(setting.key) + " = " + format_toml(value);
+    if (implied && implied(setting.key, value)) line.insert(0, "# ");
     line.resize(std::max<size_t>(line.size() + 2, 36), ' ');
     text += line + "# " + setting.doc + '\n';
   }

@@ -38,11 +38,13 @@ class Settings {
 
   // Sets one key. Throws Error "where: unknown key ..., did you mean ...?" or "where: 'key': expected ..., found ...".
   void apply(const TomlEntry& entry) const;
-  // "key=value" from the command line; the value is TOML, and a bare word is taken as text.
-  void apply_override(const std::string& assignment) const;
+  // "key=value" from the command line as an entry; the value is TOML, and a bare word is taken as text.
+  TomlEntry parse_override(const std::string& assignment) const;
 
-  // All settings as TOML, grouped in tables, with the docs as comments.
-  std::string print() const;
+  TomlValue value(const std::string& key) const;
+
+  // All settings as TOML, grouped in tables, with the docs as comments; those for which `implied` is true as comments.
+  std::string print(const std::function<bool(const std::string& key, const TomlValue& value)>& implied) const;
 
  private:
   struct Setting {

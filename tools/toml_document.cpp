@@ -149,6 +149,16 @@ class Flattener {
   const std::string& file_;
 };
 
+std::string number_text(double value) {
+  std::array<char, 40> text{};
+  const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value);
+  std::string result(text.data(), end);
+  if (result.find_first_of(".en") == std::string::npos) result += ".0";
+  return result;
+}
+
+}  // namespace
+
 std::string quoted(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
@@ -164,16 +174,6 @@ std::string quoted(const std::string& text) {
   }
   return result + '"';
 }
-
-std::string number_text(double value) {
-  std::array<char, 40> text{};
-  const auto [end, error] = std::to_chars(text.data(), text.data() + text.size(), value);
-  std::string result(text.data(), end);
-  if (result.find_first_of(".en") == std::string::npos) result += ".0";
-  return result;
-}
-
-}  // namespace
 
 std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& file) {
   check_text(text, file);

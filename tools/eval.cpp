@@ -1,0 +1,217 @@
+// depthstill eval: scores a model, or stored predictions of any system.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "engine/io/atomic_file.h"
+#include "engine/io/npy.h"
+#include "tools/args.h"
+#include "tools/predictor.h"
+#include "tools/progress.h"
+#include "tools/run_state.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct EvalArgs {
+  std::string recipe, weights, data, split;
+  std::string dataset, root, list, predictions;
+  std::string teacher, crop, json, csv, save;
+  std::vector<std::string> overrides;
+  double depth_units = 0, teacher_units = 0, min_depth = 0, max_depth = 0;
+  bool no_flip = false, teacher_similarity = false, median_scaling = false;
+  ComputeArgs compute;
+};
+
+// What is scored on which files, from a recipe or from --dataset, --root and --list.
+struct EvalSetup {
+  std::optional<Recipe> recipe;
+  DatasetSpec data;
+  Protocol protocol;
+};
+
+EvalSetup setup_from_recipe(const EvalArgs& args) {
+  check_usage(args.dataset.empty() && args.root.empty() && args.list.empty(),
+              "eval: --dataset, --root and --list take the place of a recipe; give one or the other");
+  std::vector<std::string> overrides = args.overrides;
+  if (!args.data.empty()) overrides.push_back("data.root=" + quoted(args.data));
+  EvalSetup setup;
+  setup.recipe = load_recipe(args.recipe, overrides);
+  const std::string split = !args.split.empty() ? args.split : has_split(*setup.recipe, "test") ? "test" : "val";
+  setup.data = dataset_spec(*setup.recipe, split);
+  setup.protocol = protocol_of(*setup.recipe);
+  return setup;
+}
+
+EvalSetup setup_from_options(const EvalArgs& args) {
+  check_usage(!args.dataset.empty() && !args.root.empty() && !args.list.empty(),
+              "eval: expected a recipe, or --dataset, --root and --list");
+  const std::string list = fs::absolute(args.list).string();  // unlike a recipe's, not relative to the root
+  EvalSetup setup;
+  setup.data = args.dataset == "nyu" ? nyu_spec(args.root, list) : kitti_spec(args.root, list);
+  setup.data.order = ListOrder::kAsWritten;
+  if (args.dataset == "plain") setup.data.crop = CropRule::kNone;
+  setup.data.skip_without_depth = false;
+  setup.protocol = make_protocol(args.dataset);
+  return setup;
+}
+
+EvalSetup make_setup(const EvalArgs& args) {
+  EvalSetup setup = args.recipe.empty() ? setup_from_options(args) : setup_from_recipe(args);
+  Protocol& protocol = setup.protocol;
+  if (args.teacher_similarity) protocol = against_teacher(protocol);
+  if (!args.crop.empty()) protocol.crop = parse_eval_crop(args.crop);
+  if (args.median_scaling) protocol.median_scaling = true;
+  if (args.min_depth > 0) protocol.min_depth = args.min_depth;
+  if (args.max_depth > 0) protocol.max_depth = args.max_depth;
+  check_usage(protocol.min_depth < protocol.max_depth, "eval: expected --min-depth ", protocol.min_depth,
+              " to be less than --max-depth ", protocol.max_depth);
+  if (args.depth_units > 0) setup.data.depth.metres_per_unit = 1 / args.depth_units;
+  if (!args.teacher.empty()) {
+    if (!setup.data.teacher) setup.data.teacher = TeacherSpec{};
+    setup.data.teacher->folder = fs::absolute(args.teacher).string();
+    setup.data.teacher->format.metres_per_unit = setup.protocol.dataset == "nyu" ? 10.0 / 65535 : 80.0 / 65535;
+  }
+  if (args.teacher_units > 0 && setup.data.teacher) setup.data.teacher->format.metres_per_unit = 1 / args.teacher_units;
+  return setup;
+}
+
+std::string prediction_path(const std::string& folder, const EvalItem& item) {
+  return (fs::path(folder) / flat_name(item.name, ".npy")).string();
+}
+
+// (H, W) or (1, H, W) or (H, W, 1), metres. NaN and infinity are refused when the map is scored.
+DepthMap read_prediction(const EvalItem& item, const std::string& path) {
+  try {
+    FloatArray array = read_npy(path);
+    std::vector<int64_t> shape = array.shape;
+    if (shape.size() == 3) shape.erase(shape.begin() + (shape[0] == 1 ? 0 : 2));
+    check(shape.size() == 2 && shape[0] * shape[1] == static_cast<int64_t>(array.values.size()), path,
+          ": expected an array of height x width, found ", array.shape.size(), " dimensions");
+    return {static_cast<int>(shape[1]), static_cast<int>(shape[0]), std::move(array.values)};
+  } catch (const Error& error) {
+    fail(item.where, ": ", error.what());
+  }
+}
+
+void check_predictions_exist(const std::vector<EvalItem>& items, const std::string& folder) {
+  check(fs::is_directory(folder), folder, ": expected a folder of predictions, found none");
+  int64_t missing = 0;
+  std::string first;
+  for (const EvalItem& item : items) {
+    if (item.truth.empty() || fs::exists(prediction_path(folder, item))) continue;
+    if (++missing == 1)
+      first = item.where + ": expected the prediction " + prediction_path(folder, item) + ", found none";
+  }
+  check(missing == 0, first, missing > 1 ? concat_text(" (and ", missing - 1, " more missing)") : "");
+}
+
+std::unique_ptr<Student> student_for(const EvalSetup& setup, const EvalArgs& args, Device device) {
+  std::unique_ptr<Student> student;
+  if (setup.recipe) {
+    student = make_student(setup.recipe->model.name, setup.recipe->model.options);
+    load_weights(*student, args.weights);
+  } else {
+    student = load_student(args.weights);
+  }
+  student->to(device);
+  student->eval();
+  return student;
+}
+
+Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args) {
+  const Dataset data(setup.data);
+  const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
+  check_predictions_exist(items, args.predictions);
+  EvaluateOptions options;
+  options.truth_format = setup.protocol.target == Target::kTeacher ? setup.data.teacher->format : setup.data.depth;
+  const auto predict = [&](const EvalItem& item) {
+    return read_prediction(item, prediction_path(args.predictions, item));
+  };
+  return evaluate(setup.protocol, items, predict, options);
+}
+
+Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
+  PredictOptions options = setup.recipe ? predict_options(*setup.recipe) : PredictOptions{};
+  if (args.no_flip) options.flip = false;
+  options.device = args.compute.choose_device();
+  options.dtype = args.compute.dtype(setup.recipe ? setup.recipe->train.precision : "fp32");
+  const std::unique_ptr<Student> student = student_for(setup, args, options.device);
+  std::function<void(const EvalItem&, const DepthMap&)> keep;
+  if (!args.save.empty()) {
+    make_folder(args.save);
+    keep = [&](const EvalItem& item, const DepthMap& prediction) {
+      const int64_t shape[] = {prediction.height, prediction.width};
+      write_npy(prediction_path(args.save, item), shape, prediction.metres);
+    };
+  }
+  log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",
+                       options.flip ? "averaged with the mirrored image" : "one pass per image"));
+  return evaluate_student(*student, Dataset(setup.data), setup.protocol, options, 0, nullptr, keep);
+}
+
+int run_eval(const EvalArgs& args) {
+  check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
+  const EvalSetup setup = make_setup(args);
+  const Evaluation evaluation = args.predictions.empty() ? run_model(setup, args) : run_stored(setup, args);
+  check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
+        evaluation.images.size());
+  if (!args.csv.empty()) write_metrics_csv(args.csv, evaluation.images);
+  if (!args.json.empty()) write_file(args.json, evaluation_json(evaluation));
+  std::printf("%s", format_evaluation(evaluation).c_str());
+  return kExitOk;
+}
+
+void add_source_options(CLI::App& command, EvalArgs& args) {
+  command.add_option("recipe", args.recipe, "TOML recipe of the model and its data set");
+  command.add_option("--weights", args.weights, "safetensors of the model to score");
+  command.add_option("--data", args.data, "root of the data set, in place of the recipe's data.root");
+  command.add_option("--split", args.split, "the recipe's list: train, val or test [default: test, else val]")
+      ->check(CLI::IsMember({"train", "val", "test"}));
+  command.add_option("--set", args.overrides, "override a setting of the recipe, KEY=VALUE; may be repeated");
+  command.add_flag("--no-flip", args.no_flip, "do not average with the prediction for the mirrored image");
+  command.add_option("--save-pred", args.save, "folder for the predictions: one .npy per image, as --pred reads them");
+  command.add_option(
+      "--pred", args.predictions,
+      "folder of stored predictions instead of a model: float32 .npy in metres, named like the image's path "
+      "in the list with '/' as '_'; 352x1216 for kitti, the image's size for nyu and plain");
+  command.add_option("--dataset", args.dataset, "protocol without a recipe: kitti, nyu or plain (no crops)")
+      ->check(CLI::IsMember({"kitti", "nyu", "plain"}));
+  command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
+  command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth focal'");
+}
+
+void add_protocol_options(CLI::App& command, EvalArgs& args) {
+  command.add_option("--depth-scale", args.depth_units,
+                     "PNG units per metre of the ground truth [default: 256 for kitti and plain, 1000 for nyu]");
+  command.add_option("--min-depth", args.min_depth, "metres [default: 0.001]");
+  command.add_option("--max-depth", args.max_depth, "metres [default: kitti 80, nyu 10, plain 80 or the recipe's]");
+  command.add_option("--crop", args.crop, "pixels compared: none, garg or eigen [default: kitti garg, nyu eigen]")
+      ->check(CLI::IsMember({"none", "garg", "eigen"}));
+  command.add_flag("--median-scaling", args.median_scaling, "scale each prediction by the ratio of the medians");
+  command.add_flag("--teacher-similarity", args.teacher_similarity,
+                   "compare with the teacher's maps instead of ground truth: kitti rows 110..351, all columns");
+  command.add_option("--teacher", args.teacher, "folder of the teacher's maps [default: the recipe's]");
+  command.add_option("--teacher-scale", args.teacher_units,
+                     "PNG units per metre of the teacher's maps [default: 65535/80, nyu 65535/10]");
+  command.add_option("--json", args.json, "write the result to this file");
+  command.add_option("--csv", args.csv, "write one line per image to this file");
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, Run& run) {
+  const auto args = std::make_shared<EvalArgs>();
+  CLI::App* command = app.add_subcommand(
+      "eval", "Score a model (RECIPE --weights) or stored predictions (--dataset --root --list --pred)");
+  add_source_options(*command, *args);
+  add_protocol_options(*command, *args);
+  args->compute.add_to(*command);
+  command->callback([args, &run] { run = [args] { return run_eval(*args); }; });
+}
+
+}  // namespace depthstill

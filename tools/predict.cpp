@@ -1,0 +1,214 @@
+// depthstill predict: depth of images or folders of any size.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <sstream>
+
+#include "engine/io/atomic_file.h"
+#include "tools/args.h"
+#include "tools/colormap.h"
+#include "tools/interrupt.h"
+#include "tools/predictor.h"
+#include "tools/progress.h"
+#include "tools/run_state.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PredictArgs {
+  std::vector<std::string> inputs;
+  std::string weights, recipe, out, formats = "png,colour", colormap = "turbo", range;
+  double png_scale = 256;
+  bool flip = false;
+  ComputeArgs compute;
+};
+
+struct Job {
+  fs::path image;
+  fs::path stem;  // of the outputs, below --out, without extension
+};
+
+bool is_image(const fs::path& path) {
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+}
+
+void add_folder(const fs::path& folder, std::vector<Job>& jobs) {
+  std::vector<fs::path> found;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file() && is_image(entry.path())) found.push_back(entry.path());
+  }
+  check(!found.empty(), folder.string(), ": expected PNG or JPEG images in the folder, found none");
+  std::sort(found.begin(), found.end());
+  for (const fs::path& image : found) jobs.push_back({image, fs::relative(image, folder).replace_extension()});
+}
+
+// Folders are searched recursively and keep their structure. Images that differ in nothing but the extension keep it.
+std::vector<Job> find_jobs(const std::vector<std::string>& inputs) {
+  std::vector<Job> jobs;
+  for (const std::string& input : inputs) {
+    if (fs::is_directory(input)) {
+      add_folder(input, jobs);
+    } else {
+      jobs.push_back({input, fs::path(input).stem()});  // a missing file is reported when it is read
+    }
+  }
+  std::map<fs::path, int> uses;
+  for (const Job& job : jobs) ++uses[job.stem];
+  std::set<fs::path> taken;
+  for (Job& job : jobs) {
+    if (uses[job.stem] > 1) job.stem += '_' + job.image.extension().string().substr(1);
+    check_usage(taken.insert(job.stem).second, "predict: two inputs would be written to ", job.stem.string(),
+                ": the second is ", job.image.string());
+  }
+  return jobs;
+}
+
+std::set<std::string> parse_formats(const std::string& text) {
+  std::set<std::string> formats;
+  std::istringstream words(text);
+  for (std::string word; std::getline(words, word, ',');) {
+    check_usage(word == "png" || word == "npy" || word == "pfm" || word == "colour",
+                "predict: --format: expected png, npy, pfm or colour, got '", word, "'");
+    formats.insert(word);
+  }
+  check_usage(!formats.empty(), "predict: --format: expected at least one format");
+  return formats;
+}
+
+// "near:far" in metres.
+ColourRange parse_range(const std::string& text) {
+  ColourRange range;
+  char colon = 0;
+  std::istringstream in(text);
+  check_usage(static_cast<bool>(in >> range.near >> colon >> range.far) && colon == ':' && in.peek() == EOF &&
+                  range.near > 0 && range.far > range.near,
+              "predict: --colour-range: expected NEAR:FAR in metres such as 1:80, got '", text, "'");
+  return range;
+}
+
+class Writer {
+ public:
+  explicit Writer(const PredictArgs& args)
+      : out_(args.out),
+        formats_(parse_formats(args.formats)),
+        colormap_(parse_colormap(args.colormap)),
+        metres_per_unit_(1 / args.png_scale),
+        fixed_range_(!args.range.empty()) {
+    if (fixed_range_) range_ = parse_range(args.range);
+    make_folder(out_.string());
+    if (formats_.contains("png")) log_line(concat_text("depth PNG: value / ", args.png_scale, " = metres"));
+  }
+
+  void write(const fs::path& stem, const DepthMap& depth) const {
+    const std::string base = (out_ / stem).string();
+    make_folder(fs::path(base).parent_path().string());
+    if (formats_.contains("png")) write_depth(base + ".png", depth, {metres_per_unit_, false});
+    if (formats_.contains("npy")) write_depth(base + ".npy", depth, {1, false});
+    if (formats_.contains("pfm")) write_depth(base + ".pfm", depth, {1, false});
+    if (formats_.contains("colour")) {
+      write_png(base + "_colour.png", colour_depth(depth, colormap_, fixed_range_ ? range_ : colour_range(depth)));
+    }
+  }
+
+ private:
+  fs::path out_;
+  std::set<std::string> formats_;
+  Colormap colormap_;
+  double metres_per_unit_;
+  bool fixed_range_;
+  ColourRange range_;
+};
+
+struct Model {
+  std::unique_ptr<Student> student;
+  PredictOptions options;
+};
+
+// The recipe says at what size the model saw its images; a run's folder holds it beside the weights.
+Model load_model(const PredictArgs& args) {
+  std::string recipe_path = args.recipe;
+  const fs::path beside = fs::path(args.weights).parent_path() / "recipe.toml";
+  if (recipe_path.empty() && fs::exists(beside)) recipe_path = beside.string();
+  Model model;
+  std::string precision = "fp32";
+  if (recipe_path.empty()) {
+    model.student = load_student(args.weights);
+  } else {
+    const Recipe recipe = load_recipe(recipe_path);
+    model.options = predict_options(recipe);
+    precision = recipe.train.precision;
+    model.student = make_student(recipe.model.name, recipe.model.options);
+    load_weights(*model.student, args.weights);
+  }
+  model.options.flip = args.flip;
+  model.options.device = args.compute.choose_device();
+  model.options.dtype = args.compute.dtype(precision);
+  model.student->to(model.options.device);
+  model.student->eval();
+  return model;
+}
+
+int run_predict(const PredictArgs& args) {
+  const std::vector<Job> jobs = find_jobs(args.inputs);
+  const Model model = load_model(args);
+  const Writer writer(args);
+  const Predictor predictor(*model.student, model.options);
+  Progress progress("predict", "img", static_cast<int64_t>(jobs.size()));
+  std::vector<std::string> failed;
+  int64_t done = 0;
+  for (const Job& job : jobs) {
+    throw_if_interrupted();
+    try {
+      writer.write(job.stem, predictor(read_image(job.image.string())));
+      std::printf("%s\n", (fs::path(args.out) / job.stem).string().c_str());
+    } catch (const Error& error) {
+      log_line(error.what());
+      failed.push_back(job.image.string());
+    }
+    progress.update(++done);
+  }
+  progress.finish();
+  if (failed.empty()) return kExitOk;
+  std::string names;
+  for (const std::string& name : failed) names += (names.empty() ? "" : ", ") + name;
+  fail(failed.size(), " of ", jobs.size(), " images failed: ", names);
+}
+
+}  // namespace
+
+void add_predict_command(CLI::App& app, Run& run) {
+  const auto args = std::make_shared<PredictArgs>();
+  CLI::App* command = app.add_subcommand("predict", "Predict the depth of images and folders of images, of any size");
+  command->add_option("inputs", args->inputs, "PNG and JPEG files, and folders (searched recursively, names kept)")
+      ->required();
+  command->add_option("--weights", args->weights, "safetensors of the model")->required();
+  command->add_option("--out", args->out, "folder to write to")->required();
+  command->add_option("--recipe", args->recipe,
+                      "recipe of the model [default: recipe.toml beside the weights, if any]");
+  command
+      ->add_option(
+          "--format", args->formats,
+          "comma-separated: png (16-bit depth), npy and pfm (float32 metres), colour (picture NAME_colour.png)")
+      ->capture_default_str();
+  command->add_option("--png-scale", args->png_scale, "units per metre of the depth PNG")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--colormap", args->colormap, "of the pictures: turbo, magma or grey")
+      ->check(CLI::IsMember({"turbo", "magma", "grey"}))
+      ->capture_default_str();
+  command->add_option("--colour-range", args->range,
+                      "NEAR:FAR in metres [default: 2nd to 98th percentile of each image]");
+  command->add_flag("--flip", args->flip, "average with the prediction for the mirrored image (twice the time)");
+  args->compute.add_to(*command);
+  command->callback([args, &run] { run = [args] { return run_predict(*args); }; });
+}
+
+}  // namespace depthstill
