@@ -1,0 +1,235 @@
+// depthstill bench: times training steps or predictions of a student on random data.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+
+#include "engine/allocator.h"
+#include "engine/ops_loss.h"
+#include "engine/optim.h"
+#include "kernels/parallel.h"
+#include "losses/distillation.h"
+#include "models/student.h"
+#include "tools/args.h"
+#include "tools/interrupt.h"
+#include "tools/progress.h"
+
+namespace depthstill {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchArgs {
+  std::string what, model = "mobilenet_unet", size = "352x704", loss = "tie_kd", head = "dpm";
+  int batch = 1, steps = 10, warmup = 2, top_rows = -1;
+  bool json = false, dead_rows = true;
+  ComputeArgs compute;
+};
+
+struct Parts {
+  double forward = 0, loss = 0, backward = 0, update = 0;  // ms
+  double total() const { return forward + loss + backward + update; }
+};
+
+double milliseconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+// Values as after normalisation for images, a ramp of depths with noise for teachers.
+Tensor random_image(const Shape& shape, DType dtype, Device device) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(shape.numel()));
+  for (float& value : values) value = normal(random);
+  const NoGrad no_grad;
+  const Tensor image = tensor<float>(shape, values, device);
+  return dtype == DType::kFloat ? image : cast(image, dtype);
+}
+
+Tensor random_teacher(const Shape& shape, float d_max, Device device) {
+  std::mt19937 random(2);
+  std::uniform_real_distribution<float> factor(0.9f, 1.1f);
+  std::vector<float> values;
+  values.reserve(static_cast<size_t>(shape.numel()));
+  for (int64_t i = 0; i < shape.numel(); ++i) {
+    const float height = static_cast<float>(i / shape[2] % shape[1] + 1) / static_cast<float>(shape[1]);
+    values.push_back(std::min(0.06f * d_max / height * factor(random), 0.95f * d_max));
+  }
+  return tensor<float>(shape, values, device);
+}
+
+class Bench {
+ public:
+  explicit Bench(const BenchArgs& args)
+      : args_(args), device_(args.compute.choose_device()), size_(parse_size(args.size)) {
+    StudentOptions options;
+    options.head = args.head == "dpm" ? Head::kDpm : Head::kRegression;
+    student_ = make_student(args.model, options);
+    initialize(*student_, 1);
+    student_->to(device_);
+    image_ = random_image({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
+    if (args.what == "infer") {
+      student_->eval();
+      return;
+    }
+    loss_ = named_loss(args.loss);
+    if (args.top_rows >= 0) loss_.top_rows = args.top_rows;
+    teacher_ = random_teacher({args.batch, size_.height, size_.width}, options.d_max, device_);
+    std::vector<Tensor> parameters;
+    for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
+    optimiser_.emplace(std::move(parameters), AdamWOptions{});
+  }
+
+  Parts step() { return args_.what == "infer" ? infer() : train(); }
+  Device device() const { return device_; }
+
+ private:
+  Clock::time_point now() const {
+    synchronize(device_);
+    return Clock::now();
+  }
+  DpmBins bins() const {
+    const StudentOptions& options = student_->options();
+    return {static_cast<int>(options.bins), options.d_min, options.d_max};
+  }
+
+  Parts infer() const {
+    const NoGrad no_grad;
+    const auto start = now();
+    const Tensor output = student_->forward(image_);
+    const auto forward = now();
+    if (output.shape().rank() == 4) static_cast<void>(dpm_depth(output, bins()));
+    const auto end = now();
+    return {milliseconds(start, forward), milliseconds(forward, end), 0, 0};
+  }
+
+  Parts train() {
+    const auto start = now();
+    student_->clear_grads();
+    const Tensor output = student_->forward(image_, args_.dead_rows ? loss_.top_rows : 0);
+    const auto forward = now();
+    const LossResult loss = distillation_loss(output, teacher_, teacher_, loss_, bins());
+    const auto lossed = now();
+    backward(loss.total);
+    const auto backwarded = now();
+    optimiser_->step();
+    check(optimiser_->last_step().finite, "bench: the gradient is not finite");
+    const auto end = now();
+    return {milliseconds(start, forward), milliseconds(forward, lossed), milliseconds(lossed, backwarded),
+            milliseconds(backwarded, end)};
+  }
+
+  const BenchArgs& args_;
+  Device device_;
+  SizeArg size_;
+  std::unique_ptr<Student> student_;
+  LossOptions loss_;
+  Tensor image_, teacher_;
+  std::optional<AdamW> optimiser_;
+};
+
+// Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.
+size_t peak_bytes(Device device) {
+  if (device == Device::kCuda) return memory_stats(device).peak;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+Parts mean_of(const std::vector<Parts>& steps) {
+  Parts mean;
+  const auto n = static_cast<double>(steps.size());
+  for (const Parts& step : steps) {
+    mean.forward += step.forward / n;
+    mean.loss += step.loss / n;
+    mean.backward += step.backward / n;
+    mean.update += step.update / n;
+  }
+  return mean;
+}
+
+nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, const std::vector<Parts>& steps) {
+  std::vector<double> times;
+  for (const Parts& step : steps) times.push_back(step.total());
+  std::sort(times.begin(), times.end());
+  const size_t middle = times.size() / 2;
+  const Parts mean = mean_of(steps);
+  const MemoryStats memory = memory_stats(bench.device());
+  return {{"median_ms", times.size() % 2 ? times[middle] : (times[middle - 1] + times[middle]) / 2},
+          {"min_ms", times.front()},
+          {"max_ms", times.back()},
+          {"peak_bytes", peak_bytes(bench.device())},
+          {"steps", times.size()},
+          {"tensor_peak_bytes", memory.peak},
+          {"system_allocations", memory.system_allocations},
+          {"parts_ms",
+           {{"forward", mean.forward}, {"loss", mean.loss}, {"backward", mean.backward}, {"update", mean.update}}},
+          {"what", args.what},
+          {"model", args.model},
+          {"size", args.size},
+          {"batch", args.batch},
+          {"precision", name_of(args.compute.dtype())},
+          {"device", name_of(bench.device())},
+          {"threads", num_threads()},
+          {"dead_rows", args.dead_rows}};
+}
+
+int run_bench(const BenchArgs& args) {
+  Bench bench(args);
+  std::vector<Parts> steps;
+  for (int i = -args.warmup; i < args.steps; ++i) {
+    throw_if_interrupted();
+    const Parts parts = bench.step();
+    if (i >= 0) steps.push_back(parts);
+  }
+  const nlohmann::ordered_json result = result_json(args, bench, steps);
+  if (args.json) {
+    std::printf("%s\n", result.dump(2).c_str());
+    return kExitOk;
+  }
+  const Parts mean = mean_of(steps);
+  std::printf("%s %s %s batch %d %s on %s, %d threads\n", args.what.c_str(), args.model.c_str(), args.size.c_str(),
+              args.batch, name_of(args.compute.dtype()), name_of(bench.device()), num_threads());
+  std::printf("median %.1f ms, min %.1f, max %.1f over %zu; peak memory %s (tensors %s)\n",
+              result["median_ms"].get<double>(), result["min_ms"].get<double>(), result["max_ms"].get<double>(),
+              steps.size(), format_bytes(result["peak_bytes"].get<double>()).c_str(),
+              format_bytes(result["tensor_peak_bytes"].get<double>()).c_str());
+  std::printf("mean: forward %.1f ms, loss %.1f, backward %.1f, update %.1f\n", mean.forward, mean.loss, mean.backward,
+              mean.update);
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, Run& run) {
+  const auto args = std::make_shared<BenchArgs>();
+  CLI::App* command = app.add_subcommand("bench", "Time training steps or predictions on random data");
+  command->add_option("what", args->what, "train-step or infer")
+      ->required()
+      ->check(CLI::IsMember({"train-step", "infer"}));
+  command->add_option("--model", args->model, "student")->check(CLI::IsMember(student_names()))->capture_default_str();
+  command->add_option("--head", args->head, "dpm or regression")
+      ->check(CLI::IsMember({"dpm", "regression"}))
+      ->capture_default_str();
+  command->add_option("--size", args->size, "HEIGHTxWIDTH in pixels")->capture_default_str();
+  command->add_option("--batch", args->batch, "images per step")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--loss", args->loss, "of train-step")->check(CLI::IsMember(loss_names()))->capture_default_str();
+  command->add_option("--top-rows", args->top_rows, "rows without loss [default: the loss's, 110 for tie_kd]");
+  command->add_flag(
+      "--dead-rows,!--all-rows", args->dead_rows,
+      "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");
+  command->add_option("--steps", args->steps, "that are timed")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--warmup", args->warmup, "steps before those")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--json", args->json, "print JSON");
+  args->compute.add_to(*command);
+  command->callback([args, &run] { run = [args] { return run_bench(*args); }; });
+}
+
+}  // namespace depthstill
