@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 struct EvalArgs {
   std::string recipe, weights, data, split;
-  std::string dataset, root, list, predictions;
+  std::string dataset, root, list, image_folder, depth_folder, predictions;
   std::string teacher, crop, json, csv, save;
   std::vector<std::string> overrides;
   double depth_units = 0, teacher_units = 0, min_depth = 0, max_depth = 0;
@@ -54,6 +54,8 @@ EvalSetup setup_from_options(const EvalArgs& args) {
   EvalSetup setup;
   setup.data = args.dataset == "nyu" ? nyu_spec(args.root, list) : kitti_spec(args.root, list);
   setup.data.order = ListOrder::kAsWritten;
+  setup.data.image_folder = args.image_folder;
+  setup.data.depth_folder = args.depth_folder;
   if (args.dataset == "plain") setup.data.crop = CropRule::kNone;
   setup.data.skip_without_depth = false;
   setup.protocol = make_protocol(args.dataset);
@@ -182,6 +184,8 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--dataset", args.dataset, "protocol without a recipe: kitti, nyu or plain (no crops)")
       ->check(CLI::IsMember({"kitti", "nyu", "plain"}));
   command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
+  command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
+  command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
   command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth focal'");
 }
 

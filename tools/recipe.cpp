@@ -287,6 +287,8 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   DatasetSpec spec;
   spec.root = data.root;
   spec.list = chosen.list;
+  spec.image_folder = data.image_folder;
+  spec.depth_folder = data.depth_folder;
   spec.crop = data.crop;
   if (data.resize_height > 0) spec.resize = ImageSize{data.resize_width, data.resize_height};
   spec.depth.metres_per_unit = 1 / data.depth_units_per_metre;

@@ -29,7 +29,8 @@ struct SplitRecipe {
 };
 
 struct DataRecipe {
-  std::string root = ".";  // --data
+  std::string root = ".";                  // --data
+  std::string image_folder, depth_folder;  // below the root
   CropRule crop = CropRule::kNone;
   int resize_height = 0, resize_width = 0;  // 0: not resized
   double depth_units_per_metre = 256;

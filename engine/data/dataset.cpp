@@ -92,9 +92,11 @@ Dataset::Dataset(DatasetSpec spec) : spec_(std::move(spec)), list_path_(join(spe
 }
 
 std::string Dataset::where(int64_t index) const { return concat_text(list_path_, ':', entry(index).line); }
-std::string Dataset::image_path(int64_t index) const { return join(spec_.root, entry(index).image); }
+std::string Dataset::image_path(int64_t index) const {
+  return join(join(spec_.root, spec_.image_folder), entry(index).image);
+}
 std::string Dataset::depth_path(int64_t index) const {
-  return entry(index).depth.empty() ? "" : join(spec_.root, entry(index).depth);
+  return entry(index).depth.empty() ? "" : join(join(spec_.root, spec_.depth_folder), entry(index).depth);
 }
 
 std::string Dataset::teacher_path(int64_t index) const {

@@ -33,7 +33,8 @@ struct TeacherSpec {
 };
 
 struct DatasetSpec {
-  std::string root, list;  // list: relative to the root, or absolute
+  std::string root, list;                  // list: relative to the root, or absolute
+  std::string image_folder, depth_folder;  // below the root, what the list's columns are relative to; empty: the root
   CropRule crop = CropRule::kNone;
   std::optional<ImageSize> resize;  // after the crop: images by area or bilinear, depth by nearest (see pixels.h)
   DepthFormat depth{1.0 / 256, true};
