@@ -7,6 +7,7 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kMaxBlocks = 8192;  // of grids that loop
 
 // One thread per pack of N elements. Reads x and writes y once: 4 B per bf16 element. y may be x.
 template <class T, int N, Activation kind>
@@ -78,7 +79,7 @@ void activation(Stream stream, int64_t n, Activation kind, const T* x, T* y) {
     visit_pack<T>(
         n,
         [&]<int N>() {
-          launch(activation_kernel<T, N, k>, blocks_for(n / N, kThreads), kThreads, 0, stream, n / N, x, y);
+          launch(activation_kernel<T, N, k>, blocks_for(n / N, kThreads, kMaxBlocks), kThreads, 0, stream, n / N, x, y);
         },
         x, y);
   });
@@ -90,7 +91,8 @@ void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, cons
     visit_pack<T>(
         n,
         [&]<int N>() {
-          launch(activation_grad_kernel<T, N, k>, blocks_for(n / N, kThreads), kThreads, 0, stream, n / N, y, dy, dx);
+          launch(activation_grad_kernel<T, N, k>, blocks_for(n / N, kThreads, kMaxBlocks), kThreads, 0, stream, n / N,
+                 y, dy, dx);
         },
         y, dy, dx);
   });

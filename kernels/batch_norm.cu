@@ -238,7 +238,7 @@ void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps
 
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
                               const float* running_var, float* mean, float* rstd) {
-  launch(running_stats_kernel, blocks_for(channels, kThreads), kThreads, 0, stream, channels, eps, running_mean,
+  launch(running_stats_kernel, blocks_for(channels, kThreads, 8), kThreads, 0, stream, channels, eps, running_mean,
          running_var, mean, rstd);
 }
 

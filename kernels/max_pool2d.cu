@@ -6,6 +6,7 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kMaxBlocks = 8192;  // of grids that loop
 
 // A thread's N channels of one position (n, h, w) of a map with `groups` packs of channels.
 struct Position {
@@ -96,7 +97,8 @@ void max_pool2d(Stream stream, const MaxPoolShape& s, const T* x, T* y, uint8_t*
       s.C, index,
       [&]<int N>() {
         const int64_t count = s.N * s.P() * s.Q() * (s.C / N);
-        launch(max_pool2d_kernel<T, N>, blocks_for(count, kThreads), kThreads, 0, stream, s, count, x, y, index);
+        launch(max_pool2d_kernel<T, N>, blocks_for(count, kThreads, kMaxBlocks), kThreads, 0, stream, s, count, x, y,
+               index);
       },
       x, y);
 }
@@ -107,7 +109,8 @@ void max_pool2d_grad(Stream stream, const MaxPoolShape& s, const T* dy, const ui
       s.C, index,
       [&]<int N>() {
         const int64_t count = s.N * s.H * s.W * (s.C / N);
-        launch(max_pool2d_grad_kernel<T, N>, blocks_for(count, kThreads), kThreads, 0, stream, s, count, dy, index, dx);
+        launch(max_pool2d_grad_kernel<T, N>, blocks_for(count, kThreads, kMaxBlocks), kThreads, 0, stream, s, count, dy,
+               index, dx);
       },
       dy, dx);
 }

@@ -126,5 +126,3 @@ BENCHMARK(batch_norm<bf16, Norm::kGrad>)->Apply(norm_shapes);
 
 }  // namespace
 }  // namespace depthstill
-
-BENCHMARK_MAIN();
