@@ -1,0 +1,135 @@
+#include "losses/distillation.h"
+
+#include "engine/ops.h"
+#include "tests/ops/loss_oracle.h"
+
+namespace depthstill {
+namespace {
+
+using namespace test;
+
+constexpr DpmBins kNyu{49, 1e-3f, 10.0f}, kSmall{11, 1.0f, 6.0f};
+
+std::vector<std::string> part_names(const LossResult& result) {
+  std::vector<std::string> names;
+  for (const auto& part : result.parts) names.push_back(part.first);
+  return names;
+}
+
+TEST(Distillation, TieKdMatchesPyTorch) {
+  struct Row {
+    const char* name;
+    DpmTarget target;
+    KlDirection kl;
+    SsimMode mode;
+  };
+  for (const Row& row :
+       {Row{"paper", DpmTarget::kMass, KlDirection::kStudentTeacher, SsimMode::kCentred},
+        Row{"published", DpmTarget::kSoftmaxPdf, KlDirection::kTeacherStudent, SsimMode::kReference}}) {
+    for (const bool cropped : {false, true}) {  // a model that computes all rows, or only those of the loss
+      SCOPED_TRACE(::testing::Message() << row.name << (cropped ? ", cropped output" : ""));
+      const std::string key = std::string("tie_kd/") + row.name;
+      LossOptions options = named_loss("tie_kd", 0.1f, 10.0f);
+      options.top_rows = 2;
+      options.dpm = {.target = row.target, .kl = row.kl, .sigma = 0.5f};
+      options.ssim_mode = row.mode;
+      Tensor logits = oracle_tensor("tie_kd/logits");
+      logits.set_requires_grad();
+      // add() gives the loss storage of its own to consume.
+      const Tensor output = cropped ? crop_rows(logits, 2, logits.size(1) - 2) : add(logits, zeros_like(logits));
+      const LossResult result = distillation_loss(output, oracle_tensor("tie_kd/teacher"), {}, options, kNyu);
+      EXPECT_EQ(part_names(result), (std::vector<std::string>{"dpm", "ssim"}));
+      EXPECT_LE(relative_error(values_of(result.parts[0].second), oracle_values(key + "/dpm")), 5e-6);
+      EXPECT_LE(relative_error(values_of(result.parts[1].second), oracle_values(key + "/ssim")), 5e-6);
+      EXPECT_LE(relative_error(values_of(result.total), oracle_values(key + "/total")), 5e-6);
+      backward(result.total);
+      EXPECT_LE(relative_error(values_of(logits.grad()), oracle_values(key + "/dlogits")), 5e-5);
+    }
+  }
+}
+
+// Every row of the paper's Tables 1 and 4: which parts, with which weights, on which target.
+TEST(Distillation, NamedLosses) {
+  struct Row {
+    const char* name;
+    std::vector<std::pair<std::string, float>> parts;
+    bool on_logits, on_truth;
+    int top_rows;
+  };
+  const Row rows[] = {
+      {"tie_kd", {{"dpm", 2.0f}, {"ssim", 6.0f}}, true, false, 110},  // alpha 0.25, beta 8
+      {"dpm", {{"dpm", 1.0f}}, true, false, 110},
+      {"depth", {{"ssim", 1.0f}}, true, false, 110},
+      {"res_kd_ssim", {{"ssim", 1.5f}}, false, false, 0},
+      {"res_kd_mse", {{"mse", 1.0f}}, false, false, 0},
+      {"res_kd_si", {{"si", 1.0f}}, false, false, 0},
+      {"res_kd_ssim_si", {{"ssim", 1.5f}, {"si", 1.0f}}, false, false, 0},
+      {"res_kd_ssim_mse", {{"ssim", 1.5f}, {"mse", 1.0f}}, false, false, 0},
+      {"baseline", {{"si", 1.0f}}, false, true, 0},
+  };
+  EXPECT_EQ(loss_names().size(), std::size(rows));
+  const Tensor teacher = random_tensor({1, 4, 6}, 1, 1.5f, 5.5f), truth = random_tensor({1, 4, 6}, 2, 1.5f, 5.5f);
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    LossOptions options = named_loss(row.name, 0.25f, 8.0f);
+    EXPECT_EQ(options.top_rows, row.top_rows);
+    options.top_rows = options.top_rows > 0 ? 1 : 0;  // the maps here have 4 rows
+    Tensor output = row.on_logits ? random_tensor({1, 4, 6, 11}, 3) : random_tensor({1, 4, 6}, 4, 1.0f, 6.0f);
+    output.set_requires_grad();
+    const LossResult result =
+        distillation_loss(output, row.on_truth ? Tensor() : teacher, row.on_truth ? truth : Tensor(), options, kSmall);
+    float total = 0;
+    ASSERT_EQ(result.parts.size(), row.parts.size());
+    for (size_t i = 0; i < row.parts.size(); ++i) {
+      EXPECT_EQ(result.parts[i].first, row.parts[i].first);
+      EXPECT_GT(item(result.parts[i].second), 0.0f);
+      total += row.parts[i].second * item(result.parts[i].second);
+    }
+    EXPECT_NEAR(item(result.total), total, 1e-6f * total);
+    EXPECT_EQ(result.depth.shape(), (Shape{1, 4, 6}));
+    backward(result.total);
+    ASSERT_TRUE(output.grad().defined());
+    const auto gradient = values_of(output.grad());
+    EXPECT_GT(dot(gradient, gradient), 0.0);
+  }
+}
+
+TEST(Distillation, HolesInTheTargetDoNotCount) {
+  const Tensor pred = random_tensor({1, 5, 6}, 4, 1.0f, 6.0f);
+  std::vector<float> depths = random_values(30, 5, 1.5f, 5.5f);
+  depths[7] = 0.0f;
+  const auto value = [&](float hole_prediction, bool mask) {
+    auto moved = values_of(pred);
+    moved[7] = hole_prediction;
+    LossOptions options = named_loss("res_kd_ssim_mse");
+    options.l1_weight = 0.5f;
+    options.mask = mask;
+    return item(
+        distillation_loss(tensor<float>(pred.shape(), moved), tensor<float>({1, 5, 6}, depths), {}, options, kSmall)
+            .total);
+  };
+  EXPECT_EQ(value(1.0f, true), value(5.0f, true));
+  EXPECT_NE(value(1.0f, false), value(5.0f, false));
+}
+
+TEST(Distillation, SaysWhatItNeeds) {
+  const Tensor depth = random_tensor({1, 4, 6}, 1, 1.0f, 5.0f), logits = random_tensor({1, 4, 6, 11}, 2);
+  EXPECT_THROW(named_loss("mse"), Error);
+  const auto loss = [&](const Tensor& output, const Tensor& teacher, const char* name, int top_rows) {
+    LossOptions options = named_loss(name);
+    options.top_rows = top_rows;
+    return distillation_loss(output, teacher, {}, options, kSmall);
+  };
+  EXPECT_NO_THROW(loss(logits, depth, "tie_kd", 1));
+  EXPECT_THROW(loss(depth, depth, "tie_kd", 1), Error);    // no logits
+  EXPECT_THROW(loss(logits, {}, "tie_kd", 1), Error);      // no teacher
+  EXPECT_THROW(loss(depth, depth, "baseline", 0), Error);  // no ground truth
+  EXPECT_THROW(loss(logits, depth, "tie_kd", 4), Error);   // no row left
+  EXPECT_THROW(loss(crop_rows(logits, 2, 2), depth, "tie_kd", 1), Error);
+  LossOptions nothing = named_loss("res_kd_mse");
+  nothing.mse_weight = 0.0f;
+  EXPECT_THROW(distillation_loss(depth, depth, {}, nothing, kSmall), Error);
+}
+
+}  // namespace
+}  // namespace depthstill
