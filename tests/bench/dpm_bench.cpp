@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/dpm.h"
+#include "kernels/ssim.h"
 
 namespace depthstill {
 namespace {
@@ -78,6 +79,39 @@ DPM_BENCH(bf16, kForward, kMass, kStudentTeacher, 264);
 DPM_BENCH(bf16, kBackward, kMass, kStudentTeacher, 264);
 DPM_BENCH(float, kForward, kSoftmaxPdf, kTeacherStudent, 257);
 DPM_BENCH(float, kBackward, kSoftmaxPdf, kTeacherStudent, 257);
+
+// Value and gradient; 12 B per pixel, so the bound is arithmetic: 10 x 11 + 6 x 11 multiply-adds per pixel in double.
+void ssim(benchmark::State& state) {
+  const auto target = teacher_map();
+  auto pred = target, gradient = target;
+  for (size_t i = 0; i < pred.size(); ++i) pred[i] += 0.1f * static_cast<float>(i % 17);
+  std::vector<float> result(2);
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  for (auto _ : state) {
+    cpu::ssim(stream, {1, kHeight, kWidth, 0}, SsimMode::kCentred, true, pred.data(), target.data(), gradient.data(),
+              result.data());
+    benchmark::ClobberMemory();
+  }
+}
+BENCHMARK(ssim)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+void si(benchmark::State& state) {
+  const auto target = teacher_map();
+  auto pred = target, gradient = target;
+  std::vector<float> result(4);
+  const float dloss = 1.0f;
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  const DepthMapShape shape{1, kHeight, kWidth, 0};
+  for (auto _ : state) {
+    cpu::depth_loss(stream, DepthLossKind::kSi, shape, true, pred.data(), target.data(), result.data());
+    cpu::depth_loss_grad(stream, DepthLossKind::kSi, shape, true, pred.data(), target.data(), result.data(), &dloss,
+                         gradient.data());
+    benchmark::ClobberMemory();
+  }
+}
+BENCHMARK(si)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace depthstill
