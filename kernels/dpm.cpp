@@ -34,23 +34,24 @@ struct PixelRow {
     std::fill(memory + stride, memory + 3 * stride, 0.0f);
   }
 
-  // Copies the logits into x and returns the largest.
-  float load(const float* logits) const {
-    float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int b = 0; b < bins; ++b) {
-      x[b] = logits[b];
-      largest = logits[b] > largest ? logits[b] : largest;
+  // Copies the logits into x and returns the largest, passing over NaN.
+  template <class T>
+  float load(const T* logits) const {
+    Lanes even = Lanes{} - INFINITY, odd = even;  // two, as each comparison waits for the one before
+    int b = 0;
+    for (; b + 2 * kLanes <= bins; b += 2 * kLanes) {
+      const Lanes left = load_lanes(logits + b), right = load_lanes(logits + b + kLanes);
+      store_lanes(x + b, left);
+      store_lanes(x + b + kLanes, right);
+      even = left > even ? left : even;
+      odd = right > odd ? right : odd;
     }
-    return largest;
-  }
-  float load(const bf16* logits) const {
+    even = odd > even ? odd : even;
     float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int b = 0; b < bins; ++b) {
-      const float v = static_cast<float>(logits[b]);
-      x[b] = v;
-      largest = v > largest ? v : largest;
+    for (int lane = 0; lane < kLanes; ++lane) largest = even[lane] > largest ? even[lane] : largest;
+    for (; b < bins; ++b) {
+      x[b] = static_cast<float>(logits[b]);
+      largest = x[b] > largest ? x[b] : largest;
     }
     return largest;
   }
