@@ -21,7 +21,7 @@ struct CheckDataArgs {
 
 int run_check_data(const CheckDataArgs& args) {
   std::vector<std::string> overrides = args.overrides;
-  if (!args.data.empty()) overrides.push_back("data.root=" + quoted(args.data));
+  if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
   const Recipe recipe = load_recipe(args.recipe, overrides);
   std::optional<DatasetSpec> validation;
   if (has_split(recipe, recipe.select.on)) validation = dataset_spec(recipe, recipe.select.on);

@@ -38,7 +38,7 @@ EvalSetup setup_from_recipe(const EvalArgs& args) {
   check_usage(args.dataset.empty() && args.root.empty() && args.list.empty(),
               "eval: --dataset, --root and --list take the place of a recipe; give one or the other");
   std::vector<std::string> overrides = args.overrides;
-  if (!args.data.empty()) overrides.push_back("data.root=" + quoted(args.data));
+  if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
   EvalSetup setup;
   setup.recipe = load_recipe(args.recipe, overrides);
   const std::string split = !args.split.empty() ? args.split : has_split(*setup.recipe, "test") ? "test" : "val";

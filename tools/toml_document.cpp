@@ -159,7 +159,7 @@ std::string number_text(double value) {
 
 }  // namespace
 
-std::string quoted(const std::string& text) {
+std::string toml_quoted(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -201,7 +201,7 @@ std::string format_toml(const TomlValue& value) {
     std::string operator()(bool v) const { return v ? "true" : "false"; }
     std::string operator()(int64_t v) const { return std::to_string(v); }
     std::string operator()(double v) const { return number_text(v); }
-    std::string operator()(const std::string& v) const { return quoted(v); }
+    std::string operator()(const std::string& v) const { return toml_quoted(v); }
     std::string operator()(const TomlArray& array) const {
       std::string text = "[";
       for (size_t i = 0; i < array.size(); ++i) {

@@ -28,6 +28,6 @@ const char* describe_type(const TomlValue& value);
 
 // As TOML: strings quoted and escaped, numbers so that they read back to the same value.
 std::string format_toml(const TomlValue& value);
-std::string quoted(const std::string& text);  // a TOML string
+std::string toml_quoted(const std::string& text);  // a TOML string
 
 }  // namespace depthstill

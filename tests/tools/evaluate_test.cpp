@@ -1,0 +1,254 @@
+#include "tools/evaluate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/io/npy.h"
+#include "engine/io/text_file.h"
+#include "kernels/error.h"
+#include "tools/args.h"
+#include "tools/predictor.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Runs `depthstill eval ...` in this process: the exit code, or the message of what it threw.
+std::string eval_command(const std::vector<std::string>& arguments) {
+  CLI::App app("test");
+  Run run;
+  add_eval_command(app, run);
+  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+  reversed.emplace_back("eval");
+  try {
+    app.parse(reversed);
+    testing::internal::CaptureStdout();
+    const int code = run();
+    testing::internal::GetCapturedStdout();
+    return std::to_string(code);
+  } catch (const CLI::ParseError& error) {
+    return std::string("usage: ") + error.what();
+  } catch (const UsageError& error) {
+    testing::internal::GetCapturedStdout();
+    return std::string("usage: ") + error.what();
+  } catch (const Error& error) {
+    testing::internal::GetCapturedStdout();
+    return error.what();
+  }
+}
+
+// A data set of two frames and one line without truth, and predictions that are `factor` times the truth.
+class EvalContract : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::path(testing::TempDir()) / testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(root_);
+    fs::create_directories(root_ / "gt");
+    fs::create_directories(root_ / "pred");
+  }
+
+  void make(int height, int width, double units, double max_depth, float factor) {
+    std::ofstream list(root_ / "list.txt");
+    for (int i = 0; i < 2; ++i) {
+      DepthMap truth{width, height, {}};
+      for (int y = 0; y < height; ++y) {
+        for (int x = 0; x < width; ++x) {
+          const bool known = (x + y) % 3 == 0;
+          truth.metres.push_back(
+              known ? static_cast<float>(std::round(units * (0.5 + 0.4 * max_depth * y / height)) / units) : 0);
+        }
+      }
+      const std::string number = std::to_string(i);
+      write_depth((root_ / "gt" / (number + ".png")).string(), truth, {1 / units, true});
+      DepthMap frame = truth;
+      if (height > 352 && width > 1216) frame = crop(truth, frame_window(EvalFrame::kKittiBenchmark, height, width));
+      for (float& metres : frame.metres) metres = metres > 0 ? metres * factor : 1e6f;  // unknown pixels must not count
+      const int64_t shape[] = {frame.height, frame.width};
+      write_npy((root_ / "pred" / ("a_b.c_" + number + ".npy")).string(), shape, frame.metres);
+      list << "a/b.c/" << number << ".jpg gt/" << number << ".png 700\r\n";
+    }
+    list << "a/none.jpg None 700";  // no truth, no prediction, no line end
+  }
+
+  std::vector<std::string> arguments(const std::string& dataset) const {
+    return {"--dataset", dataset,
+            "--root",    root_.string(),
+            "--list",    (root_ / "list.txt").string(),
+            "--pred",    (root_ / "pred").string(),
+            "--json",    (root_ / "out.json").string()};
+  }
+  nlohmann::json result() const { return nlohmann::json::parse(read_text((root_ / "out.json").string())); }
+  fs::path root_;
+};
+
+TEST_F(EvalContract, KittiPredictions) {
+  make(375, 1242, 256, 80, 1.3f);
+  std::vector<std::string> args = arguments("kitti");
+  args.insert(args.end(), {"--csv", (root_ / "out.csv").string()});
+  ASSERT_EQ(eval_command(args), "0");
+  const nlohmann::json json = result();
+  EXPECT_EQ(json["images"], 2);
+  EXPECT_EQ(json["without_truth"], 1);
+  EXPECT_NEAR(json["abs_rel"].get<double>(), 0.3, 1e-6);
+  EXPECT_NEAR(json["rmse_log"].get<double>(), std::log(1.3), 1e-6);
+  EXPECT_NEAR(json["log10"].get<double>(), std::log10(1.3), 1e-6);
+  EXPECT_NEAR(json["silog"].get<double>(), 0, 1e-3);
+  EXPECT_EQ(json["d1"], 0);
+  EXPECT_EQ(json["d2"], 1);
+  EXPECT_EQ(json["d3"], 1);
+  for (const char* key : {"images", "abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"}) {
+    EXPECT_TRUE(json.contains(key)) << key;
+  }
+  EXPECT_NE(json["protocol"].get<std::string>().find("143:349"), std::string::npos);
+  const std::vector<std::string> lines = split_lines(read_text((root_ / "out.csv").string()));
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[1].rfind("a/b.c/0.jpg,", 0), 0u);
+}
+
+TEST_F(EvalContract, NyuPredictions) {
+  make(480, 640, 1000, 10, 0.9f);
+  ASSERT_EQ(eval_command(arguments("nyu")), "0");
+  EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.1, 1e-6);
+  EXPECT_EQ(result()["d1"], 1);
+  EXPECT_NE(result()["protocol"].get<std::string>().find("45:471"), std::string::npos);
+}
+
+TEST_F(EvalContract, ProtocolOptions) {
+  make(40, 60, 500, 80, 2.0f);
+  std::vector<std::string> args = arguments("plain");
+  args.insert(args.end(), {"--depth-scale", "500", "--median-scaling", "--max-depth", "90"});
+  ASSERT_EQ(eval_command(args), "0");
+  EXPECT_NEAR(result()["abs_rel"].get<double>(), 0, 1e-6);
+  EXPECT_NE(result()["protocol"].get<std::string>().find("90"), std::string::npos);
+}
+
+TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
+  make(352, 1216, 256, 80, 1.0f);
+  fs::create_directories(root_ / "teacher");
+  for (const char* number : {"0", "1"}) {
+    DepthMap teacher{1216, 352, std::vector<float>(352 * 1216, 10.0f)};
+    write_depth((root_ / "teacher" / (std::string("a_b.c_") + number + ".png")).string(), teacher,
+                {80.0 / 65535, false});
+    for (size_t i = 0; i < teacher.metres.size(); ++i) teacher.metres[i] = i < 110 * 1216 ? 70.0f : 11.0f;
+    const int64_t shape[] = {352, 1216};
+    write_npy((root_ / "pred" / (std::string("a_b.c_") + number + ".npy")).string(), shape, teacher.metres);
+  }
+  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg None 1\na/b.c/1.jpg gt/1.png 1\n";
+  std::vector<std::string> args = arguments("kitti");
+  args.insert(args.end(), {"--teacher-similarity", "--teacher", (root_ / "teacher").string()});
+  ASSERT_EQ(eval_command(args), "0");
+  EXPECT_EQ(result()["images"], 2);
+  EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.1, 1e-4);
+}
+
+TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
+  make(375, 1242, 256, 80, 1.0f);
+  const std::string list = (root_ / "list.txt").string(), pred = (root_ / "pred" / "a_b.c_1.npy").string();
+  const int64_t small[] = {2, 2};
+
+  write_npy(pred, small, std::vector<float>(4, 1.0f));
+  EXPECT_EQ(eval_command(arguments("kitti")),
+            list + ":2: the prediction for a/b.c/1.jpg is 2x2, expected 1216x352 (width x height)");
+
+  const int64_t shape[] = {352, 1216};
+  write_npy(pred, shape, std::vector<float>(352 * 1216, NAN));
+  EXPECT_NE(eval_command(arguments("kitti")).find(list + ":2: prediction for a/b.c/1.jpg: pixel 0 is"),
+            std::string::npos);
+
+  std::ofstream(pred, std::ios::binary) << "not an array";
+  EXPECT_EQ(eval_command(arguments("kitti")).rfind(list + ":2: " + pred, 0), 0u);
+
+  fs::remove(pred);
+  EXPECT_EQ(eval_command(arguments("kitti")), list + ":2: expected the prediction " + pred + ", found none");
+
+  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg gt/0.png\n";
+  EXPECT_EQ(eval_command(arguments("kitti")), list + ":1: expected 3 columns (image depth focal), found 2");
+  std::ofstream(root_ / "list.txt") << "";
+  EXPECT_NE(eval_command(arguments("kitti")).find("empty list"), std::string::npos);
+
+  EXPECT_EQ(eval_command({"--dataset", "kitti"}).rfind("usage: ", 0), 0u);
+  EXPECT_EQ(eval_command({"--dataset", "mars"}).rfind("usage: ", 0), 0u);
+  EXPECT_EQ(eval_command({"--pred", "x"}).rfind("usage: ", 0), 0u);
+}
+
+// Scores of predicting the training set's mean depth at every pixel, found with NumPy on the same files.
+struct MeanDepth {
+  const char* dataset;
+  const char* folder;
+  const char* train_list;
+  const char* test_list;
+  double abs_rel;
+};
+
+TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
+  const MeanDepth sets[] = {{"nyu", "nyuv2", "train.txt", "test.txt", 0.397},
+                            {"kitti", "kitti", "object_train.txt", "eigen_test_drive0052.txt", 0.886}};
+  const char* const variable = std::getenv("DEPTHSTILL_TEST_DATA");
+  const fs::path data = variable ? fs::path(variable) : fs::path(DEPTHSTILL_SOURCE_DIR) / ".." / "shared" / "data";
+  int found = 0;
+  for (const MeanDepth& set : sets) {
+    const fs::path root = data / set.folder;
+    if (!fs::exists(root / set.test_list)) continue;
+    ++found;
+    const bool nyu = std::string(set.dataset) == "nyu";
+    const Protocol protocol = make_protocol(set.dataset);
+    const DatasetSpec spec = nyu ? nyu_spec(root.string(), set.train_list) : kitti_spec(root.string(), set.train_list);
+    const Dataset train(spec);
+    std::vector<double> sum, count;
+    int height = 0, width = 0;
+    for (const EvalItem& item : eval_items(train, Target::kTruth)) {
+      DepthMap depth = read_depth(item.truth, spec.depth);
+      depth = crop(depth, frame_window(protocol.frame, depth.height, depth.width));
+      height = depth.height;
+      width = depth.width;
+      sum.resize(depth.metres.size());
+      count.resize(depth.metres.size());
+      for (size_t i = 0; i < sum.size(); ++i) {
+        sum[i] += static_cast<double>(depth.metres[i]);
+        count[i] += depth.metres[i] > 0;
+      }
+    }
+    double all = 0, all_count = 0;
+    for (size_t i = 0; i < sum.size(); ++i) {
+      all += sum[i];
+      all_count += count[i];
+    }
+    DepthMap mean{width, height, {}};
+    for (size_t i = 0; i < sum.size(); ++i) {
+      mean.metres.push_back(static_cast<float>(count[i] > 0 ? sum[i] / count[i] : all / all_count));
+    }
+    DatasetSpec test_spec = spec;
+    test_spec.list = set.test_list;
+    const Dataset test(test_spec);
+    EvaluateOptions options;
+    options.truth_format = spec.depth;
+    options.show_progress = false;
+    const Evaluation evaluation = evaluate(
+        protocol, eval_items(test, Target::kTruth), [&](const EvalItem&) { return mean; }, options);
+    EXPECT_NEAR(evaluation.summary.mean.abs_rel, set.abs_rel, 0.0006) << set.dataset;
+    EXPECT_EQ(evaluation.summary.images, nyu ? 150 : 25);
+  }
+  if (found == 0) GTEST_SKIP() << "skipped: no nyuv2 and no kitti";
+}
+
+TEST(Predictor, PadsMirrorsAndResizes) {
+  const Image8 image{3, 2, {1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6}};
+  const Image8 padded = pad_to_multiple(image, 4);
+  EXPECT_EQ(padded.size(), (ImageSize{4, 4}));
+  EXPECT_EQ(padded.rgb[3 * 3], 3);
+  EXPECT_EQ(padded.rgb[3 * 15], 6);
+  EXPECT_EQ(mirror(image).rgb[0], 3);
+  EXPECT_EQ(mirror(mirror(image)).rgb, image.rgb);
+  const DepthMap ramp{2, 1, {1, 3}};
+  EXPECT_EQ(resize_bilinear(ramp, {4, 1}).metres, (std::vector<float>{1, 1.5f, 2.5f, 3}));
+  EXPECT_EQ(resize_bilinear(ramp, {2, 1}).metres, ramp.metres);
+  EXPECT_EQ(resize_bilinear(ramp, {1, 3}).metres, (std::vector<float>{2, 2, 2}));
+}
+
+}  // namespace
+}  // namespace depthstill

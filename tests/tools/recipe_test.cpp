@@ -1,0 +1,248 @@
+#include "tools/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "engine/io/text_file.h"
+#include "kernels/error.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RecipeFiles : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::path(testing::TempDir()) / "recipes" / testing::UnitTest::GetInstance()->current_test_info()->name();
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return (folder_ / name).string();
+  }
+  // The message without the folder, or "accepted".
+  std::string message_of(const std::string& path, std::vector<std::string> overrides = {}) const {
+    try {
+      load_recipe(path, overrides);
+    } catch (const Error& error) {
+      std::string text = error.what();
+      const std::string prefix = folder_.string() + '/';
+      for (size_t at; (at = text.find(prefix)) != std::string::npos;) text.erase(at, prefix.size());
+      return text;
+    }
+    return "accepted";
+  }
+  fs::path folder_;
+};
+
+TEST_F(RecipeFiles, InheritsAndOverrides) {
+  fs::create_directories(folder_ / "bases");
+  write("bases/a.toml", "[model]\nbins = 49\nmax_depth = 10\n[train]\nepochs = 3\n");
+  write("bases/b.toml", "inherit = \"a.toml\"\n[train]\nepochs = 5\nbatch_size = 2\n");
+  const std::string path = write("c.toml", "inherit = \"bases/b.toml\"\n[train]\nbatch_size = 4\n");
+  const std::vector<std::string> overrides = {"model.name=resnet18_unet", "optimiser.lr=5e-4", "data.root=\"a b\"",
+                                              "eval.flip=false", "train.epochs=7"};
+  const Recipe recipe = load_recipe(path, overrides);
+  EXPECT_EQ(recipe.name, "c");
+  EXPECT_EQ(recipe.model.options.bins, 49);
+  EXPECT_EQ(recipe.model.options.d_max, 10.0f);
+  EXPECT_EQ(recipe.train.epochs, 7);
+  EXPECT_EQ(recipe.train.batch_size, 4);
+  EXPECT_EQ(recipe.model.name, "resnet18_unet");
+  EXPECT_EQ(recipe.optimiser.lr, 5e-4);
+  EXPECT_EQ(recipe.data.root, "a b");
+  EXPECT_FALSE(recipe.eval.flip);
+}
+
+TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
+  const struct {
+    const char* text;
+    const char* expected;
+  } cases[] = {
+      {"[model]\nbinns = 3\n", "r.toml:2: unknown key 'model.binns', did you mean 'model.bins'?"},
+      {"epochs = 3\n", "r.toml:1: unknown key 'epochs', did you mean 'train.epochs'?"},
+      {"[modle]\nbins = 3\n", "r.toml:1: unknown key 'modle'"},
+      {"[quite.another]\nx = 1\n", "r.toml:1: unknown key 'quite'"},
+      {"[model]\nbins = \"many\"\n", "r.toml:2: 'model.bins': expected an integer, found a string \"many\""},
+      {"[model]\nbins = 257.5\n", "r.toml:2: 'model.bins': expected an integer, found a number 257.5"},
+      {"[model]\nbins = 1\n", "r.toml:2: 'model.bins': expected a value from 2 to 4096, found 1"},
+      {"[model]\nname = \"vgg\"\n", "r.toml:2: 'model.name': expected one of mobilenet_unet"},
+      {"[eval]\nflip = 1\n", "r.toml:2: 'eval.flip': expected true or false, found an integer 1"},
+      {"[optimiser]\nlr = 0\n", "r.toml:2: 'optimiser.lr': expected a value greater than 0, found 0"},
+      {"[schedule]\nkind = \"cosine\"\n",
+       "r.toml:2: 'schedule.kind': expected one_cycle, polynomial or constant, found 'cosine'"},
+      {"[select]\nmetric = \"absrel\"\n", "r.toml:2: 'select.metric': metric: expected one of abs_rel"},
+      {"[loss]\nname = \"l2\"\n", "r.toml:2: 'loss.name': loss: expected one of tie_kd"},
+      {"model = 3\n", "r.toml:1: unknown key 'model'"},
+      {"[model\n", "r.toml:1: "},
+      {"inherit = 3\n", "r.toml:1: 'inherit': expected a file name, found an integer"},
+      {"inherit = \"none.toml\"\n", "r.toml:1: 'inherit': none.toml: "},
+      {"inherit = \"r.toml\"\n", "r.toml:1: 'inherit' leads back to r.toml"},
+      {"[model]\nmin_depth = 9\nmax_depth = 5\n", "r.toml: model.min_depth is 9"},
+      {"[model]\nhead = \"regression\"\n", "r.toml: the loss tie_kd needs model.head"},
+      {"[data.train]\nlist = \"a.txt\"\n", "r.toml: the loss tie_kd learns from a teacher"},
+      {"[data]\nresize_width = 64\n", "r.toml: data.resize_height and resize_width"},
+      {"[eval]\ncrop = \"garg\"\n", "r.toml: eval.crop is set, but the plain protocol has no crops"},
+  };
+  for (const auto& c : cases) {
+    const std::string message = message_of(write("r.toml", c.text));
+    EXPECT_EQ(message.rfind(c.expected, 0), 0u) << c.text << "gave: " << message << "\nexpected: " << c.expected;
+  }
+  EXPECT_NE(message_of((folder_ / "absent.toml").string()).find("absent.toml"), std::string::npos);
+}
+
+TEST_F(RecipeFiles, OverridesAreChecked) {
+  const std::string path = write("r.toml", "");
+  EXPECT_EQ(message_of(path, {"train.epoch=3"}),
+            "--set train.epoch=3: unknown key 'train.epoch', did you mean 'train.epochs'?");
+  EXPECT_EQ(message_of(path, {"train.epochs"}), "--set train.epochs: expected key=value");
+  EXPECT_EQ(message_of(path, {"train.epochs=x"}).rfind("--set train.epochs=x: 'train.epochs': expected an integer", 0),
+            0u);
+  EXPECT_EQ(message_of(path, {"train.epochs=3\nmodel.bins=4"}).rfind("--set ", 0), 0u);
+  EXPECT_EQ(message_of(path, {"train.epochs=[1"}).rfind("--set ", 0), 0u);
+}
+
+TEST_F(RecipeFiles, TwoRecipesThatInheritEachOther) {
+  write("a.toml", "inherit = \"b.toml\"\n");
+  write("b.toml", "# first\ninherit = \"a.toml\"\n");
+  EXPECT_EQ(message_of((folder_ / "a.toml").string()), "b.toml:2: 'inherit' leads back to a.toml");
+}
+
+TEST_F(RecipeFiles, LossesAreNamedThenChanged) {
+  const std::string path = write("r.toml", "[loss]\nsigma = 0.3\ntop_rows = 7\nalpha = 0.25\n");
+  const Recipe tie_kd = load_recipe(path);
+  EXPECT_EQ(tie_kd.loss.dpm_weight, 2.5f);
+  EXPECT_EQ(tie_kd.loss.ssim_weight, 7.5f);
+  EXPECT_EQ(tie_kd.loss.top_rows, 7);
+  EXPECT_EQ(tie_kd.loss.dpm.sigma, 0.3f);
+  const std::vector<std::string> overrides = {"loss.name=baseline", "model.head=regression", "loss.l1_weight=2"};
+  const Recipe baseline = load_recipe(path, overrides);
+  EXPECT_EQ(baseline.loss.target, DepthTarget::kTruth);
+  EXPECT_EQ(baseline.loss.dpm_weight, 0.0f);
+  EXPECT_EQ(baseline.loss.l1_weight, 2.0f);
+  EXPECT_EQ(baseline.loss.top_rows, 7);
+}
+
+TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
+  const std::string path =
+      write("r.toml",
+            "[loss]\nalpha = 0.3\nkl = \"teacher_student\"\n[optimiser]\nbeta1 = 0.85\n[data]\nroot = "
+            "\"a \\\"quoted\\\" \xc3\xa9\"\n[model]\nmin_depth = 0.1\n[train]\nseed = 123456789012\n");
+  const Recipe recipe = load_recipe(path);
+  const std::string printed = print_recipe(recipe);
+  const std::string copy = write("copy.toml", printed);
+  EXPECT_EQ(print_recipe(load_recipe(copy)), printed);
+  const Recipe again = load_recipe(copy);
+  EXPECT_EQ(again.data.root, recipe.data.root);
+  EXPECT_EQ(again.optimiser.params.beta1, 0.85f);
+  EXPECT_EQ(again.loss.dpm.kl, KlDirection::kTeacherStudent);
+  EXPECT_EQ(again.train.seed, 123456789012u);
+  // The weights follow from the loss's name, so they still can be moved with it.
+  const std::vector<std::string> overrides = {"loss.alpha=0.5"};
+  EXPECT_EQ(load_recipe(copy, overrides).loss.dpm_weight, 5.0f);
+}
+
+TEST_F(RecipeFiles, DataSetsOfTheSplits) {
+  const std::string path = write(
+      "r.toml",
+      "[model]\nmax_depth = 10\n[data]\nroot = \"d\"\ncrop = \"nyu_border\"\nresize_height = 213\nresize_width = 280\n"
+      "depth_units_per_metre = 1000\nteacher_units_per_metre = 6553.5\nteacher_naming = "
+      "\"beside\"\n[augment]\ncrop_height = "
+      "208\ncrop_width = 272\n[data.train]\nlist = \"train.txt\"\nteacher = \"t\"\n[data.test]\nlist = \"test.txt\"\n");
+  const Recipe recipe = load_recipe(path);
+  const DatasetSpec train = dataset_spec(recipe, "train");
+  EXPECT_EQ(train.crop, CropRule::kNyuBorder);
+  EXPECT_EQ(train.resize, (ImageSize{280, 213}));
+  EXPECT_DOUBLE_EQ(train.depth.metres_per_unit, 0.001);
+  EXPECT_DOUBLE_EQ(train.teacher->format.metres_per_unit, 10.0 / 65535);
+  EXPECT_EQ(train.teacher->naming, TeacherNaming::kBeside);
+  EXPECT_FALSE(dataset_spec(recipe, "test").teacher.has_value());
+  EXPECT_FALSE(has_split(recipe, "val"));
+  EXPECT_THROW(dataset_spec(recipe, "val"), Error);
+}
+
+// Every shipped recipe loads, and says what its row of the paper says.
+TEST(ShippedRecipes, Load) {
+  const fs::path folder = fs::path(DEPTHSTILL_SOURCE_DIR) / "tools" / "recipes";
+  int count = 0;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().extension() != ".toml") continue;
+    ++count;
+    const std::string name = entry.path().stem().string();
+    SCOPED_TRACE(name);
+    Recipe recipe;
+    ASSERT_NO_THROW(recipe = load_recipe(entry.path().string()));
+    for (const char* teacher : {"adabins", "bts", "depthformer"}) {
+      if (!name.ends_with(teacher)) continue;
+      EXPECT_EQ(recipe.data.train.teacher, std::string("gt_kd_") + teacher);
+    }
+    if (name.starts_with("res_kd") || name.starts_with("baseline")) {
+      EXPECT_EQ(recipe.model.options.head, Head::kRegression);
+      EXPECT_EQ(recipe.loss.top_rows, 0);
+    }
+  }
+  EXPECT_GE(count, 30);
+}
+
+TEST(ShippedRecipes, TieKdIsThePaper) {
+  const fs::path folder = fs::path(DEPTHSTILL_SOURCE_DIR) / "tools" / "recipes";
+  const Recipe recipe = load_recipe((folder / "tie_kd_adabins.toml").string());
+  EXPECT_EQ(recipe.model.name, "mobilenet_unet");
+  EXPECT_EQ(recipe.model.options.bins, 257);
+  EXPECT_FLOAT_EQ(recipe.loss.dpm_weight, 1.0f);
+  EXPECT_FLOAT_EQ(recipe.loss.ssim_weight, 9.0f);
+  EXPECT_EQ(recipe.loss.dpm.sigma, 0.8f);
+  EXPECT_EQ(recipe.loss.top_rows, 110);
+  EXPECT_EQ(recipe.loss.dpm.kl, KlDirection::kStudentTeacher);
+  EXPECT_EQ(recipe.train.epochs, 24);
+  EXPECT_EQ(recipe.train.batch_size, 32);
+  EXPECT_EQ(recipe.optimiser.params.beta1, 0.95f);
+  EXPECT_EQ(recipe.schedule.kind, Schedule::Kind::kOneCycle);
+  EXPECT_EQ(recipe.augment.crop, (ImageSize{704, 352}));
+  EXPECT_EQ(recipe.select.on, "val");
+  EXPECT_EQ(protocol_of(recipe).crop, EvalCrop::kGarg);
+  const Recipe published = load_recipe((folder / "tie_kd_as_published.toml").string());
+  EXPECT_EQ(published.loss.dpm.target, DpmTarget::kSoftmaxPdf);
+  EXPECT_EQ(published.select.on, "test");
+  EXPECT_FALSE(published.augment.rotate_teacher);
+}
+
+// Damaged recipes are refused with a message, never with a crash, or mean something valid.
+TEST_F(RecipeFiles, SurviveMutation) {
+  const fs::path source = fs::path(DEPTHSTILL_SOURCE_DIR) / "tools" / "recipes" / "base_kitti.toml";
+  const std::string seed = read_text(source.string());
+  std::mt19937 random(11);
+  int accepted = 0, refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string text = seed;
+    for (size_t edits = 1 + random() % 3; edits > 0; --edits) {
+      const size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, 1 + random() % 8);
+          break;
+        case 2:
+          text.insert(at, text.substr(random() % text.size(), random() % 12));
+          break;
+        default:
+          text.resize(at + 1);
+      }
+    }
+    const std::string message = message_of(write("r.toml", text));
+    message == "accepted" ? ++accepted : ++refused;
+    ASSERT_TRUE(message == "accepted" || message.rfind("r.toml", 0) == 0) << message;
+  }
+  EXPECT_GT(accepted, 0);
+  EXPECT_GT(refused, 0);
+}
+
+}  // namespace
+}  // namespace depthstill
