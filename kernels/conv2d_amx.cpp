@@ -39,6 +39,8 @@ DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t firs
   const auto tail = static_cast<__mmask32>((uint64_t{1} << (channels - full)) - 1);
   for (int64_t i = 0; i < count; ++i, lines += kLineBytes) {
     const bf16* pixel = static_cast<const bf16*>(pixels[i]) + first;
+    prefetch_pixel(pixels[std::min(i + kPrefetchPixels, count - 1)], first * int64_t{sizeof(bf16)},
+                   channels * int{sizeof(bf16)});
     std::byte* line = lines;
     for (int c = 0; c < full; c += kLineChannels, line += line_stride) {
       _mm512_store_si512(line, _mm512_loadu_si512(pixel + c));
@@ -218,6 +220,7 @@ constexpr TileKernels kKernels = {
     .element_bytes = sizeof(bf16),
     .pixels_per_line = 2,
     .step_bytes = kTileBytes,
+    .stream_weights = true,
     .begin = begin_tiles,
     .end = end_tiles,
     .pack_lines = pack_lines,

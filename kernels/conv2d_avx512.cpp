@@ -20,6 +20,8 @@ DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t firs
                           std::byte* lines) {
   for (int64_t i = 0; i < count; ++i, lines += kLineBytes) {
     const T* pixel = static_cast<const T*>(pixels[i]) + first;
+    prefetch_pixel(pixels[std::min(i + kPrefetchPixels, count - 1)], first * int64_t{sizeof(T)},
+                   channels * int{sizeof(T)});
     std::byte* line = lines;
     for (int c = 0; c < channels; c += kLineFloats, line += line_stride) {
       _mm512_store_ps(line, load(pixel + c, mask16(channels - c)));
@@ -159,6 +161,7 @@ constexpr TileKernels kKernels = {
     .element_bytes = sizeof(T),
     .pixels_per_line = 1,
     .step_bytes = kStepPixels* kLineBytes,
+    .stream_weights = false,
     .begin = nothing,
     .end = nothing,
     .pack_lines = pack_lines<T>,

@@ -43,6 +43,13 @@ DS_AVX512_INLINE void store(bf16* p, __mmask16 mask, __m512 value) {
   _mm256_mask_storeu_epi16(p, mask, _mm512_cvtepi32_epi16(round_bf16(value)));
 }
 
+// Packing walks through memory in pieces of one pixel, which the hardware prefetchers follow badly.
+inline constexpr int64_t kPrefetchPixels = 12;
+inline void prefetch_pixel(const void* pixel, int64_t offset, int bytes) {
+  const auto* begin = static_cast<const std::byte*>(pixel) + offset;
+  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(begin + i);
+}
+
 // Transposes a 16 x 16 matrix of dwords held in 16 registers.
 DS_AVX512_INLINE void transpose16(__m512i (&r)[16]) {
   __m512i t[16];

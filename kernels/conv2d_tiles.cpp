@@ -16,7 +16,10 @@ constexpr int64_t kL1Lines = 32 * 1024 / kLineBytes;  // of the 48 KB; the rest 
 constexpr int64_t kPackedBytes = 384 * 1024;          // packed lines of a task: with the weights, within 2 MB of L2
 constexpr int64_t kAccBytes = 512 * 1024;
 constexpr int64_t kMaxColumns = 192;
-constexpr int64_t kMaxGroupPairs = 9;  // 257 outputs are one group
+constexpr int64_t kGroupWeightBytes = 832 * 1024;
+constexpr int64_t kStreamedBytes = 256 * 1024;  // so few weights that writing whole pixels matters more
+constexpr int64_t kMaxGroupPairs = 9;           // 257 outputs are one group
+constexpr int64_t kMaxPassLines = 20;
 constexpr int64_t kMinTasks = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -31,10 +34,12 @@ struct WeightView {
 
 struct Plan {
   int64_t lines, passes, pass_lines;      // channel lines, and how many a pass takes
-  int64_t pairs, groups, group_pairs;     // of output tiles
+  int64_t pairs, groups, group_pairs;     // of output tiles; a group's weights for one pass fit the L2 cache
+  int64_t task_groups;                    // all of them if there is one pass, else 1
   int64_t rows, row_blocks;               // output rows of a block
   int64_t columns, column_blocks, pitch;  // output columns of a block; with the halo
   int64_t halo_rows, plane;               // plane: flat pixels of a packed line, with slack
+  bool stream_weights;                    // pixels outside, weights inside
   int64_t packed_bytes, acc_bytes, table_bytes, weight_bytes;
 
   int64_t flat_pixels(int64_t block_rows) const { return (block_rows - 1) * pitch + columns; }
@@ -46,15 +51,19 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   Plan plan{};
   const int64_t halo_columns = int64_t{g.S - 1} * g.dilation;
   plan.lines = ceil_div(g.C, kernels.line_channels);
-  const int64_t block_lines = (kernels.block_pixels + halo_columns) * g.R;
-  plan.passes = ceil_div(plan.lines, std::clamp<int64_t>(kL1Lines / block_lines, 1, 16));
-  plan.pass_lines = ceil_div(plan.lines, plan.passes);
-  plan.passes = ceil_div(plan.lines, plan.pass_lines);
-
   plan.pairs = ceil_div(g.O, kPairOutputs);
-  plan.groups = plan.passes == 1 ? 1 : ceil_div(plan.pairs, kMaxGroupPairs);
+  plan.groups = ceil_div(plan.pairs, kMaxGroupPairs);
   plan.group_pairs = ceil_div(plan.pairs, plan.groups);
   plan.groups = ceil_div(plan.pairs, plan.group_pairs);
+
+  const int64_t block_lines = (kernels.block_pixels + halo_columns) * g.R;
+  const int64_t line_weight_bytes = plan.group_pairs * g.R * g.S * 2 * kTileBytes;
+  const int64_t max_lines = std::min(kL1Lines / block_lines, kGroupWeightBytes / line_weight_bytes);
+  plan.passes = ceil_div(plan.lines, std::clamp<int64_t>(max_lines, 1, kMaxPassLines));
+  plan.pass_lines = ceil_div(plan.lines, plan.passes);
+  plan.passes = ceil_div(plan.lines, plan.pass_lines);
+  plan.task_groups = plan.passes == 1 ? plan.groups : 1;
+  plan.stream_weights = kernels.stream_weights || plan.pass_lines * line_weight_bytes <= kStreamedBytes;
 
   plan.columns = ceil_div(g.Q, ceil_div(g.Q, kMaxColumns));
   plan.column_blocks = ceil_div(g.Q, plan.columns);
@@ -63,7 +72,7 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   const int64_t by_packed = kPackedBytes / (plan.pass_lines * kLineBytes * plan.pitch) - plan.halo_rows;
   const int64_t by_acc =
       plan.passes == 1 ? g.P : kAccBytes / (plan.group_pairs * kPairOutputs * int64_t{sizeof(float)} * plan.pitch);
-  const int64_t by_tasks = ceil_div(g.N * g.P * plan.column_blocks * plan.groups, kMinTasks);
+  const int64_t by_tasks = ceil_div(g.N * g.P * plan.column_blocks * plan.groups / plan.task_groups, kMinTasks);
   plan.rows = std::clamp<int64_t>(std::min({by_packed, by_acc, by_tasks}), 1, g.P);
   plan.row_blocks = ceil_div(g.P, plan.rows);
   plan.rows = ceil_div(g.P, plan.row_blocks);
@@ -106,7 +115,7 @@ void pack_all_weights(const TileKernels& kernels, const TileGeometry& g, const P
 
 // What one task works on.
 struct Task {
-  int64_t n, p, q, rows, columns, first_pair, pairs;
+  int64_t n, p, q, rows, columns, first_group;
 };
 
 struct Convolution {
@@ -121,17 +130,12 @@ struct Convolution {
   const std::byte* zeros;  // a pixel of zeros
 
   Task task(int64_t index) const {
-    const int64_t group = index % plan.groups, block = index / plan.groups;
+    const int64_t group_steps = plan.groups / plan.task_groups;
+    const int64_t first_group = index % group_steps, block = index / group_steps;
     const int64_t column_block = block % plan.column_blocks, row_block = block / plan.column_blocks;
     const int64_t p = row_block % plan.row_blocks * plan.rows, q = column_block * plan.columns;
-    const int64_t first_pair = group * plan.group_pairs;
-    return {row_block / plan.row_blocks,
-            p,
-            q,
-            std::min(plan.rows, g.P - p),
-            std::min(plan.columns, g.Q - q),
-            first_pair,
-            std::min(plan.group_pairs, plan.pairs - first_pair)};
+    return {row_block / plan.row_blocks,     p,          q, std::min(plan.rows, g.P - p),
+            std::min(plan.columns, g.Q - q), first_group};
   }
 
   // Pointers to the input pixel of every flat pixel, and to the output pixel of those that have one.
@@ -148,11 +152,20 @@ struct Convolution {
       }
     }
     std::fill(in + f, in + plan.plane, zeros);
-    for (int64_t i = 0; i < out_count; ++i) {
-      const int64_t row = i / plan.pitch, column = i % plan.pitch;
-      const bool inside = row < t.rows && column < t.columns;
-      const int64_t pixel = (t.n * g.P + t.p + row) * g.Q + t.q + column;
-      out[i] = inside ? y + pixel * g.O * kernels.element_bytes : nullptr;
+    f = 0;
+    for (int64_t row = 0; row < t.rows; ++row) {
+      std::byte* pixel = y + ((t.n * g.P + t.p + row) * g.Q + t.q) * g.O * kernels.element_bytes;
+      for (int64_t column = 0; column < plan.pitch && f < out_count; ++column, ++f) {
+        out[f] = column < t.columns ? pixel + column * g.O * kernels.element_bytes : nullptr;
+      }
+    }
+    std::fill(out + f, out + std::max(f, out_count), nullptr);
+  }
+
+  // Fetches the lines that store() will write while multiply() computes.
+  static void prefetch(void* const* out, int count, int64_t offset) {
+    for (int i = 0; i < count; ++i) {
+      if (out[i]) __builtin_prefetch(static_cast<std::byte*>(out[i]) + offset, 1);
     }
   }
 
@@ -168,16 +181,28 @@ struct Convolution {
       const int64_t c = pass * plan.pass_lines * kernels.line_channels;
       const int64_t channels = std::min(plan.pass_lines * kernels.line_channels, g.C - c);
       kernels.pack_lines(in, plan.plane, c, static_cast<int>(channels), plane_bytes, packed);
-      for (int64_t block = 0; block < blocks; ++block) {
-        float* block_acc = acc + (plan.passes == 1 ? 0 : block * t.pairs * kBlockFloats);
-        run_block(t, pass, block, packed, block_acc, out);
-      }
+      for (int64_t i = 0; i < plan.task_groups; ++i) multiply_group(t, t.first_group + i, pass, packed, acc, out);
     }
   }
 
-  void run_block(const Task& t, int64_t pass, int64_t block, const std::byte* packed, float* acc,
-                 void* const* out) const {
-    const int64_t f = block * kernels.block_pixels, taps = int64_t{g.R} * g.S;
+  // The inner of the two loops runs over what streams from the L2 cache while the operand of the outer one is reused.
+  void multiply_group(const Task& t, int64_t group, int64_t pass, const std::byte* packed, float* acc,
+                      void* const* out) const {
+    const int64_t blocks = ceil_div(plan.flat_pixels(t.rows), kernels.block_pixels);
+    const int64_t first_pair = group * plan.group_pairs;
+    const int64_t pairs = std::min(plan.group_pairs, plan.pairs - first_pair);
+    for (int64_t i = 0; i < blocks * pairs; ++i) {
+      const int64_t block = plan.stream_weights ? i / pairs : i % blocks;
+      const int64_t pair = plan.stream_weights ? i % pairs : i / blocks;
+      float* block_acc = acc + (plan.passes == 1 ? 0 : (block * plan.group_pairs + pair) * kBlockFloats);
+      multiply_block(t, first_pair + pair, pass, block, packed, block_acc, out);
+    }
+  }
+
+  void multiply_block(const Task& t, int64_t pair, int64_t pass, int64_t block, const std::byte* packed, float* acc,
+                      void* const* out) const {
+    const int64_t f = block * kernels.block_pixels, o = pair * kPairOutputs, taps = int64_t{g.R} * g.S;
+    const bool last = pass + 1 == plan.passes;
     DataBlock b{};
     b.lines = packed + f * kLineBytes;
     b.line_stride = plan.plane * kLineBytes;
@@ -188,16 +213,14 @@ struct Convolution {
     b.line_count = static_cast<int>(plan.lines_of(pass));
     b.pixels = static_cast<int>(std::min<int64_t>(kernels.block_pixels, plan.flat_pixels(t.rows) - f));
     b.first = pass == 0;
-    for (int64_t i = 0; i < t.pairs; ++i) {
-      const int64_t pair = t.first_pair + i, o = pair * kPairOutputs;
-      b.weights = weights + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kTileBytes;
-      b.acc = acc + (plan.passes == 1 ? 0 : i * kBlockFloats);
-      b.tiles = g.O - o > kTileOutputs ? 2 : 1;
-      kernels.multiply(b);
-      if (pass + 1 < plan.passes) continue;
-      kernels.store({b.acc, out + f, bias ? bias + o : nullptr, o, b.pixels,
-                     static_cast<int>(std::min<int64_t>(kPairOutputs, g.O - o)), act});
-    }
+    b.weights = weights + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kTileBytes;
+    b.acc = acc;
+    b.tiles = g.O - o > kTileOutputs ? 2 : 1;
+    if (last) prefetch(out + f, b.pixels, o * kernels.element_bytes);
+    kernels.multiply(b);
+    if (!last) return;
+    kernels.store({acc, out + f, bias ? bias + o : nullptr, o, b.pixels,
+                   static_cast<int>(std::min<int64_t>(kPairOutputs, g.O - o)), act});
   }
 };
 
@@ -217,7 +240,7 @@ void convolve(const TileKernels& kernels, Stream stream, TileGeometry g, Activat
   pack_all_weights(kernels, g, plan, weights, memory);
   const Convolution convolution{
       kernels, g, plan, act, static_cast<const std::byte*>(x), memory, bias, static_cast<std::byte*>(y), zeros};
-  const int64_t tasks = g.N * plan.row_blocks * plan.column_blocks * plan.groups;
+  const int64_t tasks = g.N * plan.row_blocks * plan.column_blocks * (plan.groups / plan.task_groups);
   parallel_ranges(tasks, 1, [&](int64_t begin, int64_t end, int part) {
     kernels.begin();
     for (int64_t i = begin; i < end; ++i) {

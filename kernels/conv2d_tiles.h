@@ -66,6 +66,7 @@ struct TileKernels {
   int element_bytes;    // of x, y, dy, dx
   int pixels_per_line;  // of x as packed for weight gradients: 2 where pairs of pixels are interleaved
   int64_t step_bytes;   // of one step of packed dy
+  bool stream_weights;  // a block's lines stay in the L1 cache for all outputs, rather than weights for all pixels
 
   void (*begin)();  // on each thread, around the functions below
   void (*end)();

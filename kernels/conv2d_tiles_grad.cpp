@@ -14,7 +14,8 @@ namespace {
 constexpr int64_t kStretchSteps = 16;                 // 512 pixels: 32 KB of bf16 gradients for a pair of tiles
 constexpr int64_t kOutputPairs = 4, kInputPairs = 2;  // pairs of tiles that a task covers
 constexpr int64_t kMinTasks = 16;
-constexpr int64_t kBandBytes = 16 << 20;  // packed band, unless the weights are larger
+// Packed bytes of a band, unless the weights are larger. With a halo, thin bands would repeat too many rows.
+constexpr int64_t kBandBytes = 2 << 20, kHaloBandBytes = 16 << 20;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -45,7 +46,8 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   const int64_t x_pixel_bytes = plan.x_tiles * kLineBytes;
   const int64_t weight_bytes = plan.dy_pairs * plan.x_pairs * plan.taps * kBlockFloats * int64_t{sizeof(float)};
   const int64_t row_bytes = plan.pitch * (dy_pixel_bytes + x_pixel_bytes);
-  plan.rows = std::clamp<int64_t>(std::max(kBandBytes, weight_bytes) / row_bytes - plan.halo_rows, 1, g.P);
+  const int64_t band_bytes = std::max(plan.halo_rows > 0 ? kHaloBandBytes : kBandBytes, weight_bytes);
+  plan.rows = std::clamp<int64_t>(band_bytes / row_bytes - plan.halo_rows, 1, g.P);
   plan.bands = ceil_div(g.P, plan.rows);
   plan.rows = ceil_div(g.P, plan.bands);
   plan.bands = ceil_div(g.P, plan.rows);
