@@ -54,7 +54,9 @@ void add_check_data_command(CLI::App& app, Run& run) {
       "check-data", "Read a recipe's data once and report what is there and what would stop training");
   command->add_option("recipe", args->recipe, "TOML recipe")->required();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
-  command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated");
+  command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   command->add_option("--show", args->shown, "problems shown for each list; the rest is counted")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

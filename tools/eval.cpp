@@ -174,7 +174,9 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--data", args.data, "root of the data set, in place of the recipe's data.root");
   command.add_option("--split", args.split, "the recipe's list: train, val or test [default: test, else val]")
       ->check(CLI::IsMember({"train", "val", "test"}));
-  command.add_option("--set", args.overrides, "override a setting of the recipe, KEY=VALUE; may be repeated");
+  command.add_option("--set", args.overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
   command.add_flag("--no-flip", args.no_flip, "do not average with the prediction for the mirrored image");
   command.add_option("--save-pred", args.save, "folder for the predictions: one .npy per image, as --pred reads them");
   command.add_option(

@@ -75,6 +75,8 @@ void bind_loss(Settings& s, Recipe& recipe) {
 
 void bind_data(Settings& s, DataRecipe& data) {
   s.text("data.root", data.root, "folder that lists and their paths are relative to (--data)");
+  s.text("data.image_folder", data.image_folder, "below the root, what image paths in the lists are relative to");
+  s.text("data.depth_folder", data.depth_folder, "below the root, what depth paths in the lists are relative to");
   s.choice(
       "data.crop", data.crop,
       {{"none", CropRule::kNone}, {"kitti_benchmark", CropRule::kKittiBenchmark}, {"nyu_border", CropRule::kNyuBorder}},
