@@ -189,9 +189,11 @@ void BatchNorm2d::measure(const Tensor& x) {
   Tensor mean = zeros_like(running_mean), var = zeros_like(running_var);
   batch_norm(x, weight, bias, mean, var, {.training = true, .momentum = 1.0f, .eps = kEps});
   const std::vector<float> means = to_vector<float>(mean), vars = to_vector<float>(var);
+  // The op gives the unbiased variance; what a batch is normalised with is the biased one.
+  const double n = static_cast<double>(x.numel()) / static_cast<double>(weight.numel()), biased = (n - 1.0) / n;
   for (size_t c = 0; c < means.size(); ++c) {
     mean_sum_[c] += means[c];
-    square_sum_[c] += vars[c] + static_cast<double>(means[c]) * means[c];
+    square_sum_[c] += vars[c] * biased + static_cast<double>(means[c]) * means[c];
   }
   ++measured_batches_;
 }

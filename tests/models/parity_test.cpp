@@ -55,7 +55,7 @@ TEST_P(Parity, OutputsGradientsAndStatistics) {
 INSTANTIATE_TEST_SUITE_P(Students, Parity,
                          testing::Values(Case{"mobilenet_unet", Head::kDpm}, Case{"resnet18_unet", Head::kDpm},
                                          Case{"resnet50_unet", Head::kRegression}),
-                         [](const auto& info) { return std::string(info.param.model); });
+                         [](const auto& test) { return std::string(test.param.model); });
 
 }  // namespace
 }  // namespace depthstill

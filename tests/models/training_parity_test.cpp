@@ -1,0 +1,81 @@
+// Ten AdamW steps of TIE-KD as published (KL from the teacher, softmax of densities, SSIM as coded) against PyTorch
+// (tests/oracle/make_student_fixture.py), with and without the rows that the loss leaves out.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "engine/io/safetensors.h"
+#include "engine/optim.h"
+#include "losses/distillation.h"
+#include "models/student.h"
+#include "tests/models/oracle.h"
+
+namespace depthstill {
+namespace {
+
+constexpr int64_t kN = 2, kHeight = 64, kWidth = 96;
+constexpr int kTopRows = 20;
+
+Tensor teacher_depth() {
+  std::vector<float> depth = test::hash_values("teacher", kN * kHeight * kWidth, 0.0, 0.5);
+  size_t i = 0;
+  for (int64_t n = 0; n < kN; ++n)
+    for (int64_t y = 0; y < kHeight; ++y)
+      for (int64_t x = 0; x < kWidth; ++x, ++i) {
+        const double far = 1.0 - static_cast<double>(y) / kHeight;
+        const double wave = std::abs(static_cast<double>((x + 7 * n) % 32) / 16.0 - 1.0);
+        depth[i] = static_cast<float>(2.0 + 60.0 * far * far + 3.0 * wave + depth[i]);
+      }
+  return tensor<float>({kN, kHeight, kWidth}, depth);
+}
+
+LossOptions published_loss() {
+  LossOptions options = named_loss("tie_kd");
+  options.top_rows = kTopRows;
+  options.mask = false;
+  options.dpm.target = DpmTarget::kSoftmaxPdf;
+  options.dpm.kl = KlDirection::kTeacherStudent;
+  options.dpm.sigma = 0.5f;
+  options.ssim_mode = SsimMode::kReference;
+  return options;
+}
+
+void expect_gradients(const Student& student, const SafetensorsFile& fixture) {
+  for (const StateEntry& p : student.parameters()) {
+    ASSERT_TRUE(p.tensor->grad().defined()) << p.name;
+    const auto found = test::digest(p.name, to_file_layout(p.tensor->grad(), p.layout));
+    EXPECT_LE(test::digest_error(found, fixture.read_floats("tie_kd_grad/" + p.name)), 1e-3) << p.name;
+  }
+}
+
+class TrainingParity : public testing::TestWithParam<int64_t> {};
+
+TEST_P(TrainingParity, TenSteps) {
+  const int64_t first_needed_row = GetParam();
+  const SafetensorsFile fixture(DEPTHSTILL_SOURCE_DIR "/tests/oracle/student_mobilenet_unet.safetensors");
+  const std::vector<float> losses = fixture.read_floats("losses"), kl = fixture.read_floats("kl");
+  const std::vector<float> norms = fixture.read_floats("grad_norms");
+  const float lr = fixture.read_floats("learning_rate").at(0);
+  ASSERT_EQ(losses.size(), 10u);
+
+  const auto student = make_student("mobilenet_unet", {});
+  test::set_hash_weights(*student);
+  const Tensor image = test::hash_tensor("image", {kN, kHeight, kWidth, 3}, 0.0, 2.0), teacher = teacher_depth();
+  AdamW optimizer(student->parameter_tensors(), {.lr = lr, .params = {}});
+  for (size_t step = 0; step < losses.size(); ++step) {
+    optimizer.clear_grads();
+    const LossResult loss =
+        distillation_loss(student->forward(image, first_needed_row), teacher, {}, published_loss(), DpmBins{});
+    EXPECT_NEAR(item(loss.total), losses[step], 1e-4f * losses[step]) << "step " << step;
+    EXPECT_NEAR(item(loss.parts.at(0).second), kl[step], 1e-4f * kl[step]) << "step " << step;
+    backward(loss.total);
+    if (step == 0) expect_gradients(*student, fixture);
+    optimizer.step();
+    EXPECT_NEAR(optimizer.last_step().grad_norm, norms[step], 1e-2f * norms[step]) << "step " << step;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(FirstRow, TrainingParity, testing::Values(0, kTopRows));
+
+}  // namespace
+}  // namespace depthstill
