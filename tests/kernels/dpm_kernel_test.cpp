@@ -41,17 +41,22 @@ std::vector<double> teacher_map(const DpmBins& bins, DpmTarget target, double si
   return t;
 }
 
+std::vector<double> target_of(const Case& c, float teacher) {
+  return teacher_map(c.bins, c.options.target, static_cast<double>(c.options.sigma),
+                     static_cast<double>(c.options.floor), static_cast<double>(teacher));
+}
+
 struct Pixel {
   double depth, lse, kl;
 };
 
-Pixel reference(const Case& c, const std::vector<double>& x, double teacher) {
+// t: teacher_map() of the pixel.
+Pixel reference(const Case& c, const std::vector<double>& x, const std::vector<double>& t) {
   const double largest = *std::max_element(x.begin(), x.end());
   double sum = 0;
   for (const double v : x) sum += std::exp(v - largest);
   Pixel result{0, largest + std::log(sum), 0};
   const double floor = static_cast<double>(c.options.floor), eps = static_cast<double>(c.options.eps);
-  const auto t = teacher_map(c.bins, c.options.target, static_cast<double>(c.options.sigma), floor, teacher);
   for (size_t i = 0; i < x.size(); ++i) {
     const double log_q = x[i] - result.lse, q = std::exp(log_q);
     result.depth += q * c.bins.centre(static_cast<int>(i));
@@ -136,11 +141,13 @@ template <class T>
 Expected expected_results(const Case& c, const Problem<T>& p) {
   Expected e;
   std::vector<bool> counted;
+  std::vector<std::vector<double>> targets;
   for (int64_t i = 0; i < kPixels; ++i) {
     const float teacher = p.teacher[static_cast<size_t>(i)];
     const bool valid = std::isfinite(teacher) && teacher > 0 && teacher < 1.1f * c.bins.d_max;
     counted.push_back(i / kW % kH >= c.options.first_row && (valid || !c.options.mask));
-    const Pixel pixel = reference(c, p.row(c, i), counted.back() ? static_cast<double>(teacher) : 1.0);
+    targets.push_back(target_of(c, counted.back() ? teacher : c.bins.d_min));
+    const Pixel pixel = reference(c, p.row(c, i), targets.back());
     e.depth.push_back(pixel.depth);
     e.lse.push_back(pixel.lse);
     e.kl += counted.back() ? pixel.kl : 0;
@@ -152,9 +159,8 @@ Expected expected_results(const Case& c, const Problem<T>& p) {
     auto x = p.row(c, i);
     const double a = counted[static_cast<size_t>(i)] ? static_cast<double>(p.dkl) / e.count : 0;
     const double gd = static_cast<double>(p.ddepth[static_cast<size_t>(i)]);
-    const double teacher = counted[static_cast<size_t>(i)] ? static_cast<double>(p.teacher[static_cast<size_t>(i)]) : 1;
     const auto value = [&] {
-      const Pixel pixel = reference(c, x, teacher);
+      const Pixel pixel = reference(c, x, targets[static_cast<size_t>(i)]);
       return a * pixel.kl + gd * pixel.depth;
     };
     for (int64_t b = 0; b < c.channels; ++b) {
@@ -225,7 +231,7 @@ TYPED_TEST(DpmKernel, DepthAlone) {
   Expected e;
   for (int64_t i = 0; i < kPixels; ++i) {
     const auto x = p.row(c, i);
-    const Pixel pixel = reference(c, x, 1.0);
+    const Pixel pixel = reference(c, x, target_of(c, 1.0f));
     e.depth.push_back(pixel.depth);
     for (int b = 0; b < c.channels; ++b) {
       const double q = b < c.bins.bins ? std::exp(x[static_cast<size_t>(b)] - pixel.lse) : 0;
