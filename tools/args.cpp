@@ -40,8 +40,8 @@ SizeArg parse_size(const std::string& text) {
   const auto [x, height_error] = std::from_chars(text.data(), end, size.height);
   const bool has_x = height_error == std::errc() && x < end && (*x == 'x' || *x == 'X');
   const auto [rest, width_error] = std::from_chars(has_x ? x + 1 : end, end, size.width);
-  check(has_x && width_error == std::errc() && rest == end && size.height > 0 && size.width > 0,
-        "size: expected HEIGHTxWIDTH such as 352x704, got '", text, "'");
+  check_usage(has_x && width_error == std::errc() && rest == end && size.height > 0 && size.width > 0,
+              "size: expected HEIGHTxWIDTH such as 352x704, got '", text, "'");
   return size;
 }
 

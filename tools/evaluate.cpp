@@ -61,8 +61,12 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
   return evaluation;
 }
 
+std::string describe(const Evaluation& evaluation) {
+  return describe(evaluation.protocol) + (evaluation.prediction.empty() ? "" : "; " + evaluation.prediction);
+}
+
 std::string format_evaluation(const Evaluation& evaluation) {
-  std::string text = describe(evaluation.protocol) + '\n';
+  std::string text = describe(evaluation) + '\n';
   text += std::to_string(evaluation.summary.images) + " images";
   if (evaluation.summary.skipped) {
     text += ", " + std::to_string(evaluation.summary.skipped) + " left out: no valid pixel";
@@ -79,7 +83,7 @@ std::string evaluation_json(const Evaluation& evaluation) {
   for (const MetricField& field : kMetricFields) json[field.name] = evaluation.summary.mean.*field.value;  // NaN: null
   json["skipped"] = evaluation.summary.skipped;
   json["without_truth"] = evaluation.without_truth;
-  json["protocol"] = describe(evaluation.protocol);
+  json["protocol"] = describe(evaluation);
   return json.dump(2) + '\n';
 }
 

@@ -28,6 +28,7 @@ struct Evaluation {
   Protocol protocol;
   std::vector<ImageMetrics> images;  // in the order of the items
   MetricsSummary summary;
+  std::string prediction;     // how predictions were made, for the protocol's description; may be empty
   int64_t without_truth = 0;  // items passed over because the list has no truth for them
 };
 
@@ -44,6 +45,9 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
 // The window of an image or map.
 DepthMap crop(const DepthMap& depth, const Window& window);
 Image8 crop(const Image8& image, const Window& window);
+
+// describe(protocol), and how predictions were made.
+std::string describe(const Evaluation& evaluation);
 
 // Protocol, counts and the nine values: what `eval` prints, and the JSON of its contract.
 std::string format_evaluation(const Evaluation& evaluation);

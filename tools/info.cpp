@@ -1,10 +1,9 @@
 // depthstill info: what this build and this machine can do, and the models.
-#include <dnnl.hpp>
-#include <nlohmann/json.hpp>
-
 #include <cstdio>
+#include <dnnl.hpp>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "kernels/parallel.h"
@@ -92,12 +91,9 @@ ordered_json describe_all() {
   const CpuInfo cpu = cpu_info();
   ordered_json info;
   info["version"] = version();
-  info["cpu"] = {{"name", cpu.name},
-                 {"threads", num_threads()},
-                 {"avx512", cpu.avx512},
-                 {"avx512_bf16", cpu.avx512_bf16},
-                 {"amx_bf16", cpu.amx_bf16},
-                 {"bf16", bf16_note(cpu)}};
+  info["cpu"] = {{"name", cpu.name},         {"threads", num_threads()},
+                 {"avx512", cpu.avx512},     {"avx512_bf16", cpu.avx512_bf16},
+                 {"amx_bf16", cpu.amx_bf16}, {"bf16", bf16_note(cpu)}};
   info["onednn"] = onednn_version();
   ordered_json cuda = cuda_json();
   if (!available(Device::kCuda)) cuda["reason"] = cuda_unavailable_reason();

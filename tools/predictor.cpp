@@ -171,7 +171,10 @@ Evaluation evaluate_student(const Student& student, const Dataset& data, const P
     }
     if (panel.reference.size() == prediction.size()) panels->push_back(std::move(panel));
   };
-  return evaluate(protocol, items, predict, evaluating);
+  Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
+  evaluation.prediction = options.flip ? "prediction averaged with that for the mirrored image, each clamped"
+                                       : "one prediction per image, without its mirror image";
+  return evaluation;
 }
 
 }  // namespace depthstill

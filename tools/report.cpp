@@ -169,7 +169,7 @@ std::string metric_charts(const RunLog& log) {
     for (const EvalRecord& record : log.evals) {
       auto at = std::find_if(series.begin(), series.end(), [&](const Series& s) { return s.name == record.split; });
       if (at == series.end()) at = series.insert(series.end(), {record.split, {}, false});
-      at->points.push_back({static_cast<double>(record.epoch), record.metrics.*field.value});
+      at->points.push_back({static_cast<double>(record.epoch + 1), record.metrics.*field.value});
     }
     html += line_chart(
         {std::string(name) + (field.lower_is_better ? " (lower is better)" : " (higher is better)"), "epoch", false},
@@ -187,7 +187,7 @@ std::string metric_table(const RunLog& log) {
       return other.split == record.split && other.metrics.abs_rel < record.metrics.abs_rel;
     });
     html += std::string(best ? "<tr class='best'>" : "<tr>") + "<td>" + escape_html(record.split) + "</td><td>" +
-            std::to_string(record.epoch) + "</td><td>" + std::to_string(record.step) + "</td><td>" +
+            std::to_string(record.epoch + 1) + "</td><td>" + std::to_string(record.step) + "</td><td>" +
             std::to_string(record.images) + "</td>";
     for (const MetricField& field : kMetricFields) html += "<td>" + fixed(record.metrics.*field.value) + "</td>";
     html += "</tr>";
