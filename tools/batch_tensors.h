@@ -1,0 +1,26 @@
+// From decoded samples to the tensors that a training step reads.
+#pragma once
+
+#include <string>
+
+#include "engine/data/loader.h"
+#include "engine/tensor.h"
+
+namespace depthstill {
+
+struct BatchTensors {
+  Tensor image;    // (N, H, W, 3), normalised
+  Tensor teacher;  // (N, H, W) metres, 0 = none; undefined if the samples have no teacher map
+  Tensor truth;    // the same from the ground truth
+};
+
+// Applies each item's augmentation on `device`; the images come out as `dtype`.
+BatchTensors to_tensors(const Batch& batch, DType dtype, Device device);
+
+// One whole image, normalised: (1, H, W, 3).
+Tensor to_tensor(const Image8& image, DType dtype, Device device);
+
+// "a.png, b.png": for messages about a batch.
+std::string names_of(const Batch& batch);
+
+}  // namespace depthstill

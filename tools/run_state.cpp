@@ -1,0 +1,147 @@
+#include "tools/run_state.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <set>
+#include <sstream>
+
+#include "engine/checkpoint.h"
+
+namespace depthstill {
+namespace {
+
+constexpr const char* kFirstMoment = "optimizer.m.";
+constexpr const char* kSecondMoment = "optimizer.v.";
+
+template <class T>
+std::string text_of(T value) {
+  std::ostringstream out;
+  out.precision(std::numeric_limits<double>::max_digits10);
+  out << value;
+  return out.str();
+}
+
+template <class T>
+T number(const Metadata& metadata, const std::string& key, const std::string& path) {
+  const auto found = metadata.find(key);
+  check(found != metadata.end(), path, ": expected the metadata entry '", key, "', found none");
+  std::istringstream in(found->second);
+  T value{};
+  check(static_cast<bool>(in >> value), path, ": metadata entry '", key, "': expected a number, found '", found->second,
+        "'");
+  return value;
+}
+
+Metadata describe(const Student& student) {
+  const StudentOptions& options = student.options();
+  return {{"format", "depthstill-1"},
+          {"architecture", student.name()},
+          {"head", options.head == Head::kDpm ? "dpm" : "regression"},
+          {"bins", text_of(options.bins)},
+          {"d_min", text_of(options.d_min)},
+          {"d_max", text_of(options.d_max)}};
+}
+
+// Metadata that both sides have must agree: a checkpoint of another network is refused by name, not by a shape.
+void check_same_student(const Student& student, const SafetensorsFile& file) {
+  for (const auto& [key, value] : describe(student)) {
+    const auto found = file.metadata().find(key);
+    check(found == file.metadata().end() || found->second == value, file.path(), ": expected a checkpoint with ", key,
+          " ", value, ", found ", found == file.metadata().end() ? "" : found->second);
+  }
+}
+
+LoadOptions passing_over(const Student& student) {
+  const auto dead = student.dead_parameter_names();
+  LoadOptions options;
+  options.may_ignore = [names = std::set<std::string>(dead.begin(), dead.end())](const std::string& name) {
+    return names.contains(name) || name.starts_with("optimizer.");
+  };
+  return options;
+}
+
+std::vector<NamedTensor> moments(const Student& student, const AdamW& optimiser) {
+  std::vector<NamedTensor> named;
+  const auto parameters = student.parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    named.push_back({kFirstMoment + parameters[i].name, optimiser.first_moments()[i], parameters[i].layout});
+    named.push_back({kSecondMoment + parameters[i].name, optimiser.second_moments()[i], parameters[i].layout});
+  }
+  return named;
+}
+
+}  // namespace
+
+void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state) {
+  Metadata metadata = describe(student);
+  metadata["epoch"] = text_of(state.epoch);
+  metadata["step"] = text_of(state.step);
+  metadata["updates"] = text_of(state.updates);
+  metadata["optimizer_updates"] = text_of(optimiser.updates());
+  metadata["best_epoch"] = text_of(state.best_epoch);
+  metadata["best_value"] = text_of(state.best_value);
+  metadata["fingerprint"] = state.fingerprint;
+  save_state(student, path, metadata, moments(student, optimiser));
+}
+
+RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint) {
+  const SafetensorsFile file(path);
+  check_same_student(student, file);
+  RunState state;
+  state.epoch = number<int64_t>(file.metadata(), "epoch", path);
+  state.step = number<int64_t>(file.metadata(), "step", path);
+  state.updates = number<int64_t>(file.metadata(), "updates", path);
+  state.best_epoch = number<int64_t>(file.metadata(), "best_epoch", path);
+  state.best_value = number<double>(file.metadata(), "best_value", path);
+  const auto updates = number<int64_t>(file.metadata(), "optimizer_updates", path);
+  const auto found = file.metadata().find("fingerprint");
+  state.fingerprint = found == file.metadata().end() ? "" : found->second;
+  check(state.fingerprint == fingerprint, path, ": expected a run with ", fingerprint, ", found ", state.fingerprint,
+        "; start anew in another folder, or restore the recipe");
+
+  // Everything is read before anything is changed.
+  const auto targets = moments(student, optimiser);
+  std::vector<Tensor> values;
+  for (const NamedTensor& target : targets) {
+    values.push_back(load_tensor(file, target.name, target.value.shape(), target.layout));
+  }
+  load_state(student, file, passing_over(student));
+  for (size_t i = 0; i < targets.size(); ++i) copy_(targets[i].value, values[i]);
+  optimiser.set_updates(updates);
+  return state;
+}
+
+void save_student(const std::string& path, const Student& student, int64_t epoch) {
+  Metadata metadata = describe(student);
+  metadata["epoch"] = text_of(epoch);
+  save_state(student, path, metadata);
+}
+
+std::unique_ptr<Student> load_student(const std::string& path) {
+  const SafetensorsFile file(path);
+  const Metadata& metadata = file.metadata();
+  const auto architecture = metadata.find("architecture");
+  const auto head = metadata.find("head");
+  check(architecture != metadata.end() && head != metadata.end(), path,
+        ": expected a checkpoint of depthstill (metadata 'architecture' and 'head'), found another safetensors file; ",
+        "name its recipe to load it");
+  check(head->second == "dpm" || head->second == "regression", path, ": expected head dpm or regression, found '",
+        head->second, "'");
+  StudentOptions options;
+  options.head = head->second == "dpm" ? Head::kDpm : Head::kRegression;
+  options.bins = number<int64_t>(metadata, "bins", path);
+  options.d_min = number<float>(metadata, "d_min", path);
+  options.d_max = number<float>(metadata, "d_max", path);
+  auto student = make_student(architecture->second, options);
+  load_state(*student, file, passing_over(*student));
+  return student;
+}
+
+void load_weights(Student& student, const std::string& path) {
+  const SafetensorsFile file(path);
+  check_same_student(student, file);
+  load_state(student, file, passing_over(student));
+}
+
+}  // namespace depthstill

@@ -1,0 +1,34 @@
+// What a run leaves behind and resumes from: RUN/last.safetensors holds weights, buffers, optimiser moments and the
+// position in the data; RUN/best.safetensors and RUN/epoch_NNN.safetensors hold weights and buffers only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "engine/optim.h"
+#include "models/student.h"
+
+namespace depthstill {
+
+struct RunState {
+  int64_t epoch = 0, step = 0;  // of the next batch: epoch, and step within it
+  int64_t updates = 0;          // of the optimiser
+  int64_t best_epoch = -1;      // -1: none yet
+  double best_value = 0;        // of the selection metric
+  std::string fingerprint;      // of the settings that a resumed run must share
+};
+
+void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state);
+
+// Throws Error if the file is of another student, or of a run with another fingerprint; nothing is changed then.
+RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint);
+
+// Weights and buffers, with what make_student() needs to build the network again.
+void save_student(const std::string& path, const Student& student, int64_t epoch);
+std::unique_ptr<Student> load_student(const std::string& path);
+
+// Reads weights into an existing student; published checkpoints' unused layers are passed over.
+void load_weights(Student& student, const std::string& path);
+
+}  // namespace depthstill

@@ -1,0 +1,361 @@
+#include "tools/trainer.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/allocator.h"
+#include "engine/data/loader.h"
+#include "engine/io/atomic_file.h"
+#include "engine/optim.h"
+#include "kernels/parallel.h"
+#include "models/imagenet.h"
+#include "tools/batch_tensors.h"
+#include "tools/interrupt.h"
+#include "tools/predictor.h"
+#include "tools/progress.h"
+#include "tools/report.h"
+#include "tools/run_log.h"
+#include "tools/run_state.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// metrics.jsonl, appended line by line.
+class MetricsFile {
+ public:
+  MetricsFile(std::string path, bool append) : path_(std::move(path)) {
+    file_.reset(std::fopen(path_.c_str(), append ? "a" : "w"));
+    check(file_ != nullptr, path_, ": cannot be written");
+  }
+  void write(const std::string& line) {
+    const bool ok =
+        std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size() && std::fflush(file_.get()) == 0;
+    check(ok, path_, ": cannot be written, is the disk full?");
+  }
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::string path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+class Trainer {
+ public:
+  Trainer(const Recipe& recipe, const TrainOptions& options);
+  void run();
+
+ private:
+  void initialise();
+  void recalibrate();
+  Loader make_loader() const;
+  void train_step(const Batch& batch);
+  void log_step(const Batch& batch, const LossResult& loss, double lr);
+  void finish_epoch(int64_t epoch);
+  Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
+  void save_last();
+  void stop_if_interrupted(Progress& progress);
+  void write_final_report();
+  std::string path(const std::string& name) const { return (fs::path(options_.out) / name).string(); }
+  std::string fingerprint() const;
+  int64_t total_updates() const;
+
+  Recipe recipe_;
+  TrainOptions options_;
+  std::shared_ptr<const Dataset> data_;
+  std::unique_ptr<Student> student_;
+  std::optional<AdamW> optimiser_;
+  std::optional<MetricsFile> metrics_;
+  RunState state_;
+  int64_t steps_per_epoch_ = 0, images_seen_ = 0;
+  Clock::time_point start_ = Clock::now(), last_log_ = Clock::now();
+  int64_t images_at_last_log_ = 0;
+  double seconds_training_ = 0, seconds_waiting_ = 0;
+  std::string note_;  // behind the progress bar
+};
+
+Trainer::Trainer(const Recipe& recipe, const TrainOptions& options) : recipe_(recipe), options_(options) {
+  data_ = std::make_shared<Dataset>(dataset_spec(recipe_, "train"));
+  if (recipe_.select.on == "test") {
+    log_line("note: the kept model is chosen on the test list, as the published runs did; its test figures are biased");
+  }
+  steps_per_epoch_ = make_loader().steps_per_epoch();
+  check(steps_per_epoch_ > 0, recipe_.data.train.list, ": expected at least one batch of ", recipe_.train.batch_size,
+        " samples, found ", data_->size(), " samples; set train.batch_size or train.drop_last");
+  const int top_rows = recipe_.loss.top_rows, rows = recipe_.augment.crop.height;
+  check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
+        " rows of a training crop, found ", top_rows);
+
+  make_folder(options_.out);
+  const bool has_run = fs::exists(path("last.safetensors"));
+  check(options_.resume || !has_run, options_.out,
+        ": holds a run already; give --resume to go on with it, or another --out");
+  check(!options_.resume || has_run, options_.out, ": expected last.safetensors to resume from, found none");
+  initialise();
+}
+
+// The settings that must not change between a run and its continuation, because they decide what a step computes.
+std::string Trainer::fingerprint() const {
+  return concat_text("seed ", recipe_.train.seed, ", batch ", recipe_.train.batch_size, ", ", steps_per_epoch_,
+                     " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
+}
+
+int64_t Trainer::total_updates() const {
+  const int64_t all = steps_per_epoch_ * recipe_.train.epochs;
+  return recipe_.train.max_steps > 0 ? std::min(all, recipe_.train.max_steps) : all;
+}
+
+void Trainer::initialise() {
+  student_ = make_student(recipe_.model.name, recipe_.model.options);
+  bool folded = false;
+  if (!options_.resume) {
+    initialize(*student_, recipe_.train.seed);
+    if (!recipe_.model.weights.empty()) {
+      const ImagenetReport report = load_imagenet(student_->encoder(), recipe_.model.weights);
+      folded = report.folded;
+      log_line(concat_text("encoder: ", recipe_.model.weights, folded ? " (batch norms folded: re-expanded)" : ""));
+    }
+  }
+  student_->to(options_.device);
+  if (folded) recalibrate();
+
+  std::vector<Tensor> parameters;
+  for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
+  optimiser_.emplace(std::move(parameters), recipe_.optimiser);
+  if (options_.resume) {
+    state_ = load_run_state(path("last.safetensors"), *student_, *optimiser_, fingerprint());
+    log_line(concat_text("resuming at epoch ", state_.epoch + 1, ", step ", state_.step));
+  }
+  state_.fingerprint = fingerprint();
+  write_file(path("recipe.toml"), print_recipe(recipe_));
+  metrics_.emplace(path("metrics.jsonl"), options_.resume);
+}
+
+// Statistics of the training images for an encoder that came without any.
+void Trainer::recalibrate() {
+  LoaderOptions loading;
+  loading.batch_size = recipe_.train.batch_size;
+  loading.workers = recipe_.data.workers;
+  loading.seed = recipe_.train.seed;
+  loading.drop_last = false;
+  if (recipe_.augment_on) {
+    loading.augment = recipe_.augment;
+    loading.augment->rotate_probability = loading.augment->colour_probability = 0;
+  }
+  Loader loader(data_, loading);
+  std::vector<Tensor> images;
+  constexpr int64_t kImages = 32;
+  for (int64_t count = 0; count < kImages;) {
+    const auto batch = loader.next();
+    if (!batch) break;
+    images.push_back(to_tensors(*batch, DType::kFloat, options_.device).image);
+    count += static_cast<int64_t>(batch->items.size());
+  }
+  recalibrate_batch_norm(student_->encoder(), images);
+}
+
+Loader Trainer::make_loader() const {
+  LoaderOptions loading;
+  loading.batch_size = recipe_.train.batch_size;
+  loading.workers = recipe_.data.workers;
+  loading.drop_last = recipe_.train.drop_last;
+  loading.seed = recipe_.train.seed;
+  if (recipe_.augment_on) loading.augment = recipe_.augment;
+  loading.first_epoch = state_.epoch;
+  loading.first_step = state_.step;
+  loading.epochs = recipe_.train.epochs;
+  loading.cache_bytes = static_cast<size_t>(recipe_.data.cache_mib) << 20;
+  return Loader(data_, loading);
+}
+
+void Trainer::run() {
+  const int64_t total = total_updates();
+  log_line(concat_text(student_->name(), " with ", student_->parameter_count(), " parameters on ", options_.device, ", ",
+                       options_.dtype, ", ", num_threads(), " threads; ", data_->size(), " images, ", steps_per_epoch_,
+                       " steps an epoch, ", total, " steps"));
+  Progress progress("train", "step", total, state_.updates);
+  Loader loader = make_loader();
+  while (state_.updates < total) {
+    stop_if_interrupted(progress);
+    const auto batch = loader.next();
+    if (!batch) break;
+    const auto step_start = Clock::now();
+    train_step(*batch);
+    seconds_training_ += seconds_since(step_start);
+    seconds_waiting_ = loader.wait_seconds();
+    progress.update(state_.updates, note_);
+    if (state_.step == steps_per_epoch_ || state_.updates == total) {
+      state_.epoch = batch->epoch + 1;
+      state_.step = 0;
+      finish_epoch(batch->epoch);
+    }
+  }
+  progress.finish();
+  const MemoryStats memory = memory_stats(options_.device);
+  log_line(concat_text("trained ", state_.updates, " steps, peak memory ",
+                       format_bytes(static_cast<double>(memory.peak)), "; waited ", format_duration(seconds_waiting_),
+                       " for data"));
+  write_final_report();
+}
+
+void Trainer::train_step(const Batch& batch) {
+  const int64_t top_rows = recipe_.loss.top_rows;
+  const BatchTensors tensors = to_tensors(batch, options_.dtype, options_.device);
+  student_->train();
+  student_->clear_grads();
+  const Tensor output = student_->forward(tensors.image, options_.dead_rows ? top_rows : 0);
+  const StudentOptions& model = recipe_.model.options;
+  const DpmBins bins{static_cast<int>(model.bins), model.d_min, model.d_max};
+  const LossResult loss = distillation_loss(output, tensors.teacher, tensors.truth, recipe_.loss, bins);
+  backward(loss.total);
+  const double lr = recipe_.schedule.at(state_.updates, total_updates());
+  optimiser_->set_lr(lr);
+  optimiser_->step();
+
+  const float value = item(loss.total);
+  if (!std::isfinite(value) || !optimiser_->last_step().finite) {
+    const bool saved = fs::exists(path("last.safetensors"));
+    fail("step ", state_.updates, " (epoch ", batch.epoch + 1, "): the ", std::isfinite(value) ? "gradient" : "loss",
+         " is not finite; images: ", names_of(batch), "; ",
+         saved ? "last good checkpoint: " + path("last.safetensors") : "no checkpoint was written yet");
+  }
+  state_.epoch = batch.epoch;
+  state_.step = batch.step + 1;
+  ++state_.updates;
+  images_seen_ += static_cast<int64_t>(batch.items.size());
+  if (state_.updates % recipe_.train.log_every == 0) log_step(batch, loss, lr);
+}
+
+void Trainer::log_step(const Batch& batch, const LossResult& loss, double lr) {
+  StepRecord record;
+  record.step = state_.updates;
+  record.epoch = batch.epoch;
+  record.lr = lr;
+  record.grad_norm = static_cast<double>(optimiser_->last_step().grad_norm);
+  record.images_per_second = static_cast<double>(images_seen_ - images_at_last_log_) / seconds_since(last_log_);
+  last_log_ = Clock::now();
+  images_at_last_log_ = images_seen_;
+  record.losses.emplace_back("total", static_cast<double>(item(loss.total)));
+  for (const auto& [name, value] : loss.parts) record.losses.emplace_back(name, static_cast<double>(item(value)));
+  metrics_->write(to_json_line(record));
+
+  char text[64];
+  note_ = "epoch " + std::to_string(batch.epoch + 1);
+  for (const auto& [name, value] : record.losses) {
+    std::snprintf(text, sizeof(text), "  %s %.4g", name.c_str(), value);
+    note_ += text;
+  }
+  std::snprintf(text, sizeof(text), "  %.2f img/s  lr %.2e  ", record.images_per_second, lr);
+  note_ += text + format_bytes(static_cast<double>(memory_stats(options_.device).peak));
+}
+
+void Trainer::save_last() { save_run_state(path("last.safetensors"), *student_, *optimiser_, state_); }
+
+void Trainer::stop_if_interrupted(Progress& progress) {
+  if (!interrupted()) return;
+  progress.finish();
+  save_last();
+  log_line(concat_text("interrupted: everything up to step ", state_.updates, " is in ", path("last.safetensors"),
+                       "; go on with --resume"));
+  throw Interrupted{};
+}
+
+// A checkpoint, then the figures that decide whether it is the best so far.
+void Trainer::finish_epoch(int64_t epoch) {
+  const auto name = [](int64_t number) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "epoch_%03d.safetensors", static_cast<int>(number));
+    return std::string(text);
+  };
+  save_last();
+  if (recipe_.train.checkpoint_keep > 0) {
+    save_student(path(name(epoch + 1)), *student_, epoch + 1);
+    fs::remove(path(name(epoch + 1 - recipe_.train.checkpoint_keep)));
+  }
+  const bool last = state_.updates == total_updates();
+  const std::string& split = recipe_.select.on;
+  if (!has_split(recipe_, split)) {  // nothing to choose by: the last model is kept
+    state_.best_epoch = epoch;
+    if (last) save_student(path("best.safetensors"), *student_, epoch + 1);
+    return;
+  }
+  if (!last && (epoch + 1) % recipe_.eval.every != 0) return;
+
+  const Evaluation evaluation = validate(split, nullptr);
+  EvalRecord record;
+  record.step = state_.updates;
+  record.epoch = epoch;
+  record.split = split;
+  record.images = evaluation.summary.images;
+  record.metrics = evaluation.summary.mean;
+  metrics_->write(to_json_line(record));
+  const MetricField& field = metric_field(recipe_.select.metric);
+  const double value = record.metrics.*field.value;
+  const bool better = state_.best_epoch < 0 || (field.lower_is_better ? value < state_.best_value : value > state_.best_value);
+  if (better && evaluation.summary.images > 0) {
+    state_.best_epoch = epoch;
+    state_.best_value = value;
+    save_student(path("best.safetensors"), *student_, epoch + 1);
+    save_last();
+  }
+  char text[160];
+  std::snprintf(text, sizeof(text), "epoch %d: %s abs_rel %.4f  rmse %.3f  d1 %.4f%s", static_cast<int>(epoch + 1),
+                split.c_str(), record.metrics.abs_rel, record.metrics.rmse, record.metrics.d1, better ? "  (best)" : "");
+  log_line(text);
+}
+
+Evaluation Trainer::validate(const std::string& split, std::vector<ReportPanel>* panels) {
+  student_->eval();
+  const Dataset data(dataset_spec(recipe_, split));
+  const size_t wanted = panels == nullptr ? 0 : static_cast<size_t>(recipe_.eval.report_panels);
+  PredictOptions predicting = predict_options(recipe_);
+  predicting.device = options_.device;
+  predicting.dtype = options_.dtype;
+  return evaluate_student(*student_, data, protocol_of(recipe_), predicting, wanted, panels);
+}
+
+void Trainer::write_final_report() {
+  Report report;
+  report.title = recipe_.name;
+  report.recipe = print_recipe(recipe_);
+  report.log = read_run_log(path("metrics.jsonl"));
+  const MemoryStats memory = memory_stats(options_.device);
+  report.facts = {{"student", student_->name()},
+                  {"parameters", std::to_string(student_->parameter_count())},
+                  {"device", name_of(options_.device)},
+                  {"precision", name_of(options_.dtype)},
+                  {"training images", std::to_string(data_->size())},
+                  {"steps", std::to_string(state_.updates)},
+                  {"time in steps", format_duration(seconds_training_)},
+                  {"peak memory", format_bytes(static_cast<double>(memory.peak))}};
+  if (has_split(recipe_, recipe_.select.on)) {
+    if (state_.best_epoch >= 0) load_weights(*student_, path("best.safetensors"));
+    const Evaluation evaluation = validate(recipe_.select.on, &report.panels);
+    report.final = evaluation.summary;
+    report.final_label = concat_text("best epoch ", state_.best_epoch + 1, ", ", recipe_.select.on, " list");
+    report.protocol = describe(evaluation);
+    report.reference_label = "ground truth";
+    std::printf("%s", format_evaluation(evaluation).c_str());
+  }
+  write_report(path("report.html"), report);
+  log_line("report: " + path("report.html"));
+}
+
+}  // namespace
+
+void train(const Recipe& recipe, const TrainOptions& options) { Trainer(recipe, options).run(); }
+
+}  // namespace depthstill

@@ -1,0 +1,24 @@
+// Trains a student as a recipe says and leaves a run folder behind:
+//   recipe.toml  metrics.jsonl  last.safetensors  best.safetensors  epoch_NNN.safetensors  report.html
+#pragma once
+
+#include <string>
+
+#include "engine/device.h"
+#include "engine/dtype.h"
+#include "tools/recipe.h"
+
+namespace depthstill {
+
+struct TrainOptions {
+  std::string out;  // the run folder
+  Device device = Device::kCpu;
+  DType dtype = DType::kFloat;  // of the activations
+  bool resume = false;
+  bool dead_rows = true;  // leave out decoder rows that cannot reach the loss: the same result, faster
+};
+
+// Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.
+void train(const Recipe& recipe, const TrainOptions& options);
+
+}  // namespace depthstill
