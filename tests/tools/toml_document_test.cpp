@@ -74,7 +74,8 @@ TEST(TomlDocument, SurvivesMutatedRecipes) {
       "inherit = \"base.toml\"\n[model]\nname = 'mobilenet_unet' # caf\xc3\xa9\nbins = 257\nrange = [1e-3, 80.0]\n"
       "d = 1979-05-27T07:32:00Z\n[data.train]\nlist = \"\"\"a\nb\"\"\"\nx = +inf\nt = {a = 1, b = {c = "
       "0x1F}}\n[[u]]\nv=1_0\n";
-  const std::string alphabet("[]{}=.\"'#\\\n\r\t ,+-_0123456789eExobTZ:/naniftru\0\x01\x7f\x80\xa9\xc3\xff", 55);
+  constexpr char kBytes[] = "[]{}=.\"'#\\\n\r\t ,+-_0123456789eExobTZ:/naniftru\0\x01\x7f\x80\xa9\xc3\xff";
+  const std::string alphabet(kBytes, sizeof(kBytes) - 1);
   std::mt19937 random(7);
   const auto below = [&](size_t n) { return n == 0 ? 0 : random() % n; };
   int accepted = 0;
