@@ -9,12 +9,6 @@
 namespace depthstill {
 namespace {
 
-#if defined(DEPTHSTILL_CUDA)
-constexpr bool kCudaBuild = true;
-#else
-constexpr bool kCudaBuild = false;
-#endif
-
 bool emulated = false;
 
 // One grow-only block of the device's arena. Ops run on one thread and, on CUDA, on one stream, so a block that is
@@ -48,7 +42,7 @@ struct CudaState {
 const CudaState& cuda_state() {
   static const CudaState state = [] {
     CudaState s;
-    if (kCudaBuild || emulated) {
+    if (built_with_cuda() || emulated) {
       s.usable = cuda::device_count(&s.reason) > 0;
       if (s.usable) s.stream = cuda::create_stream();
     }
@@ -59,22 +53,24 @@ const CudaState& cuda_state() {
 
 }  // namespace
 
+bool built_with_cuda() { return !cuda::emulated(); }
+
 bool available(Device device) {
   if (device == Device::kCpu) return true;
-  return (kCudaBuild || emulated) && cuda_state().usable;
+  return (built_with_cuda() || emulated) && cuda_state().usable;
 }
 
 const char* cuda_unavailable_reason() {
   if (available(Device::kCuda)) return "";
-  return kCudaBuild ? cuda_state().reason.c_str() : "this build has no CUDA";
+  return built_with_cuda() ? cuda_state().reason.c_str() : "this build has no CUDA";
 }
 
 void enable_emulated_cuda() {
-  check(!kCudaBuild, "the emulator stands in for CUDA only in builds without CUDA");
+  check(!built_with_cuda(), "the emulator stands in for CUDA only in builds without CUDA");
   emulated = true;
 }
 
-Device default_device() { return kCudaBuild && available(Device::kCuda) ? Device::kCuda : Device::kCpu; }
+Device default_device() { return built_with_cuda() && available(Device::kCuda) ? Device::kCuda : Device::kCpu; }
 
 Device parse_device(std::string_view text) {
   if (text == "auto") return default_device();

@@ -15,6 +15,9 @@ enum class Device : uint8_t { kCpu, kCuda };
 constexpr const char* name_of(Device device) { return device == Device::kCpu ? "cpu" : "cuda"; }
 inline std::ostream& operator<<(std::ostream& out, Device device) { return out << name_of(device); }
 
+// False where the SIMT emulator took the place of the CUDA libraries when this was built.
+bool built_with_cuda();
+
 // True where `device` can hold tensors. CUDA: a CUDA build with a driver and a GPU, or a build without CUDA in which
 // enable_emulated_cuda() was called (tests).
 bool available(Device device);

@@ -23,7 +23,7 @@ enum class KlDirection : uint8_t { kStudentTeacher, kTeacherStudent };
 
 struct DpmOptions {
   DpmTarget target = DpmTarget::kMass;
-  KlDirection kl = KlDirection::kStudentTeacher;
+  KlDirection kl = KlDirection::kTeacherStudent;  // Eq. 5 saturates within a few steps when trained from scratch
   float sigma = 0.8f;    // metres, as the paper; the published code's combined loss ran with 0.5
   float floor = 1e-16f;  // least t of kMass, least density of kSoftmaxPdf
   float eps = 1e-7f;     // of kTeacherStudent

@@ -22,11 +22,9 @@ void ComputeArgs::add_to(CLI::App& command) {
 Device ComputeArgs::choose_device() const {
   if (threads > 0) set_num_threads(threads);
   const Device chosen = parse_device(device);
-#if defined(DEPTHSTILL_CUDA)
-  if (device == "auto" && chosen == Device::kCpu) {
+  if (device == "auto" && chosen == Device::kCpu && built_with_cuda()) {
     log_line(concat_text("no CUDA here (", cuda_unavailable_reason(), "): using the CPU"));
   }
-#endif
   return chosen;
 }
 

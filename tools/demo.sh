@@ -10,7 +10,7 @@ frames=(--train 48 --val 8)
 case "${1:-}" in
   "") ;;
   --short)
-    settings=(--set train.epochs=1 --set train.max_steps=3 --set schedule.lr=1e-4)
+    settings=(--set train.epochs=1 --set train.max_steps=3 )
     frames=(--train 4 --val 2)
     ;;
   *) echo "usage: bash tools/demo.sh [--short]" >&2; exit 2 ;;
@@ -32,9 +32,7 @@ rm -rf "$run"
 mkdir -p "$run"
 "$binary" synth --out "$run/data" "${frames[@]}" --seed 7
 "$binary" check-data tools/recipes/demo.toml --data "$run/data"
-precision=fp32
-"$binary" info --json | grep -q '"bf16": *"native"' && precision=bf16
-"$binary" train tools/recipes/demo.toml --data "$run/data" --out "$run/train" --precision $precision "${settings[@]}"
+"$binary" train tools/recipes/demo.toml --data "$run/data" --out "$run/train" "${settings[@]}"
 "$binary" eval tools/recipes/demo.toml --data "$run/data" --split val --weights "$run/train/best.safetensors" \
   --json "$run/metrics.json"
 "$binary" predict --weights "$run/train/best.safetensors" --out "$run/predictions" "$run"/data/raw

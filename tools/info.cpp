@@ -53,12 +53,12 @@ std::string onednn_version() {
   return concat_text(v->major, ".", v->minor, ".", v->patch);
 }
 
-#if defined(DEPTHSTILL_CUDA)
 std::string version_text(int number) {
   return number == 0 ? "none" : concat_text(number / 1000, ".", number % 1000 / 10);
 }
 
 ordered_json cuda_json() {
+  if (!built_with_cuda()) return {{"built", false}, {"available", false}};
   ordered_json cuda = {{"built", true},
                        {"available", available(Device::kCuda)},
                        {"runtime", version_text(cuda::runtime_version())},
@@ -72,9 +72,6 @@ ordered_json cuda_json() {
   }
   return cuda;
 }
-#else
-ordered_json cuda_json() { return {{"built", false}, {"available", false}}; }
-#endif
 
 ordered_json models_json() {
   ordered_json models = ordered_json::object();

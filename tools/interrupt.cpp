@@ -27,6 +27,7 @@ void install_interrupt_handlers() {
 }
 
 bool interrupted() { return stop_requested.load(); }
+void clear_interrupt() { stop_requested = false; }
 
 void throw_if_interrupted() {
   if (interrupted()) throw Interrupted{};

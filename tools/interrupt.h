@@ -7,6 +7,7 @@ inline constexpr int kExitInterrupted = 130;
 
 void install_interrupt_handlers();
 bool interrupted();
+void clear_interrupt();  // forgets the request: for a process that goes on after Interrupted
 
 // Thrown by commands that stop because interrupted() turned true; the process exits with kExitInterrupted.
 struct Interrupted {};

@@ -1,7 +1,5 @@
 #include "tools/trainer.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -197,6 +195,7 @@ void Trainer::run() {
     seconds_training_ += seconds_since(step_start);
     seconds_waiting_ = loader.wait_seconds();
     progress.update(state_.updates, note_);
+    if (options_.on_step) options_.on_step(state_.updates);
     if (state_.step == steps_per_epoch_ || state_.updates == total) {
       state_.epoch = batch->epoch + 1;
       state_.step = 0;

@@ -2,6 +2,8 @@
 //   recipe.toml  metrics.jsonl  last.safetensors  best.safetensors  epoch_NNN.safetensors  report.html
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "engine/device.h"
@@ -16,6 +18,7 @@ struct TrainOptions {
   DType dtype = DType::kFloat;  // of the activations
   bool resume = false;
   bool dead_rows = true;  // leave out decoder rows that cannot reach the loss: the same result, faster
+  std::function<void(int64_t updates)> on_step;  // called after each step; may be empty
 };
 
 // Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.

@@ -37,13 +37,14 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
         [&]<class T>() { run(x.device(), cpu::conv2d<T>, cuda::conv2d<T>)(shape, act, x, weight, bias, y); });
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
+  const Tensor saved_y = act == Activation::kNone ? Tensor() : y;
   return record("conv2d", {x, weight, bias}, y, [=](const Tensor& dy) -> Gradients {
     const Tensor dz = act == Activation::kNone ? dy : writable(dy);  // overwritten with dy * act'(y)
     Tensor dx = need_dx ? empty_like(x) : Tensor();
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty({shape.O}, DType::kFloat, x.device()) : Tensor();
     visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, act, x, weight, y, dz, dx, dweight, dbias);
+      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, act, x, weight, saved_y, dz, dx, dweight, dbias);
     });
     return {dx, dweight, dbias};
   });

@@ -198,7 +198,7 @@ TEST(ShippedRecipes, TieKdIsThePaper) {
   EXPECT_FLOAT_EQ(recipe.loss.ssim_weight, 9.0f);
   EXPECT_EQ(recipe.loss.dpm.sigma, 0.8f);
   EXPECT_EQ(recipe.loss.top_rows, 110);
-  EXPECT_EQ(recipe.loss.dpm.kl, KlDirection::kStudentTeacher);
+  EXPECT_EQ(recipe.loss.dpm.kl, KlDirection::kTeacherStudent);
   EXPECT_EQ(recipe.train.epochs, 24);
   EXPECT_EQ(recipe.train.batch_size, 32);
   EXPECT_EQ(recipe.optimiser.params.beta1, 0.95f);
