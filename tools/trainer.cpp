@@ -340,11 +340,14 @@ void Trainer::write_final_report() {
                   {"steps", std::to_string(state_.updates)},
                   {"time in steps", format_duration(seconds_training_)},
                   {"peak memory", format_bytes(static_cast<double>(memory.peak))}};
-  if (has_split(recipe_, recipe_.select.on)) {
+  const bool chosen = has_split(recipe_, recipe_.select.on);  // else the last model was kept, and is only shown
+  const std::string split = chosen ? recipe_.select.on : "test";
+  if (has_split(recipe_, split)) {
     if (state_.best_epoch >= 0) load_weights(*student_, path("best.safetensors"));
-    const Evaluation evaluation = validate(recipe_.select.on, &report.panels);
+    const Evaluation evaluation = validate(split, &report.panels);
     report.final = evaluation.summary;
-    report.final_label = concat_text("best epoch ", state_.best_epoch + 1, ", ", recipe_.select.on, " list");
+    report.final_label =
+        concat_text(chosen ? "best epoch " : "last epoch ", state_.best_epoch + 1, ", ", split, " list");
     report.protocol = describe(evaluation);
     report.reference_label = "ground truth";
     std::printf("%s", format_evaluation(evaluation).c_str());

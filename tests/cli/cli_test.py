@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""The program as a user or a script sees it: exit codes, one-line errors, stdout against stderr, the stable JSON keys,
+and a run that is interrupted and resumed. Needs the standard library only.  Usage: cli_test.py DEPTHSTILL_BINARY"""
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import zlib
+from pathlib import Path
+
+BINARY = sys.argv.pop(1)
+COMMANDS = ["train", "eval", "predict", "info", "check-data", "synth", "bench"]
+METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([BINARY, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
+
+
+def write_png(path, width, height, depth, channels, rows):
+    """rows: height lists of width * channels integers."""
+    size = depth // 8
+    raw = b"".join(b"\0" + b"".join(v.to_bytes(size, "big") for v in row) for row in rows)
+    chunk = lambda kind, data: (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+    header = struct.pack(">IIBBBBB", width, height, depth, {1: 0, 3: 2}[channels], 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) +
+                     chunk(b"IEND", b""))
+
+
+def write_npy(path, height, width, values):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({height}, {width}), }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() +
+                     struct.pack(f"<{len(values)}f", *values))
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.root = Path(self.folder.name)
+
+    def assert_one_line(self, result, code, text):
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertEqual(result.stdout, "")
+        lines = [line for line in result.stderr.splitlines() if line.startswith("depthstill: ")]
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertIn(text, lines[0])
+
+    def small_set(self, width=64, height=32, count=4):
+        lines = []
+        for i in range(count):
+            write_png(self.root / f"images/{i}.png", width, height, 8, 3,
+                      [[(7 * x + 13 * y + 29 * i) % 256 for x in range(3 * width)] for y in range(height)])
+            depth = [[1000 + 100 * (x % 16) + 50 * i for x in range(width)] for _ in range(height)]
+            write_png(self.root / f"depth/{i}.png", width, height, 16, 1, depth)
+            lines.append(f"images/{i}.png depth/{i}.png 500.0")
+        (self.root / "list.txt").write_text("\n".join(lines))  # no final newline
+        (self.root / "small.toml").write_text(
+            "[model]\nbins = 17\n[loss]\ntop_rows = 8\n[data]\nteacher_naming = 'truth'\n"
+            "teacher_units_per_metre = 256.0\n[data.train]\nlist = 'list.txt'\nteacher = '.'\n"
+            "[data.val]\nlist = 'list.txt'\nteacher = '.'\n[augment]\ncrop_height = 32\ncrop_width = 48\n"
+            "[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 0\n")
+        return self.root / "small.toml"
+
+    def test_help_and_usage(self):
+        for command in COMMANDS:
+            result = run(command, "--help")
+            self.assertEqual(result.returncode, 0)
+            self.assertIn("Usage:", result.stdout)
+        self.assertEqual(run("--version").returncode, 0)
+        self.assertEqual(run("paint").returncode, 2)
+        self.assertEqual(run().returncode, 2)
+        self.assertEqual(run("info", "--no-such-option").returncode, 2)
+
+    def test_info_json(self):
+        info = json.loads(run("info", "--json").stdout)
+        student = info["models"]["mobilenet_unet"]
+        self.assertEqual(student["parameters"], 17647618)
+        self.assertEqual(student["parameters_executed"], 17646465)
+        self.assertAlmostEqual(student["gmac"], 171.1, delta=0.1)
+
+    def test_bench_json(self):
+        for what in ("train-step", "infer"):
+            result = run("bench", what, "--model", "mobilenet_unet", "--size", "32x64", "--batch", 1, "--precision",
+                         "bf16", "--threads", 2, "--steps", 2, "--json")
+            figures = json.loads(result.stdout)
+            for key in ("median_ms", "min_ms", "max_ms", "peak_bytes", "steps"):
+                self.assertGreater(figures[key], 0, key)
+
+    def test_scores_stored_predictions(self):
+        height, width = 480, 640
+        write_png(self.root / "rgb/a.png", width, height, 8, 3, [[128] * 3 * width] * height)
+        write_png(self.root / "depth/a.png", width, height, 16, 1, [[2000] * width] * height)
+        (self.root / "list.txt").write_text("rgb/a.png depth/a.png 518.8579\r\n")
+        write_npy(self.root / "pred/rgb_a.npy", height, width, [2.2] * (height * width))
+        result = run("eval", "--dataset", "nyu", "--root", self.root, "--list", self.root / "list.txt", "--pred",
+                     self.root / "pred", "--json", self.root / "out.json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        figures = json.loads((self.root / "out.json").read_text())
+        self.assertEqual(figures["images"], 1)
+        self.assertAlmostEqual(figures["abs_rel"], 0.1, places=5)
+        self.assertAlmostEqual(figures["rmse"], 0.2, places=5)
+        self.assertEqual(figures["d1"], 1.0)
+        self.assertTrue(all(key in figures for key in METRICS))
+        (self.root / "pred/rgb_a.npy").unlink()
+        missing = run("eval", "--dataset", "nyu", "--root", self.root, "--list", self.root / "list.txt", "--pred",
+                      self.root / "pred", "--json", self.root / "out.json")
+        self.assert_one_line(missing, 1, "list.txt:1: expected the prediction")
+
+    def test_interrupted_training_resumes_and_serves(self):
+        recipe, out = self.small_set(), self.root / "run"
+        command = [BINARY, "train", recipe, "--data", self.root, "--out", out, "--set", "train.epochs=400", "--threads",
+                   "1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        log = out / "metrics.jsonl"
+        deadline = time.time() + 300
+        while (not log.exists() or log.stat().st_size == 0) and time.time() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+        self.assertEqual(process.returncode, 130, errors)
+        self.assertIn("--resume", errors)
+        steps = sum('"type":"step"' in line for line in log.read_text().splitlines())
+        resumed = run("train", recipe, "--data", self.root, "--out", out, "--set", "train.epochs=400", "--set",
+                      "train.seed=71", "--resume")
+        self.assert_one_line(resumed, 1, "seed 71")
+        self.assertGreater(steps, 0)
+
+        done = run("train", recipe, "--data", self.root, "--out", self.root / "short")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        weights = self.root / "short/best.safetensors"
+        report = (self.root / "short/report.html").read_text()
+        self.assertIn("<svg", report)
+        self.assertNotIn("http://", report.replace("http://www.w3.org", ""))
+        predicted = run("predict", "--weights", weights, "--out", self.root / "maps", "--format", "png,npy,pfm,colour",
+                        self.root / "images")
+        self.assertEqual(predicted.returncode, 0, predicted.stderr)
+        names = {path.suffix for path in (self.root / "maps").rglob("*") if path.is_file()}
+        self.assertEqual(names, {".png", ".npy", ".pfm"})
+        scored = run("eval", recipe, "--data", self.root, "--split", "val", "--weights", weights, "--json",
+                     self.root / "m.json")
+        self.assertEqual(scored.returncode, 0, scored.stderr)
+        self.assertEqual(json.loads((self.root / "m.json").read_text())["images"], 4)
+
+    def test_bad_input_is_one_line(self):
+        recipe = self.small_set()
+        train = lambda *more: run("train", recipe, "--data", self.root, "--out", self.root / "run", *more)
+        self.assert_one_line(train("--set", "train.epoch=3"), 1, "unknown key 'train.epoch'")
+        self.assert_one_line(run("train", self.root / "none.toml"), 1, "none.toml")
+        (self.root / "broken.toml").write_bytes(b"\x5b\x00\x74\x72")
+        self.assert_one_line(run("train", self.root / "broken.toml"), 1, "broken.toml")
+        (self.root / "list.txt").write_text("images/0.png 500.0\n")
+        self.assert_one_line(train(), 1, "list.txt:1: expected 3 columns")
+        (self.root / "list.txt").write_text("")
+        self.assert_one_line(train(), 1, "list.txt")
+        self.small_set()
+        image = self.root / "images/2.png"
+        image.write_bytes(image.read_bytes()[:200])
+        self.assert_one_line(train(), 1, "images/2.png")
+        checked = run("check-data", recipe, "--data", self.root)
+        self.assertEqual(checked.returncode, 1)
+        self.assertIn("list.txt:3", checked.stdout + checked.stderr)
+        self.assert_one_line(run("predict", "--weights", image, "--out", self.root / "x", image), 1, "2.png")
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write anywhere")
+    def test_unwritable_folder(self):
+        self.assert_one_line(run("synth", "--out", "/proc/nowhere", "--train", 1, "--val", 0), 1, "/proc/nowhere")
+
+
+if __name__ == "__main__":
+    unittest.main()
