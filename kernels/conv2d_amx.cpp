@@ -11,6 +11,7 @@ namespace depthstill::cpu {
 
 #if defined(__x86_64__) && defined(__linux__)
 #define DS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#define DS_AMX_INLINE DS_AMX __attribute__((always_inline)) inline
 
 namespace {
 
@@ -49,7 +50,7 @@ DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t firs
   }
 }
 
-DS_AMX __m256i load_rounded(const float* p, __mmask16 mask) {
+DS_AMX_INLINE __m256i load_rounded(const float* p, __mmask16 mask) {
   return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, p)));
 }
 
@@ -110,8 +111,7 @@ DS_AMX void store_acc(float* acc) {
 
 // One step of the inner loop.
 template <int rows, int columns>
-DS_AMX __attribute__((always_inline)) inline void step(const std::byte* a0, const std::byte* a1, const std::byte* b0,
-                                                       const std::byte* b1) {
+DS_AMX_INLINE void step(const std::byte* a0, const std::byte* a1, const std::byte* b0, const std::byte* b1) {
   _tile_loadd(6, b0, kLineBytes);
   _tile_loadd(4, a0, kLineBytes);
   _tile_dpbf16ps(0, 4, 6);
