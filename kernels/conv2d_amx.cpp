@@ -51,7 +51,7 @@ DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t firs
 }
 
 DS_AMX_INLINE __m256i load_rounded(const float* p, __mmask16 mask) {
-  return std::bit_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, p)));
+  return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, p)));
 }
 
 // Dwords (even[i], odd[i]).
@@ -70,7 +70,7 @@ DS_AMX void pack_weights(const float* w, int64_t output_stride, int64_t input_st
       const __m512 first = _mm512_maskz_loadu_ps(o < outputs ? low : __mmask16{0}, row);
       const __m512 second =
           high ? _mm512_maskz_loadu_ps(o < outputs ? high : __mmask16{0}, row + 16) : _mm512_setzero_ps();
-      rows[o] = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+      rows[o] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
     }
     transpose16(rows);
   } else {
