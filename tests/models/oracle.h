@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/io/safetensors.h"
 #include "engine/nn.h"
 
 namespace depthstill::test {
@@ -46,9 +47,9 @@ inline Tensor hash_tensor(std::string_view key, const Shape& shape, double offse
 // Sets parameters and buffers to what the fixtures' models hold.
 inline void set_hash_weights(Module& module) {
   const std::vector<StateEntry> state = module.state();
-  const auto is_batch_norm_scale = [&](const std::string& name) {
-    if (!name.ends_with("weight")) return false;
-    const std::string twin = name.substr(0, name.size() - 6) + "running_var";
+  const auto is_of_norm = [&](const std::string& name, std::string_view last) {
+    if (!name.ends_with(last)) return false;
+    const std::string twin = name.substr(0, name.size() - last.size()) + "running_var";
     return std::any_of(state.begin(), state.end(), [&](const StateEntry& e) { return e.name == twin; });
   };
   for (const StateEntry& entry : state) {
@@ -56,12 +57,13 @@ inline void set_hash_weights(Module& module) {
     const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);
     double offset = 0.0, scale = 0.125;
     if (file.rank() == 4) {
-      const bool head = entry.name.find("conv_out") != std::string::npos ||
-                        entry.name.find("conv_depth") != std::string::npos;
-      scale = std::sqrt((head ? 1.0 : 6.0) / static_cast<double>(file[1] * file[2] * file[3]));
-    } else if (entry.name.ends_with("running_var") || is_batch_norm_scale(entry.name)) {
+      const double gain = entry.name.starts_with("decode_head") ? 1.0 : 6.0;
+      scale = std::sqrt(gain / static_cast<double>(file[1] * file[2] * file[3]));
+    } else if (entry.name.ends_with("running_var") || is_of_norm(entry.name, "weight")) {
       offset = 1.0;
       scale = 0.25;
+    } else if (entry.name.ends_with("bias")) {
+      offset = is_of_norm(entry.name, "bias") ? 3.0 : 1.0;
     }
     copy_(*entry.tensor, from_file_layout(hash_tensor(entry.name, file, offset, scale), entry.layout));
   }
@@ -86,15 +88,41 @@ inline std::vector<double> digest(std::string_view key, const Tensor& file_layou
   return out;
 }
 
-// |x - expected| / |expected| as the projections estimate it, or as the norms say if that is more.
-inline double digest_error(const std::vector<double>& found, const std::vector<float>& expected) {
+// |x - expected| / |expected| as the projections estimate it, or as the norms say if that is more. Norms below `floor`
+// count as that: what is zero in exact arithmetic is rounding noise on both sides.
+inline double digest_error(const std::vector<double>& found, const std::vector<float>& expected, double floor = 0.0) {
   double squares = 0.0;
   for (size_t k = 1; k < found.size(); ++k) {
     const double d = found[k] - expected[k];
     squares += d * d;
   }
-  const double norm = static_cast<double>(expected[0]) + 1e-30;
+  const double norm = std::max(static_cast<double>(expected[0]), floor);
   return std::max(std::sqrt(squares / kProjections), std::abs(found[0] - expected[0])) / norm;
+}
+
+struct ParityReport {
+  double worst = 0.0;
+  std::string worst_name;
+};
+
+// Every gradient that backward() left, against the fixture's digests under `prefix`. A shift in front of a batch norm has
+// gradient zero; it is measured against a thousandth of the mean norm.
+inline ParityReport expect_gradients(const Module& module, const SafetensorsFile& fixture, const std::string& prefix,
+                                     double tolerance) {
+  double mean_norm = 0.0;
+  const std::vector<StateEntry> parameters = module.parameters();
+  for (const StateEntry& p : parameters)
+    mean_norm += fixture.read_floats(prefix + p.name).at(0) / static_cast<double>(parameters.size());
+  ParityReport report;
+  for (const StateEntry& p : parameters) {
+    EXPECT_TRUE(p.tensor->grad().defined()) << p.name;
+    if (!p.tensor->grad().defined()) continue;
+    const double error = digest_error(digest(p.name, to_file_layout(p.tensor->grad(), p.layout)),
+                                      fixture.read_floats(prefix + p.name), 1e-3 * mean_norm);
+    EXPECT_LE(error, tolerance) << p.name;
+    if (error > report.worst) report = {error, p.name};
+  }
+  return report;
 }
 
 // Elements at hashed places.

@@ -182,7 +182,10 @@ TEST(Student, Bf16ActivationsFollowFp32) {
   const std::vector<StateEntry> parameters = student->parameters();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const std::vector<float>&g = found[i + 1], &e = expected[i + 1];
-    EXPECT_NEAR(norm(g) / norm(e), 1.0, 0.5) << parameters[i].name;
+    // A shift that only reaches batch norms has gradient zero: rounding noise in both.
+    if (norm(e) > 1e-5 * norm(expected.back())) {
+      EXPECT_NEAR(norm(g) / norm(e), 1.0, 0.5) << parameters[i].name;
+    }
     if (parameters[i].name.starts_with("decode_head.conv_out")) {
       EXPECT_LE(test::relative_distance(g, e), 0.2) << parameters[i].name;
     }

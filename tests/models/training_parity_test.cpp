@@ -40,14 +40,6 @@ LossOptions published_loss() {
   return options;
 }
 
-void expect_gradients(const Student& student, const SafetensorsFile& fixture) {
-  for (const StateEntry& p : student.parameters()) {
-    ASSERT_TRUE(p.tensor->grad().defined()) << p.name;
-    const auto found = test::digest(p.name, to_file_layout(p.tensor->grad(), p.layout));
-    EXPECT_LE(test::digest_error(found, fixture.read_floats("tie_kd_grad/" + p.name)), 1e-3) << p.name;
-  }
-}
-
 class TrainingParity : public testing::TestWithParam<int64_t> {};
 
 TEST_P(TrainingParity, TenSteps) {
@@ -69,7 +61,7 @@ TEST_P(TrainingParity, TenSteps) {
     EXPECT_NEAR(item(loss.total), losses[step], 1e-4f * losses[step]) << "step " << step;
     EXPECT_NEAR(item(loss.parts.at(0).second), kl[step], 1e-4f * kl[step]) << "step " << step;
     backward(loss.total);
-    if (step == 0) expect_gradients(*student, fixture);
+    if (step == 0) test::expect_gradients(*student, fixture, "tie_kd_grad/", 1e-3);
     optimizer.step();
     EXPECT_NEAR(optimizer.last_step().grad_norm, norms[step], 1e-2f * norms[step]) << "step " << step;
   }
