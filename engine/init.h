@@ -1,5 +1,5 @@
-// Initial weights. Each call draws from a counter-based stream of its own, named by (seed, parameter name), so the values
-// of one parameter depend neither on the others nor on the order of calls.
+// Initial weights. Each call draws from a counter-based stream of its own, named by (seed, parameter name), so the
+// values of one parameter depend neither on the others nor on the order of calls.
 #pragma once
 
 #include <cstdint>

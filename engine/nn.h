@@ -124,8 +124,8 @@ class BatchNorm2d final : public Module {
   explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone);
   Tensor forward(const Tensor& x);
 
-  // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then makes
-  // them the running statistics and changes weight and bias so that the function in eval mode stays what it was:
+  // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then
+  // makes them the running statistics and changes weight and bias so that the function in eval mode stays what it was:
   //   slope s = weight * rstd, weight' = s * sqrt(var' + eps), bias' = bias + (mean' - mean) * s
   void start_measuring();
   void adopt_measured();

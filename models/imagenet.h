@@ -38,8 +38,8 @@ struct ImagenetReport {
 // Throws Error, naming the first key, if one of the encoder's tensors is missing or has another shape.
 ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options = {});
 
-// Sets every batch norm's running statistics to those of its input over `images` (normalised batches as in training) and
-// its scale and shift such that the function in eval mode is what it was; train mode then stays close to it.
+// Sets every batch norm's running statistics to those of its input over `images` (normalised batches as in training)
+// and its scale and shift such that the function in eval mode is what it was; train mode then stays close to it.
 void recalibrate_batch_norm(Encoder& encoder, std::span<const Tensor> images);
 
 }  // namespace depthstill

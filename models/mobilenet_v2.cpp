@@ -9,7 +9,7 @@ constexpr int64_t kStemChannels = 32;
 
 // expand, channels, blocks, stride, dilation, tap
 constexpr MobileNetV2Stage kDilated[] = {
-    {1, 16, 1, 1, 1, false}, {6, 24, 2, 2, 1, true}, {6, 32, 3, 2, 1, true},  {6, 64, 4, 1, 2, false},
+    {1, 16, 1, 1, 1, false}, {6, 24, 2, 2, 1, true},   {6, 32, 3, 2, 1, true},  {6, 64, 4, 1, 2, false},
     {6, 96, 3, 1, 2, true},  {6, 160, 3, 1, 4, false}, {6, 320, 1, 1, 4, true},
 };
 constexpr MobileNetV2Stage kClassifier[] = {
@@ -54,7 +54,8 @@ MobileNetV2::Block MobileNetV2::add_block(const MobileNetV2Stage& stage, int sta
         add_unit(std::move(names), std::move(conv), channels, project ? Activation::kNone : Activation::kRelu6));
     ++k;
   };
-  if (stage.expand != 1) add(std::make_unique<Conv2d>(Conv2dConfig{in_channels, hidden, 1, 1, 1, false}), hidden, false);
+  if (stage.expand != 1)
+    add(std::make_unique<Conv2d>(Conv2dConfig{in_channels, hidden, 1, 1, 1, false}), hidden, false);
   add(std::make_unique<DepthwiseConv2d>(hidden, stride, dilation), hidden, false);
   add(std::make_unique<Conv2d>(Conv2dConfig{hidden, stage.channels, 1, 1, 1, false}), stage.channels, true);
   return block;

@@ -55,8 +55,8 @@ ResNet::Block ResNet::add_block(const std::string& name, int64_t in, int64_t wid
     add(conv(width, out, 3, 1), out, Activation::kNone);
   }
   if (stride != 1 || in != out)
-    block.downsample = add_unit(names(name + "downsample.0", name + "downsample.1"), conv(in, out, 1, stride), out,
-                                Activation::kNone);
+    block.downsample =
+        add_unit(names(name + "downsample.0", name + "downsample.1"), conv(in, out, 1, stride), out, Activation::kNone);
   return block;
 }
 

@@ -1,5 +1,5 @@
-// The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder, the U-Net decoder, and a head that gives either a
-// depth probability map (one logit per bin and pixel) or depth itself.
+// The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder, the U-Net decoder, and a head that gives either
+// a depth probability map (one logit per bin and pixel) or depth itself.
 #pragma once
 
 #include <memory>
@@ -14,14 +14,15 @@ namespace depthstill {
 
 struct StudentOptions {
   Head head = Head::kDpm;
-  int64_t bins = 257;      // kDpm: uniform bins over [d_min, d_max]
-  float d_min = 1e-3f;     // metres
-  float d_max = 80.0f;     // metres; kRegression: depth = d_max * sigmoid
+  int64_t bins = 257;   // kDpm: uniform bins over [d_min, d_max]
+  float d_min = 1e-3f;  // metres
+  float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
 };
 
 class Student final : public Module {
  public:
-  Student(std::string name, std::unique_ptr<Encoder> encoder, const DecoderConfig& decoder, const StudentOptions& options);
+  Student(std::string name, std::unique_ptr<Encoder> encoder, const DecoderConfig& decoder,
+          const StudentOptions& options);
 
   // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. Returns rows [first_needed_row, H):
   //   kDpm         logits (N, rows, W, bins) of the image's type; depth is the mean of the bins' centres under softmax
@@ -58,8 +59,9 @@ std::vector<std::string> student_names();  // "mobilenet_unet", "resnet18_unet",
 // Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
 std::unique_ptr<Student> make_student(std::string_view name, const StudentOptions& options);
 
-// Random weights for a new student (biases and batch norms keep their zeros and ones), as the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution
-// uniform in +-1/sqrt(fan-in). Each parameter has its own random stream, so none depends on the others.
+// Random weights for a new student (biases and batch norms keep their zeros and ones), as the published code draws
+// them: Kaiming normal over fan-out and zero bias, the output convolution uniform in +-1/sqrt(fan-in). Each parameter
+// has its own random stream, so none depends on the others.
 void initialize(Student& student, uint64_t seed);
 
 }  // namespace depthstill

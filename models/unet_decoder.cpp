@@ -25,8 +25,8 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) {
   const size_t levels = config.taps.size();
   check(levels >= 2 && config.widths.size() == levels, "unet_decoder: expected one width per tap, got ",
         config.widths.size(), " for ", levels, " taps");
-  check(config.doublings >= 0 && config.doublings <= kReferenceDoublings, "unet_decoder: expected 0 to 2 doublings, got ",
-        config.doublings);
+  check(config.doublings >= 0 && config.doublings <= kReferenceDoublings,
+        "unet_decoder: expected 0 to 2 doublings, got ", config.doublings);
   int64_t width = config.widths.back();
   add_conv("conv_list.0.conv", config.taps.back(), width, 1, Activation::kNone);
   for (size_t k = 1; k < levels; ++k) {

@@ -1,6 +1,7 @@
 // The students' decoder (after DenseDepth, Alhashim & Wonka 2018): a 1x1 convolution on the deepest tap, then per
-// shallower tap "resize to its size, concatenate, two 3x3 convolutions", then doublings followed by two 3x3 convolutions
-// up to the image's size, and the head. ReLU, biases, no normalisation; resizing is bilinear with aligned corners.
+// shallower tap "resize to its size, concatenate, two 3x3 convolutions", then doublings followed by two 3x3
+// convolutions up to the image's size, and the head. ReLU, biases, no normalisation; resizing is bilinear with aligned
+// corners.
 //
 // Without normalisation an output row depends only on input rows near it. When the loss ignores the top of the map, the
 // rows that cannot reach it need not be computed: first_rows() finds them and forward() runs on what is left.
@@ -41,7 +42,8 @@ class UnetDecoder final : public Module {
   // taps, shallow to deep -> rows [first_needed_row, H) of the (N, H, W, bins or 1) output, before any activation.
   Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
 
-  // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row itself.
+  // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row
+  // itself.
   std::vector<int64_t> first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const;
   int64_t macs(const std::vector<MapSize>& taps, int64_t first_needed_row = 0) const;
   MapSize output_size(const std::vector<MapSize>& taps) const { return sizes(taps).back(); }

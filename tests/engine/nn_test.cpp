@@ -27,8 +27,7 @@ TEST(Module, StateHasFullNamesInOrder) {
   EXPECT_EQ(names, (std::vector<std::string>{"conv.weight", "conv.bias", "norm.inner.weight", "norm.inner.bias",
                                              "norm.inner.running_mean", "norm.inner.running_var",
                                              "norm.inner.num_batches_tracked"}));
-  EXPECT_EQ(parameters,
-            (std::vector<std::string>{"conv.weight", "conv.bias", "norm.inner.weight", "norm.inner.bias"}));
+  EXPECT_EQ(parameters, (std::vector<std::string>{"conv.weight", "conv.bias", "norm.inner.weight", "norm.inner.bias"}));
   EXPECT_EQ(pair.parameter_count(), 2 * 3 * 9 + 3 + 6);
 }
 

@@ -208,13 +208,14 @@ Tensor network_input(const Picture& picture) {
 // The classifier's last layers: 1x1 to 1280 channels and ReLU6, mean over the map, linear to 1001 classes, softmax.
 std::vector<double> classify(const Encoder& encoder, const SafetensorsFile& file, const Tensor& image) {
   const NoGrad no_grad;
-  const Tensor features = conv2d(encoder.forward(image).back(),
-                                 load_tensor(file, "features.18.0.weight", {1280, 1, 1, 320}, Layout::kConv),
-                                 load_tensor(file, "features.18.0.bias", {1280}), {.activation = Activation::kRelu6});
+  const Tensor features =
+      conv2d(encoder.forward(image).back(), load_tensor(file, "features.18.0.weight", {1280, 1, 1, 320}, Layout::kConv),
+             load_tensor(file, "features.18.0.bias", {1280}), {.activation = Activation::kRelu6});
   const std::vector<float> map = to_vector<float>(features);
   std::vector<double> mean(1280, 0.0);
   for (size_t i = 0; i < map.size(); ++i) mean[i % 1280] += map[i] / static_cast<double>(map.size() / 1280);
-  const std::vector<float> weight = file.read_floats("classifier.1.weight"), bias = file.read_floats("classifier.1.bias");
+  const std::vector<float> weight = file.read_floats("classifier.1.weight"),
+                           bias = file.read_floats("classifier.1.bias");
   std::vector<double> p(bias.begin(), bias.end());
   for (size_t k = 0; k < p.size(); ++k)
     for (size_t c = 0; c < mean.size(); ++c) p[k] += weight[k * mean.size() + c] * mean[c];

@@ -105,8 +105,8 @@ struct ParityReport {
   std::string worst_name;
 };
 
-// Every gradient that backward() left, against the fixture's digests under `prefix`. A shift in front of a batch norm has
-// gradient zero; it is measured against a thousandth of the mean norm.
+// Every gradient that backward() left, against the fixture's digests under `prefix`. A shift in front of a batch norm
+// has gradient zero; it is measured against a thousandth of the mean norm.
 inline ParityReport expect_gradients(const Module& module, const SafetensorsFile& fixture, const std::string& prefix,
                                      double tolerance) {
   double mean_norm = 0.0;

@@ -156,9 +156,9 @@ TEST(Student, SkippedRowsChangeNeitherOutputNorGradients) {
   }
 }
 
-// With random weights and a random dy, PyTorch's own bf16 run (same weights) is 0.115 off its fp32 run in the output, 0.12
-// in the head's gradient and 0.6 to 1.4 in those of the layers before: ReLU masks differ. So deep gradients are held to
-// their norms only.
+// With random weights and a random dy, PyTorch's own bf16 run (same weights) is 0.115 off its fp32 run in the output,
+// 0.12 in the head's gradient and 0.6 to 1.4 in those of the layers before: ReLU masks differ. So deep gradients are
+// held to their norms only.
 TEST(Student, Bf16ActivationsFollowFp32) {
   const auto student = make_student("mobilenet_unet", {.bins = 17});
   test::set_hash_weights(*student);
