@@ -73,8 +73,8 @@ void backward(const Tensor& y, const Tensor& dy) {
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, decltype(later)> ready(later);
   const auto arrive = [&](const std::shared_ptr<Node>& node, int output, Tensor gradient) {
     const bool leaf = node->sequence == 0;
+    check(leaf || node->gradient != nullptr, "backward: the tape behind ", node->name, " was already used");
     if (!leaf && !node->queued) {
-      check(node->gradient != nullptr, "backward: the tape behind ", node->name, " was already used");
       node->queued = true;
       ready.push(node);
     }
