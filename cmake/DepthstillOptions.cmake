@@ -9,7 +9,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # g++ 12 reports false positives of these in its own standard library at -O3.
-  list(APPEND _cxx_flags -Wno-array-bounds -Wno-stringop-overflow -Wno-restrict -Wno-psabi)
+  list(APPEND _cxx_flags -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread -Wno-restrict -Wno-psabi)
 endif()
 target_compile_options(depthstill_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${_cxx_flags}>")
 

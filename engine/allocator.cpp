@@ -119,8 +119,8 @@ class Arena {
 
   void add_segment(size_t bytes, size_t wanted) {
     auto [start, size] = device_ == Device::kCpu ? reserve_cpu(bytes) : reserve_cuda(bytes);
-    check(start != nullptr, "out of ", device_, " memory: wanted ", wanted, " bytes with ", stats_.in_use, " in use of ",
-          stats_.reserved, " reserved");
+    check(start != nullptr, "out of ", device_, " memory: wanted ", wanted, " bytes with ", stats_.in_use,
+          " in use of ", stats_.reserved, " reserved");
     stats_.reserved += size;
     ++stats_.system_allocations;
     segment_high_water_[start] = start;
@@ -151,8 +151,8 @@ class Arena {
 
   Device device_;
   std::mutex mutex_;
-  Blocks blocks_;                               // every block, free or not, by address
-  std::set<std::pair<size_t, char*>> free_;     // best fit: the smallest that suffices, then the lowest address
+  Blocks blocks_;                              // every block, free or not, by address
+  std::set<std::pair<size_t, char*>> free_;    // best fit: the smallest that suffices, then the lowest address
   std::map<char*, char*> segment_high_water_;  // start of each segment -> end of its used part
   MemoryStats stats_;
 };

@@ -14,9 +14,9 @@ void* allocate(Device device, size_t bytes);  // 64-byte (CPU) or 256-byte (CUDA
 void deallocate(Device device, void* pointer);
 
 struct MemoryStats {
-  size_t in_use = 0;    // bytes in live blocks
-  size_t peak = 0;      // most bytes ever in live blocks since reset_peak_memory()
-  size_t reserved = 0;  // bytes of address space (CPU) or device memory (CUDA) obtained from the system
+  size_t in_use = 0;               // bytes in live blocks
+  size_t peak = 0;                 // most bytes ever in live blocks since reset_peak_memory()
+  size_t reserved = 0;             // bytes of address space (CPU) or device memory (CUDA) obtained from the system
   int64_t system_allocations = 0;  // segments obtained from the system
   int64_t high_water_moves = 0;    // times the used end of a segment grew: 0 in a step means no new memory was touched
 };

@@ -20,7 +20,8 @@ struct Node {
   const char* name = "";
   int64_t sequence = 0;     // order of creation, which backward() follows in reverse; 0 for a leaf
   std::vector<Edge> edges;  // one per input
-  // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is needed).
+  // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is
+  // needed).
   std::function<Gradients(const Gradients&)> gradient;
   Gradients grads;  // one slot per output, filled by backward()
   bool queued = false;

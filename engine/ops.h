@@ -35,19 +35,19 @@ Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);
 Tensor reshape(const Tensor& x, const Shape& shape);
-Tensor cast(const Tensor& x, DType dtype);                            // fp32 <-> bf16
-Tensor concat(const Tensor& a, const Tensor& b);                      // along the channels
-Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);   // (N, H, W[, C]) -> (N, rows, W[, C])
-Tensor pad_rows(const Tensor& x, int64_t top, int64_t bottom);        // zeros above and below
-Tensor softmax(const Tensor& x);                                      // over the last dimension
+Tensor cast(const Tensor& x, DType dtype);                           // fp32 <-> bf16
+Tensor concat(const Tensor& a, const Tensor& b);                     // along the channels
+Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);  // (N, H, W[, C]) -> (N, rows, W[, C])
+Tensor pad_rows(const Tensor& x, int64_t top, int64_t bottom);       // zeros above and below
+Tensor softmax(const Tensor& x);                                     // over the last dimension
 
 // A map whose rows above `first_row` are not stored: a tensor of `height - first_row` rows.
 struct RowWindow {
   int64_t first_row = 0;
   int64_t height = 0;  // of the whole map
 };
-// Bilinear resize to (out_height, out_width). With windows, x holds rows [in.first_row, in.height) of its map and y rows
-// [out.first_row, out.height); the default windows are whole maps.
+// Bilinear resize to (out_height, out_width). With windows, x holds rows [in.first_row, in.height) of its map and y
+// rows [out.first_row, out.height); the default windows are whole maps.
 Tensor upsample_bilinear(const Tensor& x, int64_t out_height, int64_t out_width, bool align_corners);
 Tensor upsample_bilinear(const Tensor& x, RowWindow in, RowWindow out, int64_t out_width, bool align_corners);
 

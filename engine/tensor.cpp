@@ -74,7 +74,7 @@ std::vector<T> to_vector(const Tensor& x) {
   return values;
 }
 
-#define DS_INSTANTIATE(T)                                             \
+#define DS_INSTANTIATE(T)                                              \
   template Tensor tensor<T>(const Shape&, std::span<const T>, Device); \
   template std::vector<T> to_vector<T>(const Tensor&);
 DS_INSTANTIATE(float)

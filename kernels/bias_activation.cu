@@ -1,5 +1,4 @@
 #include "kernels/bias_activation.h"
-
 #include "kernels/launch.h"
 #include "kernels/pack.cuh"
 
@@ -33,8 +32,8 @@ void bias_activation(Stream stream, int64_t rows, int channels, Activation act, 
              bias, y);
     } else {
       const int64_t packs = rows * channels;
-      launch(bias_activation_kernel<T, 1, kind>, blocks_for(packs, kThreads), kThreads, 0, stream, packs, channels, bias,
-             y);
+      launch(bias_activation_kernel<T, 1, kind>, blocks_for(packs, kThreads), kThreads, 0, stream, packs, channels,
+             bias, y);
     }
   });
 }

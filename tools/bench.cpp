@@ -78,7 +78,8 @@ class Bench {
       return;
     }
     loss_ = named_loss(args.loss);
-    if (args.top_rows >= 0) loss_.top_rows = args.top_rows;
+    // The recipes' 110 rows are of 352: the same share of any height.
+    loss_.top_rows = args.top_rows >= 0 ? args.top_rows : loss_.top_rows * size_.height / 352;
     teacher_ = random_teacher({args.batch, size_.height, size_.width}, options.d_max, device_);
     std::vector<Tensor> parameters;
     for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
@@ -219,7 +220,8 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_option("--size", args->size, "HEIGHTxWIDTH in pixels")->capture_default_str();
   command->add_option("--batch", args->batch, "images per step")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--loss", args->loss, "of train-step")->check(CLI::IsMember(loss_names()))->capture_default_str();
-  command->add_option("--top-rows", args->top_rows, "rows without loss [default: the loss's, 110 for tie_kd]");
+  command->add_option("--top-rows", args->top_rows,
+                      "rows without loss [default: the loss's share of the height, 110 of 352 for tie_kd]");
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");

@@ -79,6 +79,7 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
   metadata["step"] = text_of(state.step);
   metadata["updates"] = text_of(state.updates);
   metadata["optimizer_updates"] = text_of(optimiser.updates());
+  metadata["unjudged_epoch"] = text_of(state.unjudged_epoch);
   metadata["best_epoch"] = text_of(state.best_epoch);
   metadata["best_value"] = text_of(state.best_value);
   metadata["fingerprint"] = state.fingerprint;
@@ -92,6 +93,7 @@ RunState load_run_state(const std::string& path, Student& student, AdamW& optimi
   state.epoch = number<int64_t>(file.metadata(), "epoch", path);
   state.step = number<int64_t>(file.metadata(), "step", path);
   state.updates = number<int64_t>(file.metadata(), "updates", path);
+  state.unjudged_epoch = number<int64_t>(file.metadata(), "unjudged_epoch", path);
   state.best_epoch = number<int64_t>(file.metadata(), "best_epoch", path);
   state.best_value = number<double>(file.metadata(), "best_value", path);
   const auto updates = number<int64_t>(file.metadata(), "optimizer_updates", path);

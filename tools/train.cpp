@@ -17,7 +17,8 @@ void add_train_command(CLI::App& app, Run& run) {
     bool resume = false, all_rows = false, print = false;
   };
   const auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("train", "Train a student as a recipe says; leaves weights, metrics and report.html");
+  CLI::App* command =
+      app.add_subcommand("train", "Train a student as a recipe says; leaves weights, metrics and report.html");
   command->add_option("recipe", args->recipe, "TOML recipe; tools/recipes holds those of the paper")->required();
   command->add_option("--data", args->data, "Root of the data set, in place of the recipe's data.root");
   command->add_option("--out", args->out, "Folder of the run (default: runs/RECIPE)");
@@ -33,7 +34,8 @@ void add_train_command(CLI::App& app, Run& run) {
     run = [args] {
       std::vector<std::string> overrides = args->overrides;
       if (!args->data.empty()) overrides.push_back("data.root=" + toml_quoted(args->data));
-      if (!args->compute.precision.empty()) overrides.push_back("train.precision=" + toml_quoted(args->compute.precision));
+      if (!args->compute.precision.empty())
+        overrides.push_back("train.precision=" + toml_quoted(args->compute.precision));
       const Recipe recipe = load_recipe(args->recipe, overrides);
       if (args->print) {
         std::printf("%s", print_recipe(recipe).c_str());

@@ -57,15 +57,16 @@ class Trainer {
   void run();
 
  private:
+  void run_steps();
   void initialise();
   void recalibrate();
   Loader make_loader() const;
   void train_step(const Batch& batch);
   void log_step(const Batch& batch, const LossResult& loss, double lr);
   void finish_epoch(int64_t epoch);
+  void judge_epoch();
   Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
   void save_last();
-  void stop_if_interrupted(Progress& progress);
   void write_final_report();
   std::string path(const std::string& name) const { return (fs::path(options_.out) / name).string(); }
   std::string fingerprint() const;
@@ -91,8 +92,6 @@ Trainer::Trainer(const Recipe& recipe, const TrainOptions& options) : recipe_(re
     log_line("note: the kept model is chosen on the test list, as the published runs did; its test figures are biased");
   }
   steps_per_epoch_ = make_loader().steps_per_epoch();
-  check(steps_per_epoch_ > 0, recipe_.data.train.list, ": expected at least one batch of ", recipe_.train.batch_size,
-        " samples, found ", data_->size(), " samples; set train.batch_size or train.drop_last");
   const int top_rows = recipe_.loss.top_rows, rows = recipe_.augment.crop.height;
   check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
         " rows of a training crop, found ", top_rows);
@@ -180,14 +179,30 @@ Loader Trainer::make_loader() const {
 }
 
 void Trainer::run() {
+  try {
+    run_steps();
+    write_final_report();
+  } catch (const Interrupted&) {
+    log_line(concat_text("interrupted: everything up to step ", state_.updates, " is in ", path("last.safetensors"),
+                         "; go on with --resume"));
+    throw;
+  }
+}
+
+void Trainer::run_steps() {
   const int64_t total = total_updates();
-  log_line(concat_text(student_->name(), " with ", student_->parameter_count(), " parameters on ", options_.device, ", ",
-                       options_.dtype, ", ", num_threads(), " threads; ", data_->size(), " images, ", steps_per_epoch_,
-                       " steps an epoch, ", total, " steps"));
+  log_line(concat_text(student_->name(), " with ", student_->parameter_count(), " parameters on ", options_.device,
+                       ", ", options_.dtype, ", ", num_threads(), " threads; ", data_->size(), " images, ",
+                       steps_per_epoch_, " steps an epoch, ", total, " steps"));
+  if (state_.unjudged_epoch >= 0) judge_epoch();
+  if (state_.updates >= total) return;
   Progress progress("train", "step", total, state_.updates);
   Loader loader = make_loader();
   while (state_.updates < total) {
-    stop_if_interrupted(progress);
+    if (interrupted()) {
+      save_last();
+      throw Interrupted{};
+    }
     const auto batch = loader.next();
     if (!batch) break;
     const auto step_start = Clock::now();
@@ -207,7 +222,6 @@ void Trainer::run() {
   log_line(concat_text("trained ", state_.updates, " steps, peak memory ",
                        format_bytes(static_cast<double>(memory.peak)), "; waited ", format_duration(seconds_waiting_),
                        " for data"));
-  write_final_report();
 }
 
 void Trainer::train_step(const Batch& batch) {
@@ -263,15 +277,6 @@ void Trainer::log_step(const Batch& batch, const LossResult& loss, double lr) {
 
 void Trainer::save_last() { save_run_state(path("last.safetensors"), *student_, *optimiser_, state_); }
 
-void Trainer::stop_if_interrupted(Progress& progress) {
-  if (!interrupted()) return;
-  progress.finish();
-  save_last();
-  log_line(concat_text("interrupted: everything up to step ", state_.updates, " is in ", path("last.safetensors"),
-                       "; go on with --resume"));
-  throw Interrupted{};
-}
-
 // A checkpoint, then the figures that decide whether it is the best so far.
 void Trainer::finish_epoch(int64_t epoch) {
   const auto name = [](int64_t number) {
@@ -279,20 +284,26 @@ void Trainer::finish_epoch(int64_t epoch) {
     std::snprintf(text, sizeof(text), "epoch_%03d.safetensors", static_cast<int>(number));
     return std::string(text);
   };
+  const std::string& split = recipe_.select.on;
+  const bool chosen = has_split(recipe_, split), last = state_.updates == total_updates();
+  if (chosen && (last || (epoch + 1) % recipe_.eval.every == 0)) state_.unjudged_epoch = epoch;
+  if (!chosen) {  // nothing to choose by: the last model is kept
+    state_.best_epoch = epoch;
+    if (last) save_student(path("best.safetensors"), *student_, epoch + 1);
+  }
   save_last();
   if (recipe_.train.checkpoint_keep > 0) {
     save_student(path(name(epoch + 1)), *student_, epoch + 1);
     fs::remove(path(name(epoch + 1 - recipe_.train.checkpoint_keep)));
   }
-  const bool last = state_.updates == total_updates();
-  const std::string& split = recipe_.select.on;
-  if (!has_split(recipe_, split)) {  // nothing to choose by: the last model is kept
-    state_.best_epoch = epoch;
-    if (last) save_student(path("best.safetensors"), *student_, epoch + 1);
-    return;
-  }
-  if (!last && (epoch + 1) % recipe_.eval.every != 0) return;
+  if (state_.unjudged_epoch >= 0) judge_epoch();
+}
 
+// Validates the epoch that was trained last and keeps it if it is the best. Interrupted here, a resumed run does it
+// first.
+void Trainer::judge_epoch() {
+  const int64_t epoch = state_.unjudged_epoch;
+  const std::string& split = recipe_.select.on;
   const Evaluation evaluation = validate(split, nullptr);
   EvalRecord record;
   record.step = state_.updates;
@@ -303,16 +314,20 @@ void Trainer::finish_epoch(int64_t epoch) {
   metrics_->write(to_json_line(record));
   const MetricField& field = metric_field(recipe_.select.metric);
   const double value = record.metrics.*field.value;
-  const bool better = state_.best_epoch < 0 || (field.lower_is_better ? value < state_.best_value : value > state_.best_value);
-  if (better && evaluation.summary.images > 0) {
+  const bool first = state_.best_epoch < 0;
+  const bool better =
+      record.images > 0 && (first || (field.lower_is_better ? value < state_.best_value : value > state_.best_value));
+  if (better) {
     state_.best_epoch = epoch;
     state_.best_value = value;
     save_student(path("best.safetensors"), *student_, epoch + 1);
-    save_last();
   }
+  state_.unjudged_epoch = -1;
+  save_last();
   char text[160];
   std::snprintf(text, sizeof(text), "epoch %d: %s abs_rel %.4f  rmse %.3f  d1 %.4f%s", static_cast<int>(epoch + 1),
-                split.c_str(), record.metrics.abs_rel, record.metrics.rmse, record.metrics.d1, better ? "  (best)" : "");
+                split.c_str(), record.metrics.abs_rel, record.metrics.rmse, record.metrics.d1,
+                better ? "  (best)" : "");
   log_line(text);
 }
 

@@ -44,7 +44,8 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty({shape.O}, DType::kFloat, x.device()) : Tensor();
     visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, act, x, weight, saved_y, dz, dx, dweight, dbias);
+      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, act, x, weight, saved_y, dz, dx, dweight,
+                                                                 dbias);
     });
     return {dx, dweight, dbias};
   });

@@ -52,37 +52,34 @@ Plan make_conv2d_plan(const Target& target, const Conv2dShape& s, cudnnDataType_
     return op;
   };
   const std::string name =
-      concat_text("conv2d ", name_of(pass), " of (", s.N, ", ", s.H, ", ", s.W, ", ", s.C, ") with ", s.O, " filters of ",
-                  s.R, "x", s.S, ", stride ", s.stride, ", dilation ", s.dilation);
+      concat_text("conv2d ", name_of(pass), " of (", s.N, ", ", s.H, ", ", s.W, ", ", s.C, ") with ", s.O,
+                  " filters of ", s.R, "x", s.S, ", stride ", s.stride, ", dilation ", s.dilation);
   switch (pass) {
     case Pass::kForward:
-      return Plan(target,
-                  operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA),
-                  name, options);
+      return Plan(
+          target,
+          operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA),
+          name, options);
     case Pass::kDataGradient:
-      return Plan(target,
-                  operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA),
-                  name, options);
+      return Plan(
+          target,
+          operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA),
+          name, options);
     case Pass::kWeightGradient:
-      return Plan(target,
-                  operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA),
-                  name, options);
+      return Plan(
+          target,
+          operation(
+              CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA),
+          name, options);
   }
   fail("cudnn: unknown pass");
 }
@@ -104,8 +101,15 @@ size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 const Plan& plan_for(Stream stream, const Conv2dShape& s, cudnnDataType_t type, Pass pass) {
   using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, std::array<int, 6>, int, int>;
   static std::map<Key, Plan>& plans = *new std::map<Key, Plan>();
-  const Key key{s.N, s.H, s.W, s.C, s.O, s.R, s.S,
-                {s.stride, s.dilation, s.pad_top, s.pad_bottom, s.pad_left, s.pad_right}, static_cast<int>(type),
+  const Key key{s.N,
+                s.H,
+                s.W,
+                s.C,
+                s.O,
+                s.R,
+                s.S,
+                {s.stride, s.dilation, s.pad_top, s.pad_bottom, s.pad_left, s.pad_right},
+                static_cast<int>(type),
                 static_cast<int>(pass)};
   auto found = plans.find(key);
   if (found == plans.end()) {
@@ -170,10 +174,10 @@ void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x
   }
 }
 
-#define DS_INSTANTIATE(T)                                                                                              \
-  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);           \
-  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, float*, \
-                               float*);
+#define DS_INSTANTIATE(T)                                                                                        \
+  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
+  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
+                               float*, float*);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE

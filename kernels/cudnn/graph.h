@@ -27,7 +27,8 @@ class Descriptor {
     return *this;
   }
 
-  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void* values);
+  Descriptor& set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
+                  const void* values);
   Descriptor& set(cudnnBackendAttributeName_t name, int64_t value) { return set(name, CUDNN_TYPE_INT64, 1, &value); }
   Descriptor& set(cudnnBackendAttributeName_t name, const std::vector<int64_t>& values) {
     return set(name, CUDNN_TYPE_INT64, static_cast<int64_t>(values.size()), values.data());
@@ -64,8 +65,8 @@ struct PlanOptions {
 
 class Plan {
  public:
-  // The first plan of the heuristic's list that is supported and keeps to the workspace cap; throws Error with `name` if
-  // there is none.
+  // The first plan of the heuristic's list that is supported and keeps to the workspace cap; throws Error with `name`
+  // if there is none.
   Plan(const Target& target, const Descriptor& operation, const std::string& name, const PlanOptions& options = {});
   size_t workspace_bytes() const { return workspace_bytes_; }
   int offered() const { return offered_; }

@@ -15,9 +15,9 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
   cpu::conv2d_grad(stream, shape, act, x, weight, y, dy, dx, dweight, dbias);
 }
 
-#define DS_INSTANTIATE(T)                                                                                            \
-  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);         \
-  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*,     \
+#define DS_INSTANTIATE(T)                                                                                        \
+  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
+  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
                                float*, float*);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)

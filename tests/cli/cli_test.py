@@ -67,7 +67,7 @@ class Cli(unittest.TestCase):
             "[model]\nbins = 17\n[loss]\ntop_rows = 8\n[data]\nteacher_naming = 'truth'\n"
             "teacher_units_per_metre = 256.0\n[data.train]\nlist = 'list.txt'\nteacher = '.'\n"
             "[data.val]\nlist = 'list.txt'\nteacher = '.'\n[augment]\ncrop_height = 32\ncrop_width = 48\n"
-            "[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 0\n")
+            "[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 1\n")
         return self.root / "small.toml"
 
     def test_help_and_usage(self):
@@ -91,6 +91,7 @@ class Cli(unittest.TestCase):
         for what in ("train-step", "infer"):
             result = run("bench", what, "--model", "mobilenet_unet", "--size", "32x64", "--batch", 1, "--precision",
                          "bf16", "--threads", 2, "--steps", 2, "--json")
+            self.assertEqual(result.returncode, 0, result.stderr)
             figures = json.loads(result.stdout)
             for key in ("median_ms", "min_ms", "max_ms", "peak_bytes", "steps"):
                 self.assertGreater(figures[key], 0, key)
@@ -122,7 +123,7 @@ class Cli(unittest.TestCase):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         log = out / "metrics.jsonl"
         deadline = time.time() + 300
-        while (not log.exists() or log.stat().st_size == 0) and time.time() < deadline:
+        while process.poll() is None and (not log.exists() or log.stat().st_size == 0) and time.time() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=300)

@@ -9,9 +9,7 @@
 namespace depthstill {
 namespace {
 
-Tensor vec(std::vector<float> values) {
-  return tensor<float>({static_cast<int64_t>(values.size())}, values);
-}
+Tensor vec(std::vector<float> values) { return tensor<float>({static_cast<int64_t>(values.size())}, values); }
 
 // y = k * x with a gradient function that works in place on dy.
 Tensor scaled_in_place(const Tensor& x, float k) {

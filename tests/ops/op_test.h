@@ -87,7 +87,7 @@ inline OpResult evaluate(const Op& op, const std::vector<Tensor>& inputs, const 
 }
 
 struct GradientCheck {
-  float step = 1e-2f;      // of the central difference
+  float step = 1e-2f;       // of the central difference
   double tolerance = 2e-2;  // relative to |gradient| |direction|, in fp32
   int directions = 3;
 };

@@ -32,7 +32,7 @@ Recipe small_recipe(const TemporaryFolder& folder) {
   recipe.augment.crop = {48, 32};
   recipe.train.epochs = 2;
   recipe.train.batch_size = 2;
-  recipe.train.checkpoint_keep = 0;
+  recipe.train.checkpoint_keep = 1;
   recipe.optimiser.lr = recipe.schedule.lr = 1e-4;
   return recipe;
 }
@@ -81,7 +81,8 @@ TEST(Trainer, AnInterruptedRunResumesBitForBit) {
   train(recipe, options);
 
   expect_same_files(folder / "whole/last.safetensors", folder / "halves/last.safetensors");
-  const RunLog whole = read_run_log(folder / "whole/metrics.jsonl"), halves = read_run_log(folder / "halves/metrics.jsonl");
+  const RunLog whole = read_run_log(folder / "whole/metrics.jsonl"),
+               halves = read_run_log(folder / "halves/metrics.jsonl");
   ASSERT_EQ(whole.steps.size(), 4u);
   ASSERT_EQ(halves.steps.size(), 4u);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(whole.steps[i].losses, halves.steps[i].losses);
@@ -127,7 +128,8 @@ TEST(Trainer, ComputingAllRowsGivesTheSameLoss) {
   all.dead_rows = false;
   train(recipe, into(folder / "needed"));
   train(recipe, all);
-  const RunLog needed = read_run_log(folder / "needed/metrics.jsonl"), whole = read_run_log(folder / "all/metrics.jsonl");
+  const RunLog needed = read_run_log(folder / "needed/metrics.jsonl"),
+               whole = read_run_log(folder / "all/metrics.jsonl");
   ASSERT_EQ(needed.steps.size(), whole.steps.size());
   for (size_t i = 0; i < needed.steps.size(); ++i) {
     const double expected = whole.steps[i].losses[0].second;
@@ -155,7 +157,7 @@ TEST(Trainer, RefusesWhatCannotWork) {
 
   Recipe large = good;
   large.train.batch_size = 5;
-  EXPECT_NE(message_of(large, into(folder / "large")).find("expected at least one batch of 5 samples, found 4"),
+  EXPECT_NE(message_of(large, into(folder / "large")).find("expected at least one batch of 5, found 4"),
             std::string::npos);
 
   Recipe rows = good;
