@@ -10,7 +10,7 @@ frames=(--train 48 --val 8)
 case "${1:-}" in
   "") ;;
   --short)
-    settings=(--set train.epochs=1 --set train.max_steps=3 )
+    settings=(--set train.epochs=1 --set train.max_steps=3)
     frames=(--train 4 --val 2)
     ;;
   *) echo "usage: bash tools/demo.sh [--short]" >&2; exit 2 ;;

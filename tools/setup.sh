@@ -9,15 +9,15 @@ if [ "${1:-}" = "--tests" ]; then
   packages+=(libgtest-dev python3 ccache clang-format)
 fi
 
+as_root=(env DEBIAN_FRONTEND=noninteractive)
+[ "$(id -u)" -eq 0 ] || as_root=(sudo "${as_root[@]}")  # sudo drops the environment
+
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${missing[*]}" >&2
-  as_root=()
-  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
-  export DEBIAN_FRONTEND=noninteractive
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
@@ -26,7 +26,7 @@ fi
 version=$(cmake --version | sed -n '1s/[^0-9]*//p')
 if [ "$(printf '%s\n3.24\n' "$version" | sort -V | head -n 1)" != "3.24" ]; then
   echo "setup: CMake $version is older than 3.24; installing a newer one for this user" >&2
-  command -v pip3 >/dev/null || "${as_root[@]:-sudo}" apt-get install -y -qq python3-pip >/dev/null
+  command -v pip3 >/dev/null || "${as_root[@]}" apt-get install -y -qq python3-pip >/dev/null
   pip3 install --user --quiet 'cmake>=3.24'
   echo "setup: put \$HOME/.local/bin first on PATH" >&2
 fi
