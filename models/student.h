@@ -1,5 +1,4 @@
-// The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder, the U-Net decoder, and a head that gives either
-// a depth probability map (one logit per bin and pixel) or depth itself.
+// What the tools know of a depth network: a name, a head, an input rule, and a forward pass.
 #pragma once
 
 #include <memory>
@@ -7,10 +6,18 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/nn.h"
 #include "models/encoder.h"
-#include "models/unet_decoder.h"
 
 namespace depthstill {
+
+enum class Head : uint8_t {
+  kDpm,         // depth probability map: a logit per bin, depth is the mean of the bins' centres under softmax
+  kRegression,  // depth = d_max * sigmoid, metres
+  kRelative,    // relu: inverse depth up to an unknown scale and shift, larger is nearer
+};
+const char* name_of(Head head);          // "dpm", "regression", "relative"
+Head parse_head(std::string_view text);  // throws Error
 
 struct StudentOptions {
   Head head = Head::kDpm;
@@ -19,49 +26,66 @@ struct StudentOptions {
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
 };
 
-class Student final : public Module {
- public:
-  Student(std::string name, std::unique_ptr<Encoder> encoder, const DecoderConfig& decoder,
-          const StudentOptions& options);
+// How an image of any size is brought to the network.
+struct InputRule {
+  enum class Fit : uint8_t {
+    kPad,         // as it is, the last row and column repeated up to the multiple
+    kLowerBound,  // resized, aspect kept: both sides at least `size`
+    kUpperBound,  // resized, aspect kept: both sides at most `size`
+  };
+  Fit fit = Fit::kPad;
+  int size = 0;
+  int multiple = 1;  // of both sides
+};
 
-  // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. Returns rows [first_needed_row, H):
-  //   kDpm         logits (N, rows, W, bins) of the image's type; depth is the mean of the bins' centres under softmax
-  //   kRegression  depth (N, rows, W) in metres, fp32
-  // A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
+class Student : public Module {
+ public:
+  // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
+  // size_multiple(). Returns rows [first_needed_row, H) before the last activation: (N, rows, W, bins or 1), of the
+  // image's type. A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
+  Tensor forward_raw(const Tensor& image, int64_t first_needed_row = 0) const;
+  // The same after it:
+  //   kDpm                    logits (N, rows, W, bins) of the image's type
+  //   kRegression, kRelative  (N, rows, W) fp32
   Tensor forward(const Tensor& image, int64_t first_needed_row = 0) const;
+
+  // Random weights for a new student. Each parameter has its own random stream, so none depends on the others.
+  virtual void initialize(uint64_t seed) = 0;
+  // The ImageNet encoder that load_imagenet() fills; null if the network has none.
+  virtual Encoder* imagenet_encoder() { return nullptr; }
+  // Multiply-adds per image, in units of 1e9.
+  virtual double gmac(int64_t height, int64_t width) const = 0;
+  // Parameters that the published code builds and never runs: in its checkpoints and counts, not in ours.
+  struct DeadParameter {
+    std::string name;
+    Shape file_shape;
+  };
+  virtual std::vector<DeadParameter> dead_parameters() const { return {}; }
 
   const std::string& name() const { return name_; }
   const StudentOptions& options() const { return options_; }
-  Encoder& encoder() { return *encoder_; }
-  const Encoder& encoder() const { return *encoder_; }
-  const UnetDecoder& decoder() const { return decoder_; }
-
-  // Image heights and widths must be multiples of this for the output to have the image's size.
-  int64_t size_multiple() const { return size_multiple_; }
-  // Parameters as the published code counts them, with the layers that it builds and never runs; parameter_count() is
-  // what is executed and trained.
+  const InputRule& input_rule() const { return input_rule_; }
+  int64_t size_multiple() const { return input_rule_.multiple; }
+  // With the dead ones; parameter_count() is what is executed and trained.
   int64_t reference_parameter_count() const;
-  // Names of those layers' parameters, to be passed over in published checkpoints.
   std::vector<std::string> dead_parameter_names() const;
-  // Multiply-adds per image, in units of 1e9.
-  double gmac(int64_t height, int64_t width) const;
+
+ protected:
+  Student(std::string name, const StudentOptions& options, const InputRule& input_rule);
+  virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;  // forward_raw of a checked image
 
  private:
   std::string name_;
   StudentOptions options_;
-  std::unique_ptr<Encoder> encoder_;
-  UnetDecoder decoder_;
-  int64_t size_multiple_ = 1;
+  InputRule input_rule_;
 };
 
-std::vector<std::string> student_names();  // "mobilenet_unet", "resnet18_unet", "resnet50_unet"
+std::vector<std::string> student_names();  // "mobilenet_unet", "resnet18_unet", "dpt_s", ...
+
+// The head that a published network of this name has.
+Head default_head(std::string_view name);
 
 // Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
 std::unique_ptr<Student> make_student(std::string_view name, const StudentOptions& options);
-
-// Random weights for a new student (biases and batch norms keep their zeros and ones), as the published code draws
-// them: Kaiming normal over fan-out and zero bias, the output convolution uniform in +-1/sqrt(fan-in). Each parameter
-// has its own random stream, so none depends on the others.
-void initialize(Student& student, uint64_t seed);
 
 }  // namespace depthstill

@@ -40,7 +40,7 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) {
     steps_.push_back({Kind::kDouble, "double"});
     add_conv_pair(doubling_name(k), width, width);
   }
-  if (config.head == Head::kDpm)
+  if (config.bins > 0)
     add_conv("conv_out.0", width, config.bins, 1, Activation::kNone);
   else
     add_conv("conv_depth", width, 1, 3, Activation::kNone);
@@ -66,7 +66,7 @@ void UnetDecoder::list_dead_parameters(const DecoderConfig& config) {
   };
   for (int k = config.doublings; k < kReferenceDoublings; ++k)
     for (const char* conv : {".convA.conv", ".convB.conv"}) add(doubling_name(k) + conv, {width, width, 3, 3});
-  if (config.head == Head::kDpm)
+  if (config.bins > 0)
     add("conv_depth", {1, width, 3, 3});
   else
     add("conv_out.0", {kReferenceUnusedBins, width, 1, 1});

@@ -16,23 +16,11 @@
 
 namespace depthstill {
 
-enum class Head : uint8_t {
-  kDpm,         // 1x1 convolution to one logit per depth bin
-  kRegression,  // 3x3 convolution to one channel
-};
-
 struct DecoderConfig {
   std::vector<int64_t> taps;    // channels of the encoder's taps, shallow to deep
   std::vector<int64_t> widths;  // of the decoder at each tap
   int doublings = 0;            // from the shallowest tap to the image: 1 or 2
-  Head head = Head::kDpm;
-  int64_t bins = 257;
-};
-
-// A parameter of the published code that its forward pass never uses: in its checkpoints and counts, not in our module.
-struct DeadParameter {
-  std::string name;  // below the decoder
-  Shape file_shape;
+  int64_t bins = 257;           // 1x1 convolution to one logit per bin; 0: 3x3 convolution to one channel
 };
 
 class UnetDecoder final : public Module {
@@ -50,6 +38,11 @@ class UnetDecoder final : public Module {
   // One line per step, for tests and messages: "conv_list.1.convA", "resize", "concat", ...
   std::vector<std::string> step_names() const;
 
+  // Of the published code, which its forward pass never uses: in its checkpoints and counts, not in this module.
+  struct DeadParameter {
+    std::string name;  // below the decoder
+    Shape file_shape;
+  };
   const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
   const Conv2d& output_conv() const;  // the head, which is initialised differently
 

@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct BenchArgs {
-  std::string what, model = "mobilenet_unet", size = "352x704", loss = "tie_kd", head = "dpm";
+  std::string what, model = "mobilenet_unet", size = "352x704", loss = "tie_kd", head;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true;
   ComputeArgs compute;
@@ -68,9 +68,9 @@ class Bench {
   explicit Bench(const BenchArgs& args)
       : args_(args), device_(args.compute.choose_device()), size_(parse_size(args.size)) {
     StudentOptions options;
-    options.head = args.head == "dpm" ? Head::kDpm : Head::kRegression;
+    options.head = args.head.empty() ? default_head(args.model) : parse_head(args.head);
     student_ = make_student(args.model, options);
-    initialize(*student_, 1);
+    student_->initialize(1);
     student_->to(device_);
     image_ = random_image({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
     if (args.what == "infer") {
@@ -214,7 +214,7 @@ void add_bench_command(CLI::App& app, Run& run) {
       ->required()
       ->check(CLI::IsMember({"train-step", "infer"}));
   command->add_option("--model", args->model, "student")->check(CLI::IsMember(student_names()))->capture_default_str();
-  command->add_option("--head", args->head, "dpm or regression")
+  command->add_option("--head", args->head, "dpm, regression or relative [default: the published model's]")
       ->check(CLI::IsMember({"dpm", "regression"}))
       ->capture_default_str();
   command->add_option("--size", args->size, "HEIGHTxWIDTH in pixels")->capture_default_str();

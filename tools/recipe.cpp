@@ -26,9 +26,11 @@ void bind_model(Settings& s, ModelRecipe& model) {
               name, "'");
         model.name = name;
       },
-      [&model] { return TomlValue(model.name); }, "student: mobilenet_unet, resnet18_unet or resnet50_unet");
-  s.choice("model.head", model.options.head, {{"dpm", Head::kDpm}, {"regression", Head::kRegression}},
-           "depth bins with softmax, or sigmoid x max_depth");
+      [&model] { return TomlValue(model.name); },
+      "student: mobilenet_unet, resnet18_unet, resnet50_unet, dpt_s, dpt_b, dpt_l, dpt_g");
+  s.choice("model.head", model.options.head,
+           {{"dpm", Head::kDpm}, {"regression", Head::kRegression}, {"relative", Head::kRelative}},
+           "depth bins with softmax, sigmoid x max_depth, or relative inverse depth");
   s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
   s.number("model.min_depth", model.options.d_min, kPositive, "metres");
   s.number("model.max_depth", model.options.d_max, kPositive, "metres");

@@ -35,12 +35,8 @@ T number(const Metadata& metadata, const std::string& key, const std::string& pa
 
 Metadata describe(const Student& student) {
   const StudentOptions& options = student.options();
-  return {{"format", "depthstill-1"},
-          {"architecture", student.name()},
-          {"head", options.head == Head::kDpm ? "dpm" : "regression"},
-          {"bins", text_of(options.bins)},
-          {"d_min", text_of(options.d_min)},
-          {"d_max", text_of(options.d_max)}};
+  return {{"format", "depthstill-1"},      {"architecture", student.name()},  {"head", name_of(options.head)},
+          {"bins", text_of(options.bins)}, {"d_min", text_of(options.d_min)}, {"d_max", text_of(options.d_max)}};
 }
 
 // Metadata that both sides have must agree: a checkpoint of another network is refused by name, not by a shape.
@@ -128,10 +124,8 @@ std::unique_ptr<Student> load_student(const std::string& path) {
   check(architecture != metadata.end() && head != metadata.end(), path,
         ": expected a checkpoint of depthstill (metadata 'architecture' and 'head'), found another safetensors file; ",
         "name its recipe to load it");
-  check(head->second == "dpm" || head->second == "regression", path, ": expected head dpm or regression, found '",
-        head->second, "'");
   StudentOptions options;
-  options.head = head->second == "dpm" ? Head::kDpm : Head::kRegression;
+  options.head = parse_head(head->second);
   options.bins = number<int64_t>(metadata, "bins", path);
   options.d_min = number<float>(metadata, "d_min", path);
   options.d_max = number<float>(metadata, "d_max", path);

@@ -119,9 +119,11 @@ void Trainer::initialise() {
   student_ = make_student(recipe_.model.name, recipe_.model.options);
   bool folded = false;
   if (!options_.resume) {
-    initialize(*student_, recipe_.train.seed);
+    student_->initialize(recipe_.train.seed);
     if (!recipe_.model.weights.empty()) {
-      const ImagenetReport report = load_imagenet(student_->encoder(), recipe_.model.weights);
+      Encoder* encoder = student_->imagenet_encoder();
+      check(encoder != nullptr, "model.init: ", student_->name(), " has no ImageNet encoder");
+      const ImagenetReport report = load_imagenet(*encoder, recipe_.model.weights);
       folded = report.folded;
       log_line(concat_text("encoder: ", recipe_.model.weights, folded ? " (batch norms folded: re-expanded)" : ""));
     }
@@ -161,7 +163,7 @@ void Trainer::recalibrate() {
     images.push_back(to_tensors(*batch, DType::kFloat, options_.device).image);
     count += static_cast<int64_t>(batch->items.size());
   }
-  recalibrate_batch_norm(student_->encoder(), images);
+  recalibrate_batch_norm(*student_->imagenet_encoder(), images);
 }
 
 Loader Trainer::make_loader() const {

@@ -1,10 +1,9 @@
 // Architecture facts of the students: parameters, work, names, needed rows.
-#include "models/student.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
+#include "models/unet_student.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {
@@ -36,7 +35,7 @@ TEST(Student, ParameterCountsAreThePublishedOnes) {
 }
 
 TEST(Student, WorkByPart) {
-  const auto student = make_student("mobilenet_unet", {});
+  const auto student = std::make_unique<UnetStudent>("mobilenet_unet", StudentOptions{});
   const EncoderTrace trace = student->encoder().trace({352, 704});
   EXPECT_NEAR(static_cast<double>(trace.macs) * 1e-9, 7.25, 0.01);
   EXPECT_EQ(trace.taps, (std::vector<MapSize>{{88, 176}, {44, 88}, {44, 88}, {44, 88}}));
@@ -86,7 +85,7 @@ TEST(Student, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
 }
 
 TEST(UnetDecoder, RowsThatTheOutputNeeds) {
-  const auto student = make_student("mobilenet_unet", {});
+  const auto student = std::make_unique<UnetStudent>("mobilenet_unet", StudentOptions{});
   const std::vector<MapSize> taps = student->encoder().trace({352, 704}).taps;
   const std::vector<std::string> names = student->decoder().step_names();
   const std::vector<int64_t> rows = student->decoder().first_rows(taps, 110);
@@ -194,7 +193,7 @@ TEST(Student, Bf16ActivationsFollowFp32) {
 
 TEST(Student, RegressionHeadIsScaledSigmoid) {
   const auto student = make_student("resnet18_unet", {.head = Head::kRegression, .d_max = 10.0f});
-  initialize(*student, 5);
+  student->initialize(5);
   student->eval();
   const NoGrad no_grad;
   const Tensor depth = student->forward(test::hash_tensor("image", {1, 64, 32, 3}, 0.0, 2.0));
@@ -210,8 +209,8 @@ TEST(Student, RefusesImagesItCannotRestoreTheSizeOf) {
 
 TEST(Student, InitialWeightsFollowTheRule) {
   const auto a = make_student("mobilenet_unet", {}), b = make_student("mobilenet_unet", {});
-  initialize(*a, 1);
-  initialize(*b, 2);
+  a->initialize(1);
+  b->initialize(2);
   const auto deviation = [](const std::vector<float>& x) {
     double sum = 0.0;
     for (const float v : x) sum += static_cast<double>(v) * v;

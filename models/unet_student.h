@@ -1,0 +1,41 @@
+// The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder and the U-Net decoder, with a depth probability
+// map or a regression head.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "models/student.h"
+#include "models/unet_decoder.h"
+
+namespace depthstill {
+
+class UnetStudent final : public Student {
+ public:
+  // name: "mobilenet_unet", "resnet18_unet" or "resnet50_unet".
+  UnetStudent(std::string_view name, const StudentOptions& options);
+
+  // As the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution uniform in
+  // +-1/sqrt(fan-in); batch norms keep their zeros and ones.
+  void initialize(uint64_t seed) override;
+  Encoder* imagenet_encoder() override { return encoder_.get(); }
+  double gmac(int64_t height, int64_t width) const override;
+  std::vector<DeadParameter> dead_parameters() const override;
+
+  const Encoder& encoder() const { return *encoder_; }
+  const UnetDecoder& decoder() const { return decoder_; }
+
+ protected:
+  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+
+ private:
+  struct Architecture;
+  static const Architecture& find(std::string_view name);
+  UnetStudent(const Architecture& architecture, const StudentOptions& options);
+
+  std::unique_ptr<Encoder> encoder_;
+  UnetDecoder decoder_;
+};
+
+}  // namespace depthstill
