@@ -1,8 +1,9 @@
 #include "engine/checkpoint.h"
 
-#include <cstring>
 #include <set>
 #include <utility>
+
+#include "engine/io/safetensors.h"
 
 namespace depthstill {
 namespace {
@@ -31,19 +32,9 @@ std::vector<int64_t> sizes_of(const Shape& shape) {
   return sizes;
 }
 
-std::string shape_text(const std::vector<int64_t>& sizes) {
-  std::string text = "(";
-  for (size_t d = 0; d < sizes.size(); ++d) text += (d ? ", " : "") + std::to_string(sizes[d]);
-  return text + ")";
-}
-
 bool is_batch_counter(const std::string& name) { return name.ends_with("num_batches_tracked"); }
 
-bool is_floating(StoredType type) {
-  return type == StoredType::kF32 || type == StoredType::kF16 || type == StoredType::kBf16 || type == StoredType::kF64;
-}
-
-void check_shape(const SafetensorsFile& file, const StoredTensor& stored, const Shape& expected) {
+void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shape& expected) {
   check(stored.shape == sizes_of(expected), file.path(), ": ", stored.name, ": expected shape ", expected, ", found ",
         shape_text(stored.shape));
 }
@@ -65,7 +56,7 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
   write_safetensors(path, stored, metadata);
 }
 
-Tensor load_tensor(const SafetensorsFile& file, const std::string& name, const Shape& shape, Layout layout) {
+Tensor load_tensor(const WeightsFile& file, const std::string& name, const Shape& shape, Layout layout) {
   const StoredTensor& stored = file.at(name);
   const Shape file_shape = to_file_shape(shape, layout);
   check_shape(file, stored, file_shape);
@@ -78,11 +69,11 @@ Tensor load_tensor(const SafetensorsFile& file, const std::string& name, const S
   check(stored.type == StoredType::kI64, file.path(), ": ", name, ": expected floating point or I64, found ",
         stored.type);
   Tensor values = empty(file_shape, DType::kInt64);
-  std::memcpy(values.raw(), file.bytes(stored).data(), count * sizeof(int64_t));
+  file.read_bytes(stored, std::as_writable_bytes(std::span(values.data<int64_t>(), count)));
   return values;
 }
 
-LoadReport load_state(Module& module, const SafetensorsFile& file, const LoadOptions& options) {
+LoadReport load_state(Module& module, const WeightsFile& file, const LoadOptions& options) {
   LoadReport report;
   std::vector<std::pair<StateEntry, Tensor>> loaded;
   std::set<std::string> known;
@@ -111,8 +102,7 @@ LoadReport load_state(Module& module, const SafetensorsFile& file, const LoadOpt
 }
 
 LoadReport load_state(Module& module, const std::string& path, const LoadOptions& options) {
-  const SafetensorsFile file(path);
-  return load_state(module, file, options);
+  return load_state(module, *open_weights(path), options);
 }
 
 }  // namespace depthstill

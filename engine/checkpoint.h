@@ -1,4 +1,5 @@
-// A module's state in a safetensors file, in PyTorch's names, shapes and element order.
+// A module's state in a file, in PyTorch's names, shapes and element order: written as safetensors, read from any kind
+// of weights file.
 #pragma once
 
 #include <functional>
@@ -7,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/io/safetensors.h"
+#include "engine/io/weights_file.h"
 #include "engine/nn.h"
 
 namespace depthstill {
@@ -39,12 +40,12 @@ struct LoadReport {
 
 // Reads every entry of module.state() by name. Throws Error naming the first entry that is missing or has another shape
 // (with both shapes), or the first key of the file that the module does not know; the module is then unchanged.
-LoadReport load_state(Module& module, const SafetensorsFile& file, const LoadOptions& options = {});
+LoadReport load_state(Module& module, const WeightsFile& file, const LoadOptions& options = {});
 LoadReport load_state(Module& module, const std::string& path, const LoadOptions& options = {});
 
 // One tensor in memory form: floating point becomes fp32, integers int64. Throws Error if it is absent or its shape is
 // not the file form of `shape`.
-Tensor load_tensor(const SafetensorsFile& file, const std::string& name, const Shape& shape,
+Tensor load_tensor(const WeightsFile& file, const std::string& name, const Shape& shape,
                    Layout layout = Layout::kPlain);
 
 }  // namespace depthstill

@@ -8,7 +8,7 @@ namespace depthstill {
 namespace {
 
 struct Source {
-  const SafetensorsFile& file;
+  const WeightsFile& file;
   std::set<std::string> used;
 
   Tensor read(const std::string& name, const Tensor& like, Layout layout = Layout::kPlain) {
@@ -20,7 +20,7 @@ struct Source {
 Layout layout_of(const Convolution& conv) { return conv.state().front().layout; }
 
 // The names in the file: of the scheme that has the first unit's weight.
-std::vector<UnitNames> names_in(const SafetensorsFile& file, const Encoder& encoder) {
+std::vector<UnitNames> names_in(const WeightsFile& file, const Encoder& encoder) {
   const UnitNames& first = encoder.units().front().names;
   const std::string candidates[] = {first.torchvision_conv, "backbone." + first.conv, first.conv};
   std::vector<UnitNames> names;
@@ -86,7 +86,8 @@ void convert_stem_input(const ConvBn& stem, const InputConvention& from, const I
 }  // namespace
 
 ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options) {
-  const SafetensorsFile file(path);
+  const auto opened = open_weights(path);
+  const WeightsFile& file = *opened;
   const std::vector<UnitNames> names = names_in(file, encoder);
   ImagenetReport report;
   report.folded = !file.find(names.front().bn + ".running_mean") && file.find(names.front().conv + ".bias");

@@ -40,7 +40,7 @@ Metadata describe(const Student& student) {
 }
 
 // Metadata that both sides have must agree: a checkpoint of another network is refused by name, not by a shape.
-void check_same_student(const Student& student, const SafetensorsFile& file) {
+void check_same_student(const Student& student, const WeightsFile& file) {
   for (const auto& [key, value] : describe(student)) {
     const auto found = file.metadata().find(key);
     check(found == file.metadata().end() || found->second == value, file.path(), ": expected a checkpoint with ", key,
@@ -83,7 +83,8 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
 }
 
 RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint) {
-  const SafetensorsFile file(path);
+  const auto opened = open_weights(path);
+  const WeightsFile& file = *opened;
   check_same_student(student, file);
   RunState state;
   state.epoch = number<int64_t>(file.metadata(), "epoch", path);
@@ -117,7 +118,8 @@ void save_student(const std::string& path, const Student& student, int64_t epoch
 }
 
 std::unique_ptr<Student> load_student(const std::string& path) {
-  const SafetensorsFile file(path);
+  const auto opened = open_weights(path);
+  const WeightsFile& file = *opened;
   const Metadata& metadata = file.metadata();
   const auto architecture = metadata.find("architecture");
   const auto head = metadata.find("head");
@@ -135,7 +137,8 @@ std::unique_ptr<Student> load_student(const std::string& path) {
 }
 
 void load_weights(Student& student, const std::string& path) {
-  const SafetensorsFile file(path);
+  const auto opened = open_weights(path);
+  const WeightsFile& file = *opened;
   check_same_student(student, file);
   load_state(student, file, passing_over(student));
 }

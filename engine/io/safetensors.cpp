@@ -1,23 +1,14 @@
 #include "engine/io/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <ostream>
 #include <set>
 #include <string_view>
 #include <utility>
 
 #include "engine/io/atomic_file.h"
-#include "engine/io/half.h"
 #include "engine/io/text_file.h"
-#include "kernels/bf16.h"
 #include "kernels/error.h"
 
 namespace depthstill {
@@ -28,16 +19,11 @@ using Json = nlohmann::json;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxRank = 16;
 
-struct TypeEntry {
-  const char* name;
-  size_t bytes;
-};
-constexpr TypeEntry kTypes[] = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"U16", 2}, {"I16", 2}, {"F16", 2}, {"BF16", 2},
-                                {"U32", 4},  {"I32", 4}, {"F32", 4}, {"U64", 8}, {"I64", 8}, {"F64", 8}};
+constexpr auto kLastType = static_cast<size_t>(StoredType::kF64);
 
 StoredType parse_type(const std::string& text, const std::string& where) {
-  for (size_t i = 0; i < std::size(kTypes); ++i) {
-    if (text == kTypes[i].name) return static_cast<StoredType>(i);
+  for (size_t i = 0; i <= kLastType; ++i) {
+    if (text == name_of(static_cast<StoredType>(i))) return static_cast<StoredType>(i);
   }
   fail(where, ": expected a known dtype such as F32, found '", printable(text), "'");
 }
@@ -70,18 +56,6 @@ uint64_t parse_unsigned(const Json& value, const char* what, const std::string& 
   return value.get<uint64_t>();
 }
 
-// `product` times each size, held below 2^62 so that later sums cannot wrap.
-uint64_t checked_bytes(const std::vector<int64_t>& shape, size_t item_bytes, const std::string& where) {
-  constexpr uint64_t kLimit = uint64_t{1} << 62;
-  uint64_t product = item_bytes;
-  for (const int64_t size : shape) {
-    const auto n = static_cast<uint64_t>(size);
-    check(n == 0 || product <= kLimit / n, where, ": expected a shape that fits in memory, found more");
-    product *= n;
-  }
-  return product;
-}
-
 StoredTensor parse_tensor(const std::string& name, const Json& entry, size_t data_bytes, const std::string& path) {
   const std::string where = path + ": tensor '" + printable(name) + "'";
   check(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
@@ -106,9 +80,9 @@ StoredTensor parse_tensor(const std::string& name, const Json& entry, size_t dat
   const uint64_t end = parse_unsigned(offsets[1], "data_offsets", where);
   check(begin <= end && end <= data_bytes, where, ": expected data_offsets within the file's ", data_bytes,
         " bytes of data, found [", begin, ", ", end, "]");
-  const uint64_t expected = checked_bytes(tensor.shape, size_of(tensor.type), where);
+  const uint64_t expected = checked_bytes(tensor.shape, tensor.type, where);
   check(end - begin == expected, where, ": expected ", expected, " bytes for its shape, found ", end - begin);
-  tensor.offset = static_cast<size_t>(begin);
+  tensor.handle = static_cast<size_t>(begin);
   tensor.bytes = static_cast<size_t>(end - begin);
   return tensor;
 }
@@ -124,114 +98,55 @@ std::map<std::string, std::string> parse_metadata(const Json& entry, const std::
   return metadata;
 }
 
-template <class Stored, class Convert>
-void convert(std::span<const std::byte> from, std::span<float> to, Convert convert_one) {
-  for (size_t i = 0; i < to.size(); ++i) {
-    Stored value;
-    std::memcpy(&value, from.data() + i * sizeof(Stored), sizeof(Stored));
-    to[i] = convert_one(value);
-  }
-}
-
 }  // namespace
 
-size_t size_of(StoredType type) { return kTypes[static_cast<size_t>(type)].bytes; }
-const char* name_of(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }
-std::ostream& operator<<(std::ostream& out, StoredType type) { return out << name_of(type); }
-
-SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  check(descriptor >= 0, path, ": expected a readable file, found: ", std::strerror(errno));
-  struct stat status {};
-  const bool regular = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-  map_bytes_ = regular ? static_cast<size_t>(status.st_size) : 0;
-  void* map = map_bytes_ > 0 ? mmap(nullptr, map_bytes_, PROT_READ, MAP_PRIVATE, descriptor, 0) : MAP_FAILED;
-  const int reason = errno;
-  close(descriptor);
-  check(regular, path, ": expected a safetensors file, found a folder or special file");
-  check(map_bytes_ > 0, path, ": expected a safetensors file, found an empty file");
-  check(map != MAP_FAILED, path, ": expected a file that can be mapped, found: ", std::strerror(reason));
-  map_ = static_cast<const std::byte*>(map);
-  try {
-    parse();
-  } catch (...) {
-    munmap(map, map_bytes_);
-    throw;
-  }
+SafetensorsFile::SafetensorsFile(const std::string& path) : WeightsFile(path), file_(path, "a safetensors file") {
+  parse();
 }
-
-SafetensorsFile::~SafetensorsFile() { munmap(const_cast<std::byte*>(map_), map_bytes_); }
 
 void SafetensorsFile::parse() {
-  check(map_bytes_ >= 8, path_, ": expected a safetensors file, found only ", map_bytes_, " bytes");
+  const std::span<const std::byte> all = file_.bytes();
+  check(all.size() >= 8, path(), ": expected a safetensors file, found only ", all.size(), " bytes");
   uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, map_, 8);
-  check(header_bytes <= kMaxHeaderBytes && header_bytes <= map_bytes_ - 8, path_,
-        ": expected a safetensors header within the file's ", map_bytes_, " bytes, found a length of ", header_bytes);
-  const std::string_view text(reinterpret_cast<const char*>(map_) + 8, static_cast<size_t>(header_bytes));
-  check(!text.empty() && text[0] == '{', path_, ": expected a safetensors header that begins with '{', found none");
+  std::memcpy(&header_bytes, all.data(), 8);
+  check(header_bytes <= kMaxHeaderBytes && header_bytes <= all.size() - 8, path(),
+        ": expected a safetensors header within the file's ", all.size(), " bytes, found a length of ", header_bytes);
+  const std::string_view text(reinterpret_cast<const char*>(all.data()) + 8, static_cast<size_t>(header_bytes));
+  check(!text.empty() && text[0] == '{', path(), ": expected a safetensors header that begins with '{', found none");
   data_begin_ = 8 + static_cast<size_t>(header_bytes);
-  const size_t data_bytes = map_bytes_ - data_begin_;
+  const size_t data_bytes = all.size() - data_begin_;
 
-  const Json header = parse_header(text, path_);
+  const Json header = parse_header(text, path());
+  std::vector<StoredTensor> tensors;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") {
-      metadata_ = parse_metadata(entry, path_);
+      metadata_ = parse_metadata(entry, path());
     } else {
-      tensors_.push_back(parse_tensor(name, entry, data_bytes, path_));
+      tensors.push_back(parse_tensor(name, entry, data_bytes, path()));
     }
   }
-  std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
+  std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return std::pair(a.handle, a.bytes) < std::pair(b.handle, b.bytes);
   });
   size_t end = 0;
-  for (const StoredTensor& tensor : tensors_) {
-    check(tensor.offset == end, path_, ": tensor '", printable(tensor.name), "': expected its data at byte ", end,
-          " (no gaps, no overlaps), found ", tensor.offset);
+  for (const StoredTensor& tensor : tensors) {
+    check(tensor.handle == end, path(), ": tensor '", printable(tensor.name), "': expected its data at byte ", end,
+          " (no gaps, no overlaps), found ", tensor.handle);
     end += tensor.bytes;
   }
-  check(end == data_bytes, path_, ": expected ", end, " bytes of data, found ", data_bytes);
-  for (size_t i = 0; i < tensors_.size(); ++i) by_name_[tensors_[i].name] = i;
-}
-
-const StoredTensor* SafetensorsFile::find(const std::string& name) const {
-  const auto found = by_name_.find(name);
-  return found == by_name_.end() ? nullptr : &tensors_[found->second];
-}
-
-const StoredTensor& SafetensorsFile::at(const std::string& name) const {
-  const StoredTensor* tensor = find(name);
-  check(tensor != nullptr, path_, ": expected a tensor '", name, "', found none among ", tensors_.size());
-  return *tensor;
+  check(end == data_bytes, path(), ": expected ", end, " bytes of data, found ", data_bytes);
+  set_tensors(std::move(tensors));
 }
 
 std::span<const std::byte> SafetensorsFile::bytes(const StoredTensor& tensor) const {
-  return {map_ + data_begin_ + tensor.offset, tensor.bytes};
+  return file_.bytes().subspan(data_begin_ + tensor.handle, tensor.bytes);
 }
 
-void SafetensorsFile::read_floats(const StoredTensor& tensor, std::span<float> values) const {
-  check(values.size() == static_cast<size_t>(tensor.numel()), path_, ": tensor '", tensor.name, "': expected ",
-        values.size(), " values, found ", tensor.numel());
+void SafetensorsFile::read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const {
   const std::span<const std::byte> from = bytes(tensor);
-  switch (tensor.type) {
-    case StoredType::kF32:
-      return convert<float>(from, values, [](float v) { return v; });
-    case StoredType::kF64:
-      return convert<double>(from, values, [](double v) { return static_cast<float>(v); });
-    case StoredType::kF16:
-      return convert<uint16_t>(from, values, half_to_float);
-    case StoredType::kBf16:
-      return convert<bf16>(from, values, [](bf16 v) { return static_cast<float>(v); });
-    default:
-      fail(path_, ": tensor '", tensor.name, "': expected F32, F16, BF16 or F64, found ", tensor.type);
-  }
-}
-
-std::vector<float> SafetensorsFile::read_floats(const std::string& name) const {
-  const StoredTensor& tensor = at(name);
-  std::vector<float> values(static_cast<size_t>(tensor.numel()));
-  read_floats(tensor, values);
-  return values;
+  check(to.size() == from.size(), path(), ": tensor '", tensor.name, "': expected room for ", from.size(),
+        " bytes, got ", to.size());
+  std::copy(from.begin(), from.end(), to.begin());
 }
 
 void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
@@ -242,7 +157,7 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
   for (const TensorToStore& tensor : tensors) {
     const std::string where = path + ": tensor '" + tensor.name + "'";
     check(tensor.name != "__metadata__" && !header.contains(tensor.name), where, ": expected a name of its own");
-    const uint64_t bytes = checked_bytes(tensor.shape, size_of(tensor.type), where);
+    const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, where);
     check(tensor.data != nullptr || bytes == 0, where, ": expected data, got none");
     header[tensor.name] = {{"dtype", name_of(tensor.type)},
                            {"shape", tensor.shape},
@@ -264,7 +179,7 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
   file.write(&header_bytes, sizeof(header_bytes));
   file.write(text.data(), text.size());
   for (const TensorToStore& tensor : tensors) {
-    file.write(tensor.data, static_cast<size_t>(checked_bytes(tensor.shape, size_of(tensor.type), path)));
+    file.write(tensor.data, static_cast<size_t>(checked_bytes(tensor.shape, tensor.type, path)));
   }
   file.commit();
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/io/safetensors.h"
 #include "tests/io/test_files.h"
 #include "tests/ops/op_test.h"
 

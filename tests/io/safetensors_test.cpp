@@ -133,11 +133,7 @@ TEST(safetensors, bad_headers_are_refused) {
 TEST(safetensors, mutations) {
   const TemporaryFolder folder;
   try_mutations(file_bytes(kTwo, 14), 3000, [&](const std::vector<uint8_t>& damaged) {
-    {
-      FILE* out = fopen((folder / "m").c_str(), "wb");  // without the flush of write_file, which is slow
-      fwrite(damaged.data(), 1, damaged.size(), out);
-      fclose(out);
-    }
+    testing_files::write_quickly(folder / "m", damaged);
     const SafetensorsFile file(folder / "m");
     for (const StoredTensor& tensor : file.tensors()) {
       volatile std::byte sum{};

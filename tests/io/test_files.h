@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -72,6 +73,15 @@ inline void expect_clear(const std::string& message, const std::string& where) {
   EXPECT_NE(message.find(where), std::string::npos) << message;
   EXPECT_NE(message.find("expected"), std::string::npos) << message;
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+}
+
+// Without the flush of write_file, and to a new file, as some file systems flush one that is written over: for tests
+// that write thousands.
+inline void write_quickly(const std::string& path, std::span<const uint8_t> bytes) {
+  std::filesystem::remove(path);
+  FILE* out = std::fopen(path.c_str(), "wb");
+  check(out != nullptr && std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size(), path, ": cannot be written");
+  std::fclose(out);
 }
 
 // Calls decode(damaged) for copies of `file` with random bytes changed, removed or repeated. Only Error may come out.

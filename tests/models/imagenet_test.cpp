@@ -9,6 +9,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/io/image.h"
+#include "engine/io/safetensors.h"
 #include "models/mobilenet_v2.h"
 #include "models/resnet.h"
 #include "tests/io/test_files.h"
