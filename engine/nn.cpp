@@ -159,6 +159,11 @@ int64_t DepthwiseConv2d::output_size(int64_t size) const { return windowed_size(
 
 int64_t DepthwiseConv2d::macs_per_pixel() const { return 9 * channels_; }
 
+Linear::Linear(int64_t in, int64_t out, bool with_bias) {
+  add_parameter("weight", weight, {out, in});
+  if (with_bias) add_parameter("bias", bias, {out});
+}
+
 BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation) : activation_(activation) {
   add_parameter("weight", weight, {channels});
   add_parameter("bias", bias, {channels});

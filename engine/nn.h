@@ -119,6 +119,16 @@ class DepthwiseConv2d final : public Convolution {
   int stride_, dilation_;
 };
 
+// y = x * weight^T + bias over the last dimension.
+class Linear final : public Module {
+ public:
+  Linear(int64_t in, int64_t out, bool with_bias = true);
+  Tensor forward(const Tensor& x) const { return linear(x, weight, bias); }
+  int64_t macs_per_row() const { return weight.numel(); }
+
+  Tensor weight, bias;
+};
+
 class BatchNorm2d final : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone);

@@ -31,6 +31,10 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
 Tensor activation(const Tensor& x, Activation kind);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 
+// ---- transformers: tokens are (N, T, C) -------------------------------------------------------------------------
+// y = x * weight^T + bias over the last dimension; x (..., I), weight (O, I) fp32, bias (O) fp32 or undefined.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
+
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);

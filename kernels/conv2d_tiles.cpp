@@ -76,6 +76,7 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   plan.rows = std::clamp<int64_t>(std::min({by_packed, by_acc, by_tasks}), 1, g.P);
   plan.row_blocks = ceil_div(g.P, plan.rows);
   plan.rows = ceil_div(g.P, plan.row_blocks);
+  if (plan.pitch == 1) plan.rows = std::min(g.P, align_up(plan.rows, kernels.block_pixels));  // only the last is cut
   plan.row_blocks = ceil_div(g.P, plan.rows);
 
   // A block of pixels may begin at the last flat pixel and reaches the halo to its right. The odd number of lines

@@ -88,6 +88,17 @@ TEST(Conv2dLayer, AWindowThatStartsOneRowEarlyNeedsNoPaddingAbove) {
   EXPECT_LE(test::relative_error(to_vector<float>(window), to_vector<float>(crop_rows(whole, 4, 5))), 1e-6);
 }
 
+TEST(LinearLayer, NamesAndWork) {
+  const Linear layer(5, 3), plain(5, 3, false);
+  std::vector<std::string> names;
+  for (const StateEntry& e : layer.parameters()) names.push_back(e.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"weight", "bias"}));
+  EXPECT_EQ(layer.weight.shape(), (Shape{3, 5}));
+  EXPECT_EQ(layer.macs_per_row(), 15);
+  EXPECT_EQ(plain.parameter_count(), 15);
+  EXPECT_EQ(plain.forward(random_tensor({2, 4, 5}, 1)).shape(), (Shape{2, 4, 3}));
+}
+
 TEST(BatchNormLayer, CountsTrainingBatches) {
   BatchNorm2d norm(4);
   norm.forward(random_tensor({1, 2, 3, 4}, 2));

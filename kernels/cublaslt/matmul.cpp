@@ -1,0 +1,86 @@
+#include "kernels/cublaslt/matmul.h"
+
+#include "kernels/error.h"
+
+namespace depthstill::cublaslt {
+namespace {
+
+constexpr uint64_t kWorkspaceCap = uint64_t{32} << 20;  // what split-k algorithms on an H100 are recommended to get
+constexpr uint32_t kAlignment = 16;
+
+cublasLtHandle_t handle() {
+  // One for the life of the process: by its end the driver may be gone.
+  static const cublasLtHandle_t created = [] {
+    cublasLtHandle_t h = nullptr;
+    check_status(cublasLtCreate(&h), "creating a handle");
+    return h;
+  }();
+  return created;
+}
+
+Layout column_major(cudaDataType_t type, int64_t rows, int64_t columns) {
+  Layout layout;
+  check_status(cublasLtMatrixLayoutCreate(layout.out(), type, static_cast<uint64_t>(rows),
+                                          static_cast<uint64_t>(columns), rows),
+               "describing a matrix");
+  return layout;
+}
+
+}  // namespace
+
+void check_status(cublasStatus_t status, const std::string& what) {
+  check(status == CUBLAS_STATUS_SUCCESS, "cublaslt: ", what, ": ", cublasLtGetStatusString(status));
+}
+
+// cuBLASLt counts in column-major matrices, as which ours are transposed: it computes d^T = op(b)^T * op(a)^T. The bias
+// then runs along the rows, as its epilogue wants.
+Matmul::Matmul(const MatmulShape& s, const void* bias)
+    : name_(concat_text("product (", s.rows, ", ", s.inner, ") x (", s.inner, ", ", s.columns, ")")),
+      first_(column_major(s.type, s.b_transposed ? s.inner : s.columns, s.b_transposed ? s.columns : s.inner)),
+      second_(column_major(s.type, s.a_transposed ? s.rows : s.inner, s.a_transposed ? s.inner : s.rows)),
+      result_(column_major(s.d_type, s.columns, s.rows)) {
+  check_status(cublasLtMatmulDescCreate(operation_.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), name_);
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
+    check_status(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof(value)), name_);
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, s.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, s.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (s.has_bias) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set_bias(bias);
+  }
+
+  Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
+  check_status(cublasLtMatmulPreferenceCreate(preference.out()), name_);
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    check_status(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)), name_);
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceCap);
+  for (const auto alignment : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    prefer(alignment, kAlignment);
+  }
+  int found = 0;
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle(), operation_.get(), first_.get(), second_.get(), result_.get(),
+                                     result_.get(), preference.get(), 1, &algorithm_, &found);
+  check_status(status, name_);
+  check(found > 0, "cublaslt: no algorithm supports ", name_);
+}
+
+void Matmul::set_bias(const void* bias) const {
+  check_status(
+      cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)), name_);
+}
+
+void Matmul::operator()(Stream stream, const void* a, const void* b, const void* bias, void* d,
+                        void* workspace) const {
+  const float alpha = 1.0f, beta = 0.0f;
+  if (bias != nullptr) set_bias(bias);
+  check_status(cublasLtMatmul(handle(), operation_.get(), &alpha, b, first_.get(), a, second_.get(), &beta, d,
+                              result_.get(), d, result_.get(), &algorithm_.algo, workspace, algorithm_.workspaceSize,
+                              static_cast<cudaStream_t>(stream.handle)),
+               name_);
+}
+
+}  // namespace depthstill::cublaslt

@@ -1,0 +1,24 @@
+// Stands in for cuBLASLt where there is no CUDA, so that whole networks run on the emulated device: the CPU's products
+// on what is host memory anyway.
+#include "kernels/linear.h"
+
+namespace depthstill::cuda {
+
+template <class T>
+void linear(Stream stream, const LinearShape& shape, const T* x, const float* weight, const float* bias, T* y) {
+  cpu::linear(stream, shape, x, weight, bias, y);
+}
+template <class T>
+void linear_grad(Stream stream, const LinearShape& shape, const T* x, const float* weight, const T* dy, T* dx,
+                 float* dweight, float* dbias) {
+  cpu::linear_grad(stream, shape, x, weight, dy, dx, dweight, dbias);
+}
+
+#define DS_INSTANTIATE(T)                                                                             \
+  template void linear<T>(Stream, const LinearShape&, const T*, const float*, const float*, T*);      \
+  template void linear_grad<T>(Stream, const LinearShape&, const T*, const float*, const T*, T*, float*, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
+
+}  // namespace depthstill::cuda
