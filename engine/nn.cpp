@@ -164,6 +164,13 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   if (with_bias) add_parameter("bias", bias, {out});
 }
 
+LayerNorm::LayerNorm(int64_t channels, float eps) : eps_(eps) {
+  add_parameter("weight", weight, {channels});
+  add_parameter("bias", bias, {channels});
+  const std::vector<float> ones(static_cast<size_t>(channels), 1.0f);
+  copy_(weight, tensor<float>({channels}, ones));
+}
+
 BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation) : activation_(activation) {
   add_parameter("weight", weight, {channels});
   add_parameter("bias", bias, {channels});

@@ -129,6 +129,18 @@ class Linear final : public Module {
   Tensor weight, bias;
 };
 
+// Normalises over the last dimension.
+class LayerNorm final : public Module {
+ public:
+  explicit LayerNorm(int64_t channels, float eps = 1e-6f);
+  Tensor forward(const Tensor& x) const { return layer_norm(x, weight, bias, eps_); }
+
+  Tensor weight, bias;
+
+ private:
+  float eps_;
+};
+
 class BatchNorm2d final : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone);

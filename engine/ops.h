@@ -5,6 +5,7 @@
 #include "engine/autograd.h"
 #include "engine/tensor.h"
 #include "kernels/activation.h"
+#include "kernels/gelu.h"
 
 namespace depthstill {
 
@@ -34,6 +35,12 @@ Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 // ---- transformers: tokens are (N, T, C) -------------------------------------------------------------------------
 // y = x * weight^T + bias over the last dimension; x (..., I), weight (O, I) fp32, bias (O) fp32 or undefined.
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias);
+Tensor gelu(const Tensor& x, GeluKind kind);
+// y = (x - mean) * rstd * weight + bias, statistics over the last dimension; weight and bias (C) fp32.
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, float eps);
+// y = x + gamma * branch over the last dimension; gamma (C) fp32.
+Tensor layer_scale(const Tensor& x, const Tensor& branch, const Tensor& gamma);
+Tensor swiglu(const Tensor& x);  // (..., 2C) -> (..., C): silu(x[..., :C]) * x[..., C:]
 
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);

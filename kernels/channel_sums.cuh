@@ -81,9 +81,9 @@ __device__ static void store_chunk_sums(const ChannelSums& sums, float (&values)
   }
 }
 
-// out[i] = sum over chunks of partial[chunk * columns + i], in double. A block takes 32 columns with 8 threads each:
+// out[i] = sum over chunks of partial[chunk * stride + i], in double. A block takes 32 columns with 8 threads each:
 // 4 B read per element of partial.
-__global__ static void sum_chunks_kernel(int chunks, int columns, const float* partial, float* out) {
+__global__ static void sum_chunks_kernel(int chunks, int columns, int64_t stride, const float* partial, float* out) {
   constexpr int kSplit = 8;
   __shared__ double part[kSplit][kWarpSize];
   const int x = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
@@ -91,7 +91,7 @@ __global__ static void sum_chunks_kernel(int chunks, int columns, const float* p
   double sum = 0.0;
   if (column < columns) {
     for (int chunk = y; chunk < chunks; chunk += kSplit) {
-      sum += static_cast<double>(partial[static_cast<int64_t>(chunk) * columns + column]);
+      sum += static_cast<double>(partial[chunk * stride + column]);
     }
   }
   part[y][x] = sum;
@@ -102,9 +102,13 @@ __global__ static void sum_chunks_kernel(int chunks, int columns, const float* p
   }
 }
 
+// Chunks lie `stride` floats apart: K * channels for one of several sums.
+inline void sum_chunks(Stream stream, int chunks, int columns, int64_t stride, const float* partial, float* out) {
+  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), dim3(kWarpSize, 8), 0, stream, chunks, columns, stride,
+         partial, out);
+}
 inline void sum_chunks(Stream stream, int chunks, int columns, const float* partial, float* out) {
-  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), dim3(kWarpSize, 8), 0, stream, chunks, columns, partial,
-         out);
+  sum_chunks(stream, chunks, columns, columns, partial, out);
 }
 
 }  // namespace depthstill

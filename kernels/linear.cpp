@@ -23,8 +23,8 @@ void linear_grad(Stream stream, const LinearShape& shape, const T* x, const floa
                  dbias);
 }
 
-#define DS_INSTANTIATE(T)                                                                             \
-  template void linear<T>(Stream, const LinearShape&, const T*, const float*, const float*, T*);      \
+#define DS_INSTANTIATE(T)                                                                        \
+  template void linear<T>(Stream, const LinearShape&, const T*, const float*, const float*, T*); \
   template void linear_grad<T>(Stream, const LinearShape&, const T*, const float*, const T*, T*, float*, float*);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)

@@ -69,8 +69,8 @@ void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* w
     bias_activation_grad<T>(stream, s.rows, static_cast<int>(s.O), Activation::kNone, nullptr, dy, in_place, dbias);
   }
   if (dx != nullptr) {
-    const Matmul& product = plan_for(
-        {.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>});
+    const Matmul& product =
+        plan_for({.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>});
     const size_t weight_bytes = typed_bytes<T>(s.O * s.I);
     auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + product.workspace_bytes() + 256));
     const void* w = typed<T>(stream, s.O * s.I, weight, room);
@@ -84,8 +84,8 @@ void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* w
   }
 }
 
-#define DS_INSTANTIATE(T)                                                                             \
-  template void linear<T>(Stream, const LinearShape&, const T*, const float*, const float*, T*);      \
+#define DS_INSTANTIATE(T)                                                                        \
+  template void linear<T>(Stream, const LinearShape&, const T*, const float*, const float*, T*); \
   template void linear_grad<T>(Stream, const LinearShape&, const T*, const float*, const T*, T*, float*, float*);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)

@@ -20,9 +20,9 @@ cublasLtHandle_t handle() {
 
 Layout column_major(cudaDataType_t type, int64_t rows, int64_t columns) {
   Layout layout;
-  check_status(cublasLtMatrixLayoutCreate(layout.out(), type, static_cast<uint64_t>(rows),
-                                          static_cast<uint64_t>(columns), rows),
-               "describing a matrix");
+  check_status(
+      cublasLtMatrixLayoutCreate(layout.out(), type, static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), rows),
+      "describing a matrix");
   return layout;
 }
 
@@ -56,8 +56,9 @@ Matmul::Matmul(const MatmulShape& s, const void* bias)
     check_status(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)), name_);
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceCap);
-  for (const auto alignment : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                               CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+  for (const auto alignment :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     prefer(alignment, kAlignment);
   }
   int found = 0;
@@ -69,12 +70,11 @@ Matmul::Matmul(const MatmulShape& s, const void* bias)
 }
 
 void Matmul::set_bias(const void* bias) const {
-  check_status(
-      cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)), name_);
+  check_status(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+               name_);
 }
 
-void Matmul::operator()(Stream stream, const void* a, const void* b, const void* bias, void* d,
-                        void* workspace) const {
+void Matmul::operator()(Stream stream, const void* a, const void* b, const void* bias, void* d, void* workspace) const {
   const float alpha = 1.0f, beta = 0.0f;
   if (bias != nullptr) set_bias(bias);
   check_status(cublasLtMatmul(handle(), operation_.get(), &alpha, b, first_.get(), a, second_.get(), &beta, d,

@@ -67,6 +67,8 @@ void shapes(benchmark::internal::Benchmark* bench) {
   bench->Args({2144, 512, 44, 88, 3})->Args({512, 512, 44, 88, 3})->Args({544, 256, 44, 88, 3});
   bench->Args({280, 128, 88, 176, 3})->Args({128, 128, 176, 352, 3})->Args({128, 128, 352, 704, 3});
   bench->Args({128, 257, 352, 704, 1})->Args({320, 2048, 44, 88, 1})->Args({24, 144, 88, 176, 1});
+  bench->Args({384, 1152, 1370, 1, 1})->Args({384, 384, 1370, 1, 1});  // linear layers of ViT-S at 518 x 518
+  bench->Args({384, 1536, 1370, 1, 1})->Args({1536, 384, 1370, 1, 1});
 }
 BENCHMARK(conv2d<bf16, Pass::kForward, By::kOurs>)->Apply(shapes);
 BENCHMARK(conv2d<bf16, Pass::kDx, By::kOurs>)->Apply(shapes);

@@ -1,12 +1,17 @@
-// Throughput of the memory-bound kernels at the student's shapes (352 x 704 input, batch 1), as GB/s of the bytes that
-// must move at least: compare with the machine's copy rate, which the first benchmark measures.
+// Throughput of the memory-bound kernels at the student's shapes (352 x 704 input, batch 1; tokens: ViT-S at 518 x
+// 518), as GB/s of the bytes that must move at least: compare with the machine's copy rate, which the first benchmark
+// measures.
 #include <benchmark/benchmark.h>
 
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "kernels/batch_norm.h"
 #include "kernels/depthwise_conv2d.h"
+#include "kernels/gelu.h"
+#include "kernels/layer_norm.h"
+#include "kernels/layer_scale.h"
 
 namespace depthstill {
 namespace {
@@ -123,6 +128,56 @@ BENCHMARK(batch_norm<float, Norm::kGrad>)->Apply(norm_shapes);
 BENCHMARK(batch_norm<bf16, Norm::kStats>)->Apply(norm_shapes);
 BENCHMARK(batch_norm<bf16, Norm::kForward>)->Apply(norm_shapes);
 BENCHMARK(batch_norm<bf16, Norm::kGrad>)->Apply(norm_shapes);
+
+// The element-wise and row-wise kernels of a transformer block, 1370 tokens.
+enum class Token { kGelu, kGeluGrad, kNorm, kNormGrad, kScale, kScaleGrad };
+
+template <class T, Token op>
+void tokens(benchmark::State& state) {
+  const int64_t rows = 1370, channels = op == Token::kGelu || op == Token::kGeluGrad ? 1536 : 384;
+  auto x = values<T>(rows * channels), y = x, dy = x, dx = x;
+  auto weight = values<float>(channels), bias = weight, dweight = weight, dbias = weight;
+  auto mean = values<float>(rows), rstd = mean;
+  BenchScratch scratch;
+  const Stream stream{nullptr, &scratch};
+  int64_t maps = 3;
+  for (auto _ : state) {
+    if constexpr (op == Token::kGelu) {
+      maps = 2;
+      cpu::gelu(stream, rows * channels, GeluKind::kErf, x.data(), y.data());
+    } else if constexpr (op == Token::kGeluGrad) {
+      cpu::gelu_grad(stream, rows * channels, GeluKind::kErf, x.data(), dy.data(), dx.data());
+    } else if constexpr (op == Token::kNorm) {
+      maps = 2;
+      cpu::layer_norm(stream, rows, channels, 1e-6f, x.data(), weight.data(), bias.data(), y.data(), mean.data(),
+                      rstd.data());
+    } else if constexpr (op == Token::kNormGrad) {
+      cpu::layer_norm_grad(stream, rows, channels, x.data(), weight.data(), mean.data(), rstd.data(), dy.data(),
+                           dx.data(), dweight.data(), dbias.data());
+    } else if constexpr (op == Token::kScale) {
+      cpu::layer_scale(stream, rows, channels, x.data(), y.data(), weight.data(), dx.data());
+    } else {
+      cpu::layer_scale_grad(stream, rows, channels, x.data(), weight.data(), dy.data(), dx.data(), dweight.data());
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * maps * rows * channels * static_cast<int64_t>(sizeof(T)));
+}
+
+template <class T>
+void register_tokens(const char* type) {
+  const auto add = [&](const char* name, void (*run)(benchmark::State&)) {
+    benchmark::RegisterBenchmark((std::string("tokens/") + name + "/" + type).c_str(), run)
+        ->UseRealTime()
+        ->Unit(benchmark::kMillisecond);
+  };
+  add("gelu", tokens<T, Token::kGelu>);
+  add("gelu_grad", tokens<T, Token::kGeluGrad>);
+  add("layer_norm", tokens<T, Token::kNorm>);
+  add("layer_norm_grad", tokens<T, Token::kNormGrad>);
+  add("layer_scale", tokens<T, Token::kScale>);
+  add("layer_scale_grad", tokens<T, Token::kScaleGrad>);
+}
+const bool kTokensAreRegistered = (register_tokens<float>("fp32"), register_tokens<bf16>("bf16"), true);
 
 }  // namespace
 }  // namespace depthstill

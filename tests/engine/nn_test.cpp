@@ -99,6 +99,21 @@ TEST(LinearLayer, NamesAndWork) {
   EXPECT_EQ(plain.forward(random_tensor({2, 4, 5}, 1)).shape(), (Shape{2, 4, 3}));
 }
 
+TEST(LayerNormLayer, StartsAsPlainNormalisation) {
+  const LayerNorm layer(6);
+  std::vector<std::string> names;
+  for (const StateEntry& e : layer.parameters()) names.push_back(e.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"weight", "bias"}));
+  const std::vector<float> y = to_vector<float>(layer.forward(random_tensor({2, 6}, 1, 3.0f, 5.0f)));
+  double sum = 0, squares = 0;
+  for (size_t i = 0; i < 6; ++i) {
+    sum += static_cast<double>(y[i]);
+    squares += static_cast<double>(y[i]) * static_cast<double>(y[i]);
+  }
+  EXPECT_NEAR(sum, 0.0, 1e-5);
+  EXPECT_NEAR(squares, 6.0, 1e-3);
+}
+
 TEST(BatchNormLayer, CountsTrainingBatches) {
   BatchNorm2d norm(4);
   norm.forward(random_tensor({1, 2, 3, 4}, 2));

@@ -15,9 +15,9 @@ using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(LinearKernel, Types);
 
 constexpr LinearShape kShapes[] = {
-    {1, 1, 1},    {3, 5, 7},    {1, 40, 33},    {29, 384, 33},  {131, 17, 65},
-    {20, 33, 31}, {57, 9, 300}, {15, 660, 330},  // outputs in several groups, inputs in several passes
-    {1101, 24, 16},                              // several blocks of rows
+    {1, 1, 1},      {3, 5, 7},    {1, 40, 33},  {29, 384, 33},
+    {131, 17, 65},  {20, 33, 31}, {57, 9, 300}, {15, 660, 330},  // outputs in several groups, inputs in several passes
+    {1101, 24, 16},                                              // several blocks of rows
 };
 
 std::vector<float> bf16_values(int64_t n, uint32_t seed, float low, float high) {

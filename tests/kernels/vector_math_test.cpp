@@ -34,7 +34,24 @@ TEST(VectorMath, LogIsWithinTwoUlp) {
   EXPECT_LE(worst_ulp(0.0f, kInfinity, vector_log, [](double x) { return std::log(x); }), 2.0);
 }
 
+TEST(VectorMath, ErfIsWithinTwoUlp) {
+  EXPECT_LE(worst_ulp(-kInfinity, kInfinity, vector_erf, [](double x) { return std::erf(x); }), 2.0);
+}
+
+TEST(VectorMath, SigmoidIsWithinThreeUlp) {
+  // Two roundings and a division after exp; below -87 results leave the normal numbers.
+  EXPECT_LE(worst_ulp(-87.0f, kInfinity, vector_sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }), 3.0);
+}
+
 TEST(VectorMath, SpecialValues) {
+  EXPECT_EQ(vector_erf(0.0f), 0.0f);
+  EXPECT_TRUE(std::signbit(vector_erf(-0.0f)));
+  EXPECT_EQ(vector_erf(kInfinity), 1.0f);
+  EXPECT_EQ(vector_erf(-kInfinity), -1.0f);
+  EXPECT_TRUE(std::isnan(vector_erf(kNaN)));
+  EXPECT_EQ(vector_sigmoid(-kInfinity), 0.0f);
+  EXPECT_EQ(vector_sigmoid(kInfinity), 1.0f);
+  EXPECT_TRUE(std::isnan(vector_sigmoid(kNaN)));
   EXPECT_EQ(vector_exp(0.0f), 1.0f);
   EXPECT_EQ(vector_exp(-88.0f), 0.0f);
   EXPECT_EQ(vector_exp(-kInfinity), 0.0f);

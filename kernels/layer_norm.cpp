@@ -1,0 +1,105 @@
+#include "kernels/layer_norm.h"
+
+#include <cmath>
+
+#include "kernels/channels.h"
+#include "kernels/column_sums.h"
+#include "kernels/parallel.h"
+
+namespace depthstill::cpu {
+namespace {
+
+int64_t grain_rows(int64_t channels) { return (1 << 13) / channels + 1; }
+
+// Sum over a row of what term.operator()<V>(c) returns.
+template <class Term>
+float sum_channels(int64_t channels, const Term& term) {
+  Lanes lanes{};
+  float rest = 0.0f;
+  for_channels(channels, [&]<class V>(int64_t c) {
+    if constexpr (std::is_same_v<V, Lanes>) {
+      lanes += term.template operator()<V>(c);
+    } else {
+      rest += term.template operator()<V>(c);
+    }
+  });
+  for (int i = 0; i < kLanes; ++i) rest += lanes[i];
+  return rest;
+}
+
+// One row of the gradient, whose sums come from the row that is in the L1 cache.
+template <class T>
+void grad_row(int64_t channels, const T* x, const float* weight, float mean, float rstd, const T* dy, T* dx) {
+  const float n = static_cast<float>(channels);
+  const auto g_of = [&]<class V>(int64_t c) { return load<V>(dy + c) * load<V>(weight + c); };
+  const float g_mean = sum_channels(channels, g_of) / n;
+  const float gh_mean = sum_channels(channels, [&]<class V>(int64_t c) {
+                          return g_of.template operator()<V>(c) * ((load<V>(x + c) - mean) * rstd);
+                        }) /
+                        n;
+  for_channels(channels, [&]<class V>(int64_t c) {
+    const V h = (load<V>(x + c) - mean) * rstd;
+    store(dx + c, (g_of.template operator()<V>(c) - g_mean - h * gh_mean) * rstd);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void layer_norm(Stream, int64_t rows, int64_t channels, float eps, const T* x, const float* weight, const float* bias,
+                T* y, float* mean, float* rstd) {
+  parallel_for(rows, grain_rows(channels), [&](int64_t row) {
+    const T* from = x + row * channels;
+    T* to = y + row * channels;
+    const float n = static_cast<float>(channels);
+    const float m = sum_channels(channels, [&]<class V>(int64_t c) { return load<V>(from + c); }) / n;
+    const float var = sum_channels(channels, [&]<class V>(int64_t c) {
+                        const V d = load<V>(from + c) - m;
+                        return d * d;
+                      }) /
+                      n;
+    const float r = 1.0f / std::sqrt(var + eps);
+    for_channels(channels, [&]<class V>(int64_t c) {
+      store(to + c, (load<V>(from + c) - m) * r * load<V>(weight + c) + load<V>(bias + c));
+    });
+    mean[row] = m;
+    rstd[row] = r;
+  });
+}
+
+template <class T>
+void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
+                     const float* rstd, const T* dy, T* dx, float* dweight, float* dbias) {
+  const auto dx_row = [&](int64_t row) {
+    const int64_t at = row * channels;
+    grad_row(channels, x + at, weight, mean[row], rstd[row], dy + at, dx + at);
+  };
+  if (!dweight && !dbias) {
+    if (dx) parallel_for(rows, grain_rows(channels), dx_row);
+    return;
+  }
+  const ColumnSums sums(stream, rows, channels, 2);
+  sums.add_rows([&](int64_t row, float* to) {
+    const T *x_row = x + row * channels, *dy_row = dy + row * channels;
+    const float m = mean[row], r = rstd[row];
+    for_channels(channels, [&]<class V>(int64_t c) {
+      const V dy_c = load<V>(dy_row + c), h = (load<V>(x_row + c) - m) * r;
+      store(to + c, load<V>(to + c) + dy_c * h);
+      store(to + channels + c, load<V>(to + channels + c) + dy_c);
+    });
+    if (dx) dx_row(row);
+  });
+  if (dweight) sums.finish(0, dweight);
+  if (dbias) sums.finish(1, dbias);
+}
+
+template void layer_norm(Stream, int64_t, int64_t, float, const float*, const float*, const float*, float*, float*,
+                         float*);
+template void layer_norm(Stream, int64_t, int64_t, float, const bf16*, const float*, const float*, bf16*, float*,
+                         float*);
+template void layer_norm_grad(Stream, int64_t, int64_t, const float*, const float*, const float*, const float*,
+                              const float*, float*, float*, float*);
+template void layer_norm_grad(Stream, int64_t, int64_t, const bf16*, const float*, const float*, const float*,
+                              const bf16*, bf16*, float*, float*);
+
+}  // namespace depthstill::cpu

@@ -1,0 +1,89 @@
+#include "kernels/layer_scale.h"
+
+#include "kernels/channel_sums.cuh"
+#include "kernels/launch.h"
+#include "kernels/pack.cuh"
+
+namespace depthstill::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kRowsPerBlock = kThreads / kWarpSize;
+
+// One warp per row, kRowsPerBlock rows per block; precondition channels % kPack == 0. Reads x and branch and writes y
+// once: 3 * sizeof(T) bytes per element; gamma comes from L1. Bound: DRAM.
+template <int kPack, class T>
+__global__ void __launch_bounds__(kThreads)
+    layer_scale_kernel(int64_t rows, int64_t channels, const T* x, const T* branch, const float* gamma, T* y) {
+  const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / kWarpSize;
+  if (row >= rows) return;
+  for (int64_t c = static_cast<int64_t>(threadIdx.x % kWarpSize) * kPack; c < channels; c += kWarpSize * kPack) {
+    float v[kPack], b[kPack];
+    load_floats(x + row * channels + c, v);
+    load_floats(branch + row * channels + c, b);
+#pragma unroll
+    for (int k = 0; k < kPack; ++k) v[k] += gamma[c + k] * b[k];
+    store_floats(y + row * channels + c, v);
+  }
+}
+
+// dbranch = gamma * dy, and partial[chunk, c] = sum over the chunk's rows of dy * branch. dbranch is left out where it
+// is null, the sums where partial is. Geometry of ChannelSums; precondition channels % N == 0. At most 3 * sizeof(T)
+// bytes per element. Bound: DRAM.
+template <int N, class T>
+__global__ void __launch_bounds__(ChannelSums::kThreads)
+    layer_scale_grad_kernel(ChannelSums sums, const T* branch, const float* gamma, const T* dy, T* dbranch,
+                            float* __restrict__ partial) {
+  const ChannelThread<N> thread(sums);
+  float sum[1][N] = {};
+  if (thread.inside) {
+    float scale[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) scale[k] = dbranch ? gamma[thread.channel + k] : 0.0f;
+    for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+      const int64_t at = row * sums.channels + thread.channel;
+      float g[N], b[N];
+      load_floats(dy + at, g);
+      if (partial) {
+        load_floats(branch + at, b);
+#pragma unroll
+        for (int k = 0; k < N; ++k) sum[0][k] += g[k] * b[k];
+      }
+      if (dbranch) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) g[k] *= scale[k];
+        store_floats(dbranch + at, g);
+      }
+    }
+  }
+  if (partial) store_chunk_sums(sums, sum, partial);
+}
+
+}  // namespace
+
+template <class T>
+void layer_scale(Stream stream, int64_t rows, int64_t channels, const T* x, const T* branch, const float* gamma, T* y) {
+  constexpr int kPack = kPackSize<T>;
+  launch(packable<kPack>(channels, x, branch, y) ? layer_scale_kernel<kPack, T> : layer_scale_kernel<1, T>,
+         blocks_for(rows, kRowsPerBlock), kThreads, 0, stream, rows, channels, x, branch, gamma, y);
+}
+
+template <class T>
+void layer_scale_grad(Stream stream, int64_t rows, int64_t channels, const T* branch, const float* gamma, const T* dy,
+                      T* dbranch, float* dgamma) {
+  constexpr int kPack = kPackSize<T>;
+  const ChannelSums sums(rows, static_cast<int>(channels));
+  float* partial =
+      dgamma ? static_cast<float*>(stream.scratch->get(sums.partial_floats(1) * sizeof(float))) : nullptr;
+  launch(packable<kPack>(channels, branch, dy, dbranch) ? layer_scale_grad_kernel<kPack, T>
+                                                        : layer_scale_grad_kernel<1, T>,
+         sums.grid(), ChannelSums::kThreads, 0, stream, sums, branch, gamma, dy, dbranch, partial);
+  if (dgamma) sum_chunks(stream, sums.chunks, sums.channels, partial, dgamma);
+}
+
+template void layer_scale(Stream, int64_t, int64_t, const float*, const float*, const float*, float*);
+template void layer_scale(Stream, int64_t, int64_t, const bf16*, const bf16*, const float*, bf16*);
+template void layer_scale_grad(Stream, int64_t, int64_t, const float*, const float*, const float*, float*, float*);
+template void layer_scale_grad(Stream, int64_t, int64_t, const bf16*, const float*, const bf16*, bf16*, float*);
+
+}  // namespace depthstill::cuda
