@@ -7,9 +7,9 @@
 namespace depthstill {
 namespace {
 
-int64_t windowed_size(int64_t size, int kernel, int stride, int dilation) {
-  const int64_t pad = static_cast<int64_t>(dilation) * (kernel - 1) / 2;
-  return (size + 2 * pad - static_cast<int64_t>(dilation) * (kernel - 1) - 1) / stride + 1;
+int64_t windowed_size(Padding padding, int64_t size, int kernel, int stride, int dilation) {
+  const Pads pads = pads_of(padding, size, kernel, stride, dilation);
+  return (size + pads.before + pads.after - static_cast<int64_t>(dilation) * (kernel - 1) - 1) / stride + 1;
 }
 
 // Calls f(index in memory form, index in file form) for every element.
@@ -17,6 +17,14 @@ template <class F>
 void for_each_pair(const Shape& memory, Layout layout, F f) {
   if (layout == Layout::kPlain) {
     for (int64_t i = 0; i < memory.numel(); ++i) f(i, i);
+    return;
+  }
+  if (layout == Layout::kConvTranspose) {
+    const int64_t area = memory[0] * memory[1], outputs = memory[2], inputs = memory[3];
+    int64_t at = 0;
+    for (int64_t rs = 0; rs < area; ++rs)
+      for (int64_t o = 0; o < outputs; ++o)
+        for (int64_t i = 0; i < inputs; ++i) f(at++, (i * outputs + o) * area + rs);
     return;
   }
   // Depthwise (R, S, C) is (1, R, S, C) transposed to (C, 1, R, S), so both are: channel last <-> channel before R, S.
@@ -33,6 +41,7 @@ Shape to_memory_shape(const Shape& file, Layout layout) {
   if (layout == Layout::kPlain) return file;
   check(file.rank() == 4, "weight: expected four dimensions, got ", file);
   if (layout == Layout::kConv) return {file[0], file[2], file[3], file[1]};
+  if (layout == Layout::kConvTranspose) return {file[2], file[3], file[1], file[0]};
   check(file[1] == 1, "depthwise weight: expected (C, 1, R, S), got ", file);
   return {file[2], file[3], file[0]};
 }
@@ -42,6 +51,7 @@ Shape to_memory_shape(const Shape& file, Layout layout) {
 Shape to_file_shape(const Shape& memory, Layout layout) {
   if (layout == Layout::kConv) return {memory[0], memory[3], memory[1], memory[2]};
   if (layout == Layout::kDepthwise) return {memory[2], 1, memory[0], memory[1]};
+  if (layout == Layout::kConvTranspose) return {memory[3], memory[2], memory[0], memory[1]};
   return memory;
 }
 
@@ -125,39 +135,56 @@ void Module::add_buffer(std::string name, Tensor& member, const Shape& shape, DT
 
 void Module::add_child(std::string name, Module& child) { children_.push_back({std::move(name), &child}); }
 
+Pads pads_of(Padding padding, int64_t size, int kernel, int stride, int dilation) {
+  const int reach = dilation * (kernel - 1);
+  if (padding == Padding::kEqual) return {reach / 2, reach / 2};
+  const int64_t outputs = (size + stride - 1) / stride;
+  const int total = static_cast<int>(std::max<int64_t>((outputs - 1) * stride + reach + 1 - size, 0));
+  return {total / 2, total - total / 2};
+}
+
 Conv2d::Conv2d(const Conv2dConfig& config) : config_(config) {
   add_parameter("weight", weight, {config.out, config.kernel, config.kernel, config.in}, Layout::kConv);
   if (config.bias) add_parameter("bias", bias, {config.out});
 }
 
+Tensor Conv2d::forward(const Tensor& x) const {
+  check(x.shape().rank() == 4, "conv2d: expected x (N, H, W, C), got ", x.shape());
+  const Conv2dConfig& c = config_;
+  const Pads rows = pads_of(c.padding, x.size(1), c.kernel, c.stride, c.dilation);
+  const Pads columns = pads_of(c.padding, x.size(2), c.kernel, c.stride, c.dilation);
+  return conv2d(x, weight, bias,
+                {c.stride, c.dilation, rows.before, rows.after, columns.before, columns.after, c.activation});
+}
+
 Tensor Conv2d::forward(const Tensor& x, int pad_top) const {
   const int pad = padding();
-  return conv2d(x, weight, bias,
-                {.stride = config_.stride,
-                 .dilation = config_.dilation,
-                 .pad_top = pad_top,
-                 .pad_bottom = pad,
-                 .pad_left = pad,
-                 .pad_right = pad,
-                 .activation = config_.activation});
+  return conv2d(x, weight, bias, {config_.stride, config_.dilation, pad_top, pad, pad, pad, config_.activation});
 }
 
 int64_t Conv2d::output_size(int64_t size) const {
-  return windowed_size(size, config_.kernel, config_.stride, config_.dilation);
+  return windowed_size(config_.padding, size, config_.kernel, config_.stride, config_.dilation);
 }
 
 int64_t Conv2d::macs_per_pixel() const { return config_.in * config_.out * config_.kernel * config_.kernel; }
 
-DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation)
-    : channels_(channels), stride_(stride), dilation_(dilation) {
-  add_parameter("weight", weight, {3, 3, channels}, Layout::kDepthwise);
+DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation, int kernel, Padding padding)
+    : channels_(channels), stride_(stride), dilation_(dilation), kernel_(kernel), padding_(padding) {
+  add_parameter("weight", weight, {kernel, kernel, channels}, Layout::kDepthwise);
 }
 
-Tensor DepthwiseConv2d::forward(const Tensor& x) const { return depthwise_conv2d(x, weight, stride_, dilation_); }
+Tensor DepthwiseConv2d::forward(const Tensor& x) const {
+  check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
+  return depthwise_conv2d(x, weight,
+                          {stride_, dilation_, pads_of(padding_, x.size(1), kernel_, stride_, dilation_).before,
+                           pads_of(padding_, x.size(2), kernel_, stride_, dilation_).before});
+}
 
-int64_t DepthwiseConv2d::output_size(int64_t size) const { return windowed_size(size, 3, stride_, dilation_); }
+int64_t DepthwiseConv2d::output_size(int64_t size) const {
+  return windowed_size(padding_, size, kernel_, stride_, dilation_);
+}
 
-int64_t DepthwiseConv2d::macs_per_pixel() const { return 9 * channels_; }
+int64_t DepthwiseConv2d::macs_per_pixel() const { return kernel_ * kernel_ * channels_; }
 
 Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   add_parameter("weight", weight, {out, in});
@@ -171,7 +198,12 @@ LayerNorm::LayerNorm(int64_t channels, float eps) : eps_(eps) {
   copy_(weight, tensor<float>({channels}, ones));
 }
 
-BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation) : activation_(activation) {
+ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int stride) : stride_(stride) {
+  add_parameter("weight", weight, {stride, stride, out, in}, Layout::kConvTranspose);
+  add_parameter("bias", bias, {out});
+}
+
+BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation, float eps) : activation_(activation), eps_(eps) {
   add_parameter("weight", weight, {channels});
   add_parameter("bias", bias, {channels});
   add_buffer("running_mean", running_mean, {channels});
@@ -186,7 +218,7 @@ Tensor BatchNorm2d::forward(const Tensor& x) {
   if (measuring_) measure(x);
   if (training()) ++*num_batches_tracked.data<int64_t>();
   return batch_norm(x, weight, bias, running_mean, running_var,
-                    {.training = training(), .eps = kEps, .activation = activation_});
+                    {.training = training(), .eps = eps_, .activation = activation_});
 }
 
 void BatchNorm2d::start_measuring() {
@@ -199,7 +231,7 @@ void BatchNorm2d::start_measuring() {
 void BatchNorm2d::measure(const Tensor& x) {
   const NoGrad no_grad;
   Tensor mean = zeros_like(running_mean), var = zeros_like(running_var);
-  batch_norm(x, weight, bias, mean, var, {.training = true, .momentum = 1.0f, .eps = kEps});
+  batch_norm(x, weight, bias, mean, var, {.training = true, .momentum = 1.0f, .eps = eps_});
   const std::vector<float> means = to_vector<float>(mean), vars = to_vector<float>(var);
   // The op gives the unbiased variance; what a batch is normalised with is the biased one.
   const double n = static_cast<double>(x.numel()) / static_cast<double>(weight.numel()), biased = (n - 1.0) / n;
@@ -217,9 +249,9 @@ void BatchNorm2d::adopt_measured() {
   for (size_t c = 0; c < g.size(); ++c) {
     const double n = static_cast<double>(measured_batches_), new_mean = mean_sum_[c] / n;
     const double new_var = std::max(square_sum_[c] / n - new_mean * new_mean, 0.0);
-    const double slope = g[c] / std::sqrt(static_cast<double>(var[c]) + kEps);
+    const double slope = g[c] / std::sqrt(static_cast<double>(var[c]) + eps_);
     b[c] = static_cast<float>(b[c] + (new_mean - mean[c]) * slope);
-    g[c] = static_cast<float>(slope * std::sqrt(new_var + kEps));
+    g[c] = static_cast<float>(slope * std::sqrt(new_var + eps_));
     mean[c] = static_cast<float>(new_mean);
     var[c] = static_cast<float>(new_var);
   }

@@ -13,9 +13,10 @@ namespace depthstill {
 
 // How memory orders the elements of a tensor whose file form is PyTorch's.
 enum class Layout : uint8_t {
-  kPlain,      // as in the file
-  kConv,       // file (O, I, R, S), memory (O, R, S, I)
-  kDepthwise,  // file (C, 1, R, S), memory (R, S, C)
+  kPlain,          // as in the file
+  kConv,           // file (O, I, R, S), memory (O, R, S, I)
+  kDepthwise,      // file (C, 1, R, S), memory (R, S, C)
+  kConvTranspose,  // file (I, O, R, S), memory (R, S, O, I)
 };
 
 // The file form of a shape or of an fp32 CPU tensor in memory form, and back.
@@ -81,23 +82,34 @@ class Convolution : public Module {
   Tensor weight;
 };
 
+enum class Padding : uint8_t {
+  kEqual,  // dilation * (kernel - 1) / 2 on all sides
+  kSame,   // TensorFlow's "SAME": as little as gives ceil(size / stride), an odd row or column below or to the right
+};
+struct Pads {
+  int before = 0, after = 0;
+};
+// Of one axis of `size` rows or columns.
+Pads pads_of(Padding padding, int64_t size, int kernel, int stride, int dilation);
+
 struct Conv2dConfig {
   int64_t in = 0, out = 0;
   int kernel = 1, stride = 1, dilation = 1;
   bool bias = true;
   Activation activation = Activation::kNone;
+  Padding padding = Padding::kEqual;
 };
 
-// y = act(x * weight + bias), padding dilation * (kernel - 1) / 2 on all sides.
+// y = act(x * weight + bias)
 class Conv2d final : public Convolution {
  public:
   explicit Conv2d(const Conv2dConfig& config);
-  Tensor forward(const Tensor& x) const override { return forward(x, padding()); }
-  // With another padding above the first row: 0 where x is a window that starts one row early.
+  Tensor forward(const Tensor& x) const override;
+  // With another padding above the first row than padding(): 0 where x is a window that starts one row early.
   Tensor forward(const Tensor& x, int pad_top) const;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
-  int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }
+  int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // of Padding::kEqual
   const Conv2dConfig& config() const { return config_; }
 
   Tensor bias;
@@ -106,17 +118,31 @@ class Conv2d final : public Convolution {
   Conv2dConfig config_;
 };
 
-// 3x3, one filter per channel, padding = dilation, no bias.
+// One filter of 3x3 or 5x5 per channel, no bias.
 class DepthwiseConv2d final : public Convolution {
  public:
-  DepthwiseConv2d(int64_t channels, int stride, int dilation);
+  DepthwiseConv2d(int64_t channels, int stride, int dilation, int kernel = 3, Padding padding = Padding::kEqual);
   Tensor forward(const Tensor& x) const override;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
 
  private:
   int64_t channels_;
-  int stride_, dilation_;
+  int stride_, dilation_, kernel_;
+  Padding padding_;
+};
+
+// Transposed convolution whose kernel is its stride: every input pixel makes a block of stride x stride outputs.
+class ConvTranspose2d final : public Module {
+ public:
+  ConvTranspose2d(int64_t in, int64_t out, int stride);
+  Tensor forward(const Tensor& x) const { return conv_transpose2d(x, weight, bias, stride_); }
+  int64_t macs_per_pixel() const { return weight.size(2) * weight.size(3); }  // per output pixel
+
+  Tensor weight, bias;
+
+ private:
+  int stride_;
 };
 
 // y = x * weight^T + bias over the last dimension.
@@ -143,7 +169,7 @@ class LayerNorm final : public Module {
 
 class BatchNorm2d final : public Module {
  public:
-  explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone);
+  explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone, float eps = kEps);
   Tensor forward(const Tensor& x);
 
   // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then
@@ -153,6 +179,7 @@ class BatchNorm2d final : public Module {
   void adopt_measured();
 
   static constexpr float kEps = 1e-5f;
+  float eps() const { return eps_; }
 
   Tensor weight, bias, running_mean, running_var;
   Tensor num_batches_tracked;  // one int64 on the CPU
@@ -161,6 +188,7 @@ class BatchNorm2d final : public Module {
   void measure(const Tensor& x);
 
   Activation activation_;
+  float eps_;
   bool measuring_ = false;
   int64_t measured_batches_ = 0;
   std::vector<double> mean_sum_, square_sum_;  // per channel, over batches: mean, and var + mean^2

@@ -17,8 +17,15 @@ struct Conv2dOptions {
 };
 // y = act(x * weight + bias); weight (O, R, S, C) fp32, bias (O) fp32 or undefined.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
-// One filter per channel, padding = dilation; weight (3, 3, C) fp32.
+struct DepthwiseConv2dOptions {
+  int stride = 1, dilation = 1;
+  int pad_top = 0, pad_left = 0;  // below and to the right: as much as the output size ceil(size / stride) needs
+};
+// One filter per channel; weight (K, K, C) fp32, K = 3 or 5. The short form pads equally on all sides.
+Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& options);
 Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int dilation);
+// Transposed convolution whose kernel is its stride; weight (R, S, O, I) fp32, bias (O) fp32 or undefined.
+Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int stride);
 
 struct BatchNormOptions {
   bool training = false;  // true: batch statistics, which also update the running ones
@@ -41,6 +48,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
 // y = x + gamma * branch over the last dimension; gamma (C) fp32.
 Tensor layer_scale(const Tensor& x, const Tensor& branch, const Tensor& gamma);
 Tensor swiglu(const Tensor& x);  // (..., 2C) -> (..., C): silu(x[..., :C]) * x[..., C:]
+// [cls_token; patches] + pos_embed: (N, T, C), (1, 1, C) fp32, (1, 1 + T, C) fp32 -> (N, 1 + T, C).
+Tensor embed_tokens(const Tensor& patches, const Tensor& cls_token, const Tensor& pos_embed);
 
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
@@ -51,6 +60,9 @@ Tensor concat(const Tensor& a, const Tensor& b);                     // along th
 Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);  // (N, H, W[, C]) -> (N, rows, W[, C])
 Tensor pad_rows(const Tensor& x, int64_t top, int64_t bottom);       // zeros above and below
 Tensor softmax(const Tensor& x);                                     // over the last dimension
+// (N, H, W, C) -> (N, H/b, W/b, b*b*C), channels in the order (row, column, channel), and back, plus bias (C) if any.
+Tensor space_to_depth(const Tensor& x, int block);
+Tensor depth_to_space(const Tensor& x, int block, const Tensor& bias = {});
 
 // A map whose rows above `first_row` are not stored: a tensor of `height - first_row` rows.
 struct RowWindow {
@@ -61,5 +73,8 @@ struct RowWindow {
 // rows [out.first_row, out.height); the default windows are whole maps.
 Tensor upsample_bilinear(const Tensor& x, int64_t out_height, int64_t out_width, bool align_corners);
 Tensor upsample_bilinear(const Tensor& x, RowWindow in, RowWindow out, int64_t out_width, bool align_corners);
+// Bicubic resize (A = -0.75, edges clamped): output o reads around (o + 1/2) / scale - 1/2; scale 0 means out / in.
+Tensor upsample_bicubic(const Tensor& x, int64_t out_height, int64_t out_width, double scale_height,
+                        double scale_width);
 
 }  // namespace depthstill

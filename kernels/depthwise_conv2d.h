@@ -1,11 +1,13 @@
-// One 3x3 filter per channel with padding = dilation:
-//   y[n,p,q,c] = sum_{r,s} x[n, p*stride + (r-1)*dilation, q*stride + (s-1)*dilation, c] * weight[r,s,c]
-//   x (N, H, W, C)   weight (3, 3, C) float   y (N, P, Q, C), P = ceil(H / stride), Q = ceil(W / stride)
+// One K x K filter per channel, K = 3 or 5, on a map with pad_top rows and pad_left columns of zeros before it and as
+// many after it as the output needs:
+//   y[n,p,q,c] = sum_{r,s} x[n, p*stride + r*dilation - pad_top, q*stride + s*dilation - pad_left, c] * weight[r,s,c]
+//   x (N, H, W, C)   weight (K, K, C) float   y (N, P, Q, C), P = ceil(H / stride), Q = ceil(W / stride)
 // Gradients:
-//   dx[n,h,w,c]     = sum_{r,s} dy[n, (h - (r-1)*dilation) / stride, (w - (s-1)*dilation) / stride, c] * weight[r,s,c]
-//                     over the taps whose divisions are exact and inside the map
-//   dweight[r,s,c]  = sum_{n,p,q} dy[n,p,q,c] * x[n, p*stride + (r-1)*dilation, q*stride + (s-1)*dilation, c]
-// Bound: memory. Each of the three moves two maps once: 2 * sizeof(T) bytes per element at stride 1 for 9
+//   dx[n,h,w,c]     = sum_{r,s} dy[n, (h + pad_top - r*dilation) / stride, (w + pad_left - s*dilation) / stride, c] *
+//                     weight[r,s,c] over the taps whose divisions are exact and inside the map
+//   dweight[r,s,c]  = sum_{n,p,q} dy[n,p,q,c] *
+//                     x[n, p*stride + r*dilation - pad_top, q*stride + s*dilation - pad_left, c]
+// Bound: memory. Each of the three moves two maps once: 2 * sizeof(T) bytes per element at stride 1 for K^2
 // multiply-adds.
 #pragma once
 
@@ -20,6 +22,8 @@ struct DepthwiseShape {
   int64_t N = 0, H = 0, W = 0, C = 0;  // input
   int stride = 1;                      // 1 or 2
   int dilation = 1;
+  int pad_top = 1, pad_left = 1;
+  int kernel = 3;  // 3 or 5
 
   DS_HOST_DEVICE int64_t P() const { return (H - 1) / stride + 1; }
   DS_HOST_DEVICE int64_t Q() const { return (W - 1) / stride + 1; }

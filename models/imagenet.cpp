@@ -53,7 +53,7 @@ void load_unit(Source& source, const ConvBn& unit, const UnitNames& names, bool 
   if (folded) {
     fill(bn.weight, 1.0f);
     fill(bn.running_mean, 0.0f);
-    fill(bn.running_var, 1.0f - BatchNorm2d::kEps);
+    fill(bn.running_var, 1.0f - bn.eps());
     copy_(bn.bias, source.read(names.conv + ".bias", bn.bias));
     return;
   }

@@ -56,6 +56,8 @@ void depthwise(benchmark::State& state) {
                              state.range(1),
                              state.range(2),
                              static_cast<int>(state.range(3)),
+                             static_cast<int>(state.range(4)),
+                             static_cast<int>(state.range(4)),
                              static_cast<int>(state.range(4))};
   const int64_t inputs = shape.H * shape.W * shape.C, outputs = shape.P() * shape.Q() * shape.C;
   auto x = values<T>(inputs), y = values<T>(outputs);

@@ -69,6 +69,57 @@ TEST(Layout, FileFormIsPyTorchs) {
   EXPECT_THROW(from_file_layout(zeros({3, 2, 1, 2}), Layout::kDepthwise), Error);
 }
 
+TEST(Layout, TransposedConvolutionsToo) {
+  // Memory (R=1, S=2, O=2, I=3) holds s o i, the file (I, O, R, S) i o s.
+  const std::vector<float> memory = {0, 1, 2, 10, 11, 12, 100, 101, 102, 110, 111, 112};
+  const Tensor file = to_file_layout(tensor<float>({1, 2, 2, 3}, memory), Layout::kConvTranspose);
+  EXPECT_EQ(file.shape(), (Shape{3, 2, 1, 2}));
+  EXPECT_EQ(to_vector<float>(file), (std::vector<float>{0, 100, 10, 110, 1, 101, 11, 111, 2, 102, 12, 112}));
+  const Tensor back = from_file_layout(file, Layout::kConvTranspose);
+  EXPECT_EQ(back.shape(), (Shape{1, 2, 2, 3}));
+  EXPECT_EQ(to_vector<float>(back), memory);
+}
+
+TEST(Padding, SameIsTensorFlows) {
+  const auto expect = [](Pads pads, int before, int after) {
+    EXPECT_EQ(pads.before, before);
+    EXPECT_EQ(pads.after, after);
+  };
+  expect(pads_of(Padding::kSame, 8, 3, 2, 1), 0, 1);
+  expect(pads_of(Padding::kSame, 7, 3, 2, 1), 1, 1);
+  expect(pads_of(Padding::kSame, 8, 5, 2, 1), 1, 2);
+  expect(pads_of(Padding::kSame, 9, 5, 1, 1), 2, 2);
+  expect(pads_of(Padding::kSame, 5, 1, 2, 1), 0, 0);
+  expect(pads_of(Padding::kEqual, 8, 5, 2, 3), 6, 6);
+  const Conv2d conv({.in = 1, .out = 1, .kernel = 3, .stride = 2, .padding = Padding::kSame});
+  EXPECT_EQ(conv.output_size(8), 4);
+  EXPECT_EQ(conv.forward(zeros({1, 8, 7, 1})).shape(), (Shape{1, 4, 4, 1}));
+  const DepthwiseConv2d depthwise(2, 2, 1, 5, Padding::kSame);
+  EXPECT_EQ(depthwise.output_size(10), 5);
+  EXPECT_EQ(depthwise.macs_per_pixel(), 50);
+  EXPECT_EQ(depthwise.forward(zeros({1, 10, 9, 2})).shape(), (Shape{1, 5, 5, 2}));
+}
+
+// A filter whose only tap is its first: the first output is the corner that the padding puts there.
+TEST(Padding, SameShiftsTheWindow) {
+  Conv2d conv({.in = 1, .out = 1, .kernel = 3, .stride = 2, .bias = false, .padding = Padding::kSame});
+  DepthwiseConv2d depthwise(1, 2, 1, 3, Padding::kSame);
+  for (const Tensor& weight : {conv.weight, depthwise.weight}) {
+    const std::vector<float> first_tap = {1, 0, 0, 0, 0, 0, 0, 0, 0};
+    copy_(weight, tensor<float>(weight.shape(), first_tap));
+  }
+  const Tensor x = random_tensor({1, 4, 5, 1}, 9);  // nothing above, a column of zeros on both sides
+  const std::vector<float> in = to_vector<float>(x), expected = {0, in[1], in[3], 0, in[11], in[13]};
+  EXPECT_EQ(to_vector<float>(conv.forward(x)), expected);
+  EXPECT_EQ(to_vector<float>(depthwise.forward(x)), expected);
+}
+
+TEST(BatchNormLayer, HasItsOwnEps) {
+  BatchNorm2d norm(1, Activation::kNone, 3.0f);  // running variance 1
+  norm.eval();
+  EXPECT_FLOAT_EQ(norm.forward(tensor<float>({1, 1, 1, 1}, std::vector<float>{5.0f})).data<float>()[0], 2.5f);
+}
+
 TEST(Conv2dLayer, SizesAndWork) {
   const Conv2d stem({3, 32, 3, 2, 1, false});
   EXPECT_EQ(stem.output_size(352), 176);

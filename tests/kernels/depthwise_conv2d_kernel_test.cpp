@@ -11,11 +11,16 @@ class DepthwiseConv2dKernel : public ::testing::Test {};
 using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(DepthwiseConv2dKernel, Types);
 
-// Channels around the widths of vectors and slabs; maps smaller than the dilation; odd sizes with stride 2.
+// N, H, W, C, stride, dilation, padding above and to the left, kernel. Channels around the widths of vectors and slabs;
+// maps smaller than the dilation; odd sizes with stride 2; paddings that differ from each other and from TensorFlow's.
 const DepthwiseShape kShapes[] = {
-    {1, 1, 1, 1, 1, 1},  {2, 5, 7, 3, 1, 1},   {1, 9, 6, 16, 1, 1},  {2, 6, 11, 40, 1, 2},
-    {1, 7, 5, 33, 1, 4}, {1, 3, 2, 8, 1, 4},   {2, 7, 9, 17, 2, 1},  {1, 8, 10, 32, 2, 1},
-    {1, 6, 13, 8, 2, 2}, {1, 2, 19, 20, 2, 3}, {3, 12, 33, 8, 1, 1}, {1, 17, 40, 5, 2, 1},
+    {1, 1, 1, 1, 1, 1, 1, 1, 3},   {2, 5, 7, 3, 1, 1, 1, 1, 3},   {1, 9, 6, 16, 1, 1, 1, 1, 3},
+    {2, 6, 11, 40, 1, 2, 2, 2, 3}, {1, 7, 5, 33, 1, 4, 4, 4, 3},  {1, 3, 2, 8, 1, 4, 4, 4, 3},
+    {2, 7, 9, 17, 2, 1, 1, 1, 3},  {1, 8, 10, 32, 2, 1, 1, 1, 3}, {1, 6, 13, 8, 2, 2, 2, 2, 3},
+    {1, 2, 19, 20, 2, 3, 3, 3, 3}, {3, 12, 33, 8, 1, 1, 1, 1, 3}, {1, 17, 40, 5, 2, 1, 1, 1, 3},
+    {1, 8, 10, 17, 2, 1, 0, 0, 3}, {2, 7, 12, 8, 2, 1, 1, 0, 3},  {1, 5, 6, 9, 1, 2, 0, 4, 3},
+    {1, 1, 1, 1, 1, 1, 2, 2, 5},   {2, 5, 7, 19, 1, 1, 2, 2, 5},  {1, 8, 22, 40, 2, 1, 1, 1, 5},
+    {2, 7, 9, 4, 2, 1, 2, 2, 5},   {1, 9, 12, 8, 1, 2, 3, 8, 5},  {1, 3, 2, 33, 2, 1, 0, 4, 5},
 };
 
 struct Gradients {
@@ -33,14 +38,14 @@ Gradients reference(const DepthwiseShape& s, const std::vector<T>& x, const std:
   for (int64_t n = 0; n < s.N; ++n) {
     for (int64_t p = 0; p < s.P(); ++p) {
       for (int64_t q = 0; q < s.Q(); ++q) {
-        for (int64_t r = 0; r < 3; ++r) {
-          for (int64_t t = 0; t < 3; ++t) {
-            const int64_t h = p * s.stride + (r - 1) * s.dilation, w = q * s.stride + (t - 1) * s.dilation;
+        for (int64_t r = 0; r < s.kernel; ++r) {
+          for (int64_t t = 0; t < s.kernel; ++t) {
+            const int64_t h = p * s.stride + r * s.dilation - s.pad_top, w = q * s.stride + t * s.dilation - s.pad_left;
             if (h < 0 || h >= s.H || w < 0 || w >= s.W) continue;
             for (int64_t c = 0; c < s.C; ++c) {
               const auto i = static_cast<size_t>(((n * s.H + h) * s.W + w) * s.C + c);
               const auto o = static_cast<size_t>(((n * s.P() + p) * s.Q() + q) * s.C + c);
-              const auto k = static_cast<size_t>((r * 3 + t) * s.C + c);
+              const auto k = static_cast<size_t>((r * s.kernel + t) * s.C + c);
               g.y[o] += to_double(x[i]) * to_double(weight[k]);
               g.dx[i] += to_double(dy[o]) * to_double(weight[k]);
               g.dweight[k] += to_double(dy[o]) * to_double(x[i]);
@@ -57,12 +62,14 @@ TYPED_TEST(DepthwiseConv2dKernel, MatchesTheFormulas) {
   using T = TypeParam;
   for (const DepthwiseShape& s : kShapes) {
     SCOPED_TRACE(::testing::Message() << s.N << "x" << s.H << "x" << s.W << "x" << s.C << " stride " << s.stride
-                                      << " dilation " << s.dilation);
+                                      << " dilation " << s.dilation << " padding " << s.pad_top << ", " << s.pad_left
+                                      << " kernel " << s.kernel);
     const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 1, -1.0f, 2.0f);
-    const auto weight = random_values<float>(static_cast<size_t>(9 * s.C), 2);
+    const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel * s.C), 2);
     const auto dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q() * s.C), 3, -2.0f, 1.0f);
     const Gradients expected = reference(s, x, weight, dy);
-    const double map_tolerance = tolerance<T>(9), sum_tolerance = tolerance<float>(s.N * s.P() * s.Q());
+    const double map_tolerance = tolerance<T>(s.kernel * s.kernel),
+                 sum_tolerance = tolerance<float>(s.N * s.P() * s.Q());
 
     auto y = nan_values<T>(dy.size()), dx = nan_values<T>(x.size());
     auto dweight = nan_values<float>(weight.size());
@@ -91,16 +98,18 @@ TYPED_TEST(DepthwiseConv2dKernel, MatchesTheFormulas) {
 // Several chunks of rows per slab, and rows that do not divide evenly among them.
 TYPED_TEST(DepthwiseConv2dKernel, SumsManyChunksOfPositions) {
   using T = TypeParam;
-  const DepthwiseShape s{2, 21, 37, 40, 1, 2};
-  const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 4, -1.0f, 2.0f);
-  const auto dy = random_values<T>(x.size(), 5);
-  const auto expected = reference(s, x, std::vector<float>(static_cast<size_t>(9 * s.C)), dy).dweight;
-  for_each_schedule([&] {
-    const DeviceArray<T> device_x(x), device_dy(dy);
-    DeviceArray<float> dweight(expected.size());
-    cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_x.data(), device_dy.data(), dweight.data());
-    EXPECT_LE(max_relative_error(dweight.host(), expected), tolerance<float>(s.N * s.H * s.W));
-  });
+  for (const DepthwiseShape& s : {DepthwiseShape{2, 21, 37, 40, 1, 2, 2, 2, 3}, {1, 21, 37, 40, 1, 1, 1, 2, 5}}) {
+    const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 4, -1.0f, 2.0f);
+    const auto dy = random_values<T>(x.size(), 5);
+    const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel * s.C), 6);
+    const auto expected = reference(s, x, weight, dy).dweight;
+    for_each_schedule([&] {
+      const DeviceArray<T> device_x(x), device_dy(dy);
+      DeviceArray<float> dweight(expected.size());
+      cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_x.data(), device_dy.data(), dweight.data());
+      EXPECT_LE(max_relative_error(dweight.host(), expected), tolerance<float>(s.N * s.H * s.W));
+    });
+  }
 }
 
 }  // namespace

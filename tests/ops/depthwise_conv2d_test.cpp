@@ -22,6 +22,19 @@ TEST(DepthwiseConv2d, GradientsAndDevices) {
   }
 }
 
+TEST(DepthwiseConv2d, FiveByFiveAndUnequalPadding) {
+  const Tensor x = random_tensor({2, 8, 10, 19}, 1);
+  for (const int64_t kernel : {3, 5}) {
+    for (const int stride : {1, 2}) {
+      const Op op = [=](const std::vector<Tensor>& in) { return depthwise_conv2d(in[0], in[1], {stride, 1, 0, 1}); };
+      const Tensor weight = random_tensor({kernel, kernel, 19}, 2);
+      expect_gradients(op, {x, weight});
+      expect_same_on_devices(op, {x, weight});
+      expect_same_on_devices(op, {to_bf16(x), weight}, {}, 4e-3);
+    }
+  }
+}
+
 TEST(DepthwiseConv2d, ComputesOnlyTheGradientsThatAreNeeded) {
   const std::vector<Tensor> in = {random_tensor({1, 5, 6, 8}, 1), random_tensor({3, 3, 8}, 2)};
   const OpResult all = evaluate(depthwise(1, 2), in, {true, true}, Device::kCpu);
@@ -36,7 +49,9 @@ TEST(DepthwiseConv2d, ComputesOnlyTheGradientsThatAreNeeded) {
 TEST(DepthwiseConv2d, RefusesWhatDoesNotFit) {
   const Tensor x = random_tensor({1, 4, 6, 5}, 1);
   EXPECT_THROW(depthwise_conv2d(x, random_tensor({3, 3, 4}, 2), 1, 1), Error);
-  EXPECT_THROW(depthwise_conv2d(x, random_tensor({5, 5, 5}, 2), 1, 1), Error);
+  EXPECT_THROW(depthwise_conv2d(x, random_tensor({7, 7, 5}, 2), 1, 1), Error);
+  EXPECT_THROW(depthwise_conv2d(x, random_tensor({3, 5, 5}, 2), 1, 1), Error);
+  EXPECT_THROW(depthwise_conv2d(x, random_tensor({3, 3, 5}, 2), {1, 1, 3, 0}), Error);
   EXPECT_THROW(depthwise_conv2d(x, to_bf16(random_tensor({3, 3, 5}, 2)), 1, 1), Error);
   EXPECT_THROW(depthwise_conv2d(x, random_tensor({3, 3, 5}, 2), 3, 1), Error);
   EXPECT_THROW(depthwise_conv2d(x, random_tensor({3, 3, 5}, 2), 1, 0), Error);
