@@ -50,6 +50,8 @@ Tensor layer_scale(const Tensor& x, const Tensor& branch, const Tensor& gamma);
 Tensor swiglu(const Tensor& x);  // (..., 2C) -> (..., C): silu(x[..., :C]) * x[..., C:]
 // [cls_token; patches] + pos_embed: (N, T, C), (1, 1, C) fp32, (1, 1 + T, C) fp32 -> (N, 1 + T, C).
 Tensor embed_tokens(const Tensor& patches, const Tensor& cls_token, const Tensor& pos_embed);
+// y = softmax(q k^T / sqrt(d)) v per head; qkv (N, T, 3C) holds q, k, v, head h in channels h * d to (h + 1) * d - 1.
+Tensor attention(const Tensor& qkv, int64_t heads);
 
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
