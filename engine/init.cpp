@@ -42,4 +42,8 @@ void uniform_fan_in(const Tensor& parameter, int64_t fan_in, uint64_t seed, std:
   fill(parameter, seed, name, 2, [=](Philox& random) { return random.uniform(-bound, bound); });
 }
 
+void normal(const Tensor& parameter, double deviation, uint64_t seed, std::string_view name) {
+  fill(parameter, seed, name, 4, [=](Philox& random) { return deviation * random.normal(); });
+}
+
 }  // namespace depthstill

@@ -15,4 +15,7 @@ void kaiming_normal_fan_out(const Tensor& weight, Layout layout, uint64_t seed, 
 // Uniform in +-1 / sqrt(fan_in), PyTorch's default for the weight and bias of a convolution of `fan_in` inputs.
 void uniform_fan_in(const Tensor& parameter, int64_t fan_in, uint64_t seed, std::string_view name);
 
+// Normal with mean 0.
+void normal(const Tensor& parameter, double deviation, uint64_t seed, std::string_view name);
+
 }  // namespace depthstill

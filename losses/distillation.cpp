@@ -29,6 +29,12 @@ LossOptions res_kd(float ssim_weight, float si_weight, float mse_weight) {
   return options;
 }
 
+LossOptions l1() {
+  LossOptions options = res_kd(0.0f, 0.0f, 0.0f);
+  options.l1_weight = 1.0f;
+  return options;
+}
+
 LossOptions baseline() {
   LossOptions options = without_parts();
   options.si_weight = 1.0f;
@@ -52,6 +58,7 @@ std::vector<NamedLoss> named_losses(float alpha, float beta) {
       {"res_kd_si", res_kd(0.0f, 1.0f, 0.0f)},
       {"res_kd_ssim_si", res_kd(kResKdSsimWeight, 1.0f, 0.0f)},
       {"res_kd_ssim_mse", res_kd(kResKdSsimWeight, 0.0f, 1.0f)},
+      {"l1", l1()},
       {"baseline", baseline()},
   };
 }

@@ -27,8 +27,9 @@ struct LossOptions {
 };
 
 // "tie_kd" (L_DPM and L_depth), "dpm" and "depth" (either alone, unweighted), "res_kd_ssim", "res_kd_mse", "res_kd_si",
-// "res_kd_ssim_si", "res_kd_ssim_mse" (regression against the teacher, SSIM weighted 1.5, all rows), "baseline" (SI
-// against ground truth, all rows). alpha and beta matter to tie_kd alone. Throws Error for another name.
+// "res_kd_ssim_si", "res_kd_ssim_mse" (regression against the teacher, SSIM weighted 1.5, all rows), "l1" (mean
+// absolute error, all rows), "baseline" (SI against ground truth, all rows). alpha and beta matter to tie_kd alone.
+// Throws Error for another name.
 LossOptions named_loss(std::string_view name, float alpha = 0.1f, float beta = 10.0f);
 std::vector<std::string> loss_names();
 

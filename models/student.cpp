@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "models/depth_anything.h"
 #include "models/unet_student.h"
 
 namespace depthstill {
@@ -19,9 +20,10 @@ std::unique_ptr<Student> make(std::string_view name, const StudentOptions& optio
 }
 
 constexpr Architecture kArchitectures[] = {
-    {"mobilenet_unet", Head::kDpm, make<UnetStudent>},
-    {"resnet18_unet", Head::kDpm, make<UnetStudent>},
-    {"resnet50_unet", Head::kDpm, make<UnetStudent>},
+    {"mobilenet_unet", Head::kDpm, make<UnetStudent>}, {"resnet18_unet", Head::kDpm, make<UnetStudent>},
+    {"resnet50_unet", Head::kDpm, make<UnetStudent>},  {"dpt_s", Head::kRelative, make<DepthAnything>},
+    {"dpt_b", Head::kRelative, make<DepthAnything>},   {"dpt_l", Head::kRelative, make<DepthAnything>},
+    {"dpt_g", Head::kRelative, make<DepthAnything>},
 };
 
 const Architecture& find_architecture(std::string_view name) {

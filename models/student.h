@@ -8,6 +8,7 @@
 
 #include "engine/nn.h"
 #include "models/encoder.h"
+#include "models/input_rule.h"
 
 namespace depthstill {
 
@@ -24,18 +25,6 @@ struct StudentOptions {
   int64_t bins = 257;   // kDpm: uniform bins over [d_min, d_max]
   float d_min = 1e-3f;  // metres
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
-};
-
-// How an image of any size is brought to the network.
-struct InputRule {
-  enum class Fit : uint8_t {
-    kPad,         // as it is, the last row and column repeated up to the multiple
-    kLowerBound,  // resized, aspect kept: both sides at least `size`
-    kUpperBound,  // resized, aspect kept: both sides at most `size`
-  };
-  Fit fit = Fit::kPad;
-  int size = 0;
-  int multiple = 1;  // of both sides
 };
 
 class Student : public Module {

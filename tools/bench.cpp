@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct BenchArgs {
-  std::string what, model = "mobilenet_unet", size = "352x704", loss = "tie_kd", head;
+  std::string what, model = "mobilenet_unet", size, loss, head;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true;
   ComputeArgs compute;
@@ -65,19 +65,23 @@ Tensor random_teacher(const Shape& shape, float d_max, Device device) {
 
 class Bench {
  public:
-  explicit Bench(const BenchArgs& args)
-      : args_(args), device_(args.compute.choose_device()), size_(parse_size(args.size)) {
+  explicit Bench(const BenchArgs& args) : args_(args), device_(args.compute.choose_device()) {
     StudentOptions options;
     options.head = args.head.empty() ? default_head(args.model) : parse_head(args.head);
     student_ = make_student(args.model, options);
     student_->initialize(1);
+    const InputRule& rule = student_->input_rule();
+    if (args.size.empty())
+      size_ = rule.fit == InputRule::Fit::kPad ? SizeArg{352, 704} : SizeArg{rule.size, rule.size};
+    else
+      size_ = parse_size(args.size);
     student_->to(device_);
     image_ = random_image({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
     if (args.what == "infer") {
       student_->eval();
       return;
     }
-    loss_ = named_loss(args.loss);
+    loss_ = named_loss(!args.loss.empty() ? args.loss : options.head == Head::kDpm ? "tie_kd" : "l1");
     // The recipes' 110 rows are of 352: the same share of any height.
     loss_.top_rows = args.top_rows >= 0 ? args.top_rows : loss_.top_rows * size_.height / 352;
     teacher_ = random_teacher({args.batch, size_.height, size_.width}, options.d_max, device_);
@@ -88,6 +92,7 @@ class Bench {
 
   Parts step() { return args_.what == "infer" ? infer() : train(); }
   Device device() const { return device_; }
+  std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
 
  private:
   Clock::time_point now() const {
@@ -172,7 +177,7 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
            {{"forward", mean.forward}, {"loss", mean.loss}, {"backward", mean.backward}, {"update", mean.update}}},
           {"what", args.what},
           {"model", args.model},
-          {"size", args.size},
+          {"size", bench.size_text()},
           {"batch", args.batch},
           {"precision", name_of(args.compute.dtype())},
           {"device", name_of(bench.device())},
@@ -194,8 +199,9 @@ int run_bench(const BenchArgs& args) {
     return kExitOk;
   }
   const Parts mean = mean_of(steps);
-  std::printf("%s %s %s batch %d %s on %s, %d threads\n", args.what.c_str(), args.model.c_str(), args.size.c_str(),
-              args.batch, name_of(args.compute.dtype()), name_of(bench.device()), num_threads());
+  std::printf("%s %s %s batch %d %s on %s, %d threads\n", args.what.c_str(), args.model.c_str(),
+              bench.size_text().c_str(), args.batch, name_of(args.compute.dtype()), name_of(bench.device()),
+              num_threads());
   std::printf("median %.1f ms, min %.1f, max %.1f over %zu; peak memory %s (tensors %s)\n",
               result["median_ms"].get<double>(), result["min_ms"].get<double>(), result["max_ms"].get<double>(),
               steps.size(), format_bytes(result["peak_bytes"].get<double>()).c_str(),
@@ -215,11 +221,12 @@ void add_bench_command(CLI::App& app, Run& run) {
       ->check(CLI::IsMember({"train-step", "infer"}));
   command->add_option("--model", args->model, "student")->check(CLI::IsMember(student_names()))->capture_default_str();
   command->add_option("--head", args->head, "dpm, regression or relative [default: the published model's]")
-      ->check(CLI::IsMember({"dpm", "regression"}))
-      ->capture_default_str();
-  command->add_option("--size", args->size, "HEIGHTxWIDTH in pixels")->capture_default_str();
+      ->check(CLI::IsMember({"dpm", "regression", "relative"}));
+  command->add_option("--size", args->size,
+                      "HEIGHTxWIDTH in pixels [default: 352x704, or the square that the network is fed]");
   command->add_option("--batch", args->batch, "images per step")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--loss", args->loss, "of train-step")->check(CLI::IsMember(loss_names()))->capture_default_str();
+  command->add_option("--loss", args->loss, "of train-step [default: tie_kd with the dpm head, else l1]")
+      ->check(CLI::IsMember(loss_names()));
   command->add_option("--top-rows", args->top_rows,
                       "rows without loss [default: the loss's share of the height, 110 of 352 for tie_kd]");
   command->add_flag(

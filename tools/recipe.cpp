@@ -49,7 +49,7 @@ void bind_loss(Settings& s, Recipe& recipe) {
         recipe.loss_name = name;
       },
       [&recipe] { return TomlValue(recipe.loss_name); },
-      "tie_kd, dpm, depth, res_kd_ssim, _mse, _si, _ssim_si, _ssim_mse or baseline; sets the rest");
+      "tie_kd, dpm, depth, res_kd_ssim, _mse, _si, _ssim_si, _ssim_mse, l1 or baseline; sets the rest");
   s.number("loss.alpha", recipe.loss_alpha, {0, 1}, "tie_kd: beta (alpha L_DPM + (1 - alpha) L_depth)");
   s.number("loss.beta", recipe.loss_beta, kPositive, "tie_kd");
 

@@ -65,6 +65,7 @@ TEST(Distillation, NamedLosses) {
       {"res_kd_si", {{"si", 1.0f}}, false, false, 0},
       {"res_kd_ssim_si", {{"ssim", 1.5f}, {"si", 1.0f}}, false, false, 0},
       {"res_kd_ssim_mse", {{"ssim", 1.5f}, {"mse", 1.0f}}, false, false, 0},
+      {"l1", {{"l1", 1.0f}}, false, false, 0},
       {"baseline", {{"si", 1.0f}}, false, true, 0},
   };
   EXPECT_EQ(loss_names().size(), std::size(rows));

@@ -312,8 +312,8 @@ def record_training(model, out):
     print("losses", losses, "\nkl", kls, "\nnorms", norms)
 
 
-def write_safetensors(path, tensors):
-    meta = {"torch": torch.__version__, "numpy": np.__version__, "made_by": Path(__file__).name}
+def write_safetensors(path, tensors, about={}):
+    meta = {"torch": torch.__version__, "numpy": np.__version__, "made_by": Path(__file__).name, **about}
     header, data = {"__metadata__": meta}, b""
     for key in sorted(tensors):
         x = np.ascontiguousarray(tensors[key], dtype="<f4")

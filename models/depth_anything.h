@@ -1,0 +1,44 @@
+// Depth Anything V2 (Yang et al. 2024): a DINOv2 encoder with the DPT head, keys as in the published checkpoints.
+// Relative: inverse depth up to scale and shift; metric: sigmoid x d_max.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "models/dinov2.h"
+#include "models/dpt_head.h"
+#include "models/student.h"
+
+namespace depthstill {
+
+struct DepthAnythingConfig {
+  VitConfig encoder;
+  DptConfig head;
+};
+
+class DepthAnything final : public Student {
+ public:
+  // name: "dpt_s", "dpt_b", "dpt_l" or "dpt_g". Without a head of its own choice, the recipe's kDpm is refused.
+  DepthAnything(std::string_view name, const StudentOptions& options);
+  // Of any size, for tests.
+  DepthAnything(std::string_view name, const DepthAnythingConfig& config, const StudentOptions& options);
+
+  // Transformer: normal with deviation 0.02, zero biases, norms and layer scales one. Patches and head: PyTorch's
+  // default for convolutions.
+  void initialize(uint64_t seed) override;
+  double gmac(int64_t height, int64_t width) const override;
+  std::vector<DeadParameter> dead_parameters() const override;
+
+  const DinoV2& encoder() const { return encoder_; }
+  const DptHead& head() const { return head_; }
+
+ protected:
+  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+
+ private:
+  DinoV2 encoder_;
+  DptHead head_;
+};
+
+}  // namespace depthstill

@@ -1,0 +1,47 @@
+// The dense prediction transformer's head (Ranftl et al. 2021) as Depth Anything V2 has it: four token maps are brought
+// to four scales, fused from deep to shallow by residual convolution units, and turned into one map of the image's
+// size.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/nn.h"
+
+namespace depthstill {
+
+struct DptConfig {
+  int64_t dim = 384;                                      // of the tokens
+  int64_t features = 64;                                  // of the fused maps
+  std::array<int64_t, 4> out_channels{48, 96, 192, 384};  // of the reassembled maps, shallow to deep
+};
+
+class DptHead final : public Module {
+ public:
+  explicit DptHead(const DptConfig& config);
+  ~DptHead() override;
+
+  // Token maps (N, height, width, dim) -> (N, out_height, out_width, 1), before the last activation.
+  Tensor forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width) const;
+
+  void initialize(uint64_t seed, const std::string& prefix);
+  int64_t macs(int64_t height, int64_t width, int64_t out_height, int64_t out_width) const;  // of a token grid
+  const DptConfig& config() const { return config_; }
+
+ private:
+  class ResidualUnit;
+  class Fusion;
+
+  Tensor reassemble(size_t level, const Tensor& tokens) const;
+
+  DptConfig config_;
+  std::vector<std::unique_ptr<Conv2d>> projects_, layer_rn_;
+  ConvTranspose2d resize4_, resize2_;
+  Conv2d resize_half_;
+  std::vector<std::unique_ptr<Fusion>> fusions_;  // refinenet1 ... refinenet4
+  Conv2d output_conv1_, output_conv2_, output_;
+};
+
+}  // namespace depthstill

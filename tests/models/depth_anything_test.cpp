@@ -1,0 +1,231 @@
+// Depth Anything V2 with weights from an integer hash, against numbers that the published code gave in double
+// precision for the same weights, and the published parameter counts.
+#include "models/depth_anything.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/device.h"
+
+namespace depthstill {
+namespace {
+
+// In [-1, 1), for element i of tensor t.
+double hash_uniform(uint32_t t, uint32_t i) {
+  uint32_t x = i * 2654435761u + t * 40503u + 12345u;
+  x ^= x >> 16;
+  x *= 0x85ebca6bu;
+  x ^= x >> 13;
+  return static_cast<double>(x) / 4294967296.0 * 2.0 - 1.0;
+}
+
+double hash_weight(const std::string& name, const Shape& file_shape, uint32_t t, uint32_t i) {
+  const double u = hash_uniform(t, i);
+  if (name.ends_with("gamma")) return 0.5 + 0.1 * u;
+  if (name.find("norm") != std::string::npos && name.ends_with("weight")) return 1.0 + 0.1 * u;
+  if (name.ends_with("pos_embed") || name.ends_with("cls_token")) return 0.2 * u;
+  if (name.ends_with("bias")) return 0.1 * u;
+  return u * std::sqrt(3.0 * static_cast<double>(file_shape[0]) / static_cast<double>(file_shape.numel()));
+}
+
+// Tensors are numbered by their names in byte order, those that are never run included.
+void fill_with_hash(Student& student) {
+  std::vector<std::string> names = student.dead_parameter_names();
+  const std::vector<StateEntry> state = student.state();
+  for (const StateEntry& entry : state) names.push_back(entry.name);
+  std::sort(names.begin(), names.end());
+  for (const StateEntry& entry : state) {
+    const auto t = static_cast<uint32_t>(std::find(names.begin(), names.end(), entry.name) - names.begin());
+    const Tensor file = empty(to_file_shape(entry.tensor->shape(), entry.layout));
+    float* values = file.data<float>();
+    for (int64_t i = 0; i < file.numel(); ++i) {
+      values[i] = static_cast<float>(hash_weight(entry.name, file.shape(), t, static_cast<uint32_t>(i)));
+    }
+    copy_(*entry.tensor, from_file_layout(file, entry.layout));
+  }
+}
+
+Tensor hash_image(int64_t height, int64_t width) {
+  std::vector<float> values;
+  for (int64_t pixel = 0; pixel < height * width; ++pixel) {
+    for (uint32_t c = 0; c < 3; ++c)
+      values.push_back(static_cast<float>(2.0 * hash_uniform(1000 + c, static_cast<uint32_t>(pixel))));
+  }
+  return tensor<float>({1, height, width, 3}, values);
+}
+
+std::unique_ptr<DepthAnything> hashed(const char* name) {
+  auto student = std::make_unique<DepthAnything>(name, StudentOptions{.head = Head::kRelative});
+  fill_with_hash(*student);
+  student->eval();
+  return student;
+}
+
+struct Golden {
+  const char* name;
+  int64_t height, width;
+  std::array<double, 3> first_token, last_token;  // first three channels: tap 0 token 0, tap 3 last token
+  std::array<double, 3> corner;                   // raw output at [0, 0], [H / 2, W / 2], [-1, -1]
+  double mean, deviation, minimum, maximum, mean_relu;
+};
+
+constexpr Golden kGolden[] = {
+    {"dpt_s",
+     70,
+     98,
+     {.665179, .140233, -2.111699},
+     {-.635552, -.359745, -1.434716},
+     {-.426367, 1.186698, -.213534},
+     .520503,
+     .488234,
+     -1.088897,
+     1.880171,
+     .564250},
+    {"dpt_b",
+     70,
+     98,
+     {1.159797, -.092120, -2.696136},
+     {-2.045005, -1.319151, -2.837869},
+     {.066642, 2.115344, .264255},
+     .298029,
+     .881906,
+     -1.829513,
+     2.814253,
+     .523924},
+    {"dpt_s",
+     518,
+     518,
+     {.289224, .216512, -1.570262},
+     {1.116258, -.981601, -1.831349},
+     {-.299221, 1.571405, -.454653},
+     1.197963,
+     .688772,
+     -1.602318,
+     3.863648,
+     1.208720},
+};
+
+class DepthAnythingGolden : public testing::TestWithParam<Golden> {};
+
+void expect_output(const Golden& golden, const Tensor& raw, double tolerance) {
+  const std::vector<float> o = to_vector<float>(raw);
+  const auto at = [&](int64_t y, int64_t x) { return o[static_cast<size_t>(y * golden.width + x)]; };
+  EXPECT_NEAR(at(0, 0), golden.corner[0], tolerance);
+  EXPECT_NEAR(at(golden.height / 2, golden.width / 2), golden.corner[1], tolerance);
+  EXPECT_NEAR(at(golden.height - 1, golden.width - 1), golden.corner[2], tolerance);
+  double sum = 0, squares = 0, relu = 0;
+  for (const float value : o) {
+    sum += value;
+    squares += double{value} * value;
+    relu += std::max(value, 0.0f);
+  }
+  const auto n = static_cast<double>(o.size());
+  EXPECT_NEAR(sum / n, golden.mean, tolerance);
+  EXPECT_NEAR(std::sqrt(squares / n - sum / n * sum / n), golden.deviation, tolerance);
+  EXPECT_NEAR(*std::min_element(o.begin(), o.end()), golden.minimum, tolerance);
+  EXPECT_NEAR(*std::max_element(o.begin(), o.end()), golden.maximum, tolerance);
+  EXPECT_NEAR(relu / n, golden.mean_relu, tolerance);
+}
+
+TEST_P(DepthAnythingGolden, Fp32) {
+  const Golden& golden = GetParam();
+  const auto student = hashed(golden.name);
+  const Tensor image = hash_image(golden.height, golden.width);
+  const NoGrad no_grad;
+  const std::vector<Tensor> taps = student->encoder().forward(image);
+  ASSERT_EQ(taps.size(), 4u);
+  const std::vector<float> first = to_vector<float>(taps.front()), last = to_vector<float>(taps.back());
+  const auto dim = static_cast<size_t>(taps.back().size(2));
+  constexpr double kTolerance = 2e-4;
+  for (size_t c = 0; c < 3; ++c) {
+    EXPECT_NEAR(first[c], golden.first_token[c], kTolerance);
+    EXPECT_NEAR(last[last.size() - dim + c], golden.last_token[c], kTolerance);
+  }
+  expect_output(golden, student->forward_raw(image), kTolerance);
+}
+
+TEST_P(DepthAnythingGolden, Bf16) {
+  const Golden& golden = GetParam();
+  const auto student = hashed(golden.name);
+  const NoGrad no_grad;
+  const Tensor raw = student->forward_raw(cast(hash_image(golden.height, golden.width), DType::kBf16));
+  expect_output(golden, cast(raw, DType::kFloat), 2e-2 * (golden.maximum - golden.minimum));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, DepthAnythingGolden, testing::ValuesIn(kGolden), [](const auto& test) {
+  return concat_text(test.param.name, "_", test.param.height, "x", test.param.width);
+});
+
+TEST(DepthAnything, PositionsAreResizedAsTheReferenceDoes) {
+  const auto student = hashed("dpt_s");
+  const NoGrad no_grad;
+  const Tensor positions = student->encoder().position_embedding(5, 7);
+  ASSERT_EQ(positions.shape(), (Shape{1, 36, 384}));
+  const std::vector<float> values = to_vector<float>(positions);
+  const double first[] = {-.0476450, -.1317251, -.0078987}, last[] = {.0290213, .0567288, .1998764};
+  for (size_t c = 0; c < 3; ++c) {
+    EXPECT_NEAR(values[384 + c], first[c], 1e-5);
+    EXPECT_NEAR(values[35 * 384 + c], last[c], 1e-5);
+  }
+}
+
+TEST(DepthAnything, ParameterCountsAreThePublishedOnes) {
+  const StudentOptions options{.head = Head::kRelative};
+  EXPECT_EQ(make_student("dpt_s", options)->reference_parameter_count(), 24785089);
+  EXPECT_EQ(make_student("dpt_b", options)->reference_parameter_count(), 97470785);
+  const auto large = make_student("dpt_l", options);
+  EXPECT_EQ(large->reference_parameter_count(), 335315649);
+  EXPECT_EQ(large->state().size() + large->dead_parameter_names().size(), 407u);
+  const auto small = make_student("dpt_s", options);
+  EXPECT_EQ(small->state().size() + small->dead_parameter_names().size(), 239u);
+  EXPECT_EQ(small->parameter_count(), 24785089 - 73856 - 384);
+}
+
+// Two blocks of two heads, a giant's MLP: what needs no published weights is checked on a small network.
+DepthAnythingConfig tiny_config(bool swiglu) {
+  return {{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .swiglu = swiglu, .grid = 3},
+          {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+}
+
+TEST(DepthAnything, MetricHeadIsScaledSigmoidAndRowsAreCut) {
+  DepthAnything student("tiny", tiny_config(true), {.head = Head::kRegression, .d_max = 20.0f});
+  student.initialize(3);
+  const NoGrad no_grad;
+  const Tensor image = hash_image(42, 56);
+  const Tensor depth = student.forward(image), lower = student.forward(image, 10);
+  ASSERT_EQ(depth.shape(), (Shape{1, 42, 56}));
+  ASSERT_EQ(lower.shape(), (Shape{1, 32, 56}));
+  const std::vector<float> all = to_vector<float>(depth), some = to_vector<float>(lower);
+  EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin() + 10 * 56));
+  for (const float metres : all) {
+    EXPECT_GT(metres, 0.0f);
+    EXPECT_LT(metres, 20.0f);
+  }
+}
+
+TEST(DepthAnything, EveryParameterGetsAGradient) {
+  for (const bool swiglu : {false, true}) {
+    DepthAnything student("tiny", tiny_config(swiglu), {.head = Head::kRegression});
+    student.initialize(4);
+    const Tensor y = student.forward(hash_image(28, 42));
+    backward(y, tensor<float>(y.shape(), std::vector<float>(static_cast<size_t>(y.numel()), 1.0f)));
+    for (const StateEntry& entry : student.parameters()) {
+      ASSERT_TRUE(entry.tensor->grad().defined()) << entry.name;
+      const std::vector<float> gradient = to_vector<float>(entry.tensor->grad());
+      EXPECT_TRUE(std::any_of(gradient.begin(), gradient.end(), [](float v) { return v != 0.0f; })) << entry.name;
+      EXPECT_TRUE(std::all_of(gradient.begin(), gradient.end(), [](float v) { return std::isfinite(v); }))
+          << entry.name;
+    }
+  }
+}
+
+TEST(DepthAnything, RefusesWhatItCannotDo) {
+  EXPECT_THROW(make_student("dpt_s", {.head = Head::kDpm}), Error);
+  DepthAnything student("tiny", tiny_config(false), {.head = Head::kRelative});
+  EXPECT_THROW(student.forward(zeros({1, 28, 30, 3})), Error);
+}
+
+}  // namespace
+}  // namespace depthstill
