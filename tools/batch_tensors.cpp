@@ -2,6 +2,9 @@
 
 #include <span>
 
+#include "engine/ops.h"
+#include "kernels/preprocess.h"
+
 namespace depthstill {
 namespace {
 
@@ -59,6 +62,13 @@ Tensor to_tensor(const Image8& image, DType dtype, Device device) {
   Tensor batch = empty({1, image.height, image.width, 3}, dtype, device);
   write_image(image, PreprocessParams{}, batch, 0);
   return batch;
+}
+
+Tensor to_tensor(std::vector<float> rgb, ImageSize size, DType dtype, Device device) {
+  for (size_t i = 0; i < rgb.size(); ++i) rgb[i] = (rgb[i] - kImageMean[i % 3]) / kImageStd[i % 3];
+  const Tensor image = tensor<float>({1, size.height, size.width, 3}, rgb, device);
+  const NoGrad no_grad;
+  return dtype == DType::kFloat ? image : cast(image, dtype);
 }
 
 std::string names_of(const Batch& batch) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/data/loader.h"
 #include "engine/tensor.h"
@@ -19,6 +20,9 @@ BatchTensors to_tensors(const Batch& batch, DType dtype, Device device);
 
 // One whole image, normalised: (1, H, W, 3).
 Tensor to_tensor(const Image8& image, DType dtype, Device device);
+
+// The same of an RGB image (height, width, 3) in floats 0..255.
+Tensor to_tensor(std::vector<float> rgb, ImageSize size, DType dtype, Device device);
 
 // "a.png, b.png": for messages about a batch.
 std::string names_of(const Batch& batch);

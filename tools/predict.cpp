@@ -8,6 +8,8 @@
 #include <sstream>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/npy.h"
+#include "engine/ops.h"
 #include "tools/args.h"
 #include "tools/colormap.h"
 #include "tools/interrupt.h"
@@ -24,7 +26,9 @@ struct PredictArgs {
   std::vector<std::string> inputs;
   std::string weights, recipe, out, formats = "png,colour", colormap = "turbo", range;
   double png_scale = 256;
+  int side = 0;
   bool flip = false;
+  std::string raw_input, raw_output;
   ComputeArgs compute;
 };
 
@@ -96,30 +100,51 @@ ColourRange parse_range(const std::string& text) {
 
 class Writer {
  public:
-  explicit Writer(const PredictArgs& args)
+  Writer(const PredictArgs& args, bool relative)
       : out_(args.out),
+        relative_(relative),
         formats_(parse_formats(args.formats)),
         colormap_(parse_colormap(args.colormap)),
         metres_per_unit_(1 / args.png_scale),
         fixed_range_(!args.range.empty()) {
     if (fixed_range_) range_ = parse_range(args.range);
     make_folder(out_.string());
-    if (formats_.contains("png")) log_line(concat_text("depth PNG: value / ", args.png_scale, " = metres"));
+    check_usage(!relative || !fixed_range_, "predict: --colour-range is in metres, but the model's depth is relative");
+    if (!formats_.contains("png")) return;
+    log_line(relative
+                 ? std::string("relative inverse depth: each PNG goes from its least value, 0, to its greatest, 65535")
+                 : concat_text("depth PNG: value / ", args.png_scale, " = metres"));
   }
 
   void write(const fs::path& stem, const DepthMap& depth) const {
     const std::string base = (out_ / stem).string();
     make_folder(fs::path(base).parent_path().string());
-    if (formats_.contains("png")) write_depth(base + ".png", depth, {metres_per_unit_, false});
+    if (formats_.contains("png") && relative_) write_depth(base + ".png", stretch(depth, 65535), {1, false});
+    if (formats_.contains("png") && !relative_) write_depth(base + ".png", depth, {metres_per_unit_, false});
     if (formats_.contains("npy")) write_depth(base + ".npy", depth, {1, false});
     if (formats_.contains("pfm")) write_depth(base + ".pfm", depth, {1, false});
     if (formats_.contains("colour")) {
-      write_png(base + "_colour.png", colour_depth(depth, colormap_, fixed_range_ ? range_ : colour_range(depth)));
+      write_png(base + "_colour.png", colour(depth));
     }
   }
 
  private:
+  // Least value to `low`, greatest to `high`.
+  static DepthMap stretch(const DepthMap& map, float high, float low = 0.0f) {
+    const auto [least, greatest] = std::minmax_element(map.metres.begin(), map.metres.end());
+    const float from = *least, factor = (high - low) / std::max(*greatest - from, 1e-20f);
+    DepthMap stretched = map;
+    for (float& value : stretched.metres) value = low + (value - from) * factor;
+    return stretched;
+  }
+  Image8 colour(const DepthMap& depth) const {
+    // Inverse depth: the greatest value is the nearest. 0 would mean "unknown".
+    if (relative_) return colour_depth(stretch(depth, 2, 1), colormap_, {2, 1, false});
+    return colour_depth(depth, colormap_, fixed_range_ ? range_ : colour_range(depth));
+  }
+
   fs::path out_;
+  bool relative_;
   std::set<std::string> formats_;
   Colormap colormap_;
   double metres_per_unit_;
@@ -149,6 +174,7 @@ Model load_model(const PredictArgs& args) {
     load_weights(*model.student, args.weights);
   }
   model.options.flip = args.flip;
+  model.options.side = args.side;
   model.options.device = args.compute.choose_device();
   model.options.dtype = args.compute.dtype(precision);
   model.student->to(model.options.device);
@@ -156,10 +182,45 @@ Model load_model(const PredictArgs& args) {
   return model;
 }
 
+// (3, H, W) as the network is fed -> (H, W), or (bins, H, W), before the last activation. To compare networks bit by
+// bit with others, without either side's image reading and resizing.
+int run_raw(const PredictArgs& args) {
+  const Model model = load_model(args);
+  const FloatArray input = read_npy(args.raw_input);
+  check(input.shape.size() == 3 && input.shape[0] == 3, args.raw_input, ": expected an array (3, H, W), found ",
+        input.shape.size(), " dimensions, the first of size ", input.shape.empty() ? 0 : input.shape[0]);
+  const int64_t height = input.shape[1], width = input.shape[2], plane = height * width;
+  std::vector<float> pixels(input.values.size());
+  for (int64_t i = 0; i < plane; ++i)
+    for (int64_t c = 0; c < 3; ++c)
+      pixels[static_cast<size_t>(3 * i + c)] = input.values[static_cast<size_t>(c * plane + i)];
+  const NoGrad no_grad;
+  Tensor image = tensor<float>({1, height, width, 3}, pixels, model.options.device);
+  if (model.options.dtype != DType::kFloat) image = cast(image, model.options.dtype);
+  Tensor raw = model.student->forward_raw(image);
+  if (raw.dtype() != DType::kFloat) raw = cast(raw, DType::kFloat);
+  const std::vector<float> values = to_vector<float>(to_device(raw, Device::kCpu));
+  const int64_t channels = raw.size(3);
+  std::vector<float> planes(values.size());
+  for (int64_t i = 0; i < plane; ++i)
+    for (int64_t c = 0; c < channels; ++c)
+      planes[static_cast<size_t>(c * plane + i)] = values[static_cast<size_t>(channels * i + c)];
+  std::vector<int64_t> shape{height, width};
+  if (channels > 1) shape.insert(shape.begin(), channels);
+  write_npy(args.raw_output, shape, planes);
+  std::printf("%s\n", args.raw_output.c_str());
+  return kExitOk;
+}
+
 int run_predict(const PredictArgs& args) {
+  check_usage(args.raw_input.empty() == args.raw_output.empty(),
+              "predict: expected --raw-input and --raw-output together");
+  check_usage(args.raw_input.empty() != (args.inputs.empty() || args.out.empty()),
+              "predict: expected images and --out, or --raw-input and --raw-output");
+  if (!args.raw_input.empty()) return run_raw(args);
   const std::vector<Job> jobs = find_jobs(args.inputs);
   const Model model = load_model(args);
-  const Writer writer(args);
+  const Writer writer(args, model.student->options().head == Head::kRelative);
   const Predictor predictor(*model.student, model.options);
   Progress progress("predict", "img", static_cast<int64_t>(jobs.size()));
   std::vector<std::string> failed;
@@ -187,16 +248,15 @@ int run_predict(const PredictArgs& args) {
 void add_predict_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<PredictArgs>();
   CLI::App* command = app.add_subcommand("predict", "Predict the depth of images and folders of images, of any size");
-  command->add_option("inputs", args->inputs, "PNG and JPEG files, and folders (searched recursively, names kept)")
-      ->required();
+  command->add_option("inputs", args->inputs, "PNG and JPEG files, and folders (searched recursively, names kept)");
   command->add_option("--weights", args->weights, "safetensors of the model")->required();
-  command->add_option("--out", args->out, "folder to write to")->required();
+  command->add_option("--out", args->out, "folder to write to");
   command->add_option("--recipe", args->recipe,
                       "recipe of the model [default: recipe.toml beside the weights, if any]");
   command
       ->add_option(
           "--format", args->formats,
-          "comma-separated: png (16-bit depth), npy and pfm (float32 metres), colour (picture NAME_colour.png)")
+          "comma-separated: png (16-bit), npy and pfm (float32, as predicted), colour (picture NAME_colour.png)")
       ->capture_default_str();
   command->add_option("--png-scale", args->png_scale, "units per metre of the depth PNG")
       ->check(CLI::PositiveNumber)
@@ -206,6 +266,14 @@ void add_predict_command(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_option("--colour-range", args->range,
                       "NEAR:FAR in metres [default: 2nd to 98th percentile of each image]");
+  command
+      ->add_option("--side", args->side,
+                   "pixels that the image's sides are brought to [default: the network's, if any]")
+      ->check(CLI::Range(1, kMaxImageSide));
+  command->add_option("--raw-input", args->raw_input,
+                      "instead of images: a .npy (3, H, W), normalised as the network is fed");
+  command->add_option("--raw-output", args->raw_output,
+                      ".npy for the network's output to --raw-input, before its last activation");
   command->add_flag("--flip", args->flip, "average with the prediction for the mirrored image (twice the time)");
   args->compute.add_to(*command);
   command->callback([args, &run] { run = [args] { return run_predict(*args); }; });

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "engine/data/cubic.h"
 #include "engine/ops_loss.h"
 #include "tools/batch_tensors.h"
 
@@ -40,16 +41,17 @@ Image8 mirror(const Image8& image) {
   return mirrored;
 }
 
-DepthMap resize_bilinear(const DepthMap& depth, ImageSize size) {
+DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corners) {
   if (depth.size() == size) return depth;
   struct Blend {
     size_t low, high;
     float weight;  // of high
   };
-  const auto blends = [](int from, int to) {
+  const auto blends = [align_corners](int from, int to) {
     std::vector<Blend> result;
     for (int i = 0; i < to; ++i) {
-      const double at = std::clamp((i + 0.5) * from / to - 0.5, 0.0, from - 1.0);
+      const double at = align_corners ? static_cast<double>(i) * (from - 1) / std::max(to - 1, 1)
+                                      : std::clamp((i + 0.5) * from / to - 0.5, 0.0, from - 1.0);
       const auto low = static_cast<size_t>(at);
       result.push_back(
           {low, std::min(low + 1, static_cast<size_t>(from - 1)), static_cast<float>(at - std::floor(at))});
@@ -90,33 +92,49 @@ PredictOptions predict_options(const Recipe& recipe) {
 
 Predictor::Predictor(const Student& student, const PredictOptions& options) : student_(student), options_(options) {}
 
-DepthMap Predictor::run_once(const Image8& input) const {
-  const Image8 padded = pad_to_multiple(input, static_cast<int>(student_.size_multiple()));
+DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
   const NoGrad no_grad;
-  const Tensor output = student_.forward(to_tensor(padded, options_.dtype, options_.device));
+  const Tensor output = student_.forward(image);
   const StudentOptions& student = student_.options();
   const Tensor depth = student.head == Head::kDpm
                            ? dpm_depth(output, DpmBins{static_cast<int>(student.bins), student.d_min, student.d_max})
                            : output;
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
-  DepthMap map{input.width, input.height, {}};
-  map.metres.reserve(static_cast<size_t>(input.width) * static_cast<size_t>(input.height));
-  for (int y = 0; y < input.height; ++y) {
-    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * padded.width;
-    map.metres.insert(map.metres.end(), row, row + input.width);
+  DepthMap map{kept.width, kept.height, {}};
+  map.metres.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));
+  for (int y = 0; y < kept.height; ++y) {
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * image.size(2);
+    map.metres.insert(map.metres.end(), row, row + kept.width);
   }
-  for (float& metres : map.metres) metres = std::clamp(metres, student.d_min, student.d_max);
+  if (student.head != Head::kRelative) {
+    for (float& metres : map.metres) metres = std::clamp(metres, student.d_min, student.d_max);
+  }
   return map;
 }
 
-DepthMap Predictor::operator()(const Image8& image) const {
+DepthMap Predictor::run_by_rule(const Image8& image, const InputRule& rule) const {
+  const ImageSize size = fitted_size(image.size(), rule);
+  return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size);
+}
+
+DepthMap Predictor::run_resized(const Image8& image) const {
   const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
   const ImageSize size = options_.input_size.value_or(
       ImageSize{scaled(image.width, options_.scale_width), scaled(image.height, options_.scale_height)});
-  const Image8 input = size == image.size() ? image : resize(image, size);
-  DepthMap depth = run_once(input);
+  const Image8 padded =
+      pad_to_multiple(size == image.size() ? image : resize(image, size), static_cast<int>(student_.size_multiple()));
+  return run_network(to_tensor(padded, options_.dtype, options_.device), size);
+}
+
+DepthMap Predictor::operator()(const Image8& image) const {
+  InputRule rule = student_.input_rule();
+  if (options_.side > 0) rule.size = options_.side;
+  const bool by_rule = rule.fit != InputRule::Fit::kPad && !options_.input_size && options_.scale_height == 1.0 &&
+                       options_.scale_width == 1.0;
+  const auto run = [&](const Image8& input) { return by_rule ? run_by_rule(input, rule) : run_resized(input); };
+  DepthMap depth = run(image);
   if (options_.flip) {
-    const DepthMap mirrored = run_once(mirror(input));
+    const DepthMap mirrored = run(mirror(image));
     const auto width = static_cast<size_t>(depth.width);
     for (size_t y = 0; y < static_cast<size_t>(depth.height); ++y) {
       for (size_t x = 0; x < width; ++x) {
@@ -125,7 +143,12 @@ DepthMap Predictor::operator()(const Image8& image) const {
       }
     }
   }
-  return resize_bilinear(depth, image.size());
+  if (!by_rule) return resize_bilinear(depth, image.size());
+  if (depth.size() == image.size()) return depth;
+  if (!rule.cubic_output) return resize_bilinear(depth, image.size(), true);
+  DepthMap resized = resize_cubic(depth, image.size());
+  for (float& value : resized.metres) value = std::max(value, 0.0f);  // overshoot
+  return resized;
 }
 
 std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
@@ -142,6 +165,8 @@ std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
 Evaluation evaluate_student(const Student& student, const Dataset& data, const Protocol& protocol,
                             const PredictOptions& options, size_t wanted_panels, std::vector<ReportPanel>* panels,
                             const KeepPrediction& keep) {
+  check(student.options().head != Head::kRelative, student.name(),
+        ": expected a student that predicts metres, found a relative one, which the metrics cannot score");
   const DatasetSpec& spec = data.spec();
   const Predictor predictor(student, options);
   const std::vector<EvalItem> items = eval_items(data, protocol.target);

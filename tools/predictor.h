@@ -1,5 +1,5 @@
-// Depth of one image by a student: normalise, pad to the network's size multiple, run, undo; optionally averaged with
-// the mirrored image (the reference's protocol). Each pass is clamped before averaging.
+// Depth of one image by a student: bring it to the network's size, normalise, run, undo; optionally averaged with the
+// mirrored image (the reference's protocol). Each pass is clamped before averaging.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,10 @@ struct PredictOptions {
   bool flip = true;
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;  // of the activations
-  // What the network is given: images resized to input_size, else by these factors. The depth map is resized back
-  // bilinearly.
+  // What the network is given. By default the student's input rule decides, with `side` in place of its size if that
+  // is not 0. A recipe that resizes its images replaces the rule: images are resized to input_size, else by these
+  // factors, and padded to the network's multiple; the depth map is resized back bilinearly.
+  int side = 0;
   std::optional<ImageSize> input_size;
   double scale_height = 1, scale_width = 1;
 };
@@ -34,11 +36,14 @@ class Predictor {
   // The student must be in eval mode and on the device; it is not owned and may be trained between calls.
   Predictor(const Student& student, const PredictOptions& options);
 
-  // Metres, of the image's size, within the student's depth range.
+  // Of the image's size. Metres within the student's depth range; for a relative student its inverse depth, >= 0.
   DepthMap operator()(const Image8& image) const;
+  bool relative() const { return student_.options().head == Head::kRelative; }
 
  private:
-  DepthMap run_once(const Image8& input) const;
+  DepthMap run_by_rule(const Image8& image, const InputRule& rule) const;
+  DepthMap run_resized(const Image8& image) const;
+  DepthMap run_network(const Tensor& image, ImageSize kept) const;  // rows and columns [0, kept) of its map
 
   const Student& student_;
   PredictOptions options_;
@@ -58,7 +63,7 @@ std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 // Repeats the last row and column until both sides are multiples of `multiple`.
 Image8 pad_to_multiple(const Image8& image, int multiple);
 Image8 mirror(const Image8& image);
-// Bilinear on pixel centres, edges repeated.
-DepthMap resize_bilinear(const DepthMap& depth, ImageSize size);
+// Bilinear: on pixel centres with edges repeated, or with the corners' centres aligned.
+DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corners = false);
 
 }  // namespace depthstill

@@ -1,0 +1,81 @@
+#include "engine/data/cubic.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+
+#include "kernels/parallel.h"
+
+namespace depthstill {
+namespace {
+
+struct Taps {
+  std::array<int, 4> index;
+  std::array<float, 4> weight;
+};
+
+// The convolution kernel of Keys (1981) with A = -0.75, at distances 1 + t, t, 1 - t and 2 - t.
+std::array<float, 4> cubic_weights(double t) {
+  constexpr double A = -0.75;
+  const auto near = [](double x) { return ((A + 2) * x - (A + 3)) * x * x + 1; };
+  const auto far = [](double x) { return ((A * x - 5 * A) * x + 8 * A) * x - 4 * A; };
+  const std::array<double, 4> w{far(1 + t), near(t), near(1 - t), far(2 - t)};
+  return {static_cast<float>(w[0]), static_cast<float>(w[1]), static_cast<float>(w[2]), static_cast<float>(w[3])};
+}
+
+std::vector<Taps> make_taps(int from, int to) {
+  std::vector<Taps> taps;
+  for (int i = 0; i < to; ++i) {
+    const double at = (i + 0.5) * from / to - 0.5;
+    const double left = std::floor(at);
+    Taps tap{{}, cubic_weights(at - left)};
+    for (int k = 0; k < 4; ++k)
+      tap.index[static_cast<size_t>(k)] = std::clamp(static_cast<int>(left) + k - 1, 0, from - 1);
+    taps.push_back(tap);
+  }
+  return taps;
+}
+
+// (height, width, channels) of any element type to floats of `size`: rows first, one buffer of four rows per output
+// row.
+template <class T>
+std::vector<float> resize_planes(const T* image, ImageSize from, ImageSize to, int channels) {
+  const std::vector<Taps> rows = make_taps(from.height, to.height), columns = make_taps(from.width, to.width);
+  const auto row_size = static_cast<size_t>(from.width) * static_cast<size_t>(channels);
+  std::vector<float> result(static_cast<size_t>(to.height) * static_cast<size_t>(to.width) *
+                            static_cast<size_t>(channels));
+  parallel_ranges(to.height, 8, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> blended(row_size);
+    for (int64_t y = begin; y < end; ++y) {
+      const Taps& row = rows[static_cast<size_t>(y)];
+      std::fill(blended.begin(), blended.end(), 0.0f);
+      for (size_t k = 0; k < 4; ++k) {
+        const T* source = image + static_cast<size_t>(row.index[k]) * row_size;
+        for (size_t i = 0; i < row_size; ++i) blended[i] += row.weight[k] * static_cast<float>(source[i]);
+      }
+      float* out = &result[static_cast<size_t>(y) * columns.size() * static_cast<size_t>(channels)];
+      for (const Taps& column : columns) {
+        for (int c = 0; c < channels; ++c) {
+          float sum = 0.0f;
+          for (size_t k = 0; k < 4; ++k)
+            sum += column.weight[k] * blended[static_cast<size_t>(column.index[k] * channels + c)];
+          *out++ = sum;
+        }
+      }
+    }
+  });
+  return result;
+}
+
+}  // namespace
+
+std::vector<float> resize_cubic(const Image8& image, ImageSize size) {
+  return resize_planes(image.rgb.data(), image.size(), size, 3);
+}
+
+DepthMap resize_cubic(const DepthMap& depth, ImageSize size) {
+  return {size.width, size.height, resize_planes(depth.metres.data(), depth.size(), size, 1)};
+}
+
+}  // namespace depthstill
