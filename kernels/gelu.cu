@@ -1,7 +1,6 @@
-#include "kernels/gelu.h"
-
 #include <cmath>
 
+#include "kernels/gelu.h"
 #include "kernels/launch.h"
 #include "kernels/pack.cuh"
 

@@ -33,9 +33,10 @@ void grad_row(int64_t channels, const T* x, const float* weight, float mean, flo
   const float n = static_cast<float>(channels);
   const auto g_of = [&]<class V>(int64_t c) { return load<V>(dy + c) * load<V>(weight + c); };
   const float g_mean = sum_channels(channels, g_of) / n;
-  const float gh_mean = sum_channels(channels, [&]<class V>(int64_t c) {
-                          return g_of.template operator()<V>(c) * ((load<V>(x + c) - mean) * rstd);
-                        }) /
+  const float gh_mean = sum_channels(channels,
+                                     [&]<class V>(int64_t c) {
+                                       return g_of.template operator()<V>(c) * ((load<V>(x + c) - mean) * rstd);
+                                     }) /
                         n;
   for_channels(channels, [&]<class V>(int64_t c) {
     const V h = (load<V>(x + c) - mean) * rstd;
@@ -53,10 +54,11 @@ void layer_norm(Stream, int64_t rows, int64_t channels, float eps, const T* x, c
     T* to = y + row * channels;
     const float n = static_cast<float>(channels);
     const float m = sum_channels(channels, [&]<class V>(int64_t c) { return load<V>(from + c); }) / n;
-    const float var = sum_channels(channels, [&]<class V>(int64_t c) {
-                        const V d = load<V>(from + c) - m;
-                        return d * d;
-                      }) /
+    const float var = sum_channels(channels,
+                                   [&]<class V>(int64_t c) {
+                                     const V d = load<V>(from + c) - m;
+                                     return d * d;
+                                   }) /
                       n;
     const float r = 1.0f / std::sqrt(var + eps);
     for_channels(channels, [&]<class V>(int64_t c) {

@@ -1,7 +1,6 @@
-#include "kernels/layer_norm.h"
-
 #include "kernels/channel_sums.cuh"
 #include "kernels/launch.h"
+#include "kernels/layer_norm.h"
 #include "kernels/pack.cuh"
 #include "kernels/warp.cuh"
 

@@ -1,7 +1,6 @@
-#include "kernels/layer_scale.h"
-
 #include "kernels/channel_sums.cuh"
 #include "kernels/launch.h"
+#include "kernels/layer_scale.h"
 #include "kernels/pack.cuh"
 
 namespace depthstill::cuda {
@@ -73,8 +72,7 @@ void layer_scale_grad(Stream stream, int64_t rows, int64_t channels, const T* br
                       T* dbranch, float* dgamma) {
   constexpr int kPack = kPackSize<T>;
   const ChannelSums sums(rows, static_cast<int>(channels));
-  float* partial =
-      dgamma ? static_cast<float*>(stream.scratch->get(sums.partial_floats(1) * sizeof(float))) : nullptr;
+  float* partial = dgamma ? static_cast<float*>(stream.scratch->get(sums.partial_floats(1) * sizeof(float))) : nullptr;
   launch(packable<kPack>(channels, branch, dy, dbranch) ? layer_scale_grad_kernel<kPack, T>
                                                         : layer_scale_grad_kernel<1, T>,
          sums.grid(), ChannelSums::kThreads, 0, stream, sums, branch, gamma, dy, dbranch, partial);

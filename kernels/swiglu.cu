@@ -1,7 +1,6 @@
-#include "kernels/swiglu.h"
-
 #include "kernels/launch.h"
 #include "kernels/pack.cuh"
+#include "kernels/swiglu.h"
 #include "kernels/warp.cuh"
 
 namespace depthstill::cuda {

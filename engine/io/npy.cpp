@@ -128,21 +128,21 @@ void convert_half(const uint8_t* from, std::vector<float>& to) {
   }
 }
 
-struct NpyType {
+struct ElementType {
   std::string_view code;  // without the byte-order mark
   size_t bytes;
   void (*convert)(const uint8_t*, std::vector<float>&);
 };
 
-constexpr NpyType kTypes[] = {
+constexpr ElementType kTypes[] = {
     {"f2", 2, convert_half},      {"f4", 4, convert<float>},    {"f8", 8, convert<double>},
     {"i1", 1, convert<int8_t>},   {"i2", 2, convert<int16_t>},  {"i4", 4, convert<int32_t>},
     {"i8", 8, convert<int64_t>},  {"u1", 1, convert<uint8_t>},  {"u2", 2, convert<uint16_t>},
     {"u4", 4, convert<uint32_t>}, {"u8", 8, convert<uint64_t>}, {"b1", 1, convert<uint8_t>},
 };
 
-const NpyType& find_type(std::string_view descr, const std::string& name) {
-  for (const NpyType& type : kTypes) {
+const ElementType& find_type(std::string_view descr, const std::string& name) {
+  for (const ElementType& type : kTypes) {
     if (descr.size() == 3 && descr.substr(1) == type.code &&
         (descr[0] == '<' || (descr[0] == '|' && type.bytes == 1))) {
       return type;
@@ -179,7 +179,7 @@ FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
 
   HeaderParser header(std::string_view(reinterpret_cast<const char*>(file.data()) + prefix, length), name);
   header.parse();
-  const NpyType& type = find_type(header.descr, name);
+  const ElementType& type = find_type(header.descr, name);
   check(!header.fortran_order, name, ": expected C order, found Fortran order");
   FloatArray array;
   array.shape = header.shape;
@@ -193,8 +193,10 @@ FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
 
 FloatArray read_npy(const std::string& path) { return decode_npy(read_bytes(path), path); }
 
-void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values) {
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (";
+void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values, NpyType type) {
+  const bool half = type == NpyType::kHalf;
+  std::string header = half ? "{'descr': '<f2'" : "{'descr': '<f4'";
+  header += ", 'fortran_order': False, 'shape': (";
   int64_t count = 1;
   for (const int64_t size : shape) {
     header += std::to_string(size) + ",";
@@ -210,7 +212,13 @@ void write_npy(const std::string& path, std::span<const int64_t> shape, std::spa
   file.write(kMagic.data(), kMagic.size());
   file.write(prefix, sizeof(prefix));
   file.write(header.data(), header.size());
-  file.write(values.data(), values.size() * sizeof(float));
+  if (half) {
+    std::vector<uint16_t> halves(values.size());
+    std::transform(values.begin(), values.end(), halves.begin(), float_to_half);
+    file.write(halves.data(), halves.size() * sizeof(uint16_t));
+  } else {
+    file.write(values.data(), values.size() * sizeof(float));
+  }
   file.commit();
 }
 

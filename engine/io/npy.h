@@ -17,7 +17,9 @@ struct FloatArray {
 FloatArray read_npy(const std::string& path);
 FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name);
 
-// '<f4', format version 1, written atomically.
-void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values);
+enum class NpyType : uint8_t { kFloat, kHalf };  // '<f4', '<f2' (rounded to nearest even)
+// Format version 1, written atomically.
+void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values,
+               NpyType type = NpyType::kFloat);
 
 }  // namespace depthstill

@@ -8,10 +8,10 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
   check(x.shape().rank() >= 1 && x.numel() > 0, "layer_norm: expected elements, got shape ", x.shape());
   const int64_t channels = x.size(x.shape().rank() - 1), rows = x.numel() / channels;
   for (const Tensor& parameter : {weight, bias}) {
-    check(parameter.shape() == Shape{channels} && parameter.dtype() == DType::kFloat &&
-              parameter.device() == x.device(),
-          "layer_norm: expected fp32 weight and bias (", channels, ") on ", x.device(), ", got ", parameter.dtype(),
-          " ", parameter.shape(), " on ", parameter.device());
+    check(
+        parameter.shape() == Shape{channels} && parameter.dtype() == DType::kFloat && parameter.device() == x.device(),
+        "layer_norm: expected fp32 weight and bias (", channels, ") on ", x.device(), ", got ", parameter.dtype(), " ",
+        parameter.shape(), " on ", parameter.device());
   }
   Tensor y = empty_like(x), mean = empty({rows}, DType::kFloat, x.device()), rstd = empty_like(mean);
   visit(x.dtype(), [&]<class T>() {

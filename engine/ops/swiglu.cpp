@@ -16,9 +16,8 @@ Tensor swiglu(const Tensor& x) {
   visit(x.dtype(), [&]<class T>() { run(x.device(), cpu::swiglu<T>, cuda::swiglu<T>)(rows, channels, x, y); });
   return record("swiglu", {x}, y, [=, x = x.detach()](const Tensor& dy) -> Gradients {
     Tensor dx = empty_like(x);
-    visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::swiglu_grad<T>, cuda::swiglu_grad<T>)(rows, channels, x, dy, dx);
-    });
+    visit(x.dtype(),
+          [&]<class T>() { run(x.device(), cpu::swiglu_grad<T>, cuda::swiglu_grad<T>)(rows, channels, x, dy, dx); });
     return {dx};
   });
 }

@@ -173,7 +173,7 @@ class Cli(unittest.TestCase):
 
     @unittest.skipIf(os.geteuid() == 0, "root may write anywhere")
     def test_unwritable_folder(self):
-        self.assert_one_line(run("synth", "--out", "/proc/nowhere", "--train", 1, "--val", 0), 1, "/proc/nowhere")
+        self.assert_one_line(run("synth", "--out", "/proc/nowhere", "--train", 1, "--val", 1), 1, "/proc/nowhere")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
 #include "kernels/gelu.h"
-
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

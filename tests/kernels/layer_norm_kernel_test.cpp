@@ -1,5 +1,4 @@
 #include "kernels/layer_norm.h"
-
 #include "kernels/parallel.h"
 #include "tests/kernels/kernel_test.h"
 
@@ -69,9 +68,9 @@ struct Results {
 template <class T>
 Results<T> on_cpu(const Case<T>& c) {
   const auto [rows, channels] = c.size;
-  Results<T> r{nan_values<T>(c.x.size()),           nan_values<T>(c.x.size()),
-               nan_values<float>(c.mean.size()),    nan_values<float>(c.mean.size()),
-               nan_values<float>(c.weight.size()),  nan_values<float>(c.weight.size())};
+  Results<T> r{nan_values<T>(c.x.size()),          nan_values<T>(c.x.size()),
+               nan_values<float>(c.mean.size()),   nan_values<float>(c.mean.size()),
+               nan_values<float>(c.weight.size()), nan_values<float>(c.weight.size())};
   cpu::layer_norm(cpu_stream(), rows, channels, kEps, c.x.data(), c.weight.data(), c.bias.data(), r.y.data(),
                   r.mean.data(), r.rstd.data());
   cpu::layer_norm_grad(cpu_stream(), rows, channels, c.x.data(), c.weight.data(), r.mean.data(), r.rstd.data(),

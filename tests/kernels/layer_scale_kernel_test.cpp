@@ -1,5 +1,4 @@
 #include "kernels/layer_scale.h"
-
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {
@@ -100,8 +99,7 @@ TYPED_TEST(LayerScaleKernel, WorksInPlace) {
     const DeviceArray<float> gamma(c.gamma);
     DeviceArray<T> y_device(c.x), branch(c.branch), dy(c.dy);
     DeviceArray<float> dgamma_device(c.C);
-    cuda::layer_scale(cuda_stream(), s.rows, s.channels, y_device.data(), branch.data(), gamma.data(),
-                      y_device.data());
+    cuda::layer_scale(cuda_stream(), s.rows, s.channels, y_device.data(), branch.data(), gamma.data(), y_device.data());
     cuda::layer_scale_grad(cuda_stream(), s.rows, s.channels, branch.data(), gamma.data(), dy.data(), dy.data(),
                            dgamma_device.data());
     EXPECT_LE(max_relative_error(y_device.host(), c.y), tolerance<T>());

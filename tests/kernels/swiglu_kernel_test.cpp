@@ -1,5 +1,4 @@
 #include "kernels/swiglu.h"
-
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

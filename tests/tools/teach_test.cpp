@@ -1,0 +1,135 @@
+#include "tools/teach.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "engine/io/npy.h"
+#include "models/depth_anything.h"
+#include "tests/data/small_set.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::unique_ptr<Student> tiny(Head head) {
+  const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
+                                   {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  auto student = std::make_unique<DepthAnything>("tiny", config, StudentOptions{.head = head});
+  student->initialize(9);
+  student->eval();
+  return student;
+}
+
+PredictOptions small_options() {
+  PredictOptions options;
+  options.flip = false;
+  options.side = 28;
+  return options;
+}
+
+void ignore_progress(int64_t, int64_t) {}
+
+class Teach : public testing::Test {
+ protected:
+  testing_files::TemporaryFolder folder_;
+  DatasetSpec spec_ = testing_files::write_small_set(folder_, 3, 40, 30);
+
+  DatasetSpec with_teacher(const std::string& name, const std::string& extension) const {
+    DatasetSpec spec = spec_;
+    spec.teacher = TeacherSpec{name, TeacherNaming::kFlat, extension};
+    spec.teacher->format.metres_per_unit = extension == ".png" ? 80.0 / 65535 : 1.0;
+    return spec;
+  }
+};
+
+TEST_F(Teach, WritesWhatTrainingReads) {
+  const auto student = tiny(Head::kRegression);
+  const Predictor predictor(*student, small_options());
+  for (const char* extension : {".png", ".npy", ".pfm"}) {
+    const Dataset data(with_teacher(concat_text("made", extension), extension));
+    const TeachReport report = teach(data, predictor, {}, ignore_progress);
+    EXPECT_EQ(report.written, 3);
+    for (int64_t i = 0; i < data.size(); ++i) {
+      const Sample sample = data.load(i);
+      const DepthMap expected = predictor(sample.image);
+      ASSERT_EQ(sample.teacher.size(), expected.size());
+      for (size_t k = 0; k < expected.metres.size(); ++k)
+        ASSERT_NEAR(sample.teacher.metres[k], expected.metres[k], 80.0 / 65535) << extension;
+    }
+  }
+}
+
+TEST_F(Teach, GoesOnWhereItWasInterrupted) {
+  const auto student = tiny(Head::kRelative);
+  const Predictor predictor(*student, small_options());
+  const Dataset data(with_teacher("maps", ".npy"));
+  EXPECT_EQ(teach(data, predictor, {}, ignore_progress).written, 3);
+  fs::remove(data.teacher_path(1));
+  const auto before = fs::last_write_time(data.teacher_path(0));
+  const TeachReport again = teach(data, predictor, {}, ignore_progress);
+  EXPECT_EQ(again.written, 1);
+  EXPECT_EQ(again.kept, 2);
+  EXPECT_EQ(fs::last_write_time(data.teacher_path(0)), before);
+  EXPECT_EQ(teach(data, predictor, {.overwrite = true}, ignore_progress).written, 3);
+}
+
+TEST_F(Teach, HalfPrecision) {
+  const auto student = tiny(Head::kRelative);
+  const Predictor predictor(*student, small_options());
+  const Dataset data(with_teacher("half", ".npy"));
+  teach(data, predictor, {.half = true}, ignore_progress);
+  const DepthMap expected = predictor(data.load(0).image);
+  EXPECT_EQ(fs::file_size(data.teacher_path(0)) % 64, expected.metres.size() * 2 % 64);
+  const FloatArray found = read_npy(data.teacher_path(0));
+  for (size_t i = 0; i < expected.metres.size(); ++i)
+    ASSERT_NEAR(found.values[i], expected.metres[i], 1e-3f * expected.metres[i] + 1e-6f);
+}
+
+// Windows of a map that they agree with change nothing, whatever their own scale and shift.
+TEST_F(Teach, TilesOfAConsistentModelChangeNothing) {
+  const auto student = tiny(Head::kRegression);
+  const auto zeroed = [&](const char* name) {
+    for (const StateEntry& entry : student->parameters()) {
+      if (entry.name == name) copy_(*entry.tensor, zeros(entry.tensor->shape()));
+    }
+  };
+  zeroed("depth_head.scratch.output_conv2.2.weight");  // depth is then one constant
+  const Predictor predictor(*student, small_options());
+  const Image8 image = Dataset(spec_).load(0).image;
+  const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 3});
+  ASSERT_EQ(tiled.size(), whole.size());
+  for (size_t i = 0; i < whole.metres.size(); ++i) ASSERT_NEAR(tiled.metres[i], whole.metres[i], 1e-4);
+}
+
+TEST_F(Teach, TilesOfARelativeModelKeepItsScale) {
+  const auto student = tiny(Head::kRelative);
+  for (const StateEntry& entry : student->parameters()) {  // so that nothing is cut off at 0
+    if (entry.name == "depth_head.scratch.output_conv2.2.bias") copy_(*entry.tensor, tensor<float>({1}, {{5.0f}}));
+  }
+  const Predictor predictor(*student, small_options());
+  const Image8 image = Dataset(spec_).load(0).image;
+  const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 2});
+  double sum = 0, difference = 0;
+  for (size_t i = 0; i < whole.metres.size(); ++i) {
+    sum += whole.metres[i];
+    difference += whole.metres[i] - tiled.metres[i];
+  }
+  EXPECT_LT(std::abs(difference), 1e-3 * sum);  // least squares keeps each window's mean
+}
+
+TEST_F(Teach, RefusesWhatTrainingCouldNotRead) {
+  const auto relative = tiny(Head::kRelative);
+  const Predictor predictor(*relative, small_options());
+  const Dataset png(with_teacher("maps", ".png")), npy(with_teacher("maps", ".npy")), pfm(with_teacher("maps", ".pfm"));
+  EXPECT_THROW(teach(png, predictor, {}, ignore_progress), Error);
+  EXPECT_THROW(teach(pfm, predictor, {.half = true}, ignore_progress), Error);
+  DatasetSpec none = spec_;
+  none.teacher.reset();
+  EXPECT_THROW(teach(Dataset(none), predictor, {}, ignore_progress), Error);
+  EXPECT_NO_THROW(teach(npy, predictor, {}, ignore_progress));
+}
+
+}  // namespace
+}  // namespace depthstill

@@ -1,0 +1,127 @@
+#include "tools/teach.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <vector>
+
+#include "engine/io/atomic_file.h"
+#include "engine/io/npy.h"
+#include "tools/interrupt.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Span {
+  int first = 0, size = 0;
+};
+
+// `count` windows of one size, evenly spread over [0, length), neighbours sharing `overlap` of their size.
+std::vector<Span> spread(int length, int count, double overlap) {
+  const int size = std::min(length, static_cast<int>(std::ceil(length / (1 + (count - 1) * (1 - overlap)))));
+  std::vector<Span> spans;
+  for (int i = 0; i < count; ++i) {
+    spans.push_back({count == 1 ? 0 : static_cast<int>(static_cast<int64_t>(length - size) * i / (count - 1)), size});
+  }
+  return spans;
+}
+
+// From 1 in the middle towards 0 outside, over the overlapping part only where there is a neighbour.
+float fade(int position, const Span& span, int length, double overlap) {
+  const double ramp = std::max(1.0, span.size * overlap);
+  const double left = span.first == 0 ? 1.0 : (position - span.first + 0.5) / ramp;
+  const double right = span.first + span.size == length ? 1.0 : (span.first + span.size - position - 0.5) / ramp;
+  return static_cast<float>(std::clamp(std::min(left, right), 1e-3, 1.0));
+}
+
+// a and b that bring a * tile + b closest to the whole map's values in the window.
+std::pair<double, double> fit(const DepthMap& tile, const DepthMap& whole, const Span& rows, const Span& columns) {
+  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
+  for (int r = 0; r < rows.size; ++r) {
+    for (int c = 0; c < columns.size; ++c) {
+      const double t = tile.metres[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
+      const double w = whole.metres[static_cast<size_t>(rows.first + r) * static_cast<size_t>(whole.width) +
+                                    static_cast<size_t>(columns.first + c)];
+      n += 1;
+      x += t;
+      y += w;
+      xx += t * t;
+      xy += t * w;
+    }
+  }
+  const double variance = n * xx - x * x;
+  if (variance < 1e-12 * n * xx) return {1.0, (y - x) / n};  // a flat tile has no scale of its own
+  const double a = std::max((n * xy - x * y) / variance, 0.0);
+  return {a, (y - a * x) / n};
+}
+
+void write_map(const std::string& path, const DepthMap& map, const DatasetSpec& spec, bool half) {
+  make_folder(fs::path(path).parent_path().string());
+  if (!half) {
+    write_depth(path, map, spec.teacher->format);
+    return;
+  }
+  const int64_t shape[] = {map.height, map.width};
+  write_npy(path, shape, map.metres, NpyType::kHalf);
+}
+
+}  // namespace
+
+DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options) {
+  const DepthMap whole = predictor(image);
+  if (options.tiles <= 1) return whole;
+  std::vector<float> sum(whole.metres.size()), weight(whole.metres.size());
+  for (const Span& rows : spread(image.height, options.tiles, options.overlap)) {
+    for (const Span& columns : spread(image.width, options.tiles, options.overlap)) {
+      const DepthMap tile = predictor(crop(image, CropRect{columns.first, rows.first, columns.size, rows.size}));
+      const auto [a, b] = predictor.relative() ? fit(tile, whole, rows, columns) : std::pair{1.0, 0.0};
+      for (int r = 0; r < rows.size; ++r) {
+        const float fade_row = fade(rows.first + r, rows, image.height, options.overlap);
+        for (int c = 0; c < columns.size; ++c) {
+          const float w = fade_row * fade(columns.first + c, columns, image.width, options.overlap);
+          const size_t at = static_cast<size_t>(rows.first + r) * static_cast<size_t>(whole.width) +
+                            static_cast<size_t>(columns.first + c);
+          const float value =
+              tile.metres[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
+          sum[at] += w * std::max(static_cast<float>(a * value + b), 0.0f);
+          weight[at] += w;
+        }
+      }
+    }
+  }
+  DepthMap blended = whole;
+  for (size_t i = 0; i < sum.size(); ++i) blended.metres[i] = sum[i] / weight[i];
+  return blended;
+}
+
+TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
+                  const std::function<void(int64_t done, int64_t total)>& progress) {
+  const DatasetSpec& spec = data.spec();
+  check(spec.teacher.has_value(), spec.list, ": expected a teacher folder in the recipe to write to, found none");
+  check(spec.teacher->naming != TeacherNaming::kTruth, spec.list,
+        ": the recipe's teacher is the ground truth (teacher_naming = \"truth\"); expected flat or beside");
+  const std::string& extension = spec.teacher->extension;
+  check(!predictor.relative() || extension != ".png", spec.list,
+        ": the model's depth is relative, which a PNG of metres cannot hold; expected teacher_extension .npy or .pfm");
+  check(!options.half || extension == ".npy", spec.list, ": half precision needs teacher_extension .npy, found ",
+        extension);
+  TeachReport report;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    throw_if_interrupted();
+    const std::string path = data.teacher_path(i);
+    if (!options.overwrite && fs::exists(path)) {
+      ++report.kept;
+    } else {
+      Sample sample = data.start(i);
+      data.load_image(sample);
+      write_map(path, predict_tiled(predictor, sample.image, options), spec, options.half);
+      ++report.written;
+    }
+    progress(i + 1, data.size());
+  }
+  return report;
+}
+
+}  // namespace depthstill

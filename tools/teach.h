@@ -1,0 +1,33 @@
+// A model's depth maps over a data set, in the files that a recipe's training reads as its teacher's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "engine/data/dataset.h"
+#include "tools/predictor.h"
+
+namespace depthstill {
+
+struct TeachOptions {
+  // Above 1, an image is also predicted in tiles x tiles overlapping windows, each at the network's own resolution. A
+  // window is fitted to the whole image's map by scale and shift (least squares; metric models keep their metres), and
+  // windows are blended linearly towards their edges.
+  int tiles = 1;
+  double overlap = 0.25;   // of a window's side
+  bool half = false;       // .npy as '<f2'
+  bool overwrite = false;  // else maps that exist are kept: a run that was interrupted goes on
+};
+
+struct TeachReport {
+  int64_t written = 0, kept = 0;
+};
+
+// Writes teacher_path() of every image of the set. A file is written whole or not at all.
+TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
+                  const std::function<void(int64_t done, int64_t total)>& progress);
+
+// The map of one image as `options` say.
+DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options);
+
+}  // namespace depthstill

@@ -1,0 +1,80 @@
+// depthstill teach: tools/teach.h on the command line.
+#include <cstdio>
+#include <memory>
+
+#include "tools/args.h"
+#include "tools/progress.h"
+#include "tools/recipe.h"
+#include "tools/run_state.h"
+#include "tools/teach.h"
+
+namespace depthstill {
+namespace {
+
+struct TeachArgs {
+  std::string recipe, weights, data, out, split = "train";
+  std::vector<std::string> overrides;
+  TeachOptions options;
+  int side = 0;
+  bool flip = false;
+  ComputeArgs compute;
+};
+
+int run_teach(const TeachArgs& args) {
+  std::vector<std::string> overrides = args.overrides;
+  if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
+  if (!args.out.empty()) overrides.push_back("data." + args.split + ".teacher=" + toml_quoted(args.out));
+  const Recipe recipe = load_recipe(args.recipe, overrides);
+  DatasetSpec spec = dataset_spec(recipe, args.split);
+  spec.resize.reset();  // the teacher sees what is on disk; training shrinks its maps with the images
+  const Dataset data(spec);
+
+  PredictOptions predicting;
+  predicting.flip = args.flip;
+  predicting.side = args.side;
+  predicting.device = args.compute.choose_device();
+  predicting.dtype = args.compute.dtype();
+  const std::unique_ptr<Student> teacher = load_student(args.weights);
+  teacher->to(predicting.device);
+  teacher->eval();
+  log_line(concat_text(teacher->name(), " on ", predicting.device, ", ", predicting.dtype, ": ", data.size(),
+                       " images of ", spec.list));
+  Progress progress("teach", "img", data.size());
+  const TeachReport report =
+      teach(data, Predictor(*teacher, predicting), args.options, [&](int64_t done, int64_t) { progress.update(done); });
+  progress.finish();
+  std::printf("%lld written, %lld kept\n", static_cast<long long>(report.written), static_cast<long long>(report.kept));
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_teach_command(CLI::App& app, Run& run) {
+  const auto args = std::make_shared<TeachArgs>();
+  CLI::App* command = app.add_subcommand(
+      "teach", "Write a model's depth maps of a recipe's images, as the teacher that the recipe learns from");
+  command->add_option("recipe", args->recipe, "TOML recipe: its list, crop, and where and how teacher maps are stored")
+      ->required();
+  command->add_option("--weights", args->weights, "the teacher, as written by train or convert")->required();
+  command->add_option("--split", args->split, "the recipe's list: train, val or test")->capture_default_str();
+  command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
+  command->add_option("--out", args->out, "folder of the maps, in place of the recipe's");
+  command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  command->add_option("--side", args->side, "pixels that the image's sides are brought to [default: the network's]")
+      ->check(CLI::Range(1, kMaxImageSide));
+  command->add_flag("--flip", args->flip, "average with the map of the mirrored image (twice the time)");
+  command->add_option("--tiles", args->options.tiles, "also predict N x N overlapping windows and blend them in")
+      ->check(CLI::Range(1, 16))
+      ->capture_default_str();
+  command->add_option("--overlap", args->options.overlap, "of neighbouring windows, as a share of their side")
+      ->check(CLI::Range(0.05, 0.75))
+      ->capture_default_str();
+  command->add_flag("--half", args->options.half, "store .npy maps in half precision");
+  command->add_flag("--overwrite", args->options.overwrite, "write maps anew that exist [default: keep them]");
+  args->compute.add_to(*command);
+  command->callback([args, &run] { run = [args] { return run_teach(*args); }; });
+}
+
+}  // namespace depthstill
