@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "models/depth_anything.h"
+#include "models/midas_small.h"
 #include "models/unet_student.h"
 
 namespace depthstill {
@@ -23,7 +24,7 @@ constexpr Architecture kArchitectures[] = {
     {"mobilenet_unet", Head::kDpm, make<UnetStudent>}, {"resnet18_unet", Head::kDpm, make<UnetStudent>},
     {"resnet50_unet", Head::kDpm, make<UnetStudent>},  {"dpt_s", Head::kRelative, make<DepthAnything>},
     {"dpt_b", Head::kRelative, make<DepthAnything>},   {"dpt_l", Head::kRelative, make<DepthAnything>},
-    {"dpt_g", Head::kRelative, make<DepthAnything>},
+    {"dpt_g", Head::kRelative, make<DepthAnything>},   {"midas_small", Head::kRelative, make<MidasSmall>},
 };
 
 const Architecture& find_architecture(std::string_view name) {

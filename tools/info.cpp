@@ -76,7 +76,7 @@ ordered_json cuda_json() {
 ordered_json models_json() {
   ordered_json models = ordered_json::object();
   for (const std::string& name : student_names()) {
-    const std::unique_ptr<Student> student = make_student(name, StudentOptions{});
+    const std::unique_ptr<Student> student = make_student(name, {.head = default_head(name)});
     models[name] = {{"parameters", student->reference_parameter_count()},
                     {"parameters_executed", student->parameter_count()},
                     {"gmac", student->gmac(kHeight, kWidth)}};

@@ -57,7 +57,8 @@ inline void set_hash_weights(Module& module) {
     const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);
     double offset = 0.0, scale = 0.125;
     if (file.rank() == 4) {
-      const double gain = entry.name.starts_with("decode_head") ? 1.0 : 6.0;
+      const bool decoder = entry.name.starts_with("decode_head") || entry.name.starts_with("scratch");
+      const double gain = decoder ? 1.0 : 6.0;
       scale = std::sqrt(gain / static_cast<double>(file[1] * file[2] * file[3]));
     } else if (entry.name.ends_with("running_var") || is_of_norm(entry.name, "weight")) {
       offset = 1.0;
