@@ -3,9 +3,12 @@
 #include <set>
 
 #include "engine/checkpoint.h"
+#include "models/checkpoint_keys.h"
 
 namespace depthstill {
 namespace {
+
+const std::string kEncoder = "backbone.";
 
 struct Source {
   const WeightsFile& file;
@@ -19,49 +22,27 @@ struct Source {
 
 Layout layout_of(const Convolution& conv) { return conv.state().front().layout; }
 
-// The names in the file: of the scheme that has the first unit's weight.
-std::vector<UnitNames> names_in(const WeightsFile& file, const Encoder& encoder) {
-  const UnitNames& first = encoder.units().front().names;
-  const std::string candidates[] = {first.torchvision_conv, "backbone." + first.conv, first.conv};
-  std::vector<UnitNames> names;
-  for (const ConvBn& unit : encoder.units()) names.push_back(unit.names);
-  for (size_t scheme = 0; scheme < std::size(candidates); ++scheme) {
-    if (!file.find(candidates[scheme] + ".weight")) continue;
-    for (UnitNames& name : names) {
-      if (scheme == 0) {
-        name.conv = name.torchvision_conv;
-        name.bn = name.torchvision_bn;
-      } else if (scheme == 1) {
-        name.conv = "backbone." + name.conv;
-        name.bn = "backbone." + name.bn;
-      }
-    }
-    return names;
-  }
-  fail(file.path(), ": expected a tensor named ", candidates[0], ".weight, ", candidates[1], ".weight or ",
-       candidates[2], ".weight, found none: not weights of this encoder");
-}
-
 void fill(const Tensor& x, float value) {
   const std::vector<float> values(static_cast<size_t>(x.numel()), value);
   copy_(x, tensor<float>(x.shape(), values));
 }
 
-void load_unit(Source& source, const ConvBn& unit, const UnitNames& names, bool folded) {
-  copy_(unit.conv->weight, source.read(names.conv + ".weight", unit.conv->weight, layout_of(*unit.conv)));
+void load_unit(Source& source, const ConvBn& unit, bool folded) {
+  const std::string conv = kEncoder + unit.names.conv, norm = kEncoder + unit.names.bn;
+  copy_(unit.conv->weight, source.read(conv + ".weight", unit.conv->weight, layout_of(*unit.conv)));
   const BatchNorm2d& bn = *unit.bn;
   if (folded) {
     fill(bn.weight, 1.0f);
     fill(bn.running_mean, 0.0f);
     fill(bn.running_var, 1.0f - bn.eps());
-    copy_(bn.bias, source.read(names.conv + ".bias", bn.bias));
+    copy_(bn.bias, source.read(conv + ".bias", bn.bias));
     return;
   }
-  copy_(bn.weight, source.read(names.bn + ".weight", bn.weight));
-  copy_(bn.bias, source.read(names.bn + ".bias", bn.bias));
-  copy_(bn.running_mean, source.read(names.bn + ".running_mean", bn.running_mean));
-  copy_(bn.running_var, source.read(names.bn + ".running_var", bn.running_var));
-  source.used.insert(names.bn + ".num_batches_tracked");
+  copy_(bn.weight, source.read(norm + ".weight", bn.weight));
+  copy_(bn.bias, source.read(norm + ".bias", bn.bias));
+  copy_(bn.running_mean, source.read(norm + ".running_mean", bn.running_mean));
+  copy_(bn.running_var, source.read(norm + ".running_var", bn.running_var));
+  source.used.insert(norm + ".num_batches_tracked");
 }
 
 // With the file's input x = gain * ours + shift per channel: conv(x, W) = conv(ours, gain W) + sum of W shift. The
@@ -86,17 +67,19 @@ void convert_stem_input(const ConvBn& stem, const InputConvention& from, const I
 }  // namespace
 
 ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options) {
-  const auto opened = open_weights(path);
-  const WeightsFile& file = *opened;
-  const std::vector<UnitNames> names = names_in(file, encoder);
+  const auto file = open_mapped_weights(path);
+  const UnitNames& first = encoder.units().front().names;
+  check(file->find(kEncoder + first.conv + ".weight") != nullptr, path, ": expected a tensor named ",
+        first.torchvision_conv, ".weight, ", kEncoder, first.conv, ".weight or ", first.conv,
+        ".weight, found none: weights of another encoder (", file->map().architecture, ")");
   ImagenetReport report;
-  report.folded = !file.find(names.front().bn + ".running_mean") && file.find(names.front().conv + ".bias");
+  report.folded = file->map().folded;
 
-  Source source{file, {}};
-  for (size_t u = 0; u < names.size(); ++u) load_unit(source, encoder.units()[u], names[u], report.folded);
+  Source source{*file, {}};
+  for (const ConvBn& unit : encoder.units()) load_unit(source, unit, report.folded);
   const InputConvention from = options.input.value_or(report.folded ? kSymmetricInput : kImagenetInput);
   convert_stem_input(encoder.units().front(), from, kImagenetInput);
-  for (const StoredTensor& stored : file.tensors())
+  for (const StoredTensor& stored : file->tensors())
     if (!source.used.contains(stored.name)) report.ignored.push_back(stored.name);
   return report;
 }

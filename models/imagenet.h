@@ -1,5 +1,5 @@
-// ImageNet weights for the encoders, from safetensors files with the key names of torchvision's classifiers or of the
-// OpenMMLab checkpoints ("backbone." or no prefix), with batch norms or with these folded into the convolutions.
+// ImageNet weights for the encoders, from files with the key names of torchvision's classifiers or of the OpenMMLab
+// checkpoints (models/checkpoint_keys.h), with batch norms or with these folded into the convolutions.
 //
 // A folded file holds weight and bias per convolution. It is re-expanded to weight, and a batch norm with scale 1,
 // shift = bias, mean 0 and variance 1 - eps, which computes the same in eval mode. In train mode batch statistics

@@ -9,8 +9,7 @@ namespace {
 
 constexpr bool kAlignCorners = true;
 
-// What the published code always builds beside the head in use.
-constexpr int64_t kReferenceUnusedBins = 256;
+// What the published code always builds.
 constexpr int kReferenceDoublings = 2;
 
 std::string doubling_name(int index) { return index == 0 ? "upsample_custom" : "upsample_custom2"; }

@@ -23,6 +23,9 @@ struct DecoderConfig {
   int64_t bins = 257;           // 1x1 convolution to one logit per bin; 0: 3x3 convolution to one channel
 };
 
+// Bins of the output layer that the published regression students hold and never run.
+inline constexpr int64_t kReferenceUnusedBins = 256;
+
 class UnetDecoder final : public Module {
  public:
   explicit UnetDecoder(const DecoderConfig& config);

@@ -35,6 +35,7 @@ void add_check_data_command(CLI::App& app, Run& run);
 void add_synth_command(CLI::App& app, Run& run);
 void add_teach_command(CLI::App& app, Run& run);
 void add_bench_command(CLI::App& app, Run& run);
+void add_convert_command(CLI::App& app, Run& run);
 
 // --device, --threads and --precision.
 struct ComputeArgs {

@@ -170,7 +170,7 @@ int run_eval(const EvalArgs& args) {
 
 void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("recipe", args.recipe, "TOML recipe of the model and its data set");
-  command.add_option("--weights", args.weights, "safetensors of the model to score");
+  command.add_option("--weights", args.weights, "weights of the model to score: .safetensors or .pth");
   command.add_option("--data", args.data, "root of the data set, in place of the recipe's data.root");
   command.add_option("--split", args.split, "the recipe's list: train, val or test [default: test, else val]")
       ->check(CLI::IsMember({"train", "val", "test"}));

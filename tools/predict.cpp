@@ -249,7 +249,7 @@ void add_predict_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<PredictArgs>();
   CLI::App* command = app.add_subcommand("predict", "Predict the depth of images and folders of images, of any size");
   command->add_option("inputs", args->inputs, "PNG and JPEG files, and folders (searched recursively, names kept)");
-  command->add_option("--weights", args->weights, "safetensors of the model")->required();
+  command->add_option("--weights", args->weights, "weights of the model: .safetensors or .pth")->required();
   command->add_option("--out", args->out, "folder to write to");
   command->add_option("--recipe", args->recipe,
                       "recipe of the model [default: recipe.toml beside the weights, if any]");

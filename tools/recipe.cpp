@@ -34,7 +34,8 @@ void bind_model(Settings& s, ModelRecipe& model) {
   s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
   s.number("model.min_depth", model.options.d_min, kPositive, "metres");
   s.number("model.max_depth", model.options.d_max, kPositive, "metres");
-  s.text("model.init", model.weights, "safetensors to start from (ImageNet encoder or whole student); empty: random");
+  s.text("model.init", model.weights,
+         "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
 }
 
 // The keys that pick a loss of losses/distillation.h; all others of the table change single values of it.

@@ -20,7 +20,7 @@ namespace depthstill {
 struct ModelRecipe {
   std::string name = "mobilenet_unet";
   StudentOptions options;  // head, bins, d_min, d_max
-  std::string weights;     // safetensors to start from; empty: random
+  std::string weights;     // to start from; empty: random
 };
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.

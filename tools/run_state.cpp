@@ -7,6 +7,9 @@
 #include <sstream>
 
 #include "engine/checkpoint.h"
+#include "engine/io/safetensors.h"
+#include "models/checkpoint_keys.h"
+#include "models/imagenet.h"
 
 namespace depthstill {
 namespace {
@@ -31,12 +34,6 @@ T number(const Metadata& metadata, const std::string& key, const std::string& pa
   check(static_cast<bool>(in >> value), path, ": metadata entry '", key, "': expected a number, found '", found->second,
         "'");
   return value;
-}
-
-Metadata describe(const Student& student) {
-  const StudentOptions& options = student.options();
-  return {{"format", "depthstill-1"},      {"architecture", student.name()},  {"head", name_of(options.head)},
-          {"bins", text_of(options.bins)}, {"d_min", text_of(options.d_min)}, {"d_max", text_of(options.d_max)}};
 }
 
 // Metadata that both sides have must agree: a checkpoint of another network is refused by name, not by a shape.
@@ -69,6 +66,12 @@ std::vector<NamedTensor> moments(const Student& student, const AdamW& optimiser)
 
 }  // namespace
 
+Metadata describe(const Student& student) {
+  const StudentOptions& options = student.options();
+  return {{"format", "depthstill-1"},      {"architecture", student.name()},  {"head", name_of(options.head)},
+          {"bins", text_of(options.bins)}, {"d_min", text_of(options.d_min)}, {"d_max", text_of(options.d_max)}};
+}
+
 void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state) {
   Metadata metadata = describe(student);
   metadata["epoch"] = text_of(state.epoch);
@@ -83,8 +86,7 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
 }
 
 RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint) {
-  const auto opened = open_weights(path);
-  const WeightsFile& file = *opened;
+  const SafetensorsFile file(path);
   check_same_student(student, file);
   RunState state;
   state.epoch = number<int64_t>(file.metadata(), "epoch", path);
@@ -118,29 +120,51 @@ void save_student(const std::string& path, const Student& student, int64_t epoch
 }
 
 std::unique_ptr<Student> load_student(const std::string& path) {
-  const auto opened = open_weights(path);
-  const WeightsFile& file = *opened;
-  const Metadata& metadata = file.metadata();
-  const auto architecture = metadata.find("architecture");
-  const auto head = metadata.find("head");
-  check(architecture != metadata.end() && head != metadata.end(), path,
-        ": expected a checkpoint of depthstill (metadata 'architecture' and 'head'), found another safetensors file; ",
-        "name its recipe to load it");
+  const auto file = open_mapped_weights(path);
+  const Metadata& metadata = file->metadata();
+  std::string architecture = file->map().architecture;
   StudentOptions options;
-  options.head = parse_head(head->second);
-  options.bins = number<int64_t>(metadata, "bins", path);
-  options.d_min = number<float>(metadata, "d_min", path);
-  options.d_max = number<float>(metadata, "d_max", path);
-  auto student = make_student(architecture->second, options);
-  load_state(*student, file, passing_over(*student));
+  if (metadata.contains("architecture") && metadata.contains("head")) {
+    architecture = metadata.at("architecture");
+    options.head = parse_head(metadata.at("head"));
+    options.bins = number<int64_t>(metadata, "bins", path);
+    options.d_min = number<float>(metadata, "d_min", path);
+    options.d_max = number<float>(metadata, "d_max", path);
+  } else {
+    check(!file->map().encoder_only, path, ": expected a whole network, found an encoder for ", architecture, " only");
+    options = options_for(file->map());
+  }
+  auto student = make_student(architecture, options);
+  load_state(*student, *file, passing_over(*student));
   return student;
 }
 
 void load_weights(Student& student, const std::string& path) {
-  const auto opened = open_weights(path);
-  const WeightsFile& file = *opened;
-  check_same_student(student, file);
-  load_state(student, file, passing_over(student));
+  const auto file = open_mapped_weights(path);
+  check_same_student(student, *file);
+  load_state(student, *file, passing_over(student));
+}
+
+InitialWeights load_initial(Student& student, const std::string& path) {
+  const auto file = open_mapped_weights(path);
+  const KeyMap& map = file->map();
+  check(map.architecture == student.name(), path, ": expected weights for ", student.name(), ", found those of ",
+        map.architecture);
+  if (!map.encoder_only) {
+    load_weights(student, path);
+    return {false, concat_text("network: ", path)};
+  }
+  if (Encoder* encoder = student.imagenet_encoder()) {
+    const bool folded = load_imagenet(*encoder, path).folded;
+    return {folded, concat_text("encoder: ", path, folded ? " (batch norms folded: re-expanded)" : "")};
+  }
+  LoadOptions options = passing_over(student);
+  options.allow_missing = true;
+  const LoadReport report = load_state(student, *file, options);
+  for (const std::string& name : report.missing) {
+    check(!name.starts_with("pretrained."), path, ": expected ", name, ", found no such tensor");
+  }
+  return {false, concat_text("encoder: ", path)};
 }
 
 }  // namespace depthstill

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -27,9 +28,21 @@ RunState load_run_state(const std::string& path, Student& student, AdamW& optimi
 
 // Weights and buffers, with what make_student() needs to build the network again.
 void save_student(const std::string& path, const Student& student, int64_t epoch);
+std::map<std::string, std::string> describe(const Student& student);  // that metadata
+
+// Any file that models/checkpoint_keys.h knows. Where it does not say what the network is, as published checkpoints do
+// not, that is inferred from names and shapes.
 std::unique_ptr<Student> load_student(const std::string& path);
 
 // Reads weights into an existing student; published checkpoints' unused layers are passed over.
 void load_weights(Student& student, const std::string& path);
+
+// What training starts from: a whole network, or an encoder alone (ImageNet classifier, DINOv2); the rest then keeps
+// its values.
+struct InitialWeights {
+  bool folded = false;  // recalibrate_batch_norm() is advisable
+  std::string text;     // what was read, for the log
+};
+InitialWeights load_initial(Student& student, const std::string& path);
 
 }  // namespace depthstill

@@ -121,11 +121,9 @@ void Trainer::initialise() {
   if (!options_.resume) {
     student_->initialize(recipe_.train.seed);
     if (!recipe_.model.weights.empty()) {
-      Encoder* encoder = student_->imagenet_encoder();
-      check(encoder != nullptr, "model.init: ", student_->name(), " has no ImageNet encoder");
-      const ImagenetReport report = load_imagenet(*encoder, recipe_.model.weights);
-      folded = report.folded;
-      log_line(concat_text("encoder: ", recipe_.model.weights, folded ? " (batch norms folded: re-expanded)" : ""));
+      const InitialWeights initial = load_initial(*student_, recipe_.model.weights);
+      folded = initial.folded;
+      log_line(initial.text);
     }
   }
   student_->to(options_.device);

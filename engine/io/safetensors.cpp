@@ -151,6 +151,16 @@ void SafetensorsFile::read_bytes(const StoredTensor& tensor, std::span<std::byte
 
 void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
                        const std::map<std::string, std::string>& metadata) {
+  write_safetensors(path, tensors, metadata, [&](size_t i) {
+    const TensorToStore& tensor = tensors[i];
+    const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, path);
+    check(tensor.data != nullptr || bytes == 0, path, ": tensor '", tensor.name, "': expected data, got none");
+    return std::span(static_cast<const std::byte*>(tensor.data), static_cast<size_t>(bytes));
+  });
+}
+
+void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
+                       const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t end = 0;
@@ -158,7 +168,6 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
     const std::string where = path + ": tensor '" + tensor.name + "'";
     check(tensor.name != "__metadata__" && !header.contains(tensor.name), where, ": expected a name of its own");
     const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, where);
-    check(tensor.data != nullptr || bytes == 0, where, ": expected data, got none");
     header[tensor.name] = {{"dtype", name_of(tensor.type)},
                            {"shape", tensor.shape},
                            {"data_offsets", std::vector<uint64_t>{end, end + bytes}}};
@@ -178,8 +187,11 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
   AtomicFile file(path);
   file.write(&header_bytes, sizeof(header_bytes));
   file.write(text.data(), text.size());
-  for (const TensorToStore& tensor : tensors) {
-    file.write(tensor.data, static_cast<size_t>(checked_bytes(tensor.shape, tensor.type, path)));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const std::span<const std::byte> bytes = bytes_of(i);
+    check(bytes.size() == checked_bytes(tensors[i].shape, tensors[i].type, path), path, ": tensor '", tensors[i].name,
+          "': expected data of its shape, got ", bytes.size(), " bytes");
+    file.write(bytes.data(), bytes.size());
   }
   file.commit();
 }

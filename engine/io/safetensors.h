@@ -2,6 +2,7 @@
 // Reading maps the file; every offset is checked against the file before a tensor can be asked for.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -36,5 +37,11 @@ struct TensorToStore {
 // Writes all or nothing (see atomic_file.h). Tensors keep their order; their data begin at a multiple of 64 bytes.
 void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
                        const std::map<std::string, std::string>& metadata = {});
+
+// The same, for more than should be in memory at once: the tensors' `data` are not used, bytes_of(i) gives those of the
+// i-th, once and in order.
+using TensorSource = std::function<std::span<const std::byte>(size_t i)>;
+void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
+                       const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of);
 
 }  // namespace depthstill

@@ -1,0 +1,421 @@
+#include "models/checkpoint_keys.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "engine/io/text_file.h"
+#include "models/mobilenet_v2.h"
+#include "models/resnet.h"
+#include "models/unet_decoder.h"
+
+namespace depthstill {
+namespace {
+
+constexpr std::string_view kDdpPrefix = "module.";
+
+// Our name for a key, and which of `of` parts it holds.
+struct Renamed {
+  std::string name;
+  size_t part = 0, of = 1;
+};
+
+// A rule rewrites the first key that begins with `from`; "#" in it stands for a number, which "#" in `to` repeats.
+struct Rule {
+  std::string_view from, to;
+  int number_minus = 0;  // "#" becomes number_minus - number if that is not 0
+  size_t part = 0, of = 1;
+};
+
+constexpr Rule kHuggingFaceRules[] = {
+    {"encoder.layer.#.attention.attention.query.", "blocks.#.attn.qkv.", 0, 0, 3},
+    {"encoder.layer.#.attention.attention.key.", "blocks.#.attn.qkv.", 0, 1, 3},
+    {"encoder.layer.#.attention.attention.value.", "blocks.#.attn.qkv.", 0, 2, 3},
+    {"encoder.layer.#.attention.output.dense.", "blocks.#.attn.proj."},
+    // The names since transformers 5.
+    {"encoder.layer.#.attention.q_proj.", "blocks.#.attn.qkv.", 0, 0, 3},
+    {"encoder.layer.#.attention.k_proj.", "blocks.#.attn.qkv.", 0, 1, 3},
+    {"encoder.layer.#.attention.v_proj.", "blocks.#.attn.qkv.", 0, 2, 3},
+    {"encoder.layer.#.attention.o_proj.", "blocks.#.attn.proj."},
+    {"encoder.layer.#.layer_scale1.lambda1", "blocks.#.ls1.gamma"},
+    {"encoder.layer.#.layer_scale2.lambda1", "blocks.#.ls2.gamma"},
+    {"encoder.layer.#.mlp.weights_in.", "blocks.#.mlp.w12."},
+    {"encoder.layer.#.mlp.weights_out.", "blocks.#.mlp.w3."},
+    {"encoder.layer.#.", "blocks.#."},
+    {"embeddings.position_embeddings", "pos_embed"},
+    {"embeddings.patch_embeddings.projection.", "patch_embed.proj."},
+    {"embeddings.", ""},
+    {"layernorm.", "norm."},
+};
+
+// Their fusion layers run from the deepest map up, refinenet4 first.
+constexpr Rule kHuggingFaceHeadRules[] = {
+    {"neck.reassemble_stage.layers.#.projection.", "projects.#."},
+    {"neck.reassemble_stage.layers.#.resize.", "resize_layers.#."},
+    {"neck.convs.#.", "scratch.layer#_rn.", -1},
+    {"neck.fusion_stage.layers.#.projection.", "scratch.refinenet#.out_conv.", 4},
+    {"neck.fusion_stage.layers.#.residual_layer1.convolution1.", "scratch.refinenet#.resConfUnit1.conv1.", 4},
+    {"neck.fusion_stage.layers.#.residual_layer1.convolution2.", "scratch.refinenet#.resConfUnit1.conv2.", 4},
+    {"neck.fusion_stage.layers.#.residual_layer2.convolution1.", "scratch.refinenet#.resConfUnit2.conv1.", 4},
+    {"neck.fusion_stage.layers.#.residual_layer2.convolution2.", "scratch.refinenet#.resConfUnit2.conv2.", 4},
+    {"head.conv1.", "scratch.output_conv1."},
+    {"head.conv2.", "scratch.output_conv2.0."},
+    {"head.conv3.", "scratch.output_conv2.2."},
+};
+
+constexpr Rule kDistillAnyDepthRules[] = {
+    {"backbone.blocks.0.#.", "pretrained.blocks.#."},
+    {"backbone.", "pretrained."},
+};
+
+std::string renumber(int number, int number_minus) {
+  return std::to_string(number_minus > 0 ? number_minus - number : number - number_minus);
+}
+
+std::optional<Renamed> apply(const Rule& rule, std::string_view key) {
+  std::string_view from = rule.from;
+  std::string to(rule.to);
+  if (const size_t hash = from.find('#'); hash != std::string_view::npos) {
+    if (!key.starts_with(from.substr(0, hash))) return {};
+    key.remove_prefix(hash);
+    int number = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), number);
+    if (error != std::errc() || number < 0 || number > 1000) return {};
+    key.remove_prefix(static_cast<size_t>(end - key.data()));
+    from.remove_prefix(hash + 1);
+    to.replace(to.find('#'), 1, renumber(number, rule.number_minus));
+  }
+  if (!key.starts_with(from)) return {};
+  return Renamed{to + std::string(key.substr(from.size())), rule.part, rule.of};
+}
+
+std::optional<Renamed> apply_first(std::span<const Rule> rules, std::string_view key) {
+  for (const Rule& rule : rules) {
+    if (auto renamed = apply(rule, key)) return renamed;
+  }
+  return {};
+}
+
+// The names of a file without what PyTorch's parallel wrappers put in front.
+class Keys {
+ public:
+  explicit Keys(const WeightsFile& file) : path_(file.path()) {
+    const auto wrapped = [](const StoredTensor& tensor) { return tensor.name.starts_with(kDdpPrefix); };
+    if (std::all_of(file.tensors().begin(), file.tensors().end(), wrapped)) skip_ = kDdpPrefix.size();
+    for (const StoredTensor& tensor : file.tensors()) tensors_.emplace(tensor.name.substr(skip_), &tensor);
+  }
+
+  std::string name(const StoredTensor& tensor) const { return tensor.name.substr(skip_); }
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  bool has_prefix(const std::string& prefix) const {
+    const auto next = tensors_.lower_bound(prefix);
+    return next != tensors_.end() && next->first.starts_with(prefix);
+  }
+  // Size of a dimension, -1 if there is no such tensor or dimension.
+  int64_t size(const std::string& name, size_t dim) const {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() || found->second->shape.size() <= dim ? -1 : found->second->shape[dim];
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  size_t skip_ = 0;
+  std::map<std::string, const StoredTensor*> tensors_;
+};
+
+KeyFamily recognise(const Keys& keys) {
+  if (keys.has("pretrained.layer1.0.weight")) return KeyFamily::kMidas;
+  if (keys.has("pretrained.cls_token")) return KeyFamily::kDepthAnything;
+  if (keys.has_prefix("backbone.blocks.")) return KeyFamily::kDistillAnyDepth;
+  if (keys.has("backbone.embeddings.cls_token") || keys.has("embeddings.cls_token")) return KeyFamily::kHuggingFace;
+  if (keys.has("cls_token") && keys.has("patch_embed.proj.weight")) return KeyFamily::kDinoV2;
+  if (keys.has_prefix("decode_head.")) return KeyFamily::kUnet;
+  if (keys.has("features.0.0.weight")) return KeyFamily::kMobileNetV2;
+  for (const std::string prefix : {"backbone.", ""}) {
+    if (keys.has(prefix + "conv1.conv.weight")) return KeyFamily::kMobileNetV2;
+    if (keys.has(prefix + "conv1.weight") && keys.has(prefix + "layer1.0.conv1.weight")) return KeyFamily::kResNet;
+  }
+  fail(keys.path(), ": expected names of Depth Anything V2, Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS small ",
+       "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found others");
+}
+
+std::string dpt_architecture(const Keys& keys, const std::string& class_token) {
+  const int64_t width = keys.size(class_token, 2);
+  const std::pair<int64_t, const char*> widths[] = {{384, "dpt_s"}, {768, "dpt_b"}, {1024, "dpt_l"}, {1536, "dpt_g"}};
+  for (const auto& [known, name] : widths) {
+    if (width == known) return name;
+  }
+  fail(keys.path(), ": ", class_token, ": expected 384, 768, 1024 or 1536 channels, found ", width);
+}
+
+std::string resnet_architecture(const Keys& keys, const std::string& prefix) {
+  int blocks = 0;
+  while (keys.has(concat_text(prefix, "layer3.", blocks, ".conv1.weight"))) ++blocks;
+  const bool bottleneck = keys.has(prefix + "layer1.0.conv3.weight");
+  if (blocks == 2 && !bottleneck) return "resnet18_unet";
+  if (blocks == 6 && bottleneck) return "resnet50_unet";
+  fail(keys.path(), ": expected ResNet-18 or ResNet-50, found a ResNet with ", blocks, " blocks in its third stage");
+}
+
+void infer_architecture(const Keys& keys, KeyMap& map) {
+  switch (map.family) {
+    case KeyFamily::kMidas:
+      map.architecture = "midas_small";
+      break;
+    case KeyFamily::kDepthAnything:
+      map.architecture = dpt_architecture(keys, "pretrained.cls_token");
+      map.encoder_only = !keys.has_prefix("depth_head.");
+      break;
+    case KeyFamily::kDistillAnyDepth:
+      map.architecture = dpt_architecture(keys, "backbone.cls_token");
+      map.encoder_only = !keys.has_prefix("depth_head.");
+      break;
+    case KeyFamily::kHuggingFace: {
+      const bool whole = keys.has("backbone.embeddings.cls_token");
+      map.architecture = dpt_architecture(keys, whole ? "backbone.embeddings.cls_token" : "embeddings.cls_token");
+      map.encoder_only = !keys.has_prefix("neck.");
+      break;
+    }
+    case KeyFamily::kDinoV2:
+      map.architecture = dpt_architecture(keys, "cls_token");
+      map.encoder_only = true;
+      break;
+    case KeyFamily::kUnet:
+      map.architecture = keys.has("backbone.conv1.conv.weight") ? "mobilenet_unet" : resnet_architecture(keys, "backbone.");
+      break;
+    case KeyFamily::kMobileNetV2:
+      map.architecture = "mobilenet_unet";
+      map.encoder_only = true;
+      break;
+    case KeyFamily::kResNet:
+      map.architecture = resnet_architecture(keys, keys.has("backbone.conv1.weight") ? "backbone." : "");
+      map.encoder_only = true;
+      break;
+  }
+}
+
+using Table = std::map<std::string, std::string>;
+
+// From the units of the encoder, which know their names in both schemes. Only names of modules, without "weight" etc.
+Table encoder_table(const std::string& architecture) {
+  std::unique_ptr<Encoder> encoder;
+  if (architecture == "mobilenet_unet")
+    encoder = std::make_unique<MobileNetV2>();
+  else
+    encoder = std::make_unique<ResNet>(architecture == "resnet18_unet" ? 18 : 50);
+  Table table;
+  for (const ConvBn& unit : encoder->units()) {
+    const UnitNames& names = unit.names;
+    for (const auto& [from, to] : {std::pair(names.torchvision_conv, names.conv), {names.torchvision_bn, names.bn},
+                                   {names.conv, names.conv}, {names.bn, names.bn}}) {
+      table[from] = "backbone." + to;
+      table["backbone." + from] = "backbone." + to;
+    }
+  }
+  return table;
+}
+
+Renamed rename(const KeyMap& map, const Table& table, const std::string& key) {
+  switch (map.family) {
+    case KeyFamily::kDistillAnyDepth:
+      return apply_first(kDistillAnyDepthRules, key).value_or(Renamed{key});
+    case KeyFamily::kHuggingFace: {
+      if (auto head = apply_first(kHuggingFaceHeadRules, key)) {
+        head->name.insert(0, "depth_head.");
+        return *head;
+      }
+      constexpr std::string_view kBackbone = "backbone.";
+      const bool inside = key.starts_with(kBackbone);
+      auto renamed = apply_first(kHuggingFaceRules, std::string_view(key).substr(inside ? kBackbone.size() : 0));
+      if (!renamed) return {key};
+      renamed->name.insert(0, "pretrained.");
+      return *renamed;
+    }
+    case KeyFamily::kDinoV2:
+      return {"pretrained." + key};
+    case KeyFamily::kMobileNetV2:
+    case KeyFamily::kResNet: {
+      const size_t dot = key.rfind('.');
+      const auto found = table.find(key.substr(0, dot));
+      if (dot == std::string::npos || found == table.end()) return {key};
+      return {found->second + key.substr(dot)};
+    }
+    default:
+      return {key};
+  }
+}
+
+// Joins the parts, whose shapes must be alike.
+StoredTensor join(const std::string& name, const std::vector<const StoredTensor*>& parts, const std::string& path) {
+  const auto present = [](const StoredTensor* part) { return part != nullptr; };
+  const auto count = std::count_if(parts.begin(), parts.end(), present);
+  check(count == static_cast<std::ptrdiff_t>(parts.size()), path, ": ", printable(name), ": expected ", parts.size(),
+        " tensors to join (query, key and value), found ", count);
+  StoredTensor joined = *parts.front();
+  joined.name = name;
+  for (size_t i = 1; i < parts.size(); ++i) {
+    check(!joined.shape.empty() && parts[i]->type == joined.type && parts[i]->shape == parts.front()->shape, path, ": ",
+          printable(name), ": expected tensors to join of one shape and type, found ", shape_text(parts[i]->shape), " ",
+          parts[i]->type, " beside ", shape_text(parts.front()->shape), " ", joined.type);
+    joined.shape[0] += parts[i]->shape[0];
+    joined.bytes += parts[i]->bytes;
+  }
+  return joined;
+}
+
+bool is_folded(const KeyMap& map) {
+  if (map.family != KeyFamily::kMobileNetV2 && map.family != KeyFamily::kResNet) return false;
+  return std::none_of(map.tensors.begin(), map.tensors.end(),
+                      [](const MappedTensor& tensor) { return tensor.stored.name.ends_with(".running_mean"); });
+}
+
+// What classifiers have behind the layers that depth networks use, and what a run of ours keeps to be resumed.
+bool is_left_over(const KeyMap& map, const std::string& name) {
+  std::vector<std::string_view> prefixes = {"optimizer."};
+  if (map.family == KeyFamily::kMobileNetV2) prefixes = {"classifier.", "features.18.", "conv2.", "backbone.conv2.", "head."};
+  if (map.family == KeyFamily::kResNet) prefixes = {"fc.", "head."};
+  if (map.family == KeyFamily::kUnet) prefixes.push_back("auxiliary_head.");
+  return std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return name.starts_with(p); });
+}
+
+std::vector<int64_t> file_shape(const Shape& shape) {
+  std::vector<int64_t> sizes;
+  for (int d = 0; d < shape.rank(); ++d) sizes.push_back(shape[d]);
+  return sizes;
+}
+
+struct Expected {
+  std::vector<int64_t> shape;
+  bool optional = false, dead = false;
+};
+
+// Names and shapes that a file of this kind must have for the network.
+std::map<std::string, Expected> expected_tensors(const KeyMap& map, const Student& student) {
+  const std::string encoder = map.architecture.starts_with("dpt_") ? "pretrained." : "backbone.";
+  const auto wanted = [&](const std::string& name) { return !map.encoder_only || name.starts_with(encoder); };
+  std::map<std::string, Expected> expected;
+  for (const StateEntry& entry : student.state()) {
+    if (!wanted(entry.name)) continue;
+    expected[entry.name] = {file_shape(to_file_shape(entry.tensor->shape(), entry.layout)),
+                            entry.name.ends_with("num_batches_tracked"), false};
+  }
+  for (const Student::DeadParameter& dead : student.dead_parameters()) {
+    if (wanted(dead.name)) expected[dead.name] = {file_shape(dead.file_shape), true, true};
+  }
+  if (!map.folded) return expected;
+  // A folded file has a weight and a bias per convolution, and no batch norm.
+  std::map<std::string, Expected> folded;
+  for (const auto& [name, entry] : encoder_table(map.architecture)) {
+    const auto weight = expected.find(entry + ".weight");
+    if (weight == expected.end() || weight->second.shape.size() != 4) continue;
+    folded[entry + ".weight"] = weight->second;
+    folded[entry + ".bias"] = {{weight->second.shape[0]}};
+  }
+  return folded;
+}
+
+}  // namespace
+
+const char* name_of(KeyFamily family) {
+  constexpr const char* kNames[] = {"Depth Anything V2", "Distill-Any-Depth large", "transformers (Hugging Face)", "DINOv2",
+                                    "TIE-KD", "MobileNetV2 classifier", "ResNet classifier", "MiDaS"};
+  return kNames[static_cast<size_t>(family)];
+}
+
+KeyMap map_keys(const WeightsFile& file) {
+  const Keys keys(file);
+  KeyMap map;
+  map.family = recognise(keys);
+  infer_architecture(keys, map);
+  Table table;
+  if (map.family == KeyFamily::kMobileNetV2 || map.family == KeyFamily::kResNet) table = encoder_table(map.architecture);
+
+  std::map<std::string, size_t> index;
+  for (const StoredTensor& tensor : file.tensors()) {
+    const Renamed renamed = rename(map, table, keys.name(tensor));
+    const auto [found, added] = index.emplace(renamed.name, map.tensors.size());
+    if (added) map.tensors.push_back({StoredTensor{renamed.name, {}, {}}, std::vector<const StoredTensor*>(renamed.of, nullptr)});
+    auto& parts = map.tensors[found->second].parts;
+    check(renamed.of == parts.size() && parts[renamed.part] == nullptr, file.path(), ": expected one tensor for ",
+          printable(renamed.name), ", found two");
+    parts[renamed.part] = &tensor;
+  }
+  for (MappedTensor& tensor : map.tensors) tensor.stored = join(tensor.stored.name, tensor.parts, file.path());
+  map.folded = is_folded(map);
+  return map;
+}
+
+StudentOptions options_for(const KeyMap& map) {
+  StudentOptions options;
+  options.head = default_head(map.architecture);
+  if (options.head != Head::kDpm || map.encoder_only) return options;
+  const auto find = [&](const char* name) {
+    return std::find_if(map.tensors.begin(), map.tensors.end(), [&](const MappedTensor& t) { return t.stored.name == name; });
+  };
+  const auto bins = find("decode_head.conv_out.0.weight"), depth = find("decode_head.conv_depth.weight");
+  const bool has_bins = bins != map.tensors.end() && !bins->stored.shape.empty() && bins->stored.shape[0] >= 2;
+  const bool unused = has_bins && bins->stored.shape[0] == kReferenceUnusedBins;
+  if (depth != map.tensors.end() && (!has_bins || unused))
+    options.head = Head::kRegression;
+  else if (has_bins)
+    options.bins = bins->stored.shape[0];
+  return options;
+}
+
+MappedWeights::MappedWeights(std::unique_ptr<WeightsFile> file)
+    : WeightsFile(file->path()), file_(std::move(file)), map_(map_keys(*file_)) {
+  metadata_ = file_->metadata();
+  std::vector<StoredTensor> tensors;
+  for (size_t i = 0; i < map_.tensors.size(); ++i) {
+    tensors.push_back(map_.tensors[i].stored);
+    tensors.back().handle = i;
+  }
+  set_tensors(std::move(tensors));
+}
+
+void MappedWeights::read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const {
+  for (const StoredTensor* part : map_.tensors[tensor.handle].parts) {
+    file_->read_bytes(*part, to.first(part->bytes));
+    to = to.subspan(part->bytes);
+  }
+}
+
+std::unique_ptr<MappedWeights> open_mapped_weights(const std::string& path) {
+  return std::make_unique<MappedWeights>(open_weights(path));
+}
+
+KeyCheck check_keys(const KeyMap& map, const Student& student) {
+  std::map<std::string, Expected> expected = expected_tensors(map, student);
+  KeyCheck result;
+  for (const MappedTensor& tensor : map.tensors) {
+    const std::string& name = tensor.stored.name;
+    const auto found = expected.find(name);
+    if (found == expected.end()) {
+      if (is_left_over(map, name))
+        result.left_over.push_back(name);
+      else
+        result.unknown.push_back(name + " " + shape_text(tensor.stored.shape));
+      continue;
+    }
+    const Expected& entry = found->second;
+    if (entry.dead)
+      result.dead.push_back(name);
+    else if (tensor.stored.shape == entry.shape)
+      result.matched.push_back(name);
+    else
+      result.mismatched.push_back(concat_text(name, ": expected shape ", shape_text(entry.shape), ", found ",
+                                              shape_text(tensor.stored.shape)));
+    expected.erase(found);
+  }
+  for (const auto& [name, entry] : expected) {
+    if (!entry.optional) result.missing.push_back(name + " " + shape_text(entry.shape));
+  }
+  return result;
+}
+
+}  // namespace depthstill

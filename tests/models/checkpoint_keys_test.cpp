@@ -1,0 +1,237 @@
+// Key families: every published spelling of a network's names ends in the same map.
+#include "models/checkpoint_keys.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "engine/checkpoint.h"
+#include "engine/io/safetensors.h"
+#include "models/unet_student.h"
+#include "tests/io/test_files.h"
+
+namespace depthstill {
+namespace {
+
+using testing_files::error_of;
+using testing_files::TemporaryFolder;
+
+using Names = std::set<std::string>;
+
+void add_module(Names& names, const std::string& module, bool bias = true) {
+  names.insert(module + ".weight");
+  if (bias) names.insert(module + ".bias");
+}
+
+// The names of Depth Anything V2 with `depth` blocks.
+Names canonical_names(int depth, bool head) {
+  Names names = {"pretrained.cls_token", "pretrained.pos_embed", "pretrained.mask_token"};
+  add_module(names, "pretrained.patch_embed.proj");
+  add_module(names, "pretrained.norm");
+  for (int i = 0; i < depth; ++i) {
+    const std::string block = concat_text("pretrained.blocks.", i, ".");
+    for (const char* module : {"norm1", "norm2", "attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"})
+      add_module(names, block + module);
+    names.insert({block + "ls1.gamma", block + "ls2.gamma"});
+  }
+  if (!head) return names;
+  for (int i = 0; i < 4; ++i) {
+    add_module(names, concat_text("depth_head.projects.", i));
+    if (i != 2) add_module(names, concat_text("depth_head.resize_layers.", i));
+    add_module(names, concat_text("depth_head.scratch.layer", i + 1, "_rn"), false);
+    const std::string fusion = concat_text("depth_head.scratch.refinenet", i + 1, ".");
+    add_module(names, fusion + "out_conv");
+    for (const char* conv : {"resConfUnit1.conv1", "resConfUnit1.conv2", "resConfUnit2.conv1", "resConfUnit2.conv2"})
+      add_module(names, fusion + conv);
+  }
+  for (const char* conv : {"output_conv1", "output_conv2.0", "output_conv2.2"})
+    add_module(names, std::string("depth_head.scratch.") + conv);
+  return names;
+}
+
+// As transformers saves them; `recent`: as it names them in memory since version 5.
+Names hugging_face_names(int depth, bool recent) {
+  Names names;
+  for (const char* name : {"cls_token", "mask_token", "position_embeddings"})
+    names.insert(std::string("backbone.embeddings.") + name);
+  add_module(names, "backbone.embeddings.patch_embeddings.projection");
+  add_module(names, "backbone.layernorm");
+  for (int i = 0; i < depth; ++i) {
+    const std::string layer = concat_text("backbone.encoder.layer.", i, ".");
+    for (const char* module : {"norm1", "norm2", "mlp.fc1", "mlp.fc2"}) add_module(names, layer + module);
+    for (const char* part : {"query", "key", "value"})
+      add_module(names, layer + "attention." + (recent ? std::string(1, part[0]) + "_proj" : std::string("attention.") + part));
+    add_module(names, layer + (recent ? "attention.o_proj" : "attention.output.dense"));
+    names.insert({layer + "layer_scale1.lambda1", layer + "layer_scale2.lambda1"});
+  }
+  for (int i = 0; i < 4; ++i) {
+    const std::string stage = concat_text("neck.reassemble_stage.layers.", i, ".");
+    add_module(names, stage + "projection");
+    if (i != 2) add_module(names, stage + "resize");
+    add_module(names, concat_text("neck.convs.", i), false);
+    const std::string fusion = concat_text("neck.fusion_stage.layers.", i, ".");
+    add_module(names, fusion + "projection");
+    for (const char* layer : {"residual_layer1", "residual_layer2"})
+      for (const char* conv : {".convolution1", ".convolution2"}) add_module(names, fusion + layer + conv);
+  }
+  for (const char* conv : {"head.conv1", "head.conv2", "head.conv3"}) add_module(names, conv);
+  return names;
+}
+
+// Tensors (2, 3) of running numbers under these names; class tokens are (1, 1, width).
+std::string write_names(const TemporaryFolder& folder, const Names& names, int64_t width) {
+  static std::vector<float> values(4096);
+  std::iota(values.begin(), values.end(), 0.0f);
+  std::vector<TensorToStore> tensors;
+  for (const std::string& name : names) {
+    const float* data = values.data() + tensors.size();
+    if (name.ends_with("cls_token"))
+      tensors.push_back({name, StoredType::kF32, {1, 1, width}, data});
+    else
+      tensors.push_back({name, StoredType::kF32, {2, 3}, data});
+  }
+  write_safetensors(folder / "w.safetensors", tensors);
+  return folder / "w.safetensors";
+}
+
+Names prefixed(const Names& names, const std::string& prefix) {
+  Names result;
+  for (const std::string& name : names) result.insert(prefix + name);
+  return result;
+}
+
+Names replaced(const Names& names, const std::string& from, const std::string& to) {
+  Names result;
+  for (const std::string& name : names)
+    result.insert(name.starts_with(from) ? to + name.substr(from.size()) : name);
+  return result;
+}
+
+TEST(CheckpointKeys, EveryFamilyOfDptEndsInTheSameNames) {
+  const Names whole = canonical_names(12, true), encoder = canonical_names(12, false);
+  const Names large = replaced(replaced(whole, "pretrained.blocks.", "backbone.blocks.0."), "pretrained.", "backbone.");
+  struct Case {
+    Names names;
+    int64_t width;
+    KeyFamily family;
+    const char* architecture;
+    bool encoder_only;
+  };
+  const Case cases[] = {
+      {whole, 384, KeyFamily::kDepthAnything, "dpt_s", false},
+      {prefixed(whole, "module."), 768, KeyFamily::kDepthAnything, "dpt_b", false},
+      {large, 1024, KeyFamily::kDistillAnyDepth, "dpt_l", false},
+      {hugging_face_names(12, false), 384, KeyFamily::kHuggingFace, "dpt_s", false},
+      {hugging_face_names(12, true), 768, KeyFamily::kHuggingFace, "dpt_b", false},
+      {replaced(encoder, "pretrained.", ""), 1536, KeyFamily::kDinoV2, "dpt_g", true},
+      {encoder, 1024, KeyFamily::kDepthAnything, "dpt_l", true},
+  };
+  const TemporaryFolder folder;
+  for (const Case& c : cases) {
+    const auto file = open_mapped_weights(write_names(folder, c.names, c.width));
+    SCOPED_TRACE(testing::Message() << name_of(c.family) << " " << c.architecture);
+    EXPECT_EQ(file->map().family, c.family);
+    EXPECT_EQ(file->map().architecture, c.architecture);
+    EXPECT_EQ(file->map().encoder_only, c.encoder_only);
+    Names found;
+    for (const StoredTensor& tensor : file->tensors()) found.insert(tensor.name);
+    EXPECT_EQ(found, c.encoder_only ? encoder : whole);
+  }
+}
+
+TEST(CheckpointKeys, QueryKeyAndValueAreJoinedInThisOrder) {
+  const TemporaryFolder folder;
+  for (const bool recent : {false, true}) {
+    const std::string path = write_names(folder, hugging_face_names(2, recent), 384);
+    const SafetensorsFile source(path);
+    const auto file = open_mapped_weights(path);
+    const std::string attention = "backbone.encoder.layer.1.attention.";
+    std::vector<float> expected;
+    for (const char* part : {"query", "key", "value"}) {
+      const std::string name = recent ? std::string(1, part[0]) + "_proj.weight" : concat_text("attention.", part, ".weight");
+      const std::vector<float> values = source.read_floats(attention + name);
+      expected.insert(expected.end(), values.begin(), values.end());
+    }
+    EXPECT_EQ(file->at("pretrained.blocks.1.attn.qkv.weight").shape, (std::vector<int64_t>{6, 3}));
+    EXPECT_EQ(file->read_floats("pretrained.blocks.1.attn.qkv.weight"), expected);
+    // The first of their fusion layers works on the deepest map.
+    EXPECT_EQ(file->read_floats("depth_head.scratch.refinenet4.out_conv.weight"),
+              source.read_floats("neck.fusion_stage.layers.0.projection.weight"));
+    EXPECT_EQ(file->read_floats("depth_head.scratch.layer1_rn.weight"), source.read_floats("neck.convs.0.weight"));
+  }
+  Names names = hugging_face_names(2, false);
+  names.erase("backbone.encoder.layer.0.attention.attention.key.bias");
+  const std::string message = error_of([&] { open_mapped_weights(write_names(folder, names, 384)); });
+  EXPECT_NE(message.find("pretrained.blocks.0.attn.qkv.bias: expected 3 tensors to join"), std::string::npos) << message;
+}
+
+TEST(CheckpointKeys, UnknownFilesSaySo) {
+  const TemporaryFolder folder;
+  const auto message = [&](const Names& names, int64_t width) {
+    return error_of([&] { open_mapped_weights(write_names(folder, names, width)); });
+  };
+  testing_files::expect_clear(message({"a.weight", "b.weight"}, 1), "w.safetensors: expected names of");
+  testing_files::expect_clear(message(canonical_names(1, false), 100), "expected 384, 768, 1024 or 1536 channels, found 100");
+  testing_files::expect_clear(message({"conv1.weight", "layer1.0.conv1.weight", "layer3.5.conv1.weight"}, 1),
+                              "expected ResNet-18 or ResNet-50");
+}
+
+TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
+  const TemporaryFolder folder;
+  UnetStudent student("mobilenet_unet", {});
+  save_state(student, folder / "whole.safetensors");
+  const auto whole = open_mapped_weights(folder / "whole.safetensors");
+  EXPECT_EQ(whole->map().family, KeyFamily::kUnet);
+  EXPECT_EQ(whole->map().architecture, "mobilenet_unet");
+  EXPECT_EQ(options_for(whole->map()).bins, 257);
+  const KeyCheck good = check_keys(whole->map(), student);
+  EXPECT_TRUE(good.loads());
+  EXPECT_EQ(good.matched.size(), student.state().size());
+
+  UnetStudent narrow("mobilenet_unet", {.bins = 64});
+  KeyCheck check = check_keys(whole->map(), narrow);
+  EXPECT_FALSE(check.loads());
+  EXPECT_EQ(check.mismatched, (std::vector<std::string>{
+                                  "decode_head.conv_out.0.weight: expected shape (64, 128, 1, 1), found (257, 128, 1, 1)",
+                                  "decode_head.conv_out.0.bias: expected shape (64), found (257)"}));
+
+  // A published file: the layers that are never run, and what belongs to nothing.
+  std::vector<NamedTensor> extra;
+  for (const auto& dead : student.dead_parameters()) extra.push_back({dead.name, empty(dead.file_shape)});
+  extra.push_back({"decode_head.more.weight", empty({2})});
+  save_state(student, folder / "more.safetensors", {}, extra);
+  const auto more = open_mapped_weights(folder / "more.safetensors");
+  check = check_keys(more->map(), student);
+  EXPECT_EQ(check.dead.size(), student.dead_parameters().size());
+  EXPECT_EQ(check.unknown, std::vector<std::string>{"decode_head.more.weight (2)"});
+
+  UnetStudent other("resnet18_unet", {});
+  EXPECT_FALSE(check_keys(whole->map(), other).missing.empty());
+}
+
+TEST(CheckpointKeys, ClassifiersBecomeEncoders) {
+  const TemporaryFolder folder;
+  UnetStudent student("resnet18_unet", {});
+  std::vector<TensorToStore> tensors;
+  static const std::vector<float> zeros(512 * 512 * 9);
+  for (const StateEntry& entry : student.encoder().state()) {
+    const Shape shape = to_file_shape(entry.tensor->shape(), entry.layout);
+    std::vector<int64_t> sizes;
+    for (int d = 0; d < shape.rank(); ++d) sizes.push_back(shape[d]);
+    tensors.push_back({entry.name, entry.tensor->dtype() == DType::kInt64 ? StoredType::kI64 : StoredType::kF32, sizes, zeros.data()});
+  }
+  tensors.push_back({"fc.weight", StoredType::kF32, {1000, 512}, zeros.data()});
+  write_safetensors(folder / "r.safetensors", tensors);
+  const auto file = open_mapped_weights(folder / "r.safetensors");
+  EXPECT_EQ(file->map().architecture, "resnet18_unet");
+  EXPECT_TRUE(file->map().encoder_only);
+  const KeyCheck check = check_keys(file->map(), student);
+  EXPECT_TRUE(check.loads());
+  EXPECT_EQ(check.left_over, std::vector<std::string>{"fc.weight"});
+  EXPECT_EQ(check.matched.size(), student.encoder().state().size());
+}
+
+}  // namespace
+}  // namespace depthstill
