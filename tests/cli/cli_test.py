@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 import unittest
+import zipfile
 import zlib
 from pathlib import Path
 
 BINARY = sys.argv.pop(1)
-COMMANDS = ["train", "eval", "predict", "info", "check-data", "synth", "bench"]
+COMMANDS = ["train", "eval", "predict", "convert", "info", "check-data", "synth", "bench"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -39,6 +40,38 @@ def write_npy(path, height, width, values):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() +
                      struct.pack(f"<{len(values)}f", *values))
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape, bytes)}, metadata"""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    metadata = header.pop("__metadata__", {})
+    cut = lambda entry: data[8 + length + entry["data_offsets"][0]:8 + length + entry["data_offsets"][1]]
+    return {name: (entry["dtype"], entry["shape"], cut(entry)) for name, entry in header.items()}, metadata
+
+
+def write_pth(path, tensors, harmful=False):
+    """As torch.save writes {"meta": ..., "state_dict": ..., "optimizer": ...}, with the standard library only."""
+    text = lambda value: b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+    number = lambda value: b"\x8a\x08" + struct.pack("<q", value)
+    out, stored = [b"\x80\x02}(" + text("meta") + b"}" + text("state_dict") + b"}("], []
+    for i, (name, (dtype, shape, data)) in enumerate(tensors.items()):
+        strides = [1]
+        for size in reversed(shape[1:]):
+            strides.insert(0, strides[0] * size)
+        storage, item = {"F32": (b"FloatStorage", 4), "I64": (b"LongStorage", 8)}[dtype]
+        ints = lambda values: b"(" + b"".join(map(number, values)) + b"t"
+        out.append(text("module." + name) + b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + b"ctorch\n" + storage +
+                   b"\n" + text(str(i)) + text("cuda:0") + number(len(data) // item) + b"tQK\x00" + ints(shape) +
+                   ints(strides[:len(shape)]) + b"\x89ccollections\nOrderedDict\n)RtR")
+        stored.append(data)
+    out.append(b"u" + text("optimizer") + (b"cos\nsystem\n" if harmful else b"") + b"}u.")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", b"".join(out))
+        for i, data in enumerate(stored):
+            archive.writestr(f"archive/data/{i}", data)
 
 
 class Cli(unittest.TestCase):
@@ -150,6 +183,42 @@ class Cli(unittest.TestCase):
                      self.root / "m.json")
         self.assertEqual(scored.returncode, 0, scored.stderr)
         self.assertEqual(json.loads((self.root / "m.json").read_text())["images"], 4)
+
+    def test_published_weights(self):
+        recipe = self.small_set()
+        done = run("train", recipe, "--data", self.root, "--out", self.root / "run", "--set", "train.epochs=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ours = self.root / "run/best.safetensors"
+        tensors, metadata = read_safetensors(ours)
+        write_pth(self.root / "model.pth", tensors)
+        maps = {}
+        for weights in (ours, self.root / "model.pth"):  # the second one says nothing of its architecture and head
+            folder = self.root / f"maps_{weights.suffix[1:]}"
+            predicted = run("predict", "--weights", weights, "--out", folder, "--format", "npy", self.root / "images/0.png")
+            self.assertEqual(predicted.returncode, 0, predicted.stderr)
+            maps[weights] = [path.read_bytes() for path in sorted(folder.rglob("*.npy"))]
+        self.assertEqual(*maps.values())
+
+        converted = run("convert", self.root / "model.pth", self.root / "out.safetensors")
+        self.assertEqual(converted.returncode, 0, converted.stderr)
+        self.assertIn("mobilenet_unet", converted.stdout)
+        back, described = read_safetensors(self.root / "out.safetensors")
+        self.assertEqual(back, tensors)
+        self.assertEqual(described["bins"], "17")
+        half = run("convert", self.root / "model.pth", self.root / "half.safetensors", "--dtype", "fp16")
+        self.assertEqual(half.returncode, 0, half.stderr)
+        self.assertEqual({dtype for dtype, _, _ in read_safetensors(self.root / "half.safetensors")[0].values()},
+                         {"F16", "I64"})
+
+        name, (dtype, shape, data) = next((n, t) for n, t in tensors.items() if n.endswith("conv_out.0.bias"))
+        write_pth(self.root / "wrong.pth", {**tensors, name: (dtype, [shape[0] - 1], data[:-4])})
+        wrong = run("convert", self.root / "wrong.pth", self.root / "wrong.safetensors")
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn(f"{name}: expected shape (17), found (16)", wrong.stderr)
+        self.assertFalse((self.root / "wrong.safetensors").exists())
+        write_pth(self.root / "harmful.pth", tensors, harmful=True)
+        self.assert_one_line(run("convert", self.root / "harmful.pth", self.root / "x"), 1,
+                             "refuses to construct `os.system`: only tensors, dictionaries, numbers and text are read")
 
     def test_bad_input_is_one_line(self):
         recipe = self.small_set()
