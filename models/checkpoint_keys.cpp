@@ -140,7 +140,8 @@ KeyFamily recognise(const Keys& keys) {
     if (keys.has(prefix + "conv1.conv.weight")) return KeyFamily::kMobileNetV2;
     if (keys.has(prefix + "conv1.weight") && keys.has(prefix + "layer1.0.conv1.weight")) return KeyFamily::kResNet;
   }
-  fail(keys.path(), ": expected names of Depth Anything V2, Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS small ",
+  fail(keys.path(),
+       ": expected names of Depth Anything V2, Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS small ",
        "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found others");
 }
 
@@ -186,7 +187,8 @@ void infer_architecture(const Keys& keys, KeyMap& map) {
       map.encoder_only = true;
       break;
     case KeyFamily::kUnet:
-      map.architecture = keys.has("backbone.conv1.conv.weight") ? "mobilenet_unet" : resnet_architecture(keys, "backbone.");
+      map.architecture =
+          keys.has("backbone.conv1.conv.weight") ? "mobilenet_unet" : resnet_architecture(keys, "backbone.");
       break;
     case KeyFamily::kMobileNetV2:
       map.architecture = "mobilenet_unet";
@@ -211,8 +213,10 @@ Table encoder_table(const std::string& architecture) {
   Table table;
   for (const ConvBn& unit : encoder->units()) {
     const UnitNames& names = unit.names;
-    for (const auto& [from, to] : {std::pair(names.torchvision_conv, names.conv), {names.torchvision_bn, names.bn},
-                                   {names.conv, names.conv}, {names.bn, names.bn}}) {
+    for (const auto& [from, to] : {std::pair(names.torchvision_conv, names.conv),
+                                   {names.torchvision_bn, names.bn},
+                                   {names.conv, names.conv},
+                                   {names.bn, names.bn}}) {
       table[from] = "backbone." + to;
       table["backbone." + from] = "backbone." + to;
     }
@@ -277,7 +281,8 @@ bool is_folded(const KeyMap& map) {
 // What classifiers have behind the layers that depth networks use, and what a run of ours keeps to be resumed.
 bool is_left_over(const KeyMap& map, const std::string& name) {
   std::vector<std::string_view> prefixes = {"optimizer."};
-  if (map.family == KeyFamily::kMobileNetV2) prefixes = {"classifier.", "features.18.", "conv2.", "backbone.conv2.", "head."};
+  if (map.family == KeyFamily::kMobileNetV2)
+    prefixes = {"classifier.", "features.18.", "conv2.", "backbone.conv2.", "head."};
   if (map.family == KeyFamily::kResNet) prefixes = {"fc.", "head."};
   if (map.family == KeyFamily::kUnet) prefixes.push_back("auxiliary_head.");
   return std::any_of(prefixes.begin(), prefixes.end(), [&](std::string_view p) { return name.starts_with(p); });
@@ -322,8 +327,14 @@ std::map<std::string, Expected> expected_tensors(const KeyMap& map, const Studen
 }  // namespace
 
 const char* name_of(KeyFamily family) {
-  constexpr const char* kNames[] = {"Depth Anything V2", "Distill-Any-Depth large", "transformers (Hugging Face)", "DINOv2",
-                                    "TIE-KD", "MobileNetV2 classifier", "ResNet classifier", "MiDaS"};
+  constexpr const char* kNames[] = {"Depth Anything V2",
+                                    "Distill-Any-Depth large",
+                                    "transformers (Hugging Face)",
+                                    "DINOv2",
+                                    "TIE-KD",
+                                    "MobileNetV2 classifier",
+                                    "ResNet classifier",
+                                    "MiDaS"};
   return kNames[static_cast<size_t>(family)];
 }
 
@@ -333,13 +344,16 @@ KeyMap map_keys(const WeightsFile& file) {
   map.family = recognise(keys);
   infer_architecture(keys, map);
   Table table;
-  if (map.family == KeyFamily::kMobileNetV2 || map.family == KeyFamily::kResNet) table = encoder_table(map.architecture);
+  if (map.family == KeyFamily::kMobileNetV2 || map.family == KeyFamily::kResNet)
+    table = encoder_table(map.architecture);
 
   std::map<std::string, size_t> index;
   for (const StoredTensor& tensor : file.tensors()) {
     const Renamed renamed = rename(map, table, keys.name(tensor));
     const auto [found, added] = index.emplace(renamed.name, map.tensors.size());
-    if (added) map.tensors.push_back({StoredTensor{renamed.name, {}, {}}, std::vector<const StoredTensor*>(renamed.of, nullptr)});
+    if (added)
+      map.tensors.push_back(
+          {StoredTensor{renamed.name, {}, {}}, std::vector<const StoredTensor*>(renamed.of, nullptr)});
     auto& parts = map.tensors[found->second].parts;
     check(renamed.of == parts.size() && parts[renamed.part] == nullptr, file.path(), ": expected one tensor for ",
           printable(renamed.name), ", found two");
@@ -355,7 +369,8 @@ StudentOptions options_for(const KeyMap& map) {
   options.head = default_head(map.architecture);
   if (options.head != Head::kDpm || map.encoder_only) return options;
   const auto find = [&](const char* name) {
-    return std::find_if(map.tensors.begin(), map.tensors.end(), [&](const MappedTensor& t) { return t.stored.name == name; });
+    return std::find_if(map.tensors.begin(), map.tensors.end(),
+                        [&](const MappedTensor& t) { return t.stored.name == name; });
   };
   const auto bins = find("decode_head.conv_out.0.weight"), depth = find("decode_head.conv_depth.weight");
   const bool has_bins = bins != map.tensors.end() && !bins->stored.shape.empty() && bins->stored.shape[0] >= 2;
@@ -408,8 +423,8 @@ KeyCheck check_keys(const KeyMap& map, const Student& student) {
     else if (tensor.stored.shape == entry.shape)
       result.matched.push_back(name);
     else
-      result.mismatched.push_back(concat_text(name, ": expected shape ", shape_text(entry.shape), ", found ",
-                                              shape_text(tensor.stored.shape)));
+      result.mismatched.push_back(
+          concat_text(name, ": expected shape ", shape_text(entry.shape), ", found ", shape_text(tensor.stored.shape)));
     expected.erase(found);
   }
   for (const auto& [name, entry] : expected) {

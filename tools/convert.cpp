@@ -74,7 +74,8 @@ class Converter {
     file_.read_floats(tensor, floats_);
     if (to.type == StoredType::kF32) return std::as_bytes(std::span(floats_));
     for (size_t i = 0; i < count; ++i) {
-      const uint16_t bits = to.type == StoredType::kF16 ? float_to_half(floats_[i]) : std::bit_cast<uint16_t>(bf16(floats_[i]));
+      const uint16_t bits =
+          to.type == StoredType::kF16 ? float_to_half(floats_[i]) : std::bit_cast<uint16_t>(bf16(floats_[i]));
       std::memcpy(&bytes_[2 * i], &bits, sizeof(bits));
     }
     return bytes_;
@@ -109,7 +110,9 @@ int run_convert(const ConvertArgs& args) {
   const KeyCheck keys = check_keys(map, *student);
 
   std::printf("%s: names of %s: %s%s\n", args.in.c_str(), name_of(map.family), map.architecture.c_str(),
-              !map.encoder_only ? "" : map.folded ? ", encoder only, batch norms folded" : ", encoder only");
+              !map.encoder_only ? ""
+              : map.folded      ? ", encoder only, batch norms folded"
+                                : ", encoder only");
   print_table(*file, keys);
   check(keys.loads(), args.in, ": does not fit ", map.architecture, ": ", keys.missing.size(), " missing, ",
         keys.mismatched.size(), " of another shape, ", keys.unknown.size(), " unknown; first: ",
@@ -118,9 +121,9 @@ int run_convert(const ConvertArgs& args) {
                                  : "unknown " + (keys.unknown.empty() ? "" : keys.unknown.front()));
   std::vector<std::string> names = keys.matched;
   names.insert(names.end(), keys.dead.begin(), keys.dead.end());
-  const auto metadata = map.encoder_only
-                            ? std::map<std::string, std::string>{{"format", "depthstill-1"}, {"encoder", map.architecture}}
-                            : describe(*student);
+  const auto metadata =
+      map.encoder_only ? std::map<std::string, std::string>{{"format", "depthstill-1"}, {"encoder", map.architecture}}
+                       : describe(*student);
   write(args, *file, names, metadata);
   std::printf("wrote %s\n", args.out.c_str());
   return kExitOk;
@@ -138,11 +141,14 @@ void add_convert_command(CLI::App& app, Run& run) {
   command->add_option("--dtype", args->dtype, "element type to store: fp32, fp16 or bf16")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}))
       ->capture_default_str();
-  command->add_option("--head", args->head, "dpm, regression or relative; regression for metric models, whose names "
-                                            "are those of relative ones [default: inferred]")
+  command
+      ->add_option("--head", args->head,
+                   "dpm, regression or relative; regression for metric models, whose names "
+                   "are those of relative ones [default: inferred]")
       ->check(CLI::IsMember({"dpm", "regression", "relative"}));
   command->add_option("--d-min", args->d_min, "nearest depth of the head, metres")->capture_default_str();
-  command->add_option("--d-max", args->d_max, "farthest depth of the head, metres; metric models: 20 indoor, 80 outdoor")
+  command
+      ->add_option("--d-max", args->d_max, "farthest depth of the head, metres; metric models: 20 indoor, 80 outdoor")
       ->capture_default_str();
   command->callback([args, &run] { run = [args] { return run_convert(*args); }; });
 }

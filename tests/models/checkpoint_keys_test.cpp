@@ -62,7 +62,8 @@ Names hugging_face_names(int depth, bool recent) {
     const std::string layer = concat_text("backbone.encoder.layer.", i, ".");
     for (const char* module : {"norm1", "norm2", "mlp.fc1", "mlp.fc2"}) add_module(names, layer + module);
     for (const char* part : {"query", "key", "value"})
-      add_module(names, layer + "attention." + (recent ? std::string(1, part[0]) + "_proj" : std::string("attention.") + part));
+      add_module(names, layer + "attention." +
+                            (recent ? std::string(1, part[0]) + "_proj" : std::string("attention.") + part));
     add_module(names, layer + (recent ? "attention.o_proj" : "attention.output.dense"));
     names.insert({layer + "layer_scale1.lambda1", layer + "layer_scale2.lambda1"});
   }
@@ -104,8 +105,7 @@ Names prefixed(const Names& names, const std::string& prefix) {
 
 Names replaced(const Names& names, const std::string& from, const std::string& to) {
   Names result;
-  for (const std::string& name : names)
-    result.insert(name.starts_with(from) ? to + name.substr(from.size()) : name);
+  for (const std::string& name : names) result.insert(name.starts_with(from) ? to + name.substr(from.size()) : name);
   return result;
 }
 
@@ -150,7 +150,8 @@ TEST(CheckpointKeys, QueryKeyAndValueAreJoinedInThisOrder) {
     const std::string attention = "backbone.encoder.layer.1.attention.";
     std::vector<float> expected;
     for (const char* part : {"query", "key", "value"}) {
-      const std::string name = recent ? std::string(1, part[0]) + "_proj.weight" : concat_text("attention.", part, ".weight");
+      const std::string name =
+          recent ? std::string(1, part[0]) + "_proj.weight" : concat_text("attention.", part, ".weight");
       const std::vector<float> values = source.read_floats(attention + name);
       expected.insert(expected.end(), values.begin(), values.end());
     }
@@ -164,7 +165,8 @@ TEST(CheckpointKeys, QueryKeyAndValueAreJoinedInThisOrder) {
   Names names = hugging_face_names(2, false);
   names.erase("backbone.encoder.layer.0.attention.attention.key.bias");
   const std::string message = error_of([&] { open_mapped_weights(write_names(folder, names, 384)); });
-  EXPECT_NE(message.find("pretrained.blocks.0.attn.qkv.bias: expected 3 tensors to join"), std::string::npos) << message;
+  EXPECT_NE(message.find("pretrained.blocks.0.attn.qkv.bias: expected 3 tensors to join"), std::string::npos)
+      << message;
 }
 
 TEST(CheckpointKeys, UnknownFilesSaySo) {
@@ -173,7 +175,8 @@ TEST(CheckpointKeys, UnknownFilesSaySo) {
     return error_of([&] { open_mapped_weights(write_names(folder, names, width)); });
   };
   testing_files::expect_clear(message({"a.weight", "b.weight"}, 1), "w.safetensors: expected names of");
-  testing_files::expect_clear(message(canonical_names(1, false), 100), "expected 384, 768, 1024 or 1536 channels, found 100");
+  testing_files::expect_clear(message(canonical_names(1, false), 100),
+                              "expected 384, 768, 1024 or 1536 channels, found 100");
   testing_files::expect_clear(message({"conv1.weight", "layer1.0.conv1.weight", "layer3.5.conv1.weight"}, 1),
                               "expected ResNet-18 or ResNet-50");
 }
@@ -193,9 +196,10 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   UnetStudent narrow("mobilenet_unet", {.bins = 64});
   KeyCheck check = check_keys(whole->map(), narrow);
   EXPECT_FALSE(check.loads());
-  EXPECT_EQ(check.mismatched, (std::vector<std::string>{
-                                  "decode_head.conv_out.0.weight: expected shape (64, 128, 1, 1), found (257, 128, 1, 1)",
-                                  "decode_head.conv_out.0.bias: expected shape (64), found (257)"}));
+  EXPECT_EQ(
+      check.mismatched,
+      (std::vector<std::string>{"decode_head.conv_out.0.weight: expected shape (64, 128, 1, 1), found (257, 128, 1, 1)",
+                                "decode_head.conv_out.0.bias: expected shape (64), found (257)"}));
 
   // A published file: the layers that are never run, and what belongs to nothing.
   std::vector<NamedTensor> extra;
@@ -220,7 +224,8 @@ TEST(CheckpointKeys, ClassifiersBecomeEncoders) {
     const Shape shape = to_file_shape(entry.tensor->shape(), entry.layout);
     std::vector<int64_t> sizes;
     for (int d = 0; d < shape.rank(); ++d) sizes.push_back(shape[d]);
-    tensors.push_back({entry.name, entry.tensor->dtype() == DType::kInt64 ? StoredType::kI64 : StoredType::kF32, sizes, zeros.data()});
+    tensors.push_back({entry.name, entry.tensor->dtype() == DType::kInt64 ? StoredType::kI64 : StoredType::kF32, sizes,
+                       zeros.data()});
   }
   tensors.push_back({"fc.weight", StoredType::kF32, {1000, 512}, zeros.data()});
   write_safetensors(folder / "r.safetensors", tensors);
