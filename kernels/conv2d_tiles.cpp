@@ -19,7 +19,7 @@ constexpr int64_t kMaxColumns = 192;
 constexpr int64_t kGroupWeightBytes = 832 * 1024;
 constexpr int64_t kStreamedBytes = 256 * 1024;  // so few weights that writing whole pixels matters more
 constexpr int64_t kMaxGroupPairs = 9;           // 257 outputs are one group
-constexpr int64_t kMaxPassLines = 20;
+constexpr int64_t kMaxPassLines = 24;           // 384 float channels
 constexpr int64_t kMinTasks = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
