@@ -27,3 +27,12 @@ endfunction()
 depthstill_imported(depthstill::dnnl ${DNNL_INCLUDE_DIR} ${DNNL_LIBRARY})
 depthstill_imported(depthstill::stb ${STB_INCLUDE_DIR})
 depthstill_imported(depthstill::toml ${TOMLPLUSPLUS_INCLUDE_DIR})
+
+# Optional: the classes of the ONNX protobuf schema, for `depthstill export --format onnx`.
+find_path(ONNX_INCLUDE_DIR onnx/onnx-ml.pb.h)
+find_library(ONNX_PROTO_LIBRARY onnx_proto)
+find_library(PROTOBUF_LIBRARY protobuf)
+if(ONNX_INCLUDE_DIR AND ONNX_PROTO_LIBRARY AND PROTOBUF_LIBRARY)
+  depthstill_imported(depthstill::onnx ${ONNX_INCLUDE_DIR} ${ONNX_PROTO_LIBRARY} ${PROTOBUF_LIBRARY})
+  target_compile_definitions(depthstill::onnx INTERFACE ONNX_ML=1 ONNX_NAMESPACE=onnx)
+endif()

@@ -3,6 +3,10 @@ if(DEPTHSTILL_WITH_CUDA)
 else()
   set(_cuda "no: ${DEPTHSTILL_CUDA_REASON}; CUDA kernels are compiled for the emulator only")
 endif()
+set(_onnx "no: libonnx-dev was not found; `depthstill export --format onnx` will say so")
+if(TARGET depthstill::onnx)
+  set(_onnx "${ONNX_PROTO_LIBRARY}")
+endif()
 set(_sanitize "${DEPTHSTILL_SANITIZE}")
 if(NOT _sanitize)
   set(_sanitize "none")
@@ -12,4 +16,5 @@ message(STATUS "depthstill ${PROJECT_VERSION}
    compiler     ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}
    CUDA         ${_cuda}
    oneDNN       ${DNNL_LIBRARY}
+   ONNX         ${_onnx}
    tests        ${DEPTHSTILL_TESTS}, benchmarks ${DEPTHSTILL_BENCHMARKS}")

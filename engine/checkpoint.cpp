@@ -3,6 +3,7 @@
 #include <set>
 #include <utility>
 
+#include "engine/io/half.h"
 #include "engine/io/safetensors.h"
 
 namespace depthstill {
@@ -34,6 +35,15 @@ std::vector<int64_t> sizes_of(const Shape& shape) {
 
 bool is_batch_counter(const std::string& name) { return name.ends_with("num_batches_tracked"); }
 
+std::vector<uint16_t> narrowed(const Tensor& x, StoredType type) {
+  check(type == StoredType::kF16 || type == StoredType::kBf16, "checkpoint: expected F32, F16 or BF16, got ", type);
+  std::vector<uint16_t> out(static_cast<size_t>(x.numel()));
+  const float* const values = x.data<float>();
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i] = type == StoredType::kF16 ? float_to_half(values[i]) : bf16(values[i]).bits;
+  return out;
+}
+
 void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shape& expected) {
   check(stored.shape == sizes_of(expected), file.path(), ": ", stored.name, ": expected shape ", expected, ", found ",
         shape_text(stored.shape));
@@ -42,16 +52,23 @@ void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shap
 }  // namespace
 
 void save_state(const Module& module, const std::string& path, const Metadata& metadata,
-                std::span<const NamedTensor> extra) {
+                std::span<const NamedTensor> extra, StoredType floats) {
   std::vector<NamedTensor> entries;
   for (const StateEntry& entry : module.state()) entries.push_back({entry.name, *entry.tensor, entry.layout});
   entries.insert(entries.end(), extra.begin(), extra.end());
 
   std::vector<TensorToStore> stored;
+  std::vector<std::vector<uint16_t>> narrow(entries.size());
   for (NamedTensor& entry : entries) {
     // Keeps the converted copy alive in `entries` until the file is written.
     entry.value = to_file_layout(to_device(entry.value.detach(), Device::kCpu), entry.layout);
     stored.push_back({entry.name, stored_type(entry.value.dtype()), sizes_of(entry.value.shape()), entry.value.raw()});
+    if (floats == StoredType::kF32 || entry.value.dtype() != DType::kFloat) continue;
+    std::vector<uint16_t>& values = narrow[stored.size() - 1];
+    values = narrowed(entry.value, floats);
+    entry.value = {};
+    stored.back().type = floats;
+    stored.back().data = values.data();
   }
   write_safetensors(path, stored, metadata);
 }

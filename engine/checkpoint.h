@@ -22,9 +22,9 @@ struct NamedTensor {
 
 using Metadata = std::map<std::string, std::string>;
 
-// Writes parameters, buffers and `extra`, all or nothing.
+// Writes parameters, buffers and `extra`, all or nothing; fp32 tensors as `floats`: kF32, kF16 or kBf16.
 void save_state(const Module& module, const std::string& path, const Metadata& metadata = {},
-                std::span<const NamedTensor> extra = {});
+                std::span<const NamedTensor> extra = {}, StoredType floats = StoredType::kF32);
 
 struct LoadOptions {
   std::string prefix = {};  // what the file's keys have in front of the module's names

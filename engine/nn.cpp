@@ -168,6 +168,8 @@ int64_t Conv2d::output_size(int64_t size) const {
 
 int64_t Conv2d::macs_per_pixel() const { return config_.in * config_.out * config_.kernel * config_.kernel; }
 
+ConvGeometry Conv2d::geometry() const { return {config_.stride, config_.dilation, config_.padding, Layout::kConv}; }
+
 DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation, int kernel, Padding padding)
     : channels_(channels), stride_(stride), dilation_(dilation), kernel_(kernel), padding_(padding) {
   add_parameter("weight", weight, {kernel, kernel, channels}, Layout::kDepthwise);
@@ -185,6 +187,8 @@ int64_t DepthwiseConv2d::output_size(int64_t size) const {
 }
 
 int64_t DepthwiseConv2d::macs_per_pixel() const { return kernel_ * kernel_ * channels_; }
+
+ConvGeometry DepthwiseConv2d::geometry() const { return {stride_, dilation_, padding_, Layout::kDepthwise}; }
 
 Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   add_parameter("weight", weight, {out, in});

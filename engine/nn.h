@@ -71,17 +71,6 @@ class Module {
   bool training_ = true;
 };
 
-// What ConvBn needs of a convolution without bias, dense or depthwise.
-class Convolution : public Module {
- public:
-  virtual Tensor forward(const Tensor& x) const = 0;
-  // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
-  virtual int64_t output_size(int64_t size) const = 0;
-  virtual int64_t macs_per_pixel() const = 0;
-
-  Tensor weight;
-};
-
 enum class Padding : uint8_t {
   kEqual,  // dilation * (kernel - 1) / 2 on all sides
   kSame,   // TensorFlow's "SAME": as little as gives ceil(size / stride), an odd row or column below or to the right
@@ -91,6 +80,24 @@ struct Pads {
 };
 // Of one axis of `size` rows or columns.
 Pads pads_of(Padding padding, int64_t size, int kernel, int stride, int dilation);
+
+struct ConvGeometry {
+  int stride = 1, dilation = 1;
+  Padding padding = Padding::kEqual;
+  Layout layout = Layout::kConv;  // of the weight: dense or depthwise
+};
+
+// What ConvBn needs of a convolution without bias, dense or depthwise.
+class Convolution : public Module {
+ public:
+  virtual Tensor forward(const Tensor& x) const = 0;
+  // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
+  virtual int64_t output_size(int64_t size) const = 0;
+  virtual int64_t macs_per_pixel() const = 0;
+  virtual ConvGeometry geometry() const = 0;
+
+  Tensor weight;
+};
 
 struct Conv2dConfig {
   int64_t in = 0, out = 0;
@@ -109,6 +116,7 @@ class Conv2d final : public Convolution {
   Tensor forward(const Tensor& x, int pad_top) const;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
+  ConvGeometry geometry() const override;
   int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // of Padding::kEqual
   const Conv2dConfig& config() const { return config_; }
 
@@ -125,6 +133,7 @@ class DepthwiseConv2d final : public Convolution {
   Tensor forward(const Tensor& x) const override;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
+  ConvGeometry geometry() const override;
 
  private:
   int64_t channels_;
@@ -177,6 +186,8 @@ class BatchNorm2d final : public Module {
   //   slope s = weight * rstd, weight' = s * sqrt(var' + eps), bias' = bias + (mean' - mean) * s
   void start_measuring();
   void adopt_measured();
+
+  Activation activation() const { return activation_; }
 
   static constexpr float kEps = 1e-5f;
   float eps() const { return eps_; }

@@ -28,11 +28,14 @@ class MobileNetV2 final : public Encoder {
   std::vector<Tensor> forward(const Tensor& image) const override;
   EncoderTrace trace(MapSize image) const override;
 
- private:
   struct Block {
     std::vector<const ConvBn*> units;
     bool residual = false, tap = false;
   };
+  const ConvBn& stem() const { return *stem_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+
+ private:
   Block add_block(const MobileNetV2Stage& stage, int stage_index, int block_index, int64_t in_channels);
 
   const ConvBn* stem_ = nullptr;

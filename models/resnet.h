@@ -14,12 +14,15 @@ class ResNet final : public Encoder {
   std::vector<Tensor> forward(const Tensor& image) const override;
   EncoderTrace trace(MapSize image) const override;
 
- private:
   struct Block {
     std::vector<const ConvBn*> units;
     const ConvBn* downsample = nullptr;  // on the shortcut where size or channels change
     bool last_of_stage = false;
   };
+  const ConvBn& stem() const { return *stem_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+
+ private:
   Block add_block(const std::string& name, int64_t in, int64_t width, int64_t out, int stride, bool bottleneck);
 
   const ConvBn* stem_ = nullptr;

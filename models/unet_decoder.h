@@ -49,7 +49,6 @@ class UnetDecoder final : public Module {
   const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
   const Conv2d& output_conv() const;  // the head, which is initialised differently
 
- private:
   enum class Kind : uint8_t { kConv, kConcat, kResize, kDouble };
   struct Step {
     Kind kind;
@@ -57,6 +56,9 @@ class UnetDecoder final : public Module {
     const Conv2d* conv = nullptr;  // kConv
     size_t tap = 0;                // kConcat, kResize
   };
+  const std::vector<Step>& steps() const { return steps_; }
+
+ private:
   void add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation);
   void add_conv_pair(const std::string& name, int64_t in, int64_t out);
   void list_dead_parameters(const DecoderConfig& config);

@@ -31,6 +31,7 @@ int run_program(int argc, char** argv) {
   add_eval_command(app, run);
   add_predict_command(app, run);
   add_convert_command(app, run);
+  add_export_command(app, run);
   add_info_command(app, run);
   add_check_data_command(app, run);
   add_synth_command(app, run);

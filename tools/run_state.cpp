@@ -113,10 +113,10 @@ RunState load_run_state(const std::string& path, Student& student, AdamW& optimi
   return state;
 }
 
-void save_student(const std::string& path, const Student& student, int64_t epoch) {
+void save_student(const std::string& path, const Student& student, std::optional<int64_t> epoch, StoredType floats) {
   Metadata metadata = describe(student);
-  metadata["epoch"] = text_of(epoch);
-  save_state(student, path, metadata);
+  if (epoch) metadata["epoch"] = text_of(*epoch);
+  save_state(student, path, metadata, {}, floats);
 }
 
 std::unique_ptr<Student> load_student(const std::string& path) {

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "engine/checkpoint.h"
 #include "engine/optim.h"
 #include "models/student.h"
 
@@ -26,8 +28,10 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
 // Throws Error if the file is of another student, or of a run with another fingerprint; nothing is changed then.
 RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint);
 
-// Weights and buffers, with what make_student() needs to build the network again.
-void save_student(const std::string& path, const Student& student, int64_t epoch);
+// Weights and buffers, with what make_student() needs to build the network again. Floats are stored as kF32, kF16 or
+// kBf16.
+void save_student(const std::string& path, const Student& student, std::optional<int64_t> epoch = {},
+                  StoredType floats = StoredType::kF32);
 std::map<std::string, std::string> describe(const Student& student);  // that metadata
 
 // Any file that models/checkpoint_keys.h knows. Where it does not say what the network is, as published checkpoints do

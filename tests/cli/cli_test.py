@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 BINARY = sys.argv.pop(1)
-COMMANDS = ["train", "eval", "predict", "convert", "info", "check-data", "synth", "bench"]
+COMMANDS = ["train", "eval", "predict", "convert", "export", "info", "check-data", "synth", "bench"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -179,6 +179,20 @@ class Cli(unittest.TestCase):
         self.assertEqual(predicted.returncode, 0, predicted.stderr)
         names = {path.suffix for path in (self.root / "maps").rglob("*") if path.is_file()}
         self.assertEqual(names, {".png", ".npy", ".pfm"})
+        plain = self.root / "plain.safetensors"
+        exported = run("export", self.root / "short/last.safetensors", "--out", plain, "--dtype", "fp16")
+        self.assertEqual(exported.returncode, 0, exported.stderr)
+        self.assertLess(plain.stat().st_size, weights.stat().st_size * 0.51)
+        again = run("predict", "--weights", plain, "--out", self.root / "again", self.root / "images/0.png")
+        self.assertEqual(again.returncode, 0, again.stderr)
+        model = self.root / "model.onnx"
+        onnx = run("export", weights, "--out", model, "--normalise")
+        if "cannot write ONNX" not in onnx.stderr:
+            self.assertEqual(onnx.returncode, 0, onnx.stderr)
+            self.assertGreater(model.stat().st_size, weights.stat().st_size * 0.95)
+        self.assert_one_line(run("export", weights, "--out", model, "--dtype", "fp16"), 2, "--dtype")
+        self.assert_one_line(run("export", weights, "--out", plain, "--size", "32x64"), 2, "--size")
+        self.assert_one_line(run("export", weights, "--out", self.root / "model.bin"), 2, "--format")
         scored = run("eval", recipe, "--data", self.root, "--split", "val", "--weights", weights, "--json",
                      self.root / "m.json")
         self.assertEqual(scored.returncode, 0, scored.stderr)

@@ -66,6 +66,24 @@ TEST(Checkpoint, RoundTripInPyTorchsForm) {
   EXPECT_EQ(to_vector<float>(load_tensor(file, "optimizer.step", {1})), std::vector<float>{4.0f});
 }
 
+TEST(Checkpoint, NarrowFloatsAreRounded) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "net.safetensors";
+  Net net, other;
+  randomise(net, 1);
+  for (const auto& [type, eps] : {std::pair(StoredType::kF16, 0x1p-11f), std::pair(StoredType::kBf16, 0x1p-8f)}) {
+    save_state(net, path, {}, {}, type);
+    const SafetensorsFile file(path);
+    EXPECT_EQ(file.at("a.conv.weight").type, type);
+    EXPECT_EQ(file.at("a.bn.num_batches_tracked").type, StoredType::kI64);
+    load_state(other, file);
+    const std::vector<float> x = to_vector<float>(net.conv.weight), y = to_vector<float>(other.conv.weight);
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(y[i], x[i], eps * std::abs(x[i]) + 0x1p-25f);
+    EXPECT_NE(x, y);
+  }
+  EXPECT_THROW(save_state(net, path, {}, {}, StoredType::kF64), Error);
+}
+
 TEST(Checkpoint, AnotherArchitectureIsNamed) {
   const TemporaryFolder folder;
   const std::string path = folder / "net.safetensors";

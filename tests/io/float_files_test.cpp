@@ -70,9 +70,16 @@ TEST(npy, halves) {
       {0x0000, 0.0f},     {0x8000, -0.0f}, {0x0001, 0x1p-24f}, {0x03ff, 1023 * 0x1p-24f},
       {0x0400, 0x1p-14f}, {0xbc00, -1.0f}, {0x7bff, 65504.0f}, {0x3555, 0.333251953125f}};
   for (const auto& [bits, value] : cases) EXPECT_EQ(half_to_float(bits), value) << bits;
+  for (const auto& [bits, value] : cases) EXPECT_EQ(float_to_half(value), bits) << value;
   EXPECT_TRUE(std::signbit(half_to_float(0x8000)));
   EXPECT_TRUE(std::isinf(half_to_float(0x7c00)));
   EXPECT_TRUE(std::isnan(half_to_float(0x7e01)));
+  const std::pair<float, uint16_t> rounded[] = {
+      {1 + 0x1p-11f, 0x3c00}, {1 + 0x3p-11f, 0x3c02}, {1 + 0x1.1p-11f, 0x3c01}, {2 - 0x1p-12f, 0x4000},
+      {0x1p-25f, 0x0000},     {0x1.1p-25f, 0x0001},   {-0x3p-25f, 0x8002},      {0x1p-14f - 0x1p-25f, 0x0400},
+      {65519.9f, 0x7bff},     {65520.0f, 0x7c00},     {-INFINITY, 0xfc00},      {1e-30f, 0x0000}};
+  for (const auto& [value, bits] : rounded) EXPECT_EQ(float_to_half(value), bits) << value;
+  EXPECT_TRUE(std::isnan(half_to_float(float_to_half(NAN))));
 }
 
 TEST(npy, bad_headers_are_refused) {

@@ -1,0 +1,100 @@
+#include "models/onnx/export.h"
+
+#include <limits>
+
+#include "kernels/dpm_target.h"
+#include "kernels/preprocess.h"
+#include "models/onnx/layers.h"
+#include "models/onnx/networks.h"
+
+namespace depthstill {
+namespace {
+
+using Output = OnnxOptions::Output;
+
+OnnxValue write_network(OnnxGraph& graph, const Student& student, const OnnxValue& image) {
+  if (const auto* unet = dynamic_cast<const UnetStudent*>(&student)) return write_unet(graph, *unet, image);
+  fail("onnx: a ", student.name(), " cannot be exported");
+}
+
+OnnxValue normalise(OnnxGraph& graph, const OnnxValue& image) {
+  const OnnxValue centred = graph.node("Sub", {image, graph.constant("image_mean", {1, 3, 1, 1}, kImageMean)});
+  return graph.node("Div", {centred, graph.constant("image_std", {1, 3, 1, 1}, kImageStd)});
+}
+
+// Depth is the mean of the bins' centres under softmax. Channels last, because softmax wants the bins side by side.
+OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const StudentOptions& options) {
+  const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
+  std::vector<float> centres;
+  for (int i = 0; i < bins.bins; ++i) centres.push_back(static_cast<float>(bins.centre(i)));
+  const OnnxValue last = graph.node("Transpose", {logits}, {{"perm", OnnxInts{0, 2, 3, 1}}});
+  const OnnxValue probability = graph.node("Softmax", {last}, {{"axis", int64_t{-1}}});
+  const OnnxValue depth = graph.node("MatMul", {probability, graph.constant("bin_centres", {bins.bins, 1}, centres)});
+  return graph.node("Squeeze", {depth, graph.integers({3})});
+}
+
+// (N, bins or 1, H, W) -> (N, H, W).
+OnnxValue last_activation(OnnxGraph& graph, const OnnxValue& raw, const StudentOptions& options) {
+  if (options.head == Head::kDpm) return expected_depth(graph, raw, options);
+  const OnnxValue map = graph.node("Squeeze", {raw, graph.integers({1})});
+  if (options.head == Head::kRelative) return onnx_layers::activation(graph, map, Activation::kRelu);
+  return graph.node("Mul", {onnx_layers::activation(graph, map, Activation::kSigmoid), graph.scalar(options.d_max)});
+}
+
+std::string exact(float value) {
+  std::ostringstream text;
+  text.precision(std::numeric_limits<float>::max_digits10);
+  text << value;
+  return text.str();
+}
+
+void describe(OnnxGraph& graph, const Student& student, const OnnxOptions& options) {
+  const StudentOptions& model = student.options();
+  std::map<std::string, std::string> metadata = options.metadata;
+  metadata["architecture"] = student.name();
+  metadata["head"] = name_of(model.head);
+  if (model.head == Head::kDpm) metadata["bins"] = std::to_string(model.bins);
+  if (model.head != Head::kRelative) {
+    metadata["d_min"] = exact(model.d_min);
+    metadata["d_max"] = exact(model.d_max);
+  }
+  metadata["input"] = options.normalise ? "RGB 0..255, N x 3 x H x W"
+                                        : "RGB, N x 3 x H x W, (pixel - mean) / std with mean 123.675 116.28 103.53, "
+                                          "std 58.395 57.12 57.375 of pixels 0..255";
+  metadata["output"] = options.output == Output::kRaw  ? "before the last activation"
+                       : model.head == Head::kRelative ? "inverse depth up to scale and shift, larger is nearer"
+                                                       : "depth in metres";
+  metadata["size_multiple"] = std::to_string(student.size_multiple());
+  metadata["depthstill_version"] = options.version;
+  for (const auto& [key, value] : metadata) graph.set_metadata(key, value);
+  graph.set_producer("depthstill", options.version);
+}
+
+}  // namespace
+
+void export_onnx(const Student& student, const std::string& path, const OnnxOptions& options) {
+  OnnxDim height = "height", width = "width";
+  if (options.size) {
+    const int64_t multiple = student.size_multiple();
+    check(options.size->height > 0 && options.size->width > 0 && options.size->height % multiple == 0 &&
+              options.size->width % multiple == 0,
+          "onnx: ", student.name(), ": expected height and width to be multiples of ", multiple, ", got ",
+          options.size->height, " x ", options.size->width);
+    height = options.size->height;
+    width = options.size->width;
+  }
+  OnnxGraph graph(student.name());
+  const OnnxValue image = graph.input("image", {"batch", int64_t{3}, height, width});
+  const OnnxValue raw = write_network(graph, student, options.normalise ? normalise(graph, image) : image);
+  const StudentOptions& model = student.options();
+  if (options.output == Output::kRaw) {
+    graph.output(raw, "raw", {"batch", model.head == Head::kDpm ? model.bins : int64_t{1}, height, width});
+  } else {
+    graph.output(last_activation(graph, raw, model), model.head == Head::kRelative ? "inverse_depth" : "depth",
+                 {"batch", height, width});
+  }
+  describe(graph, student, options);
+  graph.write(path);
+}
+
+}  // namespace depthstill

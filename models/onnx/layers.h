@@ -1,0 +1,24 @@
+// Our layers as ONNX nodes on (N, C, H, W). Batch norms are folded into the convolution before them, in double.
+#pragma once
+
+#include <string>
+
+#include "models/encoder.h"
+#include "models/onnx/graph.h"
+
+namespace depthstill::onnx_layers {
+
+// `name` is that of the layer's state: its weights are stored under it, in PyTorch's element order.
+OnnxValue conv(OnnxGraph& graph, const OnnxValue& x, const std::string& name, const Conv2d& layer);
+// `path` is that of the encoder, with its dot.
+OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& path, const ConvBn& unit);
+OnnxValue activation(OnnxGraph& graph, const OnnxValue& x, Activation kind);
+
+// Bilinear, to the height and width that `like` has when the model runs, or by a factor.
+OnnxValue resize_to(OnnxGraph& graph, const OnnxValue& x, const OnnxValue& like, bool align_corners);
+OnnxValue resize_by(OnnxGraph& graph, const OnnxValue& x, float factor, bool align_corners);
+
+// The tensor as a constant, in PyTorch's element order.
+OnnxValue parameter(OnnxGraph& graph, const std::string& name, const Tensor& value, Layout layout = Layout::kPlain);
+
+}  // namespace depthstill::onnx_layers

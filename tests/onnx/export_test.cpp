@@ -1,0 +1,186 @@
+#include "models/onnx/export.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "engine/ops_loss.h"
+#include "kernels/preprocess.h"
+#include "models/onnx/graph.h"
+#include "tests/models/oracle.h"
+#include "tests/onnx/reference.h"
+
+namespace depthstill::test {
+namespace {
+
+using Output = OnnxOptions::Output;
+
+std::string temporary_path(const std::string& name) {
+  return (std::filesystem::temp_directory_path() / concat_text("depthstill_", ::getpid(), "_", name)).string();
+}
+
+onnx::ModelProto exported(const Student& student, const OnnxOptions& options = {}) {
+  const std::string path = temporary_path("export.onnx");
+  export_onnx(student, path, options);
+  onnx::ModelProto model = read_model(path);
+  std::filesystem::remove(path);
+  return model;
+}
+
+std::unique_ptr<Student> random_student(const std::string& name, Head head) {
+  StudentOptions options;
+  options.head = head;
+  options.bins = 17;
+  options.d_min = 0.5f;
+  options.d_max = 20.0f;
+  auto student = make_student(name, options);
+  set_hash_weights(*student);
+  student->eval();
+  return student;
+}
+
+Array nchw(const Tensor& x) {
+  const int64_t N = x.size(0), H = x.size(1), W = x.size(2), C = x.size(3);
+  const std::vector<float> from = to_vector<float>(x);
+  Array y{{N, C, H, W}, std::vector<double>(from.size())};
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const int64_t c = i % C, pixel = i / C % (H * W), n = i / (C * H * W);
+    y.values[static_cast<size_t>((n * C + c) * H * W + pixel)] = from[static_cast<size_t>(i)];
+  }
+  return y;
+}
+
+// The largest difference relative to the largest value.
+double error_of(const Array& found, const Array& expected) {
+  EXPECT_EQ(found.shape, expected.shape);
+  double most = 0, worst = 0;
+  for (size_t i = 0; i < std::min(found.values.size(), expected.values.size()); ++i) {
+    most = std::max(most, std::abs(expected.values[i]));
+    const double difference = std::abs(found.values[i] - expected.values[i]);
+    worst = difference <= worst ? worst : difference;  // NaN stays
+  }
+  return worst / most;
+}
+
+std::vector<std::string> dims_of(const onnx::ValueInfoProto& info) {
+  std::vector<std::string> dims;
+  for (const auto& dim : info.type().tensor_type().shape().dim())
+    dims.push_back(dim.has_dim_param() ? dim.dim_param() : std::to_string(dim.dim_value()));
+  return dims;
+}
+
+using Dims = std::vector<std::string>;
+
+// fp32 against double over about 60 layers; the students' own parity tests allow the same.
+constexpr double kTolerance = 2e-5;
+
+TEST(OnnxGraph, WritesWhatItIsTold) {
+  OnnxGraph graph("small");
+  const OnnxValue x = graph.input("x", {"batch", int64_t{2}});
+  const OnnxValue y = graph.node("Mul", {x, graph.constant("w", {2}, std::array{3.0f, -5.0f})});
+  const OnnxValue z = graph.node("Mul", {y, graph.scalar(0.1f)}, {});
+  EXPECT_EQ(graph.scalar(0.1f), graph.scalar(0.1f));
+  EXPECT_NE(graph.scalar(0.1f), graph.scalar(std::nextafter(0.1f, 1.0f)));
+  graph.node("Odd", {z, ""}, {{"i", int64_t{-7}}, {"f", 0.25f}, {"s", std::string("text")}, {"is", OnnxInts{1, -2}}});
+  graph.output(z, "z", {"batch", int64_t{2}});
+  graph.set_metadata("key", "value");
+  const std::string path = temporary_path("graph.onnx");
+  graph.write(path);
+  const onnx::ModelProto model = read_model(path);
+  std::filesystem::remove(path);
+  EXPECT_EQ(model.ir_version(), kOnnxIrVersion);
+  ASSERT_EQ(model.opset_import_size(), 1);
+  EXPECT_GE(model.opset_import(0).version(), 17);
+  EXPECT_EQ(metadata(model, "key"), "value");
+  const onnx::NodeProto& odd = model.graph().node(2);
+  EXPECT_EQ(odd.input(1), "");
+  EXPECT_EQ(find_attribute(odd, "i")->i(), -7);
+  EXPECT_EQ(find_attribute(odd, "f")->f(), 0.25f);
+  EXPECT_EQ(find_attribute(odd, "s")->s(), "text");
+  EXPECT_EQ(find_attribute(odd, "is")->ints(1), -2);
+  EXPECT_EQ(model.graph().initializer_size(), 3);
+  EXPECT_EQ(dims_of(model.graph().output(0)), (Dims{"batch", "2"}));
+}
+
+TEST(OnnxGraph, RefusesTwoOfAName) {
+  OnnxGraph graph("twice");
+  graph.constant("w", {1}, std::array{1.0f});
+  EXPECT_THROW(graph.constant("w", {1}, std::array{2.0f}), Error);
+}
+
+TEST(OnnxGraph, RefusesMoreThanAFileHolds) {
+  OnnxGraph graph("large", 12);
+  graph.constant("a", {2}, std::array{1.0f, 2.0f});
+  graph.constant("b", {1}, std::array{1.0f});
+  EXPECT_THROW(graph.constant("c", {1}, std::array{1.0f}), Error);
+}
+
+TEST(OnnxGraph, FaultsAreFound) {
+  OnnxGraph graph("faulty");
+  const OnnxValue x = graph.input("x", {int64_t{1}});
+  graph.node("Add", {x, "nowhere"});
+  EXPECT_EQ(faults(graph.model().graph()).size(), 2u);  // not defined, and its sum is not used
+}
+
+class OnnxExport : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(OnnxExport, StructureIsSound) {
+  const auto student = random_student(GetParam(), Head::kDpm);
+  const onnx::ModelProto model = exported(*student, {.metadata = {{"source", "test"}}, .version = "1.2"});
+  const onnx::GraphProto& graph = model.graph();
+  EXPECT_EQ(faults(graph), std::vector<std::string>{});
+  ASSERT_EQ(graph.input_size(), 1);
+  ASSERT_EQ(graph.output_size(), 1);
+  EXPECT_EQ(graph.input(0).name(), "image");
+  EXPECT_EQ(dims_of(graph.input(0)), (Dims{"batch", "3", "height", "width"}));
+  EXPECT_EQ(graph.output(0).name(), "depth");
+  EXPECT_EQ(dims_of(graph.output(0)), (Dims{"batch", "height", "width"}));
+  int convolutions = 0;
+  for (const StateEntry& entry : student->state()) convolutions += entry.layout != Layout::kPlain;
+  EXPECT_EQ(count_nodes(graph, "Conv"), convolutions);
+  EXPECT_EQ(count_nodes(graph, "BatchNormalization"), 0);
+  int weights = 0;
+  for (const onnx::TensorProto& constant : graph.initializer()) weights += constant.dims_size() == 4;
+  EXPECT_EQ(weights, convolutions);
+  EXPECT_EQ(metadata(model, "architecture"), GetParam());
+  EXPECT_EQ(metadata(model, "head"), "dpm");
+  EXPECT_EQ(metadata(model, "d_max"), "20");
+  EXPECT_EQ(metadata(model, "source"), "test");
+  EXPECT_EQ(metadata(model, "depthstill_version"), "1.2");
+  EXPECT_EQ(model.producer_version(), "1.2");
+}
+
+TEST_P(OnnxExport, ComputesTheStudent) {
+  const NoGrad no_grad;
+  for (const Head head : {Head::kDpm, Head::kRegression}) {
+    const auto student = random_student(GetParam(), head);
+    const Tensor image = hash_tensor("image", {2, 12, 20, 3}, 0.0, 2.0);
+    const Tensor ours = student->forward(image);
+    const Tensor depth = head == Head::kDpm ? dpm_depth(ours, {17, 0.5f, 20.0f}) : ours;
+    const std::vector<float> metres = to_vector<float>(depth);
+    const Array found = evaluate(exported(*student).graph(), nchw(image));
+    EXPECT_LT(error_of(found, {{2, 12, 20}, {metres.begin(), metres.end()}}), kTolerance) << name_of(head);
+  }
+}
+
+TEST_P(OnnxExport, FixedSizeAndPixels) {
+  const NoGrad no_grad;
+  const auto student = random_student(GetParam(), Head::kRegression);
+  const onnx::ModelProto model =
+      exported(*student, {.output = Output::kRaw, .normalise = true, .size = MapSize{16, 12}});
+  EXPECT_EQ(dims_of(model.graph().input(0)), (Dims{"batch", "3", "16", "12"}));
+  EXPECT_EQ(dims_of(model.graph().output(0)), (Dims{"batch", "1", "16", "12"}));
+  EXPECT_EQ(faults(model.graph()), std::vector<std::string>{});
+  const Tensor pixels = hash_tensor("pixels", {1, 16, 12, 3}, 127.5, 127.5);
+  Tensor image = clone(pixels);
+  for (int64_t i = 0; i < image.numel(); ++i)
+    image.data<float>()[i] = (image.data<float>()[i] - kImageMean[i % 3]) / kImageStd[i % 3];
+  EXPECT_LT(error_of(evaluate(model.graph(), nchw(pixels)), nchw(student->forward_raw(image))), kTolerance);
+  EXPECT_THROW(exported(*student, {.size = MapSize{16, 13}}), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Unet, OnnxExport, ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet"));
+
+}  // namespace
+}  // namespace depthstill::test
