@@ -27,11 +27,6 @@ class MidasSmall final : public Student {
   // Of the deepest fusion, which has no skip.
   std::vector<DeadParameter> dead_parameters() const override;
 
- protected:
-  // Computes all rows and crops: the encoder's batch norms need whole maps anyway.
-  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
-
- private:
   struct Unit {  // convolution, batch norm, activation
     const Convolution* conv;
     BatchNorm2d* norm;
@@ -45,6 +40,18 @@ class MidasSmall final : public Student {
     const Conv2d* out = nullptr;
   };
 
+  // What it is made of, in the order of the forward pass.
+  const Unit& stem() const { return stem_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  const std::vector<const Conv2d*>& tap_convs() const { return taps_; }  // shallow to deep, as the fusions
+  const std::vector<Fusion>& fusions() const { return fusions_; }
+  const Conv2d& head(size_t index) const { return *head_[index]; }  // 0, then a doubling, 1, 2
+
+ protected:
+  // Computes all rows and crops: the encoder's batch norms need whole maps anyway.
+  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+
+ private:
   const Conv2d& add_conv(const std::string& name, const Conv2dConfig& config);
   Unit add_unit(const std::string& conv_name, std::unique_ptr<Convolution> conv, const std::string& norm_name,
                 int64_t channels, Activation activation);

@@ -85,8 +85,7 @@ void add_export_command(CLI::App& app, Run& run) {
   command->add_option("--format", args->format, "onnx (opset 17) or safetensors [default: by the ending of --out]")
       ->check(CLI::IsMember({"onnx", "safetensors"}));
   command->add_option("--recipe", args->recipe, "recipe of the model [default: what the weights file says]");
-  command->add_option("--size", args->size,
-                      "onnx: fixed HEIGHTxWIDTH of the image [default: dynamic, where the model allows it]");
+  command->add_option("--size", args->size, "onnx: fixed HEIGHTxWIDTH of the image [default: dynamic; dpt_* need it]");
   command
       ->add_option("--head-output", args->output,
                    "onnx: depth (metres, or inverse depth of a relative model) or raw (before the last activation)")

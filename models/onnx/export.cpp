@@ -12,8 +12,14 @@ namespace {
 
 using Output = OnnxOptions::Output;
 
-OnnxValue write_network(OnnxGraph& graph, const Student& student, const OnnxValue& image) {
+OnnxValue write_network(OnnxGraph& graph, const Student& student, const OnnxValue& image,
+                        const std::optional<MapSize>& size) {
   if (const auto* unet = dynamic_cast<const UnetStudent*>(&student)) return write_unet(graph, *unet, image);
+  if (const auto* midas = dynamic_cast<const MidasSmall*>(&student)) return write_midas_small(graph, *midas, image);
+  if (const auto* dpt = dynamic_cast<const DepthAnything*>(&student)) {
+    check(size.has_value(), "onnx: ", student.name(), " is exported for one image size: give its height and width");
+    return write_depth_anything(graph, *dpt, image, *size);
+  }
   fail("onnx: a ", student.name(), " cannot be exported");
 }
 
@@ -85,7 +91,8 @@ void export_onnx(const Student& student, const std::string& path, const OnnxOpti
   }
   OnnxGraph graph(student.name());
   const OnnxValue image = graph.input("image", {"batch", int64_t{3}, height, width});
-  const OnnxValue raw = write_network(graph, student, options.normalise ? normalise(graph, image) : image);
+  const OnnxValue raw =
+      write_network(graph, student, options.normalise ? normalise(graph, image) : image, options.size);
   const StudentOptions& model = student.options();
   if (options.output == Output::kRaw) {
     graph.output(raw, "raw", {"batch", model.head == Head::kDpm ? model.bins : int64_t{1}, height, width});

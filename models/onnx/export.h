@@ -17,7 +17,7 @@ struct OnnxOptions {
   Output output = Output::kDepth;
   // Puts (pixel - mean) / std of ImageNet inside: the model is then fed RGB 0..255.
   bool normalise = false;
-  // Unset: dynamic height and width, both multiples of the student's size_multiple().
+  // Unset: dynamic height and width, both multiples of the student's size_multiple(). Depth Anything needs a size.
   std::optional<MapSize> size = {};
   // To be stored beside the description of the model and its input.
   std::map<std::string, std::string> metadata = {};

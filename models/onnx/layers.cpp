@@ -35,6 +35,20 @@ OnnxValue resize(OnnxGraph& graph, std::vector<OnnxValue> inputs, bool align_cor
 
 }  // namespace
 
+Names::Names(const Module& module) {
+  const std::string last = ".weight";
+  for (const StateEntry& entry : module.state()) {
+    if (entry.name.ends_with(last))
+      by_weight_[entry.tensor->raw()] = entry.name.substr(0, entry.name.size() - last.size());
+  }
+}
+
+const std::string& Names::of(const Convolution& layer) const {
+  const auto found = by_weight_.find(layer.weight.raw());
+  check(found != by_weight_.end(), "onnx: a convolution that is not of this module");
+  return found->second;
+}
+
 OnnxValue parameter(OnnxGraph& graph, const std::string& name, const Tensor& value, Layout layout) {
   const Tensor file = file_form(value, layout);
   return graph.constant(name, file.shape(), {file.data<float>(), static_cast<size_t>(file.numel())});
@@ -48,11 +62,11 @@ OnnxValue conv(OnnxGraph& graph, const OnnxValue& x, const std::string& name, co
   return activation(graph, y, layer.config().activation);
 }
 
-OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& path, const ConvBn& unit) {
-  const ConvGeometry geometry = unit.conv->geometry();
-  const Shape shape = to_file_shape(unit.conv->weight.shape(), geometry.layout);
-  std::vector<float> weight = to_vector<float>(file_form(unit.conv->weight, geometry.layout));
-  const BatchNorm2d& bn = *unit.bn;
+OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& name, const Convolution& layer,
+                  const BatchNorm2d& bn) {
+  const ConvGeometry geometry = layer.geometry();
+  const Shape shape = to_file_shape(layer.weight.shape(), geometry.layout);
+  std::vector<float> weight = to_vector<float>(file_form(layer.weight, geometry.layout));
   const std::vector<float> gamma = to_vector<float>(bn.weight), beta = to_vector<float>(bn.bias),
                            mean = to_vector<float>(bn.running_mean), var = to_vector<float>(bn.running_var);
   std::vector<float> bias(gamma.size());
@@ -62,7 +76,6 @@ OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& path,
     for (size_t i = c * per_channel; i < (c + 1) * per_channel; ++i) weight[i] = static_cast<float>(weight[i] * slope);
     bias[c] = static_cast<float>(beta[c] - mean[c] * slope);
   }
-  const std::string name = path + unit.names.conv;
   const OnnxValue y = conv_node(graph,
                                 {x, graph.constant(name + ".weight", shape, weight),
                                  graph.constant(name + ".bias", {static_cast<int64_t>(bias.size())}, bias)},

@@ -1,17 +1,28 @@
 // Our layers as ONNX nodes on (N, C, H, W). Batch norms are folded into the convolution before them, in double.
 #pragma once
 
+#include <map>
 #include <string>
 
-#include "models/encoder.h"
 #include "models/onnx/graph.h"
 
 namespace depthstill::onnx_layers {
 
+// The names of a module's weights, by which the file has them too.
+class Names {
+ public:
+  explicit Names(const Module& module);
+  // Without ".weight" or ".bias".
+  const std::string& of(const Convolution& layer) const;
+
+ private:
+  std::map<const void*, std::string> by_weight_;
+};
+
 // `name` is that of the layer's state: its weights are stored under it, in PyTorch's element order.
 OnnxValue conv(OnnxGraph& graph, const OnnxValue& x, const std::string& name, const Conv2d& layer);
-// `path` is that of the encoder, with its dot.
-OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& path, const ConvBn& unit);
+OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& name, const Convolution& layer,
+                  const BatchNorm2d& bn);
 OnnxValue activation(OnnxGraph& graph, const OnnxValue& x, Activation kind);
 
 // Bilinear, to the height and width that `like` has when the model runs, or by a factor.

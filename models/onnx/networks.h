@@ -2,11 +2,16 @@
 // (N, bins or 1, H, W). They walk the layers that the network itself runs.
 #pragma once
 
+#include "models/depth_anything.h"
+#include "models/midas_small.h"
 #include "models/onnx/graph.h"
 #include "models/unet_student.h"
 
 namespace depthstill {
 
 OnnxValue write_unet(OnnxGraph& graph, const UnetStudent& student, const OnnxValue& image);
+OnnxValue write_midas_small(OnnxGraph& graph, const MidasSmall& student, const OnnxValue& image);
+// For images of this size only.
+OnnxValue write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image, MapSize size);
 
 }  // namespace depthstill

@@ -11,14 +11,18 @@ using namespace onnx_layers;
 constexpr const char* kEncoder = "backbone.";
 constexpr const char* kDecoder = "decode_head.";
 
+OnnxValue unit(OnnxGraph& graph, const OnnxValue& x, const ConvBn& layer) {
+  return conv_bn(graph, x, kEncoder + layer.names.conv, *layer.conv, *layer.bn);
+}
+
 OnnxValue units(OnnxGraph& graph, OnnxValue x, const std::vector<const ConvBn*>& layers) {
-  for (const ConvBn* layer : layers) x = conv_bn(graph, x, kEncoder, *layer);
+  for (const ConvBn* layer : layers) x = unit(graph, x, *layer);
   return x;
 }
 
 std::vector<OnnxValue> write_mobilenet_v2(OnnxGraph& graph, const MobileNetV2& encoder, const OnnxValue& image) {
   std::vector<OnnxValue> taps;
-  OnnxValue x = conv_bn(graph, image, kEncoder, encoder.stem());
+  OnnxValue x = unit(graph, image, encoder.stem());
   for (const MobileNetV2::Block& block : encoder.blocks()) {
     const OnnxValue y = units(graph, x, block.units);
     x = block.residual ? graph.node("Add", {x, y}) : y;
@@ -29,13 +33,13 @@ std::vector<OnnxValue> write_mobilenet_v2(OnnxGraph& graph, const MobileNetV2& e
 
 std::vector<OnnxValue> write_resnet(OnnxGraph& graph, const ResNet& encoder, const OnnxValue& image) {
   std::vector<OnnxValue> taps;
-  OnnxValue x = conv_bn(graph, image, kEncoder, encoder.stem());
+  OnnxValue x = unit(graph, image, encoder.stem());
   taps.push_back(x);
   x = graph.node("MaxPool", {x},
                  {{"kernel_shape", OnnxInts{3, 3}}, {"strides", OnnxInts{2, 2}}, {"pads", OnnxInts{1, 1, 1, 1}}});
   for (const ResNet::Block& block : encoder.blocks()) {
     const OnnxValue y = units(graph, x, block.units);
-    const OnnxValue shortcut = block.downsample ? conv_bn(graph, x, kEncoder, *block.downsample) : x;
+    const OnnxValue shortcut = block.downsample ? unit(graph, x, *block.downsample) : x;
     x = activation(graph, graph.node("Add", {y, shortcut}), Activation::kRelu);
     if (block.last_of_stage) taps.push_back(x);
   }

@@ -7,6 +7,7 @@
 
 #include "engine/ops_loss.h"
 #include "kernels/preprocess.h"
+#include "models/depth_anything.h"
 #include "models/onnx/graph.h"
 #include "tests/models/oracle.h"
 #include "tests/onnx/reference.h"
@@ -123,9 +124,9 @@ TEST(OnnxGraph, FaultsAreFound) {
   EXPECT_EQ(faults(graph.model().graph()).size(), 2u);  // not defined, and its sum is not used
 }
 
-class OnnxExport : public ::testing::TestWithParam<std::string> {};
+class OnnxUnet : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(OnnxExport, StructureIsSound) {
+TEST_P(OnnxUnet, StructureIsSound) {
   const auto student = random_student(GetParam(), Head::kDpm);
   const onnx::ModelProto model = exported(*student, {.metadata = {{"source", "test"}}, .version = "1.2"});
   const onnx::GraphProto& graph = model.graph();
@@ -151,7 +152,7 @@ TEST_P(OnnxExport, StructureIsSound) {
   EXPECT_EQ(model.producer_version(), "1.2");
 }
 
-TEST_P(OnnxExport, ComputesTheStudent) {
+TEST_P(OnnxUnet, ComputesTheStudent) {
   const NoGrad no_grad;
   for (const Head head : {Head::kDpm, Head::kRegression}) {
     const auto student = random_student(GetParam(), head);
@@ -164,7 +165,7 @@ TEST_P(OnnxExport, ComputesTheStudent) {
   }
 }
 
-TEST_P(OnnxExport, FixedSizeAndPixels) {
+TEST_P(OnnxUnet, FixedSizeAndPixels) {
   const NoGrad no_grad;
   const auto student = random_student(GetParam(), Head::kRegression);
   const onnx::ModelProto model =
@@ -180,7 +181,42 @@ TEST_P(OnnxExport, FixedSizeAndPixels) {
   EXPECT_THROW(exported(*student, {.size = MapSize{16, 13}}), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Unet, OnnxExport, ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet"));
+TEST(OnnxExport, MidasSmall) {
+  const NoGrad no_grad;
+  const auto student = random_student("midas_small", Head::kRelative);
+  const onnx::ModelProto model = exported(*student);
+  EXPECT_EQ(faults(model.graph()), std::vector<std::string>{});
+  EXPECT_EQ(model.graph().output(0).name(), "inverse_depth");
+  EXPECT_EQ(metadata(model, "size_multiple"), "32");
+  EXPECT_EQ(metadata(model, "d_max"), "");
+  const Tensor image = hash_tensor("image", {1, 32, 64, 3}, 0.0, 2.0);
+  const Array raw = evaluate(exported(*student, {.output = Output::kRaw}).graph(), nchw(image));
+  EXPECT_LT(error_of(raw, nchw(student->forward_raw(image))), kTolerance);
+}
+
+// Attention with swiglu or gelu, taps that are not the last block's, positions that are interpolated.
+TEST(OnnxExport, DepthAnything) {
+  const NoGrad no_grad;
+  for (const bool swiglu : {false, true}) {
+    DepthAnythingConfig config{{24, 5, 3, {0, 1, 3, 4}, swiglu, 3}, {24, 8, {4, 6, 8, 10}}};
+    DepthAnything student("dpt_s", config, {.head = Head::kRegression, .d_max = 10.0f});
+    for (const StateEntry& entry : student.state()) {
+      const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);
+      const bool around_one = entry.name.find("norm") != std::string::npos && entry.name.ends_with("weight");
+      copy_(*entry.tensor, from_file_layout(hash_tensor(entry.name, file, around_one ? 1.0 : 0.0, 0.4), entry.layout));
+    }
+    student.eval();
+    const onnx::ModelProto model = exported(student, {.output = Output::kRaw, .size = MapSize{42, 70}});
+    EXPECT_EQ(faults(model.graph()), std::vector<std::string>{});
+    EXPECT_EQ(dims_of(model.graph().input(0)), (Dims{"batch", "3", "42", "70"}));
+    const Tensor image = hash_tensor("image", {2, 42, 70, 3}, 0.0, 2.0);
+    EXPECT_LT(error_of(evaluate(model.graph(), nchw(image)), nchw(student.forward_raw(image))), kTolerance);
+    EXPECT_THROW(exported(student), Error);
+    EXPECT_THROW(exported(student, {.size = MapSize{42, 64}}), Error);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Unet, OnnxUnet, ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet"));
 
 }  // namespace
 }  // namespace depthstill::test

@@ -37,6 +37,10 @@ std::vector<int64_t> integers(const onnx::NodeProto& node, const std::string& na
   return {found->ints().begin(), found->ints().end()};
 }
 
+std::vector<int64_t> integers_or(const onnx::NodeProto& node, const std::string& name, std::vector<int64_t> otherwise) {
+  return find_attribute(node, name) ? integers(node, name) : otherwise;
+}
+
 size_t axis_of(int64_t axis, const Array& x) {
   return static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(x.shape.size()) : axis);
 }
@@ -60,7 +64,7 @@ std::vector<int64_t> conv_pads(const onnx::NodeProto& node, const Array& x, cons
 
 Array conv(const onnx::NodeProto& node, const Inputs& in) {
   const Array &x = in[0], &w = in[1];
-  const auto strides = integers(node, "strides"), dilations = integers(node, "dilations");
+  const auto strides = integers(node, "strides"), dilations = integers_or(node, "dilations", {1, 1});
   const auto pads = conv_pads(node, x, w, strides, dilations);
   const int64_t group = integer(node, "group", 1), N = x.shape[0], C = x.shape[1], O = w.shape[0], I = w.shape[1];
   check(I * group == C && O % group == 0, node.name(), ": channels do not fit");
@@ -268,6 +272,72 @@ Array shape(const onnx::NodeProto& node, const Inputs& in) {
   return {{end - begin}, {in[0].shape.begin() + begin, in[0].shape.begin() + end}};
 }
 
+// Kernels of the size of the stride, no padding.
+Array conv_transpose(const onnx::NodeProto& node, const Inputs& in) {
+  const Array &x = in[0], &w = in[1];
+  const int64_t N = x.shape[0], I = x.shape[1], H = x.shape[2], W = x.shape[3], O = w.shape[1], K = w.shape[2];
+  check(integers(node, "strides") == std::vector<int64_t>{K, K} && w.shape[3] == K && w.shape[0] == I, node.name());
+  Array y = zeros({N, O, K * H, K * W});
+  for (int64_t i = 0; i < static_cast<int64_t>(y.values.size()); ++i) {
+    const int64_t q = i % (K * W), p = i / (K * W) % (K * H), o = i / (K * K * H * W) % O, n = i / (K * K * H * W * O);
+    double sum = in[2].values[static_cast<size_t>(o)];
+    for (int64_t c = 0; c < I; ++c)
+      sum += x.values[static_cast<size_t>(((n * I + c) * H + p / K) * W + q / K)] *
+             w.values[static_cast<size_t>(((c * O + o) * K + p % K) * K + q % K)];
+    y.values[static_cast<size_t>(i)] = sum;
+  }
+  return y;
+}
+
+Array layer_norm(const onnx::NodeProto& node, const Inputs& in) {
+  Array y = in[0];
+  check(axis_of(integer(node, "axis", -1), y) + 1 == y.shape.size(), node.name(), ": over the last dimension only");
+  const auto run = static_cast<size_t>(y.shape.back());
+  const double n = static_cast<double>(run), eps = find_attribute(node, "epsilon")->f();
+  for (size_t begin = 0; begin < y.values.size(); begin += run) {
+    double* const row = &y.values[begin];
+    const double mean = std::accumulate(row, row + run, 0.0) / n;
+    double squares = 0;
+    for (size_t i = 0; i < run; ++i) squares += (row[i] - mean) * (row[i] - mean);
+    const double rstd = 1 / std::sqrt(squares / n + eps);
+    for (size_t i = 0; i < run; ++i) row[i] = (row[i] - mean) * rstd * in[1].values[i] + in[2].values[i];
+  }
+  return y;
+}
+
+Array reshape(const onnx::NodeProto& node, const Inputs& in) {
+  Array y = in[0];
+  y.shape.clear();
+  for (size_t d = 0; d < in[1].values.size(); ++d) {
+    const auto size = static_cast<int64_t>(in[1].values[d]);
+    y.shape.push_back(size == 0 ? in[0].shape.at(d) : size);
+  }
+  check(product(y.shape) == product(in[0].shape), node.name(), ": another number of elements");
+  return y;
+}
+
+Array expand(const onnx::NodeProto&, const Inputs& in) {
+  std::vector<int64_t> sizes;
+  for (const double size : in[1].values) sizes.push_back(static_cast<int64_t>(size));
+  return broadcast(in[0], zeros(sizes), std::plus<>());
+}
+
+// One axis.
+Array slice(const onnx::NodeProto& node, const Inputs& in) {
+  const Array& x = in[0];
+  const auto begin = static_cast<int64_t>(in[1].values.at(0)), end = static_cast<int64_t>(in[2].values.at(0));
+  const size_t axis = axis_of(static_cast<int64_t>(in[3].values.at(0)), x);
+  check(in.size() == 4 && 0 <= begin && begin < end && end <= x.shape[axis], node.name());
+  Array y{x.shape, {}};
+  y.shape[axis] = end - begin;
+  const int64_t inner = product(x.shape, axis + 1, x.shape.size());
+  for (int64_t outer = 0; outer < product(x.shape, 0, axis); ++outer) {
+    const auto first = x.values.begin() + outer * x.shape[axis] * inner;
+    y.values.insert(y.values.end(), first + begin * inner, first + end * inner);
+  }
+  return y;
+}
+
 Array run(const onnx::NodeProto& node, const Inputs& in) {
   const std::string& op = node.op_type();
   if (op == "Conv") return conv(node, in);
@@ -279,6 +349,12 @@ Array run(const onnx::NodeProto& node, const Inputs& in) {
   if (op == "MatMul") return mat_mul(node, in);
   if (op == "Squeeze") return squeeze(node, in);
   if (op == "Shape") return shape(node, in);
+  if (op == "ConvTranspose") return conv_transpose(node, in);
+  if (op == "LayerNormalization") return layer_norm(node, in);
+  if (op == "Reshape") return reshape(node, in);
+  if (op == "Expand") return expand(node, in);
+  if (op == "Slice") return slice(node, in);
+  if (op == "Erf") return map(in[0], [](double x) { return std::erf(x); });
   if (op == "Identity") return in[0];
   if (op == "Relu") return map(in[0], [](double x) { return std::max(x, 0.0); });
   if (op == "Sigmoid") return map(in[0], [](double x) { return 1 / (1 + std::exp(-x)); });

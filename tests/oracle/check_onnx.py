@@ -4,8 +4,8 @@
   check_onnx.py DEPTHSTILL WEIGHTS [--sizes 64x96,96x160] [--random]
 
 Compares the output before the last activation (`predict --raw-input --raw-output`) and, for models that take images of
-these sizes as they are, depth (`predict` on an 8-bit image against the model exported with --normalise). A model of fixed
-size is exported once per size. --random replaces the weights first by values that keep every layer's output of order one.
+these sizes as they are, depth (`predict` on an 8-bit image against the model exported with --normalise). Depth
+Anything is exported once per size. --random replaces the weights first by values that keep every layer's output of order one.
 Exit code 1 if an error exceeds 1e-4; without onnxruntime it says "skipped: no onnxruntime".
 Measured with numpy 2, onnxruntime 1.31.1 and safetensors 0.8."""
 import argparse
