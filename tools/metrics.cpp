@@ -9,7 +9,7 @@
 
 namespace depthstill {
 
-const MetricField& metric_field(const std::string& name) {
+const MetricField& metric_field(std::string_view name) {
   std::string names;
   for (const MetricField& field : kMetricFields) {
     if (field.name == name) return field;

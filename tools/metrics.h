@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace depthstill {
@@ -35,7 +36,7 @@ inline constexpr std::array<MetricField, 9> kMetricFields{{
 }};
 
 // The field of that name; throws Error that lists the names if there is none.
-const MetricField& metric_field(const std::string& name);
+const MetricField& metric_field(std::string_view name);
 
 // Metrics over the pixels with valid != 0, in double. Nothing if there are none. Predictions and truths at valid pixels
 // must be positive and finite.
