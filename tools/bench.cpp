@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -142,6 +143,11 @@ class Bench {
 // Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.
 size_t peak_bytes(Device device) {
   if (device == Device::kCuda) return memory_stats(device).peak;
+  // Linux starts ru_maxrss with the memory of the process that called exec; VmHWM is this program's own.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<size_t>(usage.ru_maxrss) * 1024;

@@ -6,32 +6,13 @@
 
 #include "kernels/attention.h"
 #include "kernels/conv2d.h"
+#include "tests/bench/bench.h"
 
 namespace depthstill {
 namespace {
 
-class BenchScratch final : public Scratch {
- public:
-  void* get(size_t bytes) override {
-    if (bytes_.size() < bytes + 64) bytes_.resize(bytes + 64);
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (64 - address % 64) % 64;
-  }
-
- private:
-  std::vector<unsigned char> bytes_;
-};
-
-template <class T>
-std::vector<T> values(int64_t n) {
-  std::vector<T> v(static_cast<size_t>(n));
-  uint32_t state = 1;
-  for (T& value : v) {
-    state = state * 1664525u + 1013904223u;
-    value = static_cast<T>(static_cast<float>(state >> 8) * 0x1p-22f - 2.0f);
-  }
-  return v;
-}
+using bench::BenchScratch;
+using bench::values;
 
 void set_rate(benchmark::State& state, double products, const AttentionShape& s) {
   const double flop = products * 2 * static_cast<double>(s.N * s.T * s.T) * static_cast<double>(s.C);

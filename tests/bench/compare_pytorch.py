@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -63,14 +62,38 @@ def worker(args):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 35.0)
         optimiser.step()
         times.append(1000 * (time.perf_counter() - start))
-    print(json.dumps({"median_ms": statistics.median(times[1:]), "min_ms": min(times[1:]), "max_ms": max(times[1:]),
-                      "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                      "torch": torch.__version__}))
+    print(json.dumps({**measured(times[1:]), "torch": torch.__version__}))
 
 
-def run(command, environment=None):
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+KEEP_MEMORY = dict(MALLOC_TOP_PAD_="268435456", MALLOC_TRIM_THRESHOLD_="100000000000",
+                   MALLOC_MMAP_THRESHOLD_="100000000000")
+
+
+def run(command, **environment):
+    done = subprocess.run(command, env=dict(os.environ, **environment), check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
+
+
+def measured(times):
+    # Not ru_maxrss, which starts with what the parent process had.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "peak_bytes": peak}
+
+
+def report(title, sides):
+    """sides: name -> the runs of each round; the first is ours."""
+    print(title)
+    for name, runs in sides.items():
+        print(f"{name:24} median {statistics.median(r['median_ms'] for r in runs):8.0f} ms   "
+              f"min {min(r['min_ms'] for r in runs):8.0f}   max {max(r['max_ms'] for r in runs):8.0f}   "
+              f"peak {max(r['peak_bytes'] for r in runs) / 1e6:6.0f} MB")
+    (_, ours), *others = sides.items()
+    for name, theirs in others:
+        ratios = [t["median_ms"] / o["median_ms"] for o, t in zip(ours, theirs)]
+        memory = max(r["peak_bytes"] for r in ours) / max(r["peak_bytes"] for r in theirs)
+        print(f"{name} / depthstill: time {statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f}), "
+              f"memory of depthstill {100 * memory:.0f} % of theirs")
 
 
 def main():
@@ -85,24 +108,15 @@ def main():
     if args.worker:
         return worker(args)
 
-    keep_memory = dict(os.environ, MALLOC_TOP_PAD_="268435456", MALLOC_TRIM_THRESHOLD_="100000000000",
-                       MALLOC_MMAP_THRESHOLD_="100000000000")
     common = ["--precision", args.precision, "--threads", str(args.threads), "--steps", str(args.steps)]
     ours, theirs = [], []
     for _ in range(args.rounds):
         ours.append(run([args.binary, "bench", "train-step", "--model", "mobilenet_unet", "--size",
                          f"{HEIGHT}x{WIDTH}", "--batch", "1", "--json"] + common))
-        theirs.append(run([sys.executable, __file__, "--worker"] + common, keep_memory))
-    print(f"training step, {HEIGHT}x{WIDTH}, batch 1, {args.precision}, {args.threads} threads, "
-          f"{args.rounds} rounds of {args.steps} steps")
-    for name, runs in (("depthstill", ours), ("PyTorch " + theirs[0]["torch"], theirs)):
-        median = statistics.median(r["median_ms"] for r in runs)
-        print(f"{name:24} median {median:8.0f} ms   min {min(r['min_ms'] for r in runs):8.0f}   "
-              f"max {max(r['max_ms'] for r in runs):8.0f}   peak {max(r['peak_bytes'] for r in runs) / 1e6:6.0f} MB")
-    ratios = [t["median_ms"] / o["median_ms"] for o, t in zip(ours, theirs)]
-    memory = max(r["peak_bytes"] for r in ours) / max(r["peak_bytes"] for r in theirs)
-    print(f"PyTorch / depthstill: time {statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f}), "
-          f"memory of depthstill {100 * memory:.0f} % of PyTorch's")
+        theirs.append(run([sys.executable, __file__, "--worker"] + common, **KEEP_MEMORY))
+    report(f"training step, {HEIGHT}x{WIDTH}, batch 1, {args.precision}, {args.threads} threads, "
+           f"{args.rounds} rounds of {args.steps} steps",
+           {"depthstill": ours, "PyTorch " + theirs[0]["torch"]: theirs})
 
 
 if __name__ == "__main__":

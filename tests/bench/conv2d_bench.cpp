@@ -6,28 +6,13 @@
 
 #include "kernels/conv2d.h"
 #include "kernels/conv2d_dnn.h"
+#include "tests/bench/bench.h"
 
 namespace depthstill {
 namespace {
 
-class ConvScratch final : public Scratch {
- public:
-  void* get(size_t bytes) override {
-    if (bytes + 64 > bytes_.size()) bytes_.resize(bytes + 64);
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (64 - address % 64) % 64;
-  }
-
- private:
-  std::vector<unsigned char> bytes_;
-};
-
-template <class T>
-std::vector<T> values(int64_t n) {
-  std::vector<T> v(static_cast<size_t>(n));
-  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(static_cast<float>(i % 13) * 0.1f - 0.5f);
-  return v;
-}
+using bench::BenchScratch;
+using bench::values;
 
 enum class Pass { kForward, kDx, kDweight };
 enum class By { kOurs, kOnednn };
@@ -40,7 +25,7 @@ void conv2d(benchmark::State& state) {
   auto x = values<T>(H * W * C), y = values<T>(H * W * O);
   auto weight = values<float>(O * R * R * C);
   const auto bias = values<float>(O);
-  ConvScratch scratch;
+  BenchScratch scratch;
   const Stream stream{nullptr, &scratch};
   const Activation none = Activation::kNone;
   const T* no_y = nullptr;

@@ -6,23 +6,14 @@
 
 #include "kernels/dpm.h"
 #include "kernels/ssim.h"
+#include "tests/bench/bench.h"
 
 namespace depthstill {
 namespace {
 
+using bench::BenchScratch;
+
 constexpr int64_t kHeight = 352, kWidth = 704, kPixels = kHeight * kWidth;
-
-class BenchScratch final : public Scratch {
- public:
-  void* get(size_t bytes) override {
-    bytes_.resize(bytes + 64);
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (64 - address % 64) % 64;
-  }
-
- private:
-  std::vector<unsigned char> bytes_;
-};
 
 enum class Pass { kForward, kBackward };
 

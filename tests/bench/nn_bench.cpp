@@ -12,28 +12,13 @@
 #include "kernels/gelu.h"
 #include "kernels/layer_norm.h"
 #include "kernels/layer_scale.h"
+#include "tests/bench/bench.h"
 
 namespace depthstill {
 namespace {
 
-class BenchScratch final : public Scratch {
- public:
-  void* get(size_t bytes) override {
-    bytes_.resize(bytes + 64);
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return bytes_.data() + (64 - address % 64) % 64;
-  }
-
- private:
-  std::vector<unsigned char> bytes_;
-};
-
-template <class T>
-std::vector<T> values(int64_t n) {
-  std::vector<T> v(static_cast<size_t>(n));
-  for (size_t i = 0; i < v.size(); ++i) v[i] = static_cast<T>(static_cast<float>(i % 13) * 0.1f - 0.5f);
-  return v;
-}
+using bench::BenchScratch;
+using bench::values;
 
 // Copy of as many bytes as the largest map below has: the practical bound.
 void copy(benchmark::State& state) {
