@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 BINARY = sys.argv.pop(1)
-COMMANDS = ["train", "eval", "predict", "convert", "export", "info", "check-data", "synth", "bench"]
+COMMANDS = ["train", "eval", "predict", "teach", "convert", "export", "info", "check-data", "synth", "bench"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -193,6 +193,13 @@ class Cli(unittest.TestCase):
         self.assert_one_line(run("export", weights, "--out", model, "--dtype", "fp16"), 2, "--dtype")
         self.assert_one_line(run("export", weights, "--out", plain, "--size", "32x64"), 2, "--size")
         self.assert_one_line(run("export", weights, "--out", self.root / "model.bin"), 2, "--format")
+        flat = ["--set", "data.teacher_naming=\"flat\"", "--set", "data.teacher_extension=\".npy\"", "--set",
+                "data.teacher_units_per_metre=1", "--set", f"data.train.teacher=\"{self.root}/taught\""]
+        for line in ("4 written, 0 kept", "0 written, 4 kept"):
+            taught = run("teach", recipe, "--data", self.root, "--weights", weights, "--half", *flat)
+            self.assertEqual(taught.stdout.strip(), line, taught.stderr)
+        learnt = run("train", recipe, "--data", self.root, "--out", self.root / "learnt", "--set", "train.epochs=1", *flat)
+        self.assertEqual(learnt.returncode, 0, learnt.stderr)
         scored = run("eval", recipe, "--data", self.root, "--split", "val", "--weights", weights, "--json",
                      self.root / "m.json")
         self.assertEqual(scored.returncode, 0, scored.stderr)
