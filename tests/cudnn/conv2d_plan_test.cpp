@@ -37,8 +37,8 @@ Conv2dShape conv(int64_t h, int64_t w, int64_t c, int64_t o, int kernel, int str
   return s;
 }
 
-// Layers of the TIE-KD MobileNetV2 student at 352 x 704 (names as in the checkpoint, heaviest shapes of each kind), those
-// that only the ResNets have, and those of the DPT head at 518 x 518 and of MiDaS.
+// Layers of the TIE-KD MobileNetV2 student at 352 x 704 (names as in the checkpoint, heaviest shapes of each kind),
+// those that only the ResNets have, and those of the DPT head at 518 x 518 and of MiDaS.
 const std::vector<Layer> kLayers = {
     {"backbone.conv1", conv(352, 704, 3, 32, 3, 2)},
     {"backbone.layer2.0.conv.0", conv(176, 352, 16, 96, 1)},

@@ -24,10 +24,24 @@ std::string fixture(const std::string& name) {
 }
 
 // Those that PyTorch reads; the others must be refused.
-const char* const kGood[] = {"types",     "types_legacy",    "views",      "views_legacy",
-                             "training",  "training_legacy", "parameters", "parameters_legacy",
-                             "protocol3", "protocol4",       "protocol5",  "nested",
-                             "zip64"};
+const char* const kGood[] = {"types",
+                             "types_legacy",
+                             "views",
+                             "views_legacy",
+                             "training",
+                             "training_legacy",
+                             "parameters",
+                             "parameters_legacy",
+                             "protocol3",
+                             "protocol4",
+                             "protocol5",
+                             "nested",
+                             "zip64",
+                             "torch1.13_types",
+                             "torch1.13_views",
+                             "torch1.13_views_legacy",
+                             "torch1.13_training",
+                             "torch1.13_parameters"};
 const char* const kBad[] = {"bad_system", "bad_eval",  "bad_getattr",  "bad_module", "bad_sparse",
                             "bad_list",   "bad_empty", "bad_deflated", "bad_order"};
 

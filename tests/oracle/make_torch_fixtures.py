@@ -3,6 +3,8 @@
 tensors that PyTorch finds in them ("FILE:NAME", contiguous).
 
 Usage: make_torch_fixtures.py [FOLDER]   Needs PyTorch, NumPy and safetensors; versions are stored in the metadata.
+       make_torch_fixtures.py --old      With an older PyTorch (and NumPy), beforehand: writes torchVERSION_*.pth alone,
+                                         which the first form then reads too.
 """
 import argparse
 import io
@@ -16,11 +18,10 @@ import zlib
 from collections import OrderedDict, defaultdict
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import save_file
 
-FOLDER = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "torch"
+OLD = sys.argv[1:] == ["--old"]
+FOLDER = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 and not OLD else pathlib.Path(__file__).parent / "torch"
 
 
 def numbers(*shape):
@@ -34,7 +35,8 @@ def every_type():
              for t in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)}
     return {**floats, **whole, "bool": torch.tensor([True, False, True]), "scalar": torch.tensor(2.5),
             "empty": torch.zeros(0, 3), "one": torch.full((1, 1, 1), 7.0),
-            "uint16": torch.tensor([1, 65535], dtype=torch.uint16), "uint32": torch.tensor([1], dtype=torch.uint32)}
+            **({} if OLD else {"uint16": torch.tensor([1, 65535], dtype=torch.uint16),
+                               "uint32": torch.tensor([1], dtype=torch.uint32)})}
 
 
 def views():
@@ -113,6 +115,12 @@ def main():
     parameters["tagged"] = torch.nn.Parameter(numbers(3))
     parameters["tagged"].lr_scale = 0.5
     files = {"types": every_type(), "views": views(), "training": training(), "parameters": parameters}
+    if OLD:
+        prefix = "torch" + ".".join(torch.__version__.split(".")[:2]) + "_"
+        for name, content in files.items():
+            torch.save(content, FOLDER / f"{prefix}{name}.pth")
+        torch.save(files["views"], FOLDER / f"{prefix}views_legacy.pth", _use_new_zipfile_serialization=False)
+        return
     for name, content in files.items():
         torch.save(content, FOLDER / f"{name}.pth")
         known = {k: v for k, v in content.items() if not k.startswith("uint1") and not k.startswith("uint3")}
@@ -140,9 +148,13 @@ def main():
     entries["nested/byteorder"] = b"big"
     write_zip64(FOLDER / "bad_order.pth", entries)
 
+    import safetensors
+    from safetensors.torch import save_file
+
     expected = {}
-    for name, content in files.items():
-        for key in [name] + ([f"{name}_legacy"] if (FOLDER / f"{name}_legacy.pth").exists() else []):
+    for name in [*files, *(path.stem for path in sorted(FOLDER.glob("torch[0-9]*.pth")))]:
+        legacy = f"{name}_legacy"
+        for key in [name] + ([legacy] if name in files and (FOLDER / f"{legacy}.pth").exists() else []):
             tree = torch.load(FOLDER / f"{key}.pth", weights_only=False)
             for _ in range(4):
                 inner = [tree[k] for k in ("state_dict", "model") if k in tree]
