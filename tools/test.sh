@@ -22,6 +22,7 @@ command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 passed=0 failed=0 skipped=0
 failures=()
 start=$SECONDS
+export OMP_WAIT_POLICY=passive  # suites run side by side: waiting threads must not take their cores
 
 say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
 
@@ -44,7 +45,7 @@ suite() {
   local preset=$1
   say "tests: $preset"
   local log="build/$preset.tests.log"
-  ctest --preset "$preset" --verbose >"$log" 2>&1
+  ctest --preset "$preset" --verbose -j "$jobs" >"$log" 2>&1
   local code=$?
   local ran bad skips
   ran=$(sed -n 's/.*\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')
