@@ -151,7 +151,8 @@ InitialWeights load_initial(Student& student, const std::string& path) {
   check(map.architecture == student.name(), path, ": expected weights for ", student.name(), ", found those of ",
         map.architecture);
   if (!map.encoder_only) {
-    load_weights(student, path);
+    // Another head's or range's weights are a fine start where names and shapes agree: metric from relative.
+    load_state(student, *file, passing_over(student));
     return {false, concat_text("network: ", path)};
   }
   if (Encoder* encoder = student.imagenet_encoder()) {
