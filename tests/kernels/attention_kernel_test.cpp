@@ -1,4 +1,5 @@
 // Attention against sums in double, for every CPU path that this processor can run and for the CUDA kernels.
+#include <algorithm>
 #include <functional>
 
 #include "kernels/attention.h"

@@ -1,5 +1,6 @@
 // Convolutions on the CPU against direct sums in double, for every implementation that this processor can run. Weights
 // are representable in bf16, so that only the rounding of the results differs between the paths.
+#include <algorithm>
 #include <functional>
 
 #include "kernels/conv2d.h"
