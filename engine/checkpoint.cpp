@@ -3,7 +3,6 @@
 #include <set>
 #include <utility>
 
-#include "engine/io/half.h"
 #include "engine/io/safetensors.h"
 
 namespace depthstill {
@@ -35,15 +34,6 @@ std::vector<int64_t> sizes_of(const Shape& shape) {
 
 bool is_batch_counter(const std::string& name) { return name.ends_with("num_batches_tracked"); }
 
-std::vector<uint16_t> narrowed(const Tensor& x, StoredType type) {
-  check(type == StoredType::kF16 || type == StoredType::kBf16, "checkpoint: expected F32, F16 or BF16, got ", type);
-  std::vector<uint16_t> out(static_cast<size_t>(x.numel()));
-  const float* const values = x.data<float>();
-  for (size_t i = 0; i < out.size(); ++i)
-    out[i] = type == StoredType::kF16 ? float_to_half(values[i]) : bf16(values[i]).bits;
-  return out;
-}
-
 void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shape& expected) {
   check(stored.shape == sizes_of(expected), file.path(), ": ", stored.name, ": expected shape ", expected, ", found ",
         shape_text(stored.shape));
@@ -65,7 +55,8 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
     stored.push_back({entry.name, stored_type(entry.value.dtype()), sizes_of(entry.value.shape()), entry.value.raw()});
     if (floats == StoredType::kF32 || entry.value.dtype() != DType::kFloat) continue;
     std::vector<uint16_t>& values = narrow[stored.size() - 1];
-    values = narrowed(entry.value, floats);
+    values.resize(static_cast<size_t>(entry.value.numel()));
+    narrow_floats(std::span(entry.value.data<float>(), values.size()), floats, values.data());
     entry.value = {};
     stored.back().type = floats;
     stored.back().data = values.data();

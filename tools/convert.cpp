@@ -1,11 +1,8 @@
 // depthstill convert: published checkpoints under our names, as safetensors.
 #include <cstdio>
-#include <cstring>
 #include <span>
 
-#include "engine/io/half.h"
 #include "engine/io/safetensors.h"
-#include "kernels/bf16.h"
 #include "models/checkpoint_keys.h"
 #include "tools/args.h"
 #include "tools/run_state.h"
@@ -73,11 +70,7 @@ class Converter {
     floats_.resize(count);
     file_.read_floats(tensor, floats_);
     if (to.type == StoredType::kF32) return std::as_bytes(std::span(floats_));
-    for (size_t i = 0; i < count; ++i) {
-      const uint16_t bits =
-          to.type == StoredType::kF16 ? float_to_half(floats_[i]) : std::bit_cast<uint16_t>(bf16(floats_[i]));
-      std::memcpy(&bytes_[2 * i], &bits, sizeof(bits));
-    }
+    narrow_floats(floats_, to.type, bytes_.data());
     return bytes_;
   }
 

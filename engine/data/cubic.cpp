@@ -2,37 +2,29 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstddef>
 
 #include "kernels/parallel.h"
+#include "kernels/upsample_bicubic.h"
 
 namespace depthstill {
 namespace {
 
+// Taps of every output, clamped to the image.
 struct Taps {
   std::array<int, 4> index;
   std::array<float, 4> weight;
 };
 
-// The convolution kernel of Keys (1981) with A = -0.75, at distances 1 + t, t, 1 - t and 2 - t.
-std::array<float, 4> cubic_weights(double t) {
-  constexpr double A = -0.75;
-  const auto near = [](double x) { return ((A + 2) * x - (A + 3)) * x * x + 1; };
-  const auto far = [](double x) { return ((A * x - 5 * A) * x + 8 * A) * x - 4 * A; };
-  const std::array<double, 4> w{far(1 + t), near(t), near(1 - t), far(2 - t)};
-  return {static_cast<float>(w[0]), static_cast<float>(w[1]), static_cast<float>(w[2]), static_cast<float>(w[3])};
-}
-
 std::vector<Taps> make_taps(int from, int to) {
-  std::vector<Taps> taps;
+  const BicubicAxis axis(from, to, 0.0);
+  std::vector<Taps> taps(static_cast<size_t>(to));
   for (int i = 0; i < to; ++i) {
-    const double at = (i + 0.5) * from / to - 0.5;
-    const double left = std::floor(at);
-    Taps tap{{}, cubic_weights(at - left)};
-    for (int k = 0; k < 4; ++k)
-      tap.index[static_cast<size_t>(k)] = std::clamp(static_cast<int>(left) + k - 1, 0, from - 1);
-    taps.push_back(tap);
+    const BicubicAxis::Taps at = axis.taps(i);
+    for (int k = 0; k < 4; ++k) {
+      taps[static_cast<size_t>(i)].index[static_cast<size_t>(k)] = axis.clamp(at.first + k);
+      taps[static_cast<size_t>(i)].weight[static_cast<size_t>(k)] = at.weight[k];
+    }
   }
   return taps;
 }

@@ -40,6 +40,15 @@ bool is_floating(StoredType type) {
   return type == StoredType::kF32 || type == StoredType::kF16 || type == StoredType::kBf16 || type == StoredType::kF64;
 }
 
+void narrow_floats(std::span<const float> from, StoredType type, void* to) {
+  check(type == StoredType::kF16 || type == StoredType::kBf16, "weights: expected F16 or BF16 to store, got ", type);
+  auto* out = static_cast<std::byte*>(to);
+  for (size_t i = 0; i < from.size(); ++i) {
+    const uint16_t bits = type == StoredType::kF16 ? float_to_half(from[i]) : bf16(from[i]).bits;
+    std::memcpy(out + i * sizeof(bits), &bits, sizeof(bits));
+  }
+}
+
 std::string shape_text(std::span<const int64_t> shape) {
   std::string text = "(";
   for (size_t d = 0; d < shape.size(); ++d) text += (d ? ", " : "") + std::to_string(shape[d]);

@@ -17,6 +17,8 @@ enum class StoredType : uint8_t { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32
 size_t size_of(StoredType type);
 const char* name_of(StoredType type);  // as in safetensors: "F32", "BF16", ...
 bool is_floating(StoredType type);
+// Floats as F16 or BF16, rounded to nearest even; Error for another type. `to` may be unaligned.
+void narrow_floats(std::span<const float> from, StoredType type, void* to);
 std::ostream& operator<<(std::ostream& out, StoredType type);
 
 std::string shape_text(std::span<const int64_t> shape);  // "(64, 3, 7, 7)"
