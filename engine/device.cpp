@@ -3,6 +3,7 @@
 #include <string>
 
 #include "engine/allocator.h"
+#include "kernels/dry_run.h"
 #include "kernels/error.h"
 #include "kernels/runtime.h"
 
@@ -10,6 +11,8 @@ namespace depthstill {
 namespace {
 
 bool emulated = false;
+
+bool may_have_cuda() { return built_with_cuda() || emulated || cuda::dry_running(); }
 
 // One grow-only block of the device's arena. Ops run on one thread and, on CUDA, on one stream, so a block that is
 // given back while work on it is queued is only reused by later work.
@@ -42,7 +45,7 @@ struct CudaState {
 const CudaState& cuda_state() {
   static const CudaState state = [] {
     CudaState s;
-    if (built_with_cuda() || emulated) {
+    if (may_have_cuda()) {
       s.usable = cuda::device_count(&s.reason) > 0;
       if (s.usable) s.stream = cuda::create_stream();
     }
@@ -57,7 +60,7 @@ bool built_with_cuda() { return !cuda::emulated(); }
 
 bool available(Device device) {
   if (device == Device::kCpu) return true;
-  return (built_with_cuda() || emulated) && cuda_state().usable;
+  return may_have_cuda() && cuda_state().usable;
 }
 
 const char* cuda_unavailable_reason() {
@@ -69,6 +72,8 @@ void enable_emulated_cuda() {
   check(!built_with_cuda(), "the emulator stands in for CUDA only in builds without CUDA");
   emulated = true;
 }
+
+void enable_dry_run() { cuda::enable_dry_run(); }
 
 Device default_device() { return built_with_cuda() && available(Device::kCuda) ? Device::kCuda : Device::kCpu; }
 

@@ -19,7 +19,7 @@ inline std::ostream& operator<<(std::ostream& out, Device device) { return out <
 bool built_with_cuda();
 
 // True where `device` can hold tensors. CUDA: a CUDA build with a driver and a GPU, or a build without CUDA in which
-// enable_emulated_cuda() was called (tests).
+// enable_emulated_cuda() was called (tests), or any build after enable_dry_run().
 bool available(Device device);
 
 // Why available(Device::kCuda) is false, in one line; empty when it is true.
@@ -27,6 +27,9 @@ const char* cuda_unavailable_reason();
 
 // Lets the SIMT emulator's kernels stand in for the GPU, on host memory. Only in builds without CUDA.
 void enable_emulated_cuda();
+
+// From now on CUDA work is recorded instead of done, as kernels/dry_run.h says. Before the first use of the device.
+void enable_dry_run();
 
 // CUDA if available, else CPU.
 Device default_device();

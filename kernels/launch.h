@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "kernels/dry_run.h"
 #include "kernels/error.h"
 #include "kernels/stream.h"
 
@@ -33,6 +34,17 @@ struct LaunchStream {
   LaunchStream(Stream s, const char* at_file = __builtin_FILE(), int at_line = __builtin_LINE())
       : stream(s), file(at_file), line(at_line) {}
 };
+
+namespace detail {
+// In a dry run: records the launch and returns true.
+template <class... Args>
+bool launched_dry(dim3 grid, dim3 block, size_t shared_bytes, const LaunchStream& at, const Args&... args) {
+  if (!cuda::dry_running()) return false;
+  (cuda::check_argument(at.file, args), ...);
+  cuda::record_launch(at.file, at.line, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared_bytes);
+  return true;
+}
+}  // namespace detail
 
 #if defined(__CUDACC__)
 
@@ -59,6 +71,7 @@ template <class... Params>
 void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, LaunchStream at,
             std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (detail::launched_dry(grid, block, shared_bytes, at, args...)) return;
   // CUDA wants to be asked for more than 48 KiB per block, of which static arrays may already hold a part.
   if (shared_bytes > (16u << 10)) {
     detail::check_launch(
@@ -80,6 +93,7 @@ template <class... Params>
 void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes, LaunchStream at,
             std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (detail::launched_dry(grid, block, shared_bytes, at, args...)) return;
   const auto call = [&] { kernel(args...); };
   using Call = decltype(call);
   simt::run_grid(
@@ -99,7 +113,7 @@ inline unsigned blocks_for(int64_t n, int threads) {
 // small tests run the loop's second round, and barriers that only that round needs are needed.
 inline unsigned blocks_for(int64_t n, int threads, int max_blocks) {
 #if !defined(__CUDACC__)
-  max_blocks = min(max_blocks, simt::kMaxLoopingBlocks);
+  if (!cuda::dry_running()) max_blocks = min(max_blocks, simt::kMaxLoopingBlocks);
 #endif
   const int64_t blocks = n / threads + (n % threads != 0);
   return static_cast<unsigned>(blocks < max_blocks ? blocks : max_blocks);

@@ -1,6 +1,7 @@
 // The CUDA runtime as the engine sees it. runtime.cu is the real one; simt/runtime_host.cpp stands in for it in builds
 // without CUDA, where "device" memory is host memory in blocks of exactly the requested size (so that ASan guards it).
-// Everything here throws Error when CUDA reports one, except where noted.
+// Everything here throws Error when CUDA reports one, except where noted. In a dry run (kernels/dry_run.h) both only
+// keep a record.
 #pragma once
 
 #include <cstddef>
@@ -41,6 +42,26 @@ void synchronize(Stream stream);
 
 void* create_stream();  // a Stream's handle
 void destroy_stream(void* handle) noexcept;
+
+// Host memory that copies may use while the host goes on; throws Error when it is full.
+void* malloc_pinned(size_t bytes);
+void free_pinned(void* pointer) noexcept;
+
+// A point in a stream's work.
+void* create_event();
+void destroy_event(void* event) noexcept;
+void record_event(void* event, Stream stream);    // after what `stream` was given so far
+void wait_for_event(Stream stream, void* event);  // what `stream` is given from now on waits; the host does not
+void synchronize_event(void* event);              // the host waits
+
+// Between begin and end, what `stream` is given becomes a graph instead of being run. Meanwhile this thread must not
+// wait, allocate, or copy between host and device. Addresses and kernel arguments are frozen in the graph.
+bool can_capture();  // false in the emulator
+void begin_capture(Stream stream);
+void* end_capture(Stream stream);
+void abandon_capture(Stream stream) noexcept;  // after an error between the two
+void launch_graph(void* graph, Stream stream);
+void destroy_graph(void* graph) noexcept;
 
 // Order in which the emulator runs the threads between two barriers, and the blocks of a grid. Correct kernels give
 // the same result under all of them. No effect on a GPU.

@@ -1,5 +1,6 @@
 #include "kernels/cublaslt/matmul.h"
 
+#include "kernels/dry_run.h"
 #include "kernels/error.h"
 
 namespace depthstill::cublaslt {
@@ -50,6 +51,8 @@ Matmul::Matmul(const MatmulShape& s, const void* bias)
     set_bias(bias);
   }
 
+  if (cuda::dry_running()) return;  // algorithms are looked up for a GPU only
+
   Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy> preference;
   check_status(cublasLtMatmulPreferenceCreate(preference.out()), name_);
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -75,6 +78,7 @@ void Matmul::set_bias(const void* bias) const {
 }
 
 void Matmul::operator()(Stream stream, const void* a, const void* b, const void* bias, void* d, void* workspace) const {
+  if (cuda::dry_running()) return cuda::record_library_call("cublaslt: " + name_);
   const float alpha = 1.0f, beta = 0.0f;
   if (bias != nullptr) set_bias(bias);
   check_status(cublasLtMatmul(handle(), operation_.get(), &alpha, b, first_.get(), a, second_.get(), &beta, d,

@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "kernels/cudnn/h100.h"
+#include "kernels/dry_run.h"
 #include "kernels/error.h"
 
 namespace depthstill::cudnn {
@@ -96,6 +98,7 @@ Descriptor nhwc_tensor(int64_t id, cudnnDataType_t type, int64_t n, int64_t c, i
 }
 
 Target current_target(Stream stream) {
+  if (cuda::dry_running()) return {nullptr, kH100};
   // One handle per stream, for the life of the process.
   static std::map<void*, cudnnHandle_t>& handles = *new std::map<void*, cudnnHandle_t>();
   cudnnHandle_t& handle = handles[stream.handle];
@@ -109,7 +112,7 @@ Target current_target(Stream stream) {
 }
 
 Plan::Plan(const Target& target, const Descriptor& operation, const std::string& name, const PlanOptions& options)
-    : plan_(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR) {
+    : plan_(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR), name_(name) {
   Descriptor device(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
   graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
@@ -145,7 +148,7 @@ Plan::Plan(const Target& target, const Descriptor& operation, const std::string&
     found = true;
     plan_ = std::move(plan);
     workspace_bytes_ = static_cast<size_t>(workspace);
-    if (!deviceless) break;  // only a check of the plans counts them all
+    if (!deviceless || cuda::dry_running()) break;  // only a check of the plans counts them all
   }
   check(found, "cudnn: no execution plan supports ", name, " within ", options.workspace_cap_bytes,
         " bytes of workspace; CUDNN_LOGLEVEL_DBG=2 says why");
@@ -153,6 +156,7 @@ Plan::Plan(const Target& target, const Descriptor& operation, const std::string&
 
 void Plan::execute(Stream stream, std::initializer_list<std::pair<int64_t, const void*>> tensors,
                    void* workspace) const {
+  if (cuda::dry_running()) return cuda::record_library_call("cudnn: " + name_);
   std::vector<int64_t> ids;
   std::vector<void*> pointers;
   for (const auto& [id, pointer] : tensors) {

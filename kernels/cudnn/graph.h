@@ -74,6 +74,7 @@ class Plan {
 
  private:
   Descriptor plan_;
+  std::string name_;
   size_t workspace_bytes_ = 0;
   int offered_ = 0;
 };

@@ -1,17 +1,20 @@
 // Stands in for cuDNN where there is no CUDA, so that whole networks run on the emulated device: the CPU's convolution
 // on what is host memory anyway.
 #include "kernels/conv2d.h"
+#include "kernels/dry_run.h"
 
 namespace depthstill::cuda {
 
 template <class T>
 void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
             T* y) {
+  if (dry_running()) return record_library_call("conv2d");
   cpu::conv2d(stream, shape, act, x, weight, bias, y);
 }
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias) {
+  if (dry_running()) return record_library_call("conv2d gradient");
   cpu::conv2d_grad(stream, shape, act, x, weight, y, dy, dx, dweight, dbias);
 }
 
