@@ -14,24 +14,25 @@ T* slot(const Tensor& batch, size_t index) {
   return batch.data<T>() + static_cast<int64_t>(index) * (batch.numel() / batch.size(0));
 }
 
-void write_image(const Image8& image, const PreprocessParams& params, const Tensor& batch, size_t index) {
-  const Frame frame{image.height, image.width, image.width};
+void write_image(ImageSize size, std::span<const uint8_t> rgb, const PreprocessParams& params, const Tensor& batch,
+                 size_t index) {
+  const Frame frame{size.height, size.width, size.width};
   const Device device = batch.device();
   const Tensor pixels =  // on the CPU the image is read where it is
-      device == Device::kCpu ? Tensor() : tensor<uint8_t>({frame.height, frame.width, 3}, image.rgb, device);
-  const uint8_t* from = pixels.defined() ? pixels.data<uint8_t>() : image.rgb.data();
+      device == Device::kCpu ? Tensor() : tensor<uint8_t>({frame.height, frame.width, 3}, rgb, device);
+  const uint8_t* from = pixels.defined() ? pixels.data<uint8_t>() : rgb.data();
   visit(batch.dtype(), [&]<class T>() {
     run(device, cpu::preprocess_image<T>, cuda::preprocess_image<T>)(frame, from, params, batch.size(1), batch.size(2),
                                                                      slot<T>(batch, index));
   });
 }
 
-void write_depth(const DepthMap& depth, const PreprocessParams& params, const Tensor& batch, size_t index) {
+void write_depth(const SampleDepth& depth, const PreprocessParams& params, const Tensor& batch, size_t index) {
   const Frame frame{depth.height, depth.width, depth.width};
   const Device device = batch.device();
-  const Tensor values =
-      device == Device::kCpu ? Tensor() : tensor<float>({frame.height, frame.width}, depth.metres, device);
-  const float* from = values.defined() ? values.data<float>() : depth.metres.data();
+  const bool in_place = device == Device::kCpu && depth.units.empty();
+  const Tensor values = in_place ? Tensor() : tensor<float>({frame.height, frame.width}, depth.copy().metres, device);
+  const float* from = in_place ? depth.metres.data() : values.data<float>();
   run(device, cpu::preprocess_depth, cuda::preprocess_depth)(frame, from, params, batch.size(1), batch.size(2),
                                                              slot<float>(batch, index));
 }
@@ -42,8 +43,8 @@ BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
   check(!batch.items.empty(), "to_tensors: expected at least one sample");
   const ImageSize crop = batch.items[0].params.crop;
   const auto count = static_cast<int64_t>(batch.items.size());
-  const auto map = [&](const DepthMap& first) {
-    return first.metres.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
+  const auto map = [&](const SampleDepth& first) {
+    return first.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
   };
   const Sample& first = *batch.items[0].sample;
   BatchTensors tensors{empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)};
@@ -51,7 +52,7 @@ BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
     const auto& [sample, params] = batch.items[i];
     check(params.crop == crop, sample->where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
           params.crop.height, "x", params.crop.width, "; images of several sizes need a batch size of 1 or a crop");
-    write_image(sample->image, params.image, tensors.image, i);
+    write_image(sample->image.size(), sample->image.rgb, params.image, tensors.image, i);
     if (tensors.teacher.defined()) write_depth(sample->teacher, params.teacher, tensors.teacher, i);
     if (tensors.truth.defined()) write_depth(sample->depth, params.image, tensors.truth, i);
   }
@@ -60,7 +61,7 @@ BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
 
 Tensor to_tensor(const Image8& image, DType dtype, Device device) {
   Tensor batch = empty({1, image.height, image.width, 3}, dtype, device);
-  write_image(image, PreprocessParams{}, batch, 0);
+  write_image(image.size(), image.rgb, PreprocessParams{}, batch, 0);
   return batch;
 }
 

@@ -87,15 +87,16 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const std::opti
                                             ", found ", report.sample));
     }
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
-      report.depth = summarise(sample.depth, spec);
+      report.depth = summarise(sample.depth.copy(), spec);
       check(report.depth.valid > 0, sample.where, ": ", dataset.depth_path(index), ": expected depths between ",
             spec.min_depth, " and ", spec.max_depth, " m, found none");
     }
     if (attempt(report.problems, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
-      report.teacher = summarise(sample.teacher, spec);
+      const DepthMap teacher = sample.teacher.copy();
+      report.teacher = summarise(teacher, spec);
       check(report.teacher.valid > 0, sample.where, ": ", dataset.teacher_path(index), ": expected depths between ",
             spec.min_depth, " and ", spec.max_depth, " m, found none");
-      report.ratio = median_ratio(sample.teacher, sample.depth);
+      report.ratio = median_ratio(teacher, sample.depth.copy());
     }
   });
   return report;

@@ -36,6 +36,7 @@ int run_program(int argc, char** argv) {
   add_check_data_command(app, run);
   add_synth_command(app, run);
   add_teach_command(app, run);
+  add_pack_command(app, run);
   add_bench_command(app, run);
   try {
     app.parse(argc, argv);

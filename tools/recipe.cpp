@@ -103,6 +103,9 @@ void bind_data(Settings& s, DataRecipe& data) {
     const std::string table = std::string("data.") + name;
     s.text(table + ".list", split->list, "lines 'image depth focal', relative to the root");
     s.text(table + ".teacher", split->teacher, "folder of this list's teacher maps; empty: none");
+    if (split == &data.train) {
+      s.text(table + ".packed", data.train_packed, "folder of `depthstill pack`, in place of the files; empty: none");
+    }
   }
 }
 
@@ -290,6 +293,7 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   const DataRecipe& data = recipe.data;
   const SplitRecipe& chosen = split == "train" ? data.train : split == "val" ? data.val : data.test;
   DatasetSpec spec;
+  if (split == "train") spec.packed = data.train_packed;
   spec.root = data.root;
   spec.list = chosen.list;
   spec.image_folder = data.image_folder;

@@ -40,6 +40,7 @@ struct DataRecipe {
   bool sort_by_image = false, skip_without_depth = true;
   int workers = 2, cache_mib = 1024;
   SplitRecipe train, val, test;
+  std::string train_packed;  // folder of `depthstill pack`, in place of the training files; empty: none
 };
 
 struct TrainRecipe {

@@ -116,7 +116,7 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
     } else {
       Sample sample = data.start(i);
       data.load_image(sample);
-      write_map(path, predict_tiled(predictor, sample.image, options), spec, options.half);
+      write_map(path, predict_tiled(predictor, sample.image.copy(), options), spec, options.half);
       ++report.written;
     }
     progress(i + 1, data.size());

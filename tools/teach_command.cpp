@@ -26,6 +26,7 @@ int run_teach(const TeachArgs& args) {
   if (!args.out.empty()) overrides.push_back("data." + args.split + ".teacher=" + toml_quoted(args.out));
   const Recipe recipe = load_recipe(args.recipe, overrides);
   DatasetSpec spec = dataset_spec(recipe, args.split);
+  spec.packed.clear();
   spec.resize.reset();  // the teacher sees what is on disk; training shrinks its maps with the images
   const Dataset data(spec);
 

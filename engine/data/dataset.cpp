@@ -2,8 +2,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iomanip>
+#include <span>
+#include <sstream>
 #include <utility>
 
+#include "engine/io/checksum.h"
+#include "engine/io/text_file.h"
 #include "kernels/error.h"
 
 namespace depthstill {
@@ -78,17 +83,55 @@ std::string flat_name(const std::string& image, const std::string& extension) {
   return name;
 }
 
-size_t Sample::bytes() const {
-  return image.rgb.size() + (depth.metres.size() + teacher.metres.size()) * sizeof(float) + sizeof(Sample);
+PackSettings pack_settings(const DatasetSpec& spec) {
+  const auto number = [](double value) {
+    std::ostringstream text;
+    text << std::setprecision(10) << value;
+    return text.str();
+  };
+  const auto flag = [](bool value) { return std::string(value ? "true" : "false"); };
+  const char* const crops[] = {"none", "kitti_benchmark", "nyu_border"};
+  const char* const namings[] = {"flat", "beside", "truth"};
+  PackSettings settings = {
+      {"list", spec.list},
+      {"data.image_folder", spec.image_folder},
+      {"data.depth_folder", spec.depth_folder},
+      {"data.crop", crops[static_cast<int>(spec.crop)]},
+      {"data.resize_height", number(spec.resize ? spec.resize->height : 0)},
+      {"data.resize_width", number(spec.resize ? spec.resize->width : 0)},
+      {"data.depth_units_per_metre", number(1 / spec.depth.metres_per_unit)},
+      {"data.sort_by_image", flag(spec.order == ListOrder::kByImage)},
+      {"data.skip_without_depth", flag(spec.skip_without_depth)},
+      {"teacher", spec.teacher ? spec.teacher->folder : ""},
+  };
+  if (spec.teacher) {
+    settings.emplace_back("data.teacher_naming", namings[static_cast<int>(spec.teacher->naming)]);
+    settings.emplace_back("data.teacher_extension", spec.teacher->extension);
+    settings.emplace_back("data.teacher_units_per_metre", number(1 / spec.teacher->format.metres_per_unit));
+  }
+  return settings;
 }
 
 Dataset::Dataset(DatasetSpec spec) : spec_(std::move(spec)), list_path_(join(spec_.root, spec_.list)) {
+  if (!spec_.packed.empty()) {
+    packed_ = std::make_shared<const PackedSet>(spec_.packed);
+    check_pack_settings(spec_.packed, packed_->manifest(), {pack_settings(spec_), list_checksum()});
+    for (int64_t i = 0; i < packed_->size(); ++i) entries_.push_back(packed_->entry(i).line);
+    skipped_ = packed_->manifest().skipped;
+    return;
+  }
   entries_ = read_list(list_path_, spec_.order);
   if (spec_.skip_without_depth) {
     skipped_ =
         static_cast<int64_t>(std::erase_if(entries_, [](const ListEntry& entry) { return entry.depth.empty(); }));
     check(!entries_.empty(), list_path_, ": expected lines with ground truth, found only None");
   }
+}
+
+std::string Dataset::list_checksum() const {
+  if (!std::filesystem::exists(list_path_)) return "";
+  const std::string text = read_text(list_path_);
+  return std::to_string(checksum64(std::as_bytes(std::span(text))));
 }
 
 std::string Dataset::where(int64_t index) const { return concat_text(list_path_, ':', entry(index).line); }
@@ -126,6 +169,7 @@ Sample Dataset::start(int64_t index) const {
 
 void Dataset::load_image(Sample& sample) const {
   at_line(sample.where, [&] {
+    if (packed_) return packed_->load(sample);
     const std::string path = image_path(sample.index);
     Image8 image = read_image(path);
     sample.stored_size = image.size();
@@ -136,13 +180,13 @@ void Dataset::load_image(Sample& sample) const {
 }
 
 void Dataset::load_depth(Sample& sample) const {
-  const std::string path = depth_path(sample.index);
+  const std::string path = packed_ ? "" : depth_path(sample.index);
   if (path.empty()) return;
   at_line(sample.where, [&] { sample.depth = fit(read_depth(path, spec_.depth), spec_, sample, path, false); });
 }
 
 void Dataset::load_teacher(Sample& sample) const {
-  const std::string path = teacher_path(sample.index);
+  const std::string path = packed_ ? "" : teacher_path(sample.index);
   if (path.empty()) return;
   at_line(sample.where,
           [&] { sample.teacher = fit(read_depth(path, spec_.teacher->format), spec_, sample, path, true); });

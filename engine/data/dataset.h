@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/data/list_file.h"
+#include "engine/data/packed.h"
 #include "engine/data/pixels.h"
-#include "engine/io/depth_file.h"
-#include "engine/io/image.h"
+#include "engine/data/sample.h"
 
 namespace depthstill {
 
@@ -42,7 +43,11 @@ struct DatasetSpec {
   std::optional<TeacherSpec> teacher;
   ListOrder order = ListOrder::kAsWritten;
   bool skip_without_depth = true;  // leave out lines with None, as the reference does
+  std::string packed;              // a folder of packed data (engine/data/packed.h) to read instead; empty: the files
 };
+
+// What has to be equal for packed samples to be those of `spec`. Names are those of recipes.
+PackSettings pack_settings(const DatasetSpec& spec);
 
 // KITTI: KB crop, v / 256, 80 m, sorted by image. NYU: no crop, v / 1000, 10 m, as written. Teacher not set.
 DatasetSpec kitti_spec(std::string root, std::string list);
@@ -55,24 +60,17 @@ CropRect crop_rect(CropRule rule, ImageSize size, const std::string& where);
 // "raw/a/0.png", ".png" -> "raw_a_0.png"
 std::string flat_name(const std::string& image, const std::string& extension);
 
-struct Sample {
-  int64_t index = 0;  // in the data set
-  std::string name;   // the image's path in the list
-  std::string where;  // "LIST:LINE", for messages
-  double focal = 0;
-  ImageSize stored_size;  // of the image file, before crop and resize
-  Image8 image;
-  DepthMap depth, teacher;  // as large as the image, or empty; 0 = none
-  size_t bytes() const;     // of memory
-};
-
 class Dataset {
  public:
-  explicit Dataset(DatasetSpec spec);  // reads the list, no images
+  // Reads the list, no images. With spec.packed the samples come from there, and neither list nor files need exist;
+  // throws Error if they were packed with other settings or from another list.
+  explicit Dataset(DatasetSpec spec);
 
   const DatasetSpec& spec() const { return spec_; }
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   int64_t skipped() const { return skipped_; }  // lines with None that were left out
+  bool packed() const { return packed_ != nullptr; }
+  std::string list_checksum() const;  // of the list file; empty if there is none
   const ListEntry& entry(int64_t index) const { return entries_.at(static_cast<size_t>(index)); }
 
   std::string where(int64_t index) const;  // "LIST:LINE"
@@ -83,7 +81,8 @@ class Dataset {
   // Errors name the list line and the file: "LIST:LINE: FILE: expected ..., found ...". Safe from several threads.
   Sample load(int64_t index) const;
 
-  // load() in parts, for reports that go on after an error. The image comes first: it sets the sizes.
+  // load() in parts, for reports that go on after an error. The image comes first: it sets the sizes, and of packed
+  // data it brings the maps along.
   void load_image(Sample& sample) const;
   void load_depth(Sample& sample) const;
   void load_teacher(Sample& sample) const;
@@ -94,6 +93,7 @@ class Dataset {
   std::string list_path_;
   std::vector<ListEntry> entries_;
   int64_t skipped_ = 0;
+  std::shared_ptr<const PackedSet> packed_;
 };
 
 }  // namespace depthstill

@@ -72,7 +72,9 @@ std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int
 class Loader::Impl {
  public:
   Impl(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
-      : dataset_(std::move(dataset)), options_(std::move(options)), cache_(options_.cache_bytes) {
+      : dataset_(std::move(dataset)),
+        options_(std::move(options)),
+        cache_(dataset_->packed() ? 0 : options_.cache_bytes) {  // mapped memory is a cache already
     check_options(options_);
     check(steps_per_epoch() > 0, "loader: expected at least one batch of ", options_.batch_size, ", found ",
           dataset_->size(), " samples");

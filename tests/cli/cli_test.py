@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 BINARY = sys.argv.pop(1)
-COMMANDS = ["train", "eval", "predict", "teach", "convert", "export", "info", "check-data", "synth", "bench"]
+COMMANDS = ["train", "eval", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth", "bench"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -240,6 +240,28 @@ class Cli(unittest.TestCase):
         write_pth(self.root / "harmful.pth", tensors, harmful=True)
         self.assert_one_line(run("convert", self.root / "harmful.pth", self.root / "x"), 1,
                              "refuses to construct `os.system`: only tensors, dictionaries, numbers and text are read")
+
+    def test_packed_data_trains_the_same_weights(self):
+        recipe, packed = self.small_set(), self.root / "packed"
+        first = run("pack", recipe, "--data", self.root, "--out", packed)
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertRegex(first.stdout, r"^4 written \(.*\), 0 kept; depth is exact\n$")
+        self.assertIn(f"--set data.train.packed={packed}", first.stderr)
+        self.assertTrue(run("pack", recipe, "--data", self.root, "--out", packed).stdout.startswith("0 written"))
+        use = ["--set", f"data.train.packed={packed}"]
+        for out, more in (("files", []), ("mapped", use)):
+            done = run("train", recipe, "--data", self.root, "--out", self.root / out, "--threads", 1, *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        weights = [read_safetensors(self.root / out / "best.safetensors")[0] for out in ("files", "mapped")]
+        self.assertEqual(*weights)
+        train = ["train", recipe, "--data", self.root, "--out", self.root / "other", *use]
+        self.assert_one_line(run(*train, "--set", "data.resize_height=32", "--set", "data.resize_width=64"), 1,
+                             "packed with data.resize_height = 0, but the recipe says 32")
+        shard = packed / "samples_00000000.shard"
+        shard.write_bytes(shard.read_bytes()[:-9])
+        self.assert_one_line(run(*train), 1, "samples_00000000.shard: expected")
+        self.assert_one_line(run("pack", recipe, "--data", self.root, "--out", self.root / "images"), 1,
+                             "expected packed data or an empty folder")
 
     def test_bad_input_is_one_line(self):
         recipe = self.small_set()

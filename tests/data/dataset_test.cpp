@@ -23,12 +23,13 @@ TEST(dataset, loads_what_was_written) {
     EXPECT_EQ(sample.name, concat_text("images/", i, ".png"));
     EXPECT_EQ(sample.where, concat_text(folder / "list.txt", ":", i + 1));
     EXPECT_EQ(sample.focal, 50.5);
-    EXPECT_EQ(sample.image.rgb, numbered_image(24, 16, i).rgb);
-    EXPECT_EQ(sample.depth.metres, numbered_depth(24, 16, i).metres);
+    EXPECT_EQ(sample.image.copy().rgb, numbered_image(24, 16, i).rgb);
+    EXPECT_EQ(sample.depth.copy().metres, numbered_depth(24, 16, i).metres);
     const DepthMap teacher = numbered_depth(24, 16, i + 1);
     ASSERT_EQ(sample.teacher.size(), teacher.size());
+    const DepthMap found = sample.teacher.copy();
     for (size_t p = 0; p < teacher.metres.size(); ++p) {
-      EXPECT_NEAR(sample.teacher.metres[p], teacher.metres[p], 40.0 / 65535 + 1e-5);
+      EXPECT_NEAR(found.metres[p], teacher.metres[p], 40.0 / 65535 + 1e-5);
     }
   }
 }
@@ -63,15 +64,15 @@ TEST(dataset, kb_crop_moves_image_depth_and_teacher_together) {
   const CropRect rect{13, 23, 1216, 352};
   const Sample full = Dataset(spec).load(0);  // teacher as large as the image: cropped with it
   EXPECT_EQ(full.stored_size, (ImageSize{1242, 375}));
-  EXPECT_EQ(full.image.rgb, crop(numbered_image(1242, 375, 0), rect).rgb);
-  EXPECT_EQ(full.depth.metres, crop(numbered_depth(1242, 375, 0), rect).metres);
-  EXPECT_NEAR(full.teacher.metres[5], crop(numbered_depth(1242, 375, 1), rect).metres[5], 1e-3);
+  EXPECT_EQ(full.image.copy().rgb, crop(numbered_image(1242, 375, 0), rect).rgb);
+  EXPECT_EQ(full.depth.copy().metres, crop(numbered_depth(1242, 375, 0), rect).metres);
+  EXPECT_NEAR(full.teacher.copy().metres[5], crop(numbered_depth(1242, 375, 1), rect).metres[5], 1e-3);
 
   const DepthMap cropped = numbered_depth(1216, 352, 9);  // teacher in the TIE-KD form: used as it is
   write_depth(folder / "teacher/images_0.png", cropped, {80.0 / 65535});
   const Sample sample = Dataset(spec).load(0);
   EXPECT_EQ(sample.teacher.size(), (ImageSize{1216, 352}));
-  EXPECT_NEAR(sample.teacher.metres[1216 * 7 + 5], cropped.metres[1216 * 7 + 5], 1e-3);
+  EXPECT_NEAR(sample.teacher.copy().metres[1216 * 7 + 5], cropped.metres[1216 * 7 + 5], 1e-3);
 
   write_depth(folder / "depth/0.png", cropped, {1.0 / 256});  // ground truth is never stored cropped
   EXPECT_EQ(
@@ -84,8 +85,8 @@ TEST(dataset, resize_after_crop) {
   DatasetSpec spec = write_small_set(folder, 1);
   spec.resize = ImageSize{12, 8};
   const Sample sample = Dataset(spec).load(0);
-  EXPECT_EQ(sample.image.rgb, resize(numbered_image(24, 16, 0), {12, 8}).rgb);
-  EXPECT_EQ(sample.depth.metres, resize(numbered_depth(24, 16, 0), {12, 8}).metres);
+  EXPECT_EQ(sample.image.copy().rgb, resize(numbered_image(24, 16, 0), {12, 8}).rgb);
+  EXPECT_EQ(sample.depth.copy().metres, resize(numbered_depth(24, 16, 0), {12, 8}).metres);
   EXPECT_EQ(sample.teacher.size(), (ImageSize{12, 8}));
   EXPECT_EQ(sample.stored_size, (ImageSize{24, 16}));
 }
@@ -94,13 +95,13 @@ TEST(dataset, teacher_namings) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 1);
   spec.teacher = TeacherSpec{"", TeacherNaming::kTruth, "", {1.0 / 256, true}};
-  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 0).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 0).metres);
   make_folder(folder / "maps/images");
   write_depth(folder / "maps/images/0.npy", numbered_depth(24, 16, 5), {});
   spec.teacher = TeacherSpec{"maps", TeacherNaming::kBeside, ".npy", {1.0, false}};
-  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 5).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 5).metres);
   spec.teacher->folder = folder / "maps";  // absolute
-  EXPECT_EQ(Dataset(spec).load(0).teacher.metres, numbered_depth(24, 16, 5).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 5).metres);
 }
 
 TEST(dataset, none_lines) {
@@ -162,7 +163,8 @@ TEST(dataset, real_sets_load) {
       EXPECT_EQ(sample.image.size(), c.size);
       EXPECT_EQ(sample.depth.size(), c.size);
       EXPECT_EQ(sample.teacher.empty(), c.teacher == nullptr);
-      const auto valid = std::count_if(sample.depth.metres.begin(), sample.depth.metres.end(),
+      const DepthMap depth = sample.depth.copy();
+      const auto valid = std::count_if(depth.metres.begin(), depth.metres.end(),
                                        [&](float d) { return d > c.spec.min_depth && d < c.spec.max_depth; });
       EXPECT_GT(valid, 1000) << sample.where;
     }

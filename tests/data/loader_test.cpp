@@ -30,12 +30,13 @@ std::vector<double> trace(Loader& loader) {
   while (const std::optional<Batch> batch = loader.next()) {
     out.insert(out.end(), {static_cast<double>(batch->epoch), static_cast<double>(batch->step)});
     for (const BatchItem& item : batch->items) {
-      const auto& rgb = item.sample->image.rgb;
-      const auto& teacher = item.sample->teacher.metres;
-      out.insert(out.end(), {static_cast<double>(item.sample->index), std::accumulate(rgb.begin(), rgb.end(), 0.0),
-                             std::accumulate(teacher.begin(), teacher.end(), 0.0),
-                             static_cast<double>(item.params.image.angle_degrees),
-                             static_cast<double>(item.params.image.crop_x), item.params.image.flip ? 1.0 : 0.0});
+      const Image8 image = item.sample->image.copy();
+      const DepthMap teacher = item.sample->teacher.copy();
+      out.insert(out.end(),
+                 {static_cast<double>(item.sample->index), std::accumulate(image.rgb.begin(), image.rgb.end(), 0.0),
+                  std::accumulate(teacher.metres.begin(), teacher.metres.end(), 0.0),
+                  static_cast<double>(item.params.image.angle_degrees), static_cast<double>(item.params.image.crop_x),
+                  item.params.image.flip ? 1.0 : 0.0});
     }
   }
   return out;

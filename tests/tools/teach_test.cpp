@@ -53,10 +53,11 @@ TEST_F(Teach, WritesWhatTrainingReads) {
     EXPECT_EQ(report.written, 3);
     for (int64_t i = 0; i < data.size(); ++i) {
       const Sample sample = data.load(i);
-      const DepthMap expected = predictor(sample.image);
+      const DepthMap expected = predictor(sample.image.copy());
       ASSERT_EQ(sample.teacher.size(), expected.size());
+      const DepthMap found = sample.teacher.copy();
       for (size_t k = 0; k < expected.metres.size(); ++k)
-        ASSERT_NEAR(sample.teacher.metres[k], expected.metres[k], 80.0 / 65535) << extension;
+        ASSERT_NEAR(found.metres[k], expected.metres[k], 80.0 / 65535) << extension;
     }
   }
 }
@@ -80,7 +81,7 @@ TEST_F(Teach, HalfPrecision) {
   const Predictor predictor(*student, small_options());
   const Dataset data(with_teacher("half", ".npy"));
   teach(data, predictor, {.half = true}, ignore_progress);
-  const DepthMap expected = predictor(data.load(0).image);
+  const DepthMap expected = predictor(data.load(0).image.copy());
   EXPECT_EQ(fs::file_size(data.teacher_path(0)) % 64, expected.metres.size() * 2 % 64);
   const FloatArray found = read_npy(data.teacher_path(0));
   for (size_t i = 0; i < expected.metres.size(); ++i)
@@ -97,7 +98,7 @@ TEST_F(Teach, TilesOfAConsistentModelChangeNothing) {
   };
   zeroed("depth_head.scratch.output_conv2.2.weight");  // depth is then one constant
   const Predictor predictor(*student, small_options());
-  const Image8 image = Dataset(spec_).load(0).image;
+  const Image8 image = Dataset(spec_).load(0).image.copy();
   const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 3});
   ASSERT_EQ(tiled.size(), whole.size());
   for (size_t i = 0; i < whole.metres.size(); ++i) ASSERT_NEAR(tiled.metres[i], whole.metres[i], 1e-4);
@@ -109,7 +110,7 @@ TEST_F(Teach, TilesOfARelativeModelKeepItsScale) {
     if (entry.name == "depth_head.scratch.output_conv2.2.bias") copy_(*entry.tensor, tensor<float>({1}, {{5.0f}}));
   }
   const Predictor predictor(*student, small_options());
-  const Image8 image = Dataset(spec_).load(0).image;
+  const Image8 image = Dataset(spec_).load(0).image.copy();
   const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 2});
   double sum = 0, difference = 0;
   for (size_t i = 0; i < whole.metres.size(); ++i) {

@@ -1,0 +1,29 @@
+// The packed form of a data set (engine/data/packed.h, docs/packed-data.md).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/data/dataset.h"
+
+namespace depthstill {
+
+struct PackOptions {
+  int workers = 2;                             // threads that decode
+  uint64_t shard_bytes = uint64_t{2048} << 20;  // a shard ends with the sample that reaches this
+};
+
+struct PackReport {
+  int64_t written = 0, kept = 0;  // samples
+  uint64_t bytes = 0;             // written
+  double max_error = 0;           // metres, of depths that 16 bits do not hold exactly
+};
+
+// Packs `data` into `folder`, which has to be empty, missing, or a pack of the same settings: then it goes on where it
+// stopped. When a sample cannot be read or the program is interrupted, the samples before it are kept in a shard.
+PackReport pack(const std::shared_ptr<const Dataset>& data, const std::string& folder, const PackOptions& options,
+                const std::function<void(int64_t done)>& progress);
+
+}  // namespace depthstill
