@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -53,6 +54,7 @@ class Arena {
       blocks_[start + bytes] = {size - bytes, true};
       free_.insert({size - bytes, start + bytes});
     }
+    ++stats_.allocations;
     stats_.in_use += bytes;
     stats_.peak = std::max(stats_.peak, stats_.in_use);
     note_high_water(start + bytes);
@@ -87,6 +89,23 @@ class Arena {
     free_.insert({block->second.bytes, block->first});
   }
 
+  void release_unused() {
+    const std::scoped_lock lock(mutex_);
+    if (device_ == Device::kCpu) return;
+    for (auto segment = segments_.begin(); segment != segments_.end();) {
+      const auto block = blocks_.find(segment->first);
+      if (!block->second.free || block->second.bytes != segment->second.bytes) {
+        ++segment;
+        continue;
+      }
+      cuda::free_device(segment->first);
+      stats_.reserved -= segment->second.bytes;
+      free_.erase({block->second.bytes, block->first});
+      blocks_.erase(block);
+      segment = segments_.erase(segment);
+    }
+  }
+
   MemoryStats stats() {
     const std::scoped_lock lock(mutex_);
     return stats_;
@@ -102,17 +121,20 @@ class Arena {
     bool free = false;
   };
   using Blocks = std::map<char*, Block>;
+  struct Segment {
+    size_t bytes = 0;
+    char* high_water = nullptr;  // end of the part that was ever used
+  };
 
   // Neighbours in one segment that are both free. Segments that happen to touch stay apart.
   bool mergeable(Blocks::iterator a, Blocks::iterator b) const {
-    return a->second.free && b->second.free && a->first + a->second.bytes == b->first &&
-           !segment_high_water_.contains(b->first);
+    return a->second.free && b->second.free && a->first + a->second.bytes == b->first && !segments_.contains(b->first);
   }
 
   void note_high_water(char* end) {
-    auto segment = std::prev(segment_high_water_.lower_bound(end));
-    if (end > segment->second) {
-      segment->second = end;
+    Segment& segment = std::prev(segments_.lower_bound(end))->second;
+    if (end > segment.high_water) {
+      segment.high_water = end;
       ++stats_.high_water_moves;
     }
   }
@@ -123,7 +145,7 @@ class Arena {
           " in use of ", stats_.reserved, " reserved");
     stats_.reserved += size;
     ++stats_.system_allocations;
-    segment_high_water_[start] = start;
+    segments_[start] = {size, start};
     blocks_[start] = {size, true};
     free_.insert({size, start});
   }
@@ -151,9 +173,9 @@ class Arena {
 
   Device device_;
   std::mutex mutex_;
-  Blocks blocks_;                              // every block, free or not, by address
-  std::set<std::pair<size_t, char*>> free_;    // best fit: the smallest that suffices, then the lowest address
-  std::map<char*, char*> segment_high_water_;  // start of each segment -> end of its used part
+  Blocks blocks_;                            // every block, free or not, by address
+  std::set<std::pair<size_t, char*>> free_;  // best fit: the smallest that suffices, then the lowest address
+  std::map<char*, Segment> segments_;        // by start
   MemoryStats stats_;
 };
 
@@ -164,10 +186,39 @@ Arena& arena(Device device) {
   return device == Device::kCpu ? cpu : cuda;
 }
 
+std::atomic<AllocationHook*>& hook_of(Device device) {
+  static std::atomic<AllocationHook*> hooks[2];
+  return hooks[static_cast<int>(device)];
+}
+
 }  // namespace
 
-void* allocate(Device device, size_t bytes) { return arena(device).allocate(bytes); }
-void deallocate(Device device, void* pointer) { arena(device).deallocate(pointer); }
+void set_allocation_hook(Device device, AllocationHook* hook) {
+  AllocationHook* before = nullptr;
+  if (hook == nullptr) {
+    hook_of(device) = nullptr;
+  } else {
+    check(hook_of(device).compare_exchange_strong(before, hook), "allocator: ", device, " has a hook already");
+  }
+}
+
+void* allocate(Device device, size_t bytes) {
+  AllocationHook* hook = bytes > 0 ? hook_of(device).load() : nullptr;
+  void* pointer = hook != nullptr ? hook->allocate(bytes) : nullptr;
+  if (pointer != nullptr) return pointer;
+  pointer = arena(device).allocate(bytes);
+  if (hook != nullptr) hook->allocated(pointer, bytes);
+  return pointer;
+}
+
+void* allocate_outside_step(Device device, size_t bytes) { return arena(device).allocate(bytes); }
+
+void deallocate(Device device, void* pointer) {
+  AllocationHook* hook = hook_of(device);
+  if (hook == nullptr || !hook->deallocate(pointer)) arena(device).deallocate(pointer);
+}
+
+void release_unused_memory(Device device) { arena(device).release_unused(); }
 MemoryStats memory_stats(Device device) { return arena(device).stats(); }
 void reset_peak_memory(Device device) { arena(device).reset_peak(); }
 

@@ -24,6 +24,20 @@ void accumulate(Tensor& sum, Tensor x) {
   visit(sum.dtype(), [&]<class T>() { run(sum.device(), cpu::add<T>, cuda::add<T>)(sum.numel(), sum, x, sum); });
 }
 
+// The seed of a backward pass: made once per device, as writing it there means to wait for the device.
+const Tensor& one_on(Device device) {
+  static const auto make = [](Device d) {
+    const float one = 1.0f;
+    return new Tensor(tensor<float>({1}, {&one, 1}, d));  // never freed: a GPU may be gone by then
+  };
+  if (device == Device::kCpu) {
+    static const Tensor& cpu = *make(Device::kCpu);
+    return cpu;
+  }
+  static const Tensor& cuda = *make(Device::kCuda);
+  return cuda;
+}
+
 }  // namespace
 
 Tensor with_node(Tensor t, std::shared_ptr<Node> node, int output_index) {
@@ -58,8 +72,7 @@ Tensor writable(const Tensor& dy) { return dy.sole_owner() ? dy.detach() : clone
 void backward(const Tensor& loss) {
   check(loss.numel() == 1 && loss.dtype() == DType::kFloat, "backward: expected one fp32 element, got ", loss.shape(),
         " ", loss.dtype());
-  const float one = 1.0f;
-  backward(loss, tensor<float>(loss.shape(), {&one, 1}, loss.device()));
+  backward(loss, one_on(loss.device()).view(loss.shape()));
 }
 
 void backward(const Tensor& y, const Tensor& dy) {

@@ -24,7 +24,7 @@ class ArenaScratch final : public Scratch {
       deallocate(device_, pointer_);
       pointer_ = nullptr;
       bytes_ = 0;
-      pointer_ = allocate(device_, bytes);
+      pointer_ = allocate_outside_step(device_, bytes);
       bytes_ = bytes;
     }
     return pointer_;

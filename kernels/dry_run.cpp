@@ -75,8 +75,8 @@ DryRun take_dry_run() { return std::exchange(state().record, {}); }
 void record_launch(const char* file, int line, std::array<unsigned, 3> grid, std::array<unsigned, 3> block,
                    size_t shared_bytes) {
   for (size_t i = 0; i < 3; ++i) {
-    check(grid[i] <= kMaxGrid[i], file, ":", line, ": launch: expected at most ", kMaxGrid[i],
-          " blocks in dimension ", i, ", got ", grid[i]);
+    check(grid[i] <= kMaxGrid[i], file, ":", line, ": launch: expected at most ", kMaxGrid[i], " blocks in dimension ",
+          i, ", got ", grid[i]);
     check(block[i] >= 1 && block[i] <= kMaxBlock[i], file, ":", line, ": launch: expected 1 to ", kMaxBlock[i],
           " threads in dimension ", i, ", got ", block[i]);
   }

@@ -13,7 +13,7 @@
 namespace depthstill::cuda {
 
 struct Launch {
-  std::string where;  // "kernels/add.cu:17", or the library and what it was asked for
+  std::string where;                        // "kernels/add.cu:17", or the library and what it was asked for
   std::array<unsigned, 3> grid{}, block{};  // 0 for a library's call
   size_t shared_bytes = 0;                  // dynamic
 };

@@ -77,13 +77,21 @@ TEST_F(DryRunTest, AKernelMustNotGetHostMemory) {
 
 TEST_F(DryRunTest, RefusesWhatAnH100Refuses) {
   cuda::record_launch("k.cu", 1, {2147483647, 65535, 65535}, {1024, 1, 1}, 232448);
-  EXPECT_EQ(error_of([] { cuda::record_launch("k.cu", 7, {1, 65536, 1}, {32, 1, 1}, 0); }),
+  EXPECT_EQ(error_of([] {
+              cuda::record_launch("k.cu", 7, {1, 65536, 1}, {32, 1, 1}, 0);
+            }),
             "k.cu:7: launch: expected at most 65535 blocks in dimension 1, got 65536");
-  EXPECT_EQ(error_of([] { cuda::record_launch("k.cu", 7, {1, 1, 1}, {32, 64, 1}, 0); }),
+  EXPECT_EQ(error_of([] {
+              cuda::record_launch("k.cu", 7, {1, 1, 1}, {32, 64, 1}, 0);
+            }),
             "k.cu:7: launch: expected at most 1024 threads a block, got 2048");
-  EXPECT_EQ(error_of([] { cuda::record_launch("k.cu", 7, {1, 1, 1}, {1, 1, 128}, 0); }),
+  EXPECT_EQ(error_of([] {
+              cuda::record_launch("k.cu", 7, {1, 1, 1}, {1, 1, 128}, 0);
+            }),
             "k.cu:7: launch: expected 1 to 64 threads in dimension 2, got 128");
-  EXPECT_EQ(error_of([] { cuda::record_launch("k.cu", 7, {1, 1, 1}, {32, 1, 1}, 232449); }),
+  EXPECT_EQ(error_of([] {
+              cuda::record_launch("k.cu", 7, {1, 1, 1}, {32, 1, 1}, 232449);
+            }),
             "k.cu:7: launch: expected at most 232448 bytes of shared memory, got 232449");
 }
 
