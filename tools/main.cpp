@@ -38,6 +38,7 @@ int run_program(int argc, char** argv) {
   add_teach_command(app, run);
   add_pack_command(app, run);
   add_bench_command(app, run);
+  add_bench_data_command(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -11,7 +11,7 @@
 namespace depthstill {
 
 struct PackOptions {
-  int workers = 2;                             // threads that decode
+  int workers = 2;                              // threads that decode
   uint64_t shard_bytes = uint64_t{2048} << 20;  // a shard ends with the sample that reaches this
 };
 

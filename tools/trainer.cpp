@@ -16,6 +16,7 @@
 #include "models/imagenet.h"
 #include "tools/batch_tensors.h"
 #include "tools/interrupt.h"
+#include "tools/loader_note.h"
 #include "tools/predictor.h"
 #include "tools/progress.h"
 #include "tools/report.h"
@@ -198,6 +199,7 @@ void Trainer::run_steps() {
   if (state_.updates >= total) return;
   Progress progress("train", "step", total, state_.updates);
   Loader loader = make_loader();
+  LoaderNote loader_note(recipe_.data.workers, data_->packed());
   while (state_.updates < total) {
     if (interrupted()) {
       save_last();
@@ -209,6 +211,7 @@ void Trainer::run_steps() {
     train_step(*batch);
     seconds_training_ += seconds_since(step_start);
     seconds_waiting_ = loader.wait_seconds();
+    if (const auto note = loader_note.after_step(batch->epoch, seconds_waiting_, seconds_training_)) log_line(*note);
     progress.update(state_.updates, note_);
     if (options_.on_step) options_.on_step(state_.updates);
     if (state_.step == steps_per_epoch_ || state_.updates == total) {

@@ -79,13 +79,10 @@ PackedPlane plane_of(const Json& sample, const char* name) {
 }
 
 Json to_json(const PackedEntry& entry) {
-  Json json = {{"name", entry.line.image},
-               {"depth_name", entry.line.depth},
-               {"focal", entry.line.focal},
-               {"line", entry.line.line},
-               {"stored", to_json(entry.stored_size)},
-               {"checksum", hex(entry.checksum)},
-               {"image", to_json(entry.image)}};
+  Json json = {
+      {"name", entry.line.image},     {"depth_name", entry.line.depth},       {"focal", entry.line.focal},
+      {"line", entry.line.line},      {"stored", to_json(entry.stored_size)}, {"checksum", hex(entry.checksum)},
+      {"image", to_json(entry.image)}};
   if (entry.depth.size.width > 0) json["depth"] = to_json(entry.depth);
   if (entry.teacher.size.width > 0) json["teacher"] = to_json(entry.teacher);
   return json;
@@ -251,8 +248,7 @@ PackedPlane ShardWriter::write_plane(const void* data, size_t bytes, ImageSize s
 PackedPlane ShardWriter::write_depth(const SampleDepth& depth, double scale, uint64_t& checksum) {
   if (depth.empty()) return {};
   const DepthUnits stored = to_units(depth, scale);
-  PackedPlane plane =
-      write_plane(stored.units.data(), stored.units.size() * sizeof(uint16_t), depth.size(), checksum);
+  PackedPlane plane = write_plane(stored.units.data(), stored.units.size() * sizeof(uint16_t), depth.size(), checksum);
   plane.metres_per_unit = stored.metres_per_unit;
   plane.max_error = stored.max_error;
   max_error_ = std::max(max_error_, stored.max_error);
@@ -263,8 +259,7 @@ void ShardWriter::add(const Sample& sample, const ListEntry& line, double depth_
   PackedEntry entry;
   entry.line = line;
   entry.stored_size = sample.stored_size;
-  entry.image =
-      write_plane(sample.image.rgb.data(), sample.image.rgb.size(), sample.image.size(), entry.checksum);
+  entry.image = write_plane(sample.image.rgb.data(), sample.image.rgb.size(), sample.image.size(), entry.checksum);
   entry.depth = write_depth(sample.depth, depth_scale, entry.checksum);
   entry.teacher = write_depth(sample.teacher, teacher_scale, entry.checksum);
   entries_.push_back(std::move(entry));
@@ -281,8 +276,7 @@ void ShardWriter::commit() {
   file_.commit();
 }
 
-Shard::Shard(const std::string& path)
-    : file_(std::make_shared<const MappedFile>(path, "a shard of packed data")) {
+Shard::Shard(const std::string& path) : file_(std::make_shared<const MappedFile>(path, "a shard of packed data")) {
   const std::span<const std::byte> bytes = file_->bytes();
   check(bytes.size() >= kAlign + sizeof(Footer) && std::memcmp(bytes.data(), kMagic, 8) == 0, path,
         ": expected a shard of packed data, found something else or a file cut short");

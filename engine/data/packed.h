@@ -52,8 +52,8 @@ struct PackedEntry {
   uint64_t checksum = 0;              // of the planes
 };
 
-// A depth map in 16 bits. With the given unit if that gives back every float exactly; otherwise the unit is a 65535th of
-// the greatest depth, and depths are off by at most half a unit (those below half a unit become one: 0 means none).
+// A depth map in 16 bits. With the given unit if that gives back every float exactly; otherwise the unit is a 65535th
+// of the greatest depth, and depths are off by at most half a unit (those below half a unit become one: 0 means none).
 struct DepthUnits {
   std::vector<uint16_t> units;
   double metres_per_unit = 0, max_error = 0;
@@ -92,8 +92,8 @@ class Shard {
   int64_t first() const { return first_; }
   const std::vector<PackedEntry>& entries() const { return entries_; }
 
-  // Sets the image and the maps of the sample, which refer to the shard's memory and keep it mapped. Reads them once, to
-  // check them and to have them in memory; throws Error "PATH: sample NAME: ..." if they are damaged.
+  // Sets the image and the maps of the sample, which refer to the shard's memory and keep it mapped. Reads them once,
+  // to check them and to have them in memory; throws Error "PATH: sample NAME: ..." if they are damaged.
   void load(const PackedEntry& entry, Sample& sample) const;
 
  private:

@@ -15,7 +15,8 @@ import zlib
 from pathlib import Path
 
 BINARY = sys.argv.pop(1)
-COMMANDS = ["train", "eval", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth", "bench"]
+COMMANDS = ["train", "eval", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth", "bench",
+            "bench-data"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -254,6 +255,9 @@ class Cli(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
         weights = [read_safetensors(self.root / out / "best.safetensors")[0] for out in ("files", "mapped")]
         self.assertEqual(*weights)
+        timed = json.loads(run("bench-data", recipe, "--packed", packed, "--workers", 1, "--seconds", 0.1, "--json").stdout)
+        self.assertEqual((timed["source"], timed["samples"], timed["width"]), ("packed", 4, 64))
+        self.assertGreater(timed["rates"][0]["images_per_s"], 0)
         train = ["train", recipe, "--data", self.root, "--out", self.root / "other", *use]
         self.assert_one_line(run(*train, "--set", "data.resize_height=32", "--set", "data.resize_width=64"), 1,
                              "packed with data.resize_height = 0, but the recipe says 32")

@@ -30,7 +30,8 @@ std::vector<Sample> some_samples() {
     if (i == 2) continue;
     sample.depth = numbered_depth(13 + i, 7, i);
     DepthMap teacher = numbered_depth(13 + i, 7, i);
-    for (float& metres : teacher.metres) metres = static_cast<float>(std::round(metres / kTeacherScale) * kTeacherScale);
+    for (float& metres : teacher.metres)
+      metres = static_cast<float>(std::round(metres / kTeacherScale) * kTeacherScale);
     sample.teacher = std::move(teacher);
   }
   return samples;
@@ -68,9 +69,9 @@ TEST(packed, a_shard_gives_back_what_was_written) {
     EXPECT_EQ(found.depth.copy().metres, expected.depth.copy().metres);
     EXPECT_EQ(found.teacher.copy().metres, expected.teacher.copy().metres);
     EXPECT_EQ(found.teacher.empty(), i == 2);
-    for (const void* plane : {static_cast<const void*>(found.image.rgb.data()),
-                              static_cast<const void*>(found.depth.units.data()),
-                              static_cast<const void*>(found.teacher.units.data())}) {
+    for (const void* plane :
+         {static_cast<const void*>(found.image.rgb.data()), static_cast<const void*>(found.depth.units.data()),
+          static_cast<const void*>(found.teacher.units.data())}) {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(plane) % 64, 0u);
     }
   }
@@ -172,9 +173,10 @@ TEST(packed, manifest_is_read_back_and_protects_other_folders) {
   EXPECT_EQ(error_of([&] { check_pack_settings("f", *found, written); }), "");
   PackManifest other = written;
   other.settings[1].second = "kitti_benchmark";
-  EXPECT_EQ(error_of([&] { check_pack_settings("f", *found, other); }),
-            "f: packed with data.crop = none, but the recipe says kitti_benchmark; pack into another folder, or set what "
-            "was packed");
+  EXPECT_EQ(
+      error_of([&] { check_pack_settings("f", *found, other); }),
+      "f: packed with data.crop = none, but the recipe says kitti_benchmark; pack into another folder, or set what "
+      "was packed");
   other = written;
   other.list_checksum = "13";
   EXPECT_NE(error_of([&] { check_pack_settings("f", *found, other); }).find("the list has changed"), std::string::npos);

@@ -213,8 +213,9 @@ TEST(Pack, CheckDataReadsIt) {
 
 TEST(Pack, ARecipeNamesThePackedFolder) {
   const TemporaryFolder folder;
-  write_file(folder / "r.toml", "[data.train]\nlist = 'list.txt'\nteacher = 'teacher'\npacked = 'there'\n"
-                                "[data.test]\nlist = 'list.txt'\n");
+  write_file(folder / "r.toml",
+             "[data.train]\nlist = 'list.txt'\nteacher = 'teacher'\npacked = 'there'\n"
+             "[data.test]\nlist = 'list.txt'\n");
   const Recipe recipe = load_recipe(folder / "r.toml");
   EXPECT_EQ(dataset_spec(recipe, "train").packed, "there");
   EXPECT_EQ(dataset_spec(recipe, "test").packed, "");
