@@ -1,25 +1,34 @@
 // cuda::linear and its gradient: one cuBLASLt product per pass and shape, our own kernels for casts and column sums.
 #include "kernels/linear.h"
 
+#include <array>
 #include <map>
+#include <optional>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/activation.h"
 #include "kernels/cast.h"
 #include "kernels/cublaslt/matmul.h"
+#include "kernels/error.h"
+#include "kernels/library_options.h"
+#include "kernels/plans/choice.h"
+#include "kernels/plans/timer.h"
 
 namespace depthstill::cuda {
 namespace {
 
-using cublaslt::Matmul, cublaslt::MatmulShape;
+using cublaslt::Epilogue, cublaslt::Matmul, cublaslt::MatmulShape;
 
 template <class T>
 constexpr cudaDataType_t kCudaType = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
 
-const Matmul& plan_for(const MatmulShape& shape, const void* bias = nullptr) {
+const Matmul& plan_for(MatmulShape shape) {
   static std::map<MatmulShape, Matmul>& plans = *new std::map<MatmulShape, Matmul>();
+  shape.tf32 = !library_options().strict_fp32;
   auto found = plans.find(shape);
-  if (found == plans.end()) found = plans.emplace(shape, Matmul(shape, bias)).first;
+  if (found == plans.end()) found = plans.emplace(shape, Matmul(shape)).first;
   return found->second;
 }
 
@@ -42,6 +51,66 @@ const void* typed(Stream stream, int64_t n, const float* parameter, void* room) 
   }
 }
 
+template <class T>
+void run_weight_gradient(Stream stream, const LinearShape& s, Epilogue epilogue, const T* x, const T* dy,
+                         float* dweight, float* dbias) {
+  const Matmul& product = plan_for(
+      {.rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .epilogue = epilogue, .type = kCudaType<T>});
+  void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
+  product(stream, dy, x, dbias, dweight, workspace);
+}
+
+template <class T>
+void run_bias_gradient(Stream stream, const LinearShape& s, const T* dy, float* dbias) {
+  T* in_place = const_cast<T*>(dy);  // not written without an activation
+  bias_activation_grad<T>(stream, s.rows, static_cast<int>(s.O), Activation::kNone, nullptr, dy, in_place, dbias);
+}
+
+// Where dbias comes from, when dweight is computed as well: a kernel of its own, or the product's epilogue.
+enum class BiasGradient : uint8_t { kKernel, kEpilogue };
+
+template <class T>
+void run_parameter_gradients(Stream stream, const LinearShape& s, const T* x, const T* dy, float* dweight, float* dbias,
+                             BiasGradient from) {
+  if (from == BiasGradient::kEpilogue) {
+    run_weight_gradient(stream, s, Epilogue::kBiasGradient, x, dy, dweight, dbias);
+  } else {
+    run_weight_gradient(stream, s, Epilogue::kNone, x, dy, dweight, nullptr);
+    run_bias_gradient(stream, s, dy, dbias);
+  }
+}
+
+// The faster, measured once per shape; the kernel where nothing can be measured.
+template <class T>
+BiasGradient bias_gradient_for(Stream stream, const LinearShape& s, const T* x, const T* dy, float* dweight,
+                               float* dbias) {
+  static auto& chosen = *new std::map<std::array<int64_t, 5>, BiasGradient>();
+  const LibraryOptions& options = library_options();
+  const std::array<int64_t, 5> key{s.rows, s.I, s.O, options.strict_fp32 ? 1 : 0, options.candidate};
+  const auto found = chosen.find(key);
+  if (found != chosen.end()) return found->second;
+
+  plans::Chooser<BiasGradient> by;
+  by.cache = plans::device_cache(stream);
+  by.log = options.log;
+  by.candidate = options.candidate;
+  by.record = [](const BiasGradient& from) { return from == BiasGradient::kEpilogue ? "epilogue" : "kernel"; };
+  by.rebuild = [](const std::string& record) -> std::optional<BiasGradient> {
+    if (record == "epilogue") return BiasGradient::kEpilogue;
+    if (record == "kernel") return BiasGradient::kKernel;
+    return std::nullopt;
+  };
+  if (plans::may_measure(stream)) {
+    by.milliseconds = [&](const BiasGradient& from) {
+      return plans::median_ms(stream, [&] { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); });
+    };
+  }
+  const std::string name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ",
+                                       s.rows, " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
+  const auto both = [] { return std::vector<BiasGradient>{BiasGradient::kKernel, BiasGradient::kEpilogue}; };
+  return chosen[key] = plans::choose<BiasGradient>(name, by, both);
+}
+
 }  // namespace
 
 template <class T>
@@ -50,10 +119,9 @@ void linear(Stream stream, const LinearShape& s, const T* x, const float* weight
                                     .columns = s.O,
                                     .inner = s.I,
                                     .b_transposed = true,
-                                    .has_bias = bias != nullptr,
+                                    .epilogue = bias != nullptr ? Epilogue::kBias : Epilogue::kNone,
                                     .type = kCudaType<T>,
-                                    .d_type = kCudaType<T>},
-                                   bias);
+                                    .d_type = kCudaType<T>});
   const size_t weight_bytes = typed_bytes<T>(s.O * s.I), bias_bytes = typed_bytes<T>(s.O);
   auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + bias_bytes + product.workspace_bytes() + 256));
   const void* w = typed<T>(stream, s.O * s.I, weight, room);
@@ -64,10 +132,6 @@ void linear(Stream stream, const LinearShape& s, const T* x, const float* weight
 template <class T>
 void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* weight, const T* dy, T* dx,
                  float* dweight, float* dbias) {
-  if (dbias != nullptr) {
-    T* in_place = const_cast<T*>(dy);  // not written without an activation
-    bias_activation_grad<T>(stream, s.rows, static_cast<int>(s.O), Activation::kNone, nullptr, dy, in_place, dbias);
-  }
   if (dx != nullptr) {
     const Matmul& product =
         plan_for({.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>});
@@ -76,11 +140,12 @@ void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* w
     const void* w = typed<T>(stream, s.O * s.I, weight, room);
     product(stream, dy, w, nullptr, dx, room + weight_bytes);
   }
-  if (dweight != nullptr) {
-    const Matmul& product =
-        plan_for({.rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .type = kCudaType<T>});
-    void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
-    product(stream, dy, x, nullptr, dweight, workspace);
+  if (dweight != nullptr && dbias != nullptr) {
+    run_parameter_gradients(stream, s, x, dy, dweight, dbias, bias_gradient_for(stream, s, x, dy, dweight, dbias));
+  } else if (dweight != nullptr) {
+    run_weight_gradient(stream, s, Epilogue::kNone, x, dy, dweight, nullptr);
+  } else if (dbias != nullptr) {
+    run_bias_gradient(stream, s, dy, dbias);
   }
 }
 

@@ -27,28 +27,46 @@ Layout column_major(cudaDataType_t type, int64_t rows, int64_t columns) {
   return layout;
 }
 
+cublasLtEpilogue_t name_in_cublaslt(Epilogue epilogue) {
+  switch (epilogue) {
+    case Epilogue::kNone:
+      return CUBLASLT_EPILOGUE_DEFAULT;
+    case Epilogue::kBias:
+      return CUBLASLT_EPILOGUE_BIAS;
+    case Epilogue::kReluBias:
+      return CUBLASLT_EPILOGUE_RELU_BIAS;
+    case Epilogue::kBiasGradient:
+      return CUBLASLT_EPILOGUE_BGRADB;
+  }
+  fail("cublaslt: unknown epilogue");
+}
+
 }  // namespace
 
 void check_status(cublasStatus_t status, const std::string& what) {
   check(status == CUBLAS_STATUS_SUCCESS, "cublaslt: ", what, ": ", cublasLtGetStatusString(status));
 }
 
-// cuBLASLt counts in column-major matrices, as which ours are transposed: it computes d^T = op(b)^T * op(a)^T. The bias
-// then runs along the rows, as its epilogue wants.
-Matmul::Matmul(const MatmulShape& s, const void* bias)
-    : name_(concat_text("product (", s.rows, ", ", s.inner, ") x (", s.inner, ", ", s.columns, ")")),
+// cuBLASLt counts in column-major matrices, as which ours are transposed: it computes d^T = op(b)^T * op(a)^T. A bias
+// then runs along the rows, as its epilogue wants, and the bias gradient is the sum of its second factor over `inner`.
+Matmul::Matmul(const MatmulShape& s)
+    : shape_(s),
+      name_(concat_text("product (", s.rows, ", ", s.inner, ") x (", s.inner, ", ", s.columns, ")")),
       first_(column_major(s.type, s.b_transposed ? s.inner : s.columns, s.b_transposed ? s.columns : s.inner)),
       second_(column_major(s.type, s.a_transposed ? s.rows : s.inner, s.a_transposed ? s.inner : s.rows)),
       result_(column_major(s.d_type, s.columns, s.rows)) {
-  check_status(cublasLtMatmulDescCreate(operation_.out(), CUBLAS_COMPUTE_32F, CUDA_R_32F), name_);
+  const bool tf32 = s.tf32 && s.type == CUDA_R_32F;
+  check_status(
+      cublasLtMatmulDescCreate(operation_.out(), tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
+      name_);
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, auto value) {
     check_status(cublasLtMatmulDescSetAttribute(operation_.get(), attribute, &value, sizeof(value)), name_);
   };
   set(CUBLASLT_MATMUL_DESC_TRANSA, s.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(CUBLASLT_MATMUL_DESC_TRANSB, s.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (s.has_bias) {
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set_bias(bias);
+  if (s.epilogue != Epilogue::kNone) {
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, name_in_cublaslt(s.epilogue));
+    set_vector(reinterpret_cast<const void*>(uintptr_t{kAlignment}));  // the heuristic looks at the alignment only
   }
 
   if (cuda::dry_running()) return;  // algorithms are looked up for a GPU only
@@ -72,15 +90,17 @@ Matmul::Matmul(const MatmulShape& s, const void* bias)
   check(found > 0, "cublaslt: no algorithm supports ", name_);
 }
 
-void Matmul::set_bias(const void* bias) const {
-  check_status(cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
-               name_);
+void Matmul::set_vector(const void* vector) const {
+  check_status(
+      cublasLtMatmulDescSetAttribute(operation_.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof(vector)),
+      name_);
 }
 
-void Matmul::operator()(Stream stream, const void* a, const void* b, const void* bias, void* d, void* workspace) const {
+void Matmul::operator()(Stream stream, const void* a, const void* b, const void* vector, void* d,
+                        void* workspace) const {
   if (cuda::dry_running()) return cuda::record_library_call("cublaslt: " + name_);
   const float alpha = 1.0f, beta = 0.0f;
-  if (bias != nullptr) set_bias(bias);
+  if (shape_.epilogue != Epilogue::kNone) set_vector(vector);
   check_status(cublasLtMatmul(handle(), operation_.get(), &alpha, b, first_.get(), a, second_.get(), &beta, d,
                               result_.get(), d, result_.get(), &algorithm_.algo, workspace, algorithm_.workspaceSize,
                               static_cast<cudaStream_t>(stream.handle)),

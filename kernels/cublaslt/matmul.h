@@ -34,25 +34,39 @@ class Owned {
 };
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 
-// d (rows, columns) = op(a) * op(b) + bias[column], summed over `inner`; a transposed matrix is stored as (inner, rows)
-// or (columns, inner). Row-major and dense; a and b of `type`, d of `d_type`, bias of `type`; accumulated in fp32 (for
-// fp32 in strict fp32, not TF32).
+// What happens to d besides, with a vector in memory.
+enum class Epilogue : uint8_t {
+  kNone,
+  kBias,         // d += vector[column]; the vector is of d's type
+  kReluBias,     // d = relu(d + vector[column])
+  kBiasGradient  // vector[row] = sum of op(a)'s row: dbias, where d = dy^T x is the gradient of a weight
+};
+
+// d (rows, columns) = op(a) * op(b), summed over `inner`; a transposed matrix is stored as (inner, rows) or
+// (columns, inner). Row-major and dense; a and b of `type`, d of `d_type`; accumulated in fp32.
 struct MatmulShape {
   int64_t rows = 0, columns = 0, inner = 0;
-  bool a_transposed = false, b_transposed = false, has_bias = false;
+  bool a_transposed = false, b_transposed = false;
+  Epilogue epilogue = Epilogue::kNone;
+  bool tf32 = false;  // tensor cores may round fp32 factors to TF32
   cudaDataType_t type = CUDA_R_32F, d_type = CUDA_R_32F;
   auto operator<=>(const MatmulShape&) const = default;
 };
 
 class Matmul {
  public:
-  // The first algorithm of the heuristic for this GPU; throws Error if there is none. `bias` only shows its alignment.
-  Matmul(const MatmulShape& shape, const void* bias);
+  // The first algorithm of the heuristic for this GPU; throws Error if there is none. All pointers that it is going to
+  // be called with must be aligned to 16 bytes.
+  explicit Matmul(const MatmulShape& shape);
+  const MatmulShape& shape() const { return shape_; }
   size_t workspace_bytes() const { return algorithm_.workspaceSize; }
-  void operator()(Stream stream, const void* a, const void* b, const void* bias, void* d, void* workspace) const;
+  // `vector` is the epilogue's: const for a bias, written for its gradient.
+  void operator()(Stream stream, const void* a, const void* b, const void* vector, void* d, void* workspace) const;
 
  private:
-  void set_bias(const void* bias) const;
+  void set_vector(const void* vector) const;
+
+  MatmulShape shape_;
 
   std::string name_;
   Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy> operation_;

@@ -1,176 +1,205 @@
-// cuda::conv2d and its gradient: one cuDNN plan per pass and shape, our own kernels for bias, activation and casts.
+// cuda::conv2d and its gradient: per pass and shape the way that was chosen for it (conv2d_ways.h), and our own kernels
+// for what that way leaves over of bias and activation.
 #include "kernels/conv2d.h"
 
-#include <array>
 #include <map>
-#include <string>
-#include <tuple>
 #include <type_traits>
 
 #include "kernels/bias_activation.h"
 #include "kernels/cast.h"
-#include "kernels/cudnn/conv2d_plan.h"
-#include "kernels/error.h"
+#include "kernels/cudnn/conv2d_ways.h"
+#include "kernels/plans/choice.h"
+#include "kernels/plans/timer.h"
 
-namespace depthstill {
-namespace cudnn {
-
-const char* name_of(Pass pass) {
-  constexpr const char* names[] = {"forward", "data gradient", "weight gradient"};
-  return names[static_cast<int>(pass)];
-}
-
-Plan make_conv2d_plan(const Target& target, const Conv2dShape& s, cudnnDataType_t type, Pass pass,
-                      const PlanOptions& options) {
-  const Descriptor x = nhwc_tensor(kX, type, s.N, s.C, s.H, s.W);
-  const Descriptor weight = nhwc_tensor(kWeight, type, s.O, s.C, s.R, s.S);
-  const Descriptor y = nhwc_tensor(kY, type, s.N, s.O, s.P(), s.Q());
-  const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
-  Descriptor conv(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-  conv.set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_DATA_FLOAT)
-      .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode)
-      .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, {s.dilation, s.dilation})
-      .set(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, {s.stride, s.stride})
-      .set(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, {s.pad_top, s.pad_left})
-      .set(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, {s.pad_bottom, s.pad_right})
-      .set(CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, int64_t{2})
-      .finalize();
-
-  const float alpha = 1.0f, beta = 0.0f;
-  const auto operation = [&](cudnnBackendDescriptorType_t kind, cudnnBackendAttributeName_t x_name,
-                             cudnnBackendAttributeName_t weight_name, cudnnBackendAttributeName_t y_name,
-                             cudnnBackendAttributeName_t conv_name, cudnnBackendAttributeName_t alpha_name,
-                             cudnnBackendAttributeName_t beta_name) {
-    Descriptor op(kind);
-    op.set(x_name, x)
-        .set(weight_name, weight)
-        .set(y_name, y)
-        .set(conv_name, conv)
-        .set(alpha_name, CUDNN_TYPE_FLOAT, 1, &alpha)
-        .set(beta_name, CUDNN_TYPE_FLOAT, 1, &beta)
-        .finalize();
-    return op;
-  };
-  const std::string name =
-      concat_text("conv2d ", name_of(pass), " of (", s.N, ", ", s.H, ", ", s.W, ", ", s.C, ") with ", s.O,
-                  " filters of ", s.R, "x", s.S, ", stride ", s.stride, ", dilation ", s.dilation);
-  switch (pass) {
-    case Pass::kForward:
-      return Plan(
-          target,
-          operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA),
-          name, options);
-    case Pass::kDataGradient:
-      return Plan(
-          target,
-          operation(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA),
-          name, options);
-    case Pass::kWeightGradient:
-      return Plan(
-          target,
-          operation(
-              CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-              CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA),
-          name, options);
-  }
-  fail("cudnn: unknown pass");
-}
-
-}  // namespace cudnn
-
-namespace cuda {
+namespace depthstill::cuda {
 namespace {
 
-using cudnn::kWeight, cudnn::kX, cudnn::kY, cudnn::Pass, cudnn::Plan;
+using cudnn::kBias, cudnn::kWeight, cudnn::kX, cudnn::kY, cudnn::Pass, cudnn::Problem, cudnn::Way;
 
 template <class T>
-constexpr cudnnDataType_t kCudnnType = CUDNN_DATA_FLOAT;
-template <>
-constexpr cudnnDataType_t kCudnnType<bf16> = CUDNN_DATA_BFLOAT16;
+constexpr cudnnDataType_t kCudnnType = std::is_same_v<T, float> ? CUDNN_DATA_FLOAT : CUDNN_DATA_BFLOAT16;
 
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-const Plan& plan_for(Stream stream, const Conv2dShape& s, cudnnDataType_t type, Pass pass) {
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, std::array<int, 6>, int, int>;
-  static std::map<Key, Plan>& plans = *new std::map<Key, Plan>();
-  const Key key{s.N,
-                s.H,
-                s.W,
-                s.C,
-                s.O,
-                s.R,
-                s.S,
-                {s.stride, s.dilation, s.pad_top, s.pad_bottom, s.pad_left, s.pad_right},
-                static_cast<int>(type),
-                static_cast<int>(pass)};
-  auto found = plans.find(key);
-  if (found == plans.end()) {
-    found = plans.emplace(key, cudnn::make_conv2d_plan(cudnn::current_target(stream), s, type, pass)).first;
-  }
-  return found->second;
-}
-
 int64_t weight_count(const Conv2dShape& s) { return s.O * s.R * s.S * s.C; }
 
-// Scratch: the weights (or their gradient) in T, then the plan's workspace.
-template <class T>
-size_t weight_bytes(const Conv2dShape& s) {
-  return std::is_same_v<T, float> ? 0 : aligned(static_cast<size_t>(weight_count(s)) * sizeof(T));
+// One pass with its operands.
+class Call {
+ public:
+  virtual ~Call() = default;
+  virtual Problem problem() const = 0;
+  virtual size_t scratch_bytes() const = 0;  // besides the way's workspace, a multiple of 256
+  // Assigns its outputs and nothing else, so that it can be repeated. Is done with scratch and workspace before it
+  // calls a kernel that asks for scratch itself.
+  virtual void run(const Way& way, char* scratch, void* workspace) const = 0;
+};
+
+void run(Stream stream, const Call& call, const Way& way) {
+  auto* scratch = static_cast<char*>(stream.scratch->get(call.scratch_bytes() + way.workspace_bytes() + 256));
+  call.run(way, scratch, scratch + call.scratch_bytes());
 }
 
-// The weights as T: themselves in fp32, rounded into `room` in bf16.
+const Way& way_for(Stream stream, const Call& call) {
+  static auto& chosen = *new std::map<cudnn::ProblemKey, Way>();
+  const LibraryOptions& options = library_options();
+  const Problem problem = call.problem();
+  const cudnn::ProblemKey key = cudnn::key_of(problem, options);
+  const auto found = chosen.find(key);
+  if (found != chosen.end()) return found->second;
+
+  const cudnn::Target target = cudnn::current_target(stream);
+  const bool measure = plans::may_measure(stream);
+  plans::Chooser<Way> by;
+  by.cache = plans::device_cache(stream);
+  by.candidate = options.candidate;
+  by.log = options.log;
+  by.record = cudnn::record_of;
+  by.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
+  if (measure) {
+    by.milliseconds = [&](const Way& way) { return plans::median_ms(stream, [&] { run(stream, call, way); }); };
+  }
+  const bool only_first = !measure && options.candidate < 0;
+  const auto candidates = [&] { return cudnn::ways_of(target, problem, options, only_first); };
+  const std::string name = cudnn::describe(problem, options);
+  return chosen.emplace(key, plans::choose<Way>(name, by, candidates)).first->second;
+}
+
+void run(Stream stream, const Call& call) { run(stream, call, way_for(stream, call)); }
+
+// A parameter as T: itself in fp32, rounded into `room` in bf16.
 template <class T>
-const void* typed_weight(Stream stream, const Conv2dShape& s, const float* weight, void* room) {
+size_t rounded_bytes(int64_t n) {
+  return std::is_same_v<T, float> ? 0 : aligned(static_cast<size_t>(n) * sizeof(T));
+}
+template <class T>
+const void* rounded(Stream stream, int64_t n, const float* parameter, char* room) {
   if constexpr (std::is_same_v<T, float>) {
-    return weight;
+    return parameter;
   } else {
-    cast<float, T>(stream, weight_count(s), weight, static_cast<T*>(room));
+    cast<float, T>(stream, n, parameter, reinterpret_cast<T*>(room));
     return room;
   }
 }
+
+template <class T>
+class Forward final : public Call {
+ public:
+  Forward(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const float* bias, T* y)
+      : stream_(stream), s_(s), act_(act), x_(x), weight_(weight), bias_(bias), y_(y) {}
+
+  Problem problem() const override { return {s_, kCudnnType<T>, Pass::kForward, act_, bias_ != nullptr}; }
+  size_t scratch_bytes() const override { return rounded_bytes<T>(weight_count(s_)) + rounded_bytes<T>(s_.O); }
+  void run(const Way& way, char* scratch, void* workspace) const override {
+    const void* weight = rounded<T>(stream_, weight_count(s_), weight_, scratch);
+    const void* bias = bias_;
+    if (bias_ != nullptr && way.fused && (way.matmul || way.bias_type != CUDNN_DATA_FLOAT))
+      bias = rounded<T>(stream_, s_.O, bias_, scratch + rounded_bytes<T>(weight_count(s_)));
+    if (way.matmul)
+      (*way.matmul)(stream_, x_, weight, bias, y_, workspace);
+    else if (way.fused && bias_ != nullptr)
+      way.plan->execute(stream_, {{kX, x_}, {kWeight, weight}, {kBias, bias}, {kY, y_}}, workspace);
+    else
+      way.plan->execute(stream_, {{kX, x_}, {kWeight, weight}, {kY, y_}}, workspace);
+    if (!way.fused && problem().has_epilogue())
+      bias_activation(stream_, s_.N * s_.P() * s_.Q(), static_cast<int>(s_.O), act_, bias_, y_);
+  }
+
+ private:
+  Stream stream_;
+  const Conv2dShape& s_;
+  Activation act_;
+  const T* x_;
+  const float *weight_, *bias_;
+  T* y_;
+};
+
+template <class T>
+class DataGradient final : public Call {
+ public:
+  DataGradient(Stream stream, const Conv2dShape& s, const T* dy, const float* weight, T* dx)
+      : stream_(stream), s_(s), dy_(dy), weight_(weight), dx_(dx) {}
+
+  Problem problem() const override { return {.shape = s_, .type = kCudnnType<T>, .pass = Pass::kDataGradient}; }
+  size_t scratch_bytes() const override { return rounded_bytes<T>(weight_count(s_)); }
+  void run(const Way& way, char* scratch, void* workspace) const override {
+    const void* weight = rounded<T>(stream_, weight_count(s_), weight_, scratch);
+    if (way.matmul)
+      (*way.matmul)(stream_, dy_, weight, nullptr, dx_, workspace);
+    else
+      way.plan->execute(stream_, {{kX, dx_}, {kWeight, weight}, {kY, dy_}}, workspace);
+  }
+
+ private:
+  Stream stream_;
+  const Conv2dShape& s_;
+  const T* dy_;
+  const float* weight_;
+  T* dx_;
+};
+
+// dweight and, if it is not null, dbias.
+template <class T>
+class WeightGradient final : public Call {
+ public:
+  WeightGradient(Stream stream, const Conv2dShape& s, const T* x, const T* dy, float* dweight, float* dbias)
+      : stream_(stream), s_(s), x_(x), dy_(dy), dweight_(dweight), dbias_(dbias) {}
+
+  Problem problem() const override {
+    return {s_, kCudnnType<T>, Pass::kWeightGradient, Activation::kNone, dbias_ != nullptr};
+  }
+  size_t scratch_bytes() const override { return rounded_bytes<T>(weight_count(s_)); }
+  void run(const Way& way, char* scratch, void* workspace) const override {
+    if (way.matmul)  // cuBLASLt writes fp32 from factors in bf16, cuDNN does not
+      (*way.matmul)(stream_, dy_, x_, dbias_, dweight_, workspace);
+    else
+      run_plan(way, scratch, workspace);
+    if (dbias_ != nullptr && !way.fused) {
+      T* dy = const_cast<T*>(dy_);  // not written without an activation
+      bias_activation_grad<T>(stream_, s_.N * s_.P() * s_.Q(), static_cast<int>(s_.O), Activation::kNone, nullptr, dy,
+                              dy, dbias_);
+    }
+  }
+
+ private:
+  void run_plan(const Way& way, char* scratch, void* workspace) const {
+    if constexpr (std::is_same_v<T, float>) {
+      way.plan->execute(stream_, {{kX, x_}, {kWeight, dweight_}, {kY, dy_}}, workspace);
+    } else {
+      T* dweight = reinterpret_cast<T*>(scratch);
+      way.plan->execute(stream_, {{kX, x_}, {kWeight, dweight}, {kY, dy_}}, workspace);
+      cast<T, float>(stream_, weight_count(s_), dweight, dweight_);
+    }
+  }
+
+  Stream stream_;
+  const Conv2dShape& s_;
+  const T *x_, *dy_;
+  float *dweight_, *dbias_;
+};
 
 }  // namespace
 
 template <class T>
 void conv2d(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const float* bias,
             T* y) {
-  const Plan& plan = plan_for(stream, s, kCudnnType<T>, Pass::kForward);
-  auto* room = static_cast<char*>(stream.scratch->get(weight_bytes<T>(s) + plan.workspace_bytes() + 256));
-  const void* w = typed_weight<T>(stream, s, weight, room);
-  plan.execute(stream, {{kX, x}, {kWeight, w}, {kY, y}}, room + weight_bytes<T>(s));
-  if (bias != nullptr || act != Activation::kNone) {
-    bias_activation(stream, s.N * s.P() * s.Q(), static_cast<int>(s.O), act, bias, y);
-  }
+  Forward<T> call(stream, s, act, x, weight, bias, y);
+  run(stream, call);
 }
 
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias) {
-  if (act != Activation::kNone || dbias != nullptr) {
+  const bool dbias_with_dweight = act == Activation::kNone && dweight != nullptr;
+  if (act != Activation::kNone || (dbias != nullptr && !dbias_with_dweight)) {
     bias_activation_grad(stream, s.N * s.P() * s.Q(), static_cast<int>(s.O), act, y, dy, dy, dbias);
   }
   if (dx != nullptr) {
-    const Plan& plan = plan_for(stream, s, kCudnnType<T>, Pass::kDataGradient);
-    auto* room = static_cast<char*>(stream.scratch->get(weight_bytes<T>(s) + plan.workspace_bytes() + 256));
-    const void* w = typed_weight<T>(stream, s, weight, room);
-    plan.execute(stream, {{kX, dx}, {kWeight, w}, {kY, dy}}, room + weight_bytes<T>(s));
+    DataGradient<T> call(stream, s, dy, weight, dx);
+    run(stream, call);
   }
   if (dweight != nullptr) {
-    const Plan& plan = plan_for(stream, s, kCudnnType<T>, Pass::kWeightGradient);
-    auto* room = static_cast<char*>(stream.scratch->get(weight_bytes<T>(s) + plan.workspace_bytes() + 256));
-    void* dw = std::is_same_v<T, float> ? static_cast<void*>(dweight) : room;
-    plan.execute(stream, {{kX, x}, {kWeight, dw}, {kY, dy}}, room + weight_bytes<T>(s));
-    if constexpr (!std::is_same_v<T, float>) {
-      cast<T, float>(stream, weight_count(s), static_cast<const T*>(dw), dweight);
-    }
+    WeightGradient<T> call(stream, s, x, dy, dweight, dbias_with_dweight ? dbias : nullptr);
+    run(stream, call);
   }
 }
 
@@ -182,5 +211,4 @@ DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE
 
-}  // namespace cuda
-}  // namespace depthstill
+}  // namespace depthstill::cuda

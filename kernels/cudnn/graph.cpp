@@ -1,70 +1,36 @@
 #include "kernels/cudnn/graph.h"
 
-#include <map>
-
-#include "kernels/cudnn/h100.h"
-#include "kernels/dry_run.h"
 #include "kernels/error.h"
 
 namespace depthstill::cudnn {
 namespace {
 
-// All configurations that the heuristics offer, best first; `device` replaces the GPU of the graph's handle.
-std::vector<Descriptor> engine_configs(const Descriptor& graph, const Descriptor* device) {
-  std::vector<Descriptor> configs;
-  for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)
-        .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-    if (device != nullptr) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
-    if (!heuristic.try_finalize()) continue;
-    int64_t count = 0;
-    check_status(cudnnBackendGetAttribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                          0, &count, nullptr),
-                 "counting plans");
-    const size_t first = configs.size();
-    std::vector<cudnnBackendDescriptor_t> raw;
-    for (int64_t i = 0; i < count; ++i) {
-      configs.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-      raw.push_back(configs.back().get());
-    }
-    if (count > 0) {
-      check_status(cudnnBackendGetAttribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                            CUDNN_TYPE_BACKEND_DESCRIPTOR, count, &count, raw.data()),
-                   "listing plans");
-    }
-    while (configs.size() > first + static_cast<size_t>(count)) configs.pop_back();
-  }
-  return configs;
-}
+constexpr TensorId kFirstIntermediate = 1000;  // far above what callers name
 
-// Whether the engine behind `config` carries `note`, e.g. tensor cores.
-bool has_note(const Descriptor& config, cudnnBackendNumericalNote_t note) {
-  Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-  cudnnBackendDescriptor_t raw = engine.get();
-  int64_t count = 0;
-  if (cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
-                               &raw) != CUDNN_STATUS_SUCCESS) {
-    return false;
+Descriptor pointwise_function(cudnnPointwiseMode_t mode, const PointwiseOptions& options) {
+  Descriptor function(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+  function.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode)
+      .set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_DATA_FLOAT);
+  if (options.relu_upper_clip > 0.0f) {
+    const double clip = static_cast<double>(options.relu_upper_clip);
+    function.set(CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP, CUDNN_TYPE_DOUBLE, 1, &clip);
   }
-  cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-  if (cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                               CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS) {
-    return false;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    if (notes[i] == note) return true;
-  }
-  return false;
+  function.finalize();
+  return function;
 }
 
 }  // namespace
 
+std::string last_message() {
+  char message[1024] = "";
+  cudnnGetLastErrorString(message, sizeof(message));
+  return message;
+}
+
 void check_status(cudnnStatus_t status, const char* what) {
   if (status == CUDNN_STATUS_SUCCESS) return;
-  char message[512] = "";
-  cudnnGetLastErrorString(message, sizeof(message));
-  fail("cudnn: ", what, ": ", cudnnGetErrorString(status), message[0] != '\0' ? ": " : "", message);
+  const std::string message = last_message();
+  fail("cudnn: ", what, ": ", cudnnGetErrorString(status), message.empty() ? "" : ": ", message);
 }
 
 Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {
@@ -86,90 +52,80 @@ Descriptor& Descriptor::finalize() {
   return *this;
 }
 
-Descriptor nhwc_tensor(int64_t id, cudnnDataType_t type, int64_t n, int64_t c, int64_t h, int64_t w) {
+TensorId Graph::add_tensor(TensorId id, cudnnDataType_t type, const TensorSize& s, bool intermediate) {
   Descriptor tensor(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   tensor.set(CUDNN_ATTR_TENSOR_DATA_TYPE, type)
-      .set(CUDNN_ATTR_TENSOR_DIMENSIONS, {n, c, h, w})
-      .set(CUDNN_ATTR_TENSOR_STRIDES, {h * w * c, 1, w * c, c})
+      .set(CUDNN_ATTR_TENSOR_DIMENSIONS, {s.n, s.c, s.h, s.w})
+      .set(CUDNN_ATTR_TENSOR_STRIDES, {s.h * s.w * s.c, 1, s.w * s.c, s.c})
       .set(CUDNN_ATTR_TENSOR_UNIQUE_ID, id)
-      .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, int64_t{16})
+      .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, int64_t{16});
+  if (intermediate) tensor.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
+  tensor.finalize();
+  tensors_.emplace(id, std::move(tensor));
+  return id;
+}
+
+TensorId Graph::tensor(TensorId id, cudnnDataType_t type, const TensorSize& size) {
+  return add_tensor(id, type, size, false);
+}
+
+TensorId Graph::intermediate(cudnnDataType_t type, const TensorSize& size) {
+  return add_tensor(kFirstIntermediate + static_cast<TensorId>(tensors_.size()), type, size, true);
+}
+
+void Graph::unary(cudnnPointwiseMode_t mode, TensorId x, TensorId y, const PointwiseOptions& options) {
+  Descriptor op(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  op.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, pointwise_function(mode, options))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, tensors_.at(x))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, tensors_.at(y))
       .finalize();
-  return tensor;
+  add(std::move(op));
 }
 
-Target current_target(Stream stream) {
-  if (cuda::dry_running()) return {nullptr, kH100};
-  // One handle per stream, for the life of the process.
-  static std::map<void*, cudnnHandle_t>& handles = *new std::map<void*, cudnnHandle_t>();
-  cudnnHandle_t& handle = handles[stream.handle];
-  if (handle == nullptr) {
-    check(cudnnGetVersion() / 100 == CUDNN_VERSION / 100, "cudnn: built with ", CUDNN_VERSION, ", but ",
-          cudnnGetVersion(), " was loaded; make one cuDNN visible only");
-    check_status(cudnnCreate(&handle), "creating a handle");
-    check_status(cudnnSetStream(handle, static_cast<cudaStream_t>(stream.handle)), "setting the stream");
-  }
-  return {handle, ""};
+void Graph::binary(cudnnPointwiseMode_t mode, TensorId x, TensorId b, TensorId y) {
+  Descriptor op(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  op.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, pointwise_function(mode, {}))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, tensors_.at(x))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, tensors_.at(b))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, tensors_.at(y))
+      .finalize();
+  add(std::move(op));
 }
 
-Plan::Plan(const Target& target, const Descriptor& operation, const std::string& name, const PlanOptions& options)
-    : plan_(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR), name_(name) {
-  Descriptor device(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+void Graph::unary_gradient(cudnnPointwiseMode_t mode, TensorId dy, TensorId x, TensorId dx,
+                           const PointwiseOptions& options) {
+  Descriptor op(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  op.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, pointwise_function(mode, options))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_DYDESC, tensors_.at(dy))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, tensors_.at(x))
+      .set(CUDNN_ATTR_OPERATION_POINTWISE_DXDESC, tensors_.at(dx))
+      .finalize();
+  add(std::move(op));
+}
+
+void Graph::channel_sums(TensorId x, TensorId y) {
+  const cudnnReduceTensorOp_t sum = CUDNN_REDUCE_TENSOR_ADD;
+  Descriptor reduction(CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
+  reduction.set(CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &sum)
+      .set(CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_DATA_FLOAT)
+      .finalize();
+  Descriptor op(CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+  op.set(CUDNN_ATTR_OPERATION_REDUCTION_DESC, reduction)
+      .set(CUDNN_ATTR_OPERATION_REDUCTION_XDESC, tensors_.at(x))
+      .set(CUDNN_ATTR_OPERATION_REDUCTION_YDESC, tensors_.at(y))
+      .finalize();
+  add(std::move(op));
+}
+
+Descriptor Graph::finalized(cudnnHandle_t handle) const {
+  std::vector<cudnnBackendDescriptor_t> operations;
+  for (const Descriptor& operation : operations_) operations.push_back(operation.get());
   Descriptor graph(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-  graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation);
-  if (target.handle != nullptr) {
-    graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
-  } else {
-    device
-        .set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-             static_cast<int64_t>(target.device_json.size()) + 1, target.device_json.c_str())
-        .finalize();
-  }
+  graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, static_cast<int64_t>(operations.size()),
+            operations.data());
+  if (handle != nullptr) graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
   graph.finalize();
-
-  const bool deviceless = target.handle == nullptr;
-  bool found = false;
-  for (const Descriptor& config : engine_configs(graph, deviceless ? &device : nullptr)) {
-    if (!options.tensor_cores_for_fp32 && has_note(config, CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) continue;
-    Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    if (deviceless) {
-      plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, device);
-    } else {
-      plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
-    }
-    if (!plan.try_finalize()) continue;
-    int64_t workspace = 0, count = 0;
-    check_status(cudnnBackendGetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
-                                          &count, &workspace),
-                 "reading a workspace size");
-    if (workspace > options.workspace_cap_bytes) continue;
-    ++offered_;
-    if (found) continue;
-    found = true;
-    plan_ = std::move(plan);
-    workspace_bytes_ = static_cast<size_t>(workspace);
-    if (!deviceless || cuda::dry_running()) break;  // only a check of the plans counts them all
-  }
-  check(found, "cudnn: no execution plan supports ", name, " within ", options.workspace_cap_bytes,
-        " bytes of workspace; CUDNN_LOGLEVEL_DBG=2 says why");
-}
-
-void Plan::execute(Stream stream, std::initializer_list<std::pair<int64_t, const void*>> tensors,
-                   void* workspace) const {
-  if (cuda::dry_running()) return cuda::record_library_call("cudnn: " + name_);
-  std::vector<int64_t> ids;
-  std::vector<void*> pointers;
-  for (const auto& [id, pointer] : tensors) {
-    ids.push_back(id);
-    pointers.push_back(const_cast<void*>(pointer));
-  }
-  Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
-      .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()),
-           pointers.data())
-      .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace)
-      .finalize();
-  check_status(cudnnBackendExecute(current_target(stream).handle, plan_.get(), pack.get()), "executing a plan");
+  return graph;
 }
 
 }  // namespace depthstill::cudnn

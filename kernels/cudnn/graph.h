@@ -1,21 +1,20 @@
-// A thin RAII wrapper of the cuDNN 9 graph ("backend") API: descriptors, and execution plans that are built either for
-// the GPU behind a handle or, without any GPU, for one described by a JSON record (so that CI can check every plan).
+// A thin RAII wrapper of the cuDNN 9 graph ("backend") API: descriptors, and graphs of operations whose intermediate
+// tensors never reach memory.
 #pragma once
 
 #include <cudnn.h>
 
 #include <cstdint>
-#include <initializer_list>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "kernels/stream.h"
 
 namespace depthstill::cudnn {
 
 // Throws Error with cuDNN's own last message.
 void check_status(cudnnStatus_t status, const char* what);
+std::string last_message();
 
 class Descriptor {
  public:
@@ -36,6 +35,8 @@ class Descriptor {
   Descriptor& set(cudnnBackendAttributeName_t name, cudnnDataType_t value) {
     return set(name, CUDNN_TYPE_DATA_TYPE, 1, &value);
   }
+  Descriptor& set(cudnnBackendAttributeName_t name, float value) { return set(name, CUDNN_TYPE_FLOAT, 1, &value); }
+  Descriptor& set(cudnnBackendAttributeName_t name, bool value) { return set(name, CUDNN_TYPE_BOOLEAN, 1, &value); }
   Descriptor& set(cudnnBackendAttributeName_t name, const Descriptor& value) {
     return set(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value.handle_);
   }
@@ -49,34 +50,48 @@ class Descriptor {
   cudnnBackendDescriptor_t handle_ = nullptr;
 };
 
-// A dense tensor as cuDNN sees it: dimensions N, C, H, W with the strides of channels-last memory.
-Descriptor nhwc_tensor(int64_t id, cudnnDataType_t type, int64_t n, int64_t c, int64_t h, int64_t w);
+using TensorId = int64_t;
 
-struct Target {
-  cudnnHandle_t handle = nullptr;  // a real GPU, or
-  std::string device_json;         // the properties of one that is not here
-};
-Target current_target(Stream stream);
-
-struct PlanOptions {
-  int64_t workspace_cap_bytes = int64_t{1} << 30;
-  bool tensor_cores_for_fp32 = true;  // false: no TF32
+struct TensorSize {
+  int64_t n = 1, c = 1, h = 1, w = 1;
 };
 
-class Plan {
+// Pointwise functions beyond their mode.
+struct PointwiseOptions {
+  float relu_upper_clip = 0.0f;  // > 0: relu stops there
+};
+
+// Operations over tensors that are named by ids: those of memory by the caller, intermediate ones by the graph. All
+// tensors are dense and channels last. Everything is computed in fp32.
+class Graph {
  public:
-  // The first plan of the heuristic's list that is supported and keeps to the workspace cap; throws Error with `name`
-  // if there is none.
-  Plan(const Target& target, const Descriptor& operation, const std::string& name, const PlanOptions& options = {});
-  size_t workspace_bytes() const { return workspace_bytes_; }
-  int offered() const { return offered_; }
-  void execute(Stream stream, std::initializer_list<std::pair<int64_t, const void*>> tensors, void* workspace) const;
+  explicit Graph(std::string name) : name_(std::move(name)) {}
+  const std::string& name() const { return name_; }
+
+  // Returns `id`, under which the plan will be given the pointer.
+  TensorId tensor(TensorId id, cudnnDataType_t type, const TensorSize& size);
+  // A tensor that exists in registers only.
+  TensorId intermediate(cudnnDataType_t type, const TensorSize& size);
+  const Descriptor& operator[](TensorId id) const { return tensors_.at(id); }
+
+  void add(Descriptor operation) { operations_.push_back(std::move(operation)); }
+  void unary(cudnnPointwiseMode_t mode, TensorId x, TensorId y, const PointwiseOptions& options = {});
+  void binary(cudnnPointwiseMode_t mode, TensorId x, TensorId b, TensorId y);
+  // dx = dy * slope at x (of a sigmoid, relu and so on: one of the _BWD modes).
+  void unary_gradient(cudnnPointwiseMode_t mode, TensorId dy, TensorId x, TensorId dx,
+                      const PointwiseOptions& options = {});
+  // y (1, C, 1, 1) = sum of x over all but the channels.
+  void channel_sums(TensorId x, TensorId y);
+
+  // Null handle: for a device that is described elsewhere.
+  Descriptor finalized(cudnnHandle_t handle) const;
 
  private:
-  Descriptor plan_;
+  TensorId add_tensor(TensorId id, cudnnDataType_t type, const TensorSize& size, bool intermediate);
+
   std::string name_;
-  size_t workspace_bytes_ = 0;
-  int offered_ = 0;
+  std::map<TensorId, Descriptor> tensors_;
+  std::vector<Descriptor> operations_;
 };
 
 }  // namespace depthstill::cudnn

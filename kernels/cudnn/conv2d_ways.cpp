@@ -1,0 +1,191 @@
+#include "kernels/cudnn/conv2d_ways.h"
+
+#include <utility>
+
+#include "kernels/error.h"
+
+namespace depthstill::cudnn {
+namespace {
+
+using cublaslt::Matmul, cublaslt::MatmulShape;
+
+// Compiled when they are made, in half a second or more each.
+constexpr int kRuntimeCompiledPlans = 3;
+
+bool is_matrix_product(const Conv2dShape& s) {
+  return s.R == 1 && s.S == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_bottom == 0 && s.pad_left == 0 &&
+         s.pad_right == 0;
+}
+
+// Which part of the problem cuBLASLt can take on besides the product.
+cublaslt::Epilogue epilogue_of(const Problem& problem) {
+  if (!problem.bias) return cublaslt::Epilogue::kNone;
+  if (problem.pass == Pass::kWeightGradient) return cublaslt::Epilogue::kBiasGradient;
+  if (problem.activation == Activation::kNone) return cublaslt::Epilogue::kBias;
+  if (problem.activation == Activation::kRelu) return cublaslt::Epilogue::kReluBias;
+  return cublaslt::Epilogue::kNone;
+}
+
+MatmulShape product_of(const Problem& problem, const LibraryOptions& options, bool fused) {
+  const Conv2dShape& s = problem.shape;
+  MatmulShape product;
+  product.rows = s.N * s.H * s.W;
+  product.type = product.d_type = problem.type == CUDNN_DATA_FLOAT ? CUDA_R_32F : CUDA_R_16BF;
+  product.tf32 = !options.strict_fp32;
+  if (fused) product.epilogue = epilogue_of(problem);
+  switch (problem.pass) {
+    case Pass::kForward:  // y = x * weight^T
+      product.columns = s.O;
+      product.inner = s.C;
+      product.b_transposed = true;
+      break;
+    case Pass::kDataGradient:  // dx = dy * weight
+      product.columns = s.C;
+      product.inner = s.O;
+      break;
+    case Pass::kWeightGradient:  // dweight = dy^T * x
+      product.inner = product.rows;
+      product.rows = s.O;
+      product.columns = s.C;
+      product.a_transposed = true;
+      product.d_type = CUDA_R_32F;
+      break;
+  }
+  return product;
+}
+
+// Nothing where cuBLASLt does not offer it, as without a device.
+std::optional<Way> matmul_way(const Problem& problem, const LibraryOptions& options, bool fused) {
+  if (fused && epilogue_of(problem) == cublaslt::Epilogue::kNone) return std::nullopt;
+  try {
+    Way way;
+    way.matmul.emplace(product_of(problem, options, fused));
+    way.fused = fused;
+    return way;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+const char* bias_name(cudnnDataType_t type) { return type == CUDNN_DATA_FLOAT ? "fp32" : "bf16"; }
+
+class WayList {
+ public:
+  WayList(const Target& target, const LibraryOptions& options, bool only_first)
+      : target_(target), options_(options), only_first_(only_first) {}
+
+  bool done() const { return only_first_ && !ways.empty(); }
+
+  void add_plans(const Graph& graph, int limit, bool fallback_engines, bool fused, cudnnDataType_t bias_type) {
+    if (done()) return;
+    PlanOffer offer = find_plans(target_, graph,
+                                 {.options = &options_,
+                                  .limit = only_first_ ? 1 : limit,
+                                  .fallback_engines = fallback_engines});
+    if (offer.plans.empty()) refusal = offer.refusal;
+    for (Plan& plan : offer.plans) {
+      Way way;
+      way.plan = std::move(plan);
+      way.fused = fused;
+      way.bias_type = bias_type;
+      ways.push_back(std::move(way));
+    }
+  }
+
+  std::vector<Way> ways;
+  std::string refusal;
+
+ private:
+  const Target& target_;
+  const LibraryOptions& options_;
+  bool only_first_;
+};
+
+}  // namespace
+
+ProblemKey key_of(const Problem& problem, const LibraryOptions& options) {
+  const Conv2dShape& s = problem.shape;
+  return {s.N,
+          s.H,
+          s.W,
+          s.C,
+          s.O,
+          s.R,
+          s.S,
+          s.stride,
+          s.dilation,
+          s.pad_top,
+          s.pad_bottom,
+          s.pad_left,
+          s.pad_right,
+          problem.type,
+          static_cast<int64_t>(problem.pass),
+          static_cast<int64_t>(problem.activation),
+          problem.bias ? 1 : 0,
+          options.deterministic ? 1 : 0,
+          options.strict_fp32 ? 1 : 0,
+          options.workspace_cap_bytes,
+          options.candidate};
+}
+
+std::string describe(const Problem& problem, const LibraryOptions& options) {
+  constexpr const char* activations[] = {"", " relu", " relu6", " sigmoid"};
+  const Conv2dShape& s = problem.shape;
+  return concat_text("conv2d ", name_of(problem.pass), " ", problem.type == CUDNN_DATA_FLOAT ? "fp32" : "bf16", " (",
+                     s.N, ", ", s.H, ", ", s.W, ", ", s.C, ") filters ", s.O, " x ", s.R, " x ", s.S, " stride ",
+                     s.stride, " dilation ", s.dilation, " padding ", s.pad_top, " ", s.pad_bottom, " ", s.pad_left,
+                     " ", s.pad_right, problem.bias ? " bias" : "",
+                     activations[static_cast<int>(problem.activation)], options.deterministic ? " deterministic" : "",
+                     options.strict_fp32 ? " strict" : "", " workspace ", options.workspace_cap_bytes);
+}
+
+std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options,
+                         bool only_first) {
+  constexpr int kPlans = 10;
+  const Conv2dShape& s = problem.shape;
+  WayList list(target, options, only_first);
+  const bool fusable = problem.pass == Pass::kForward && problem.has_epilogue();
+  const auto add_fused = [&](cudnnDataType_t bias_type, int limit) {
+    const Epilogue epilogue{.bias = problem.bias, .bias_type = bias_type, .activation = problem.activation};
+    list.add_plans(conv2d_epilogue_graph(s, problem.type, epilogue), limit, false, true, bias_type);
+  };
+  if (fusable) add_fused(problem.type, kPlans);
+  list.add_plans(conv2d_graph(s, problem.type, problem.pass), kPlans, true, false, CUDNN_DATA_FLOAT);
+  if (fusable && problem.bias && problem.type != CUDNN_DATA_FLOAT) add_fused(CUDNN_DATA_FLOAT, kRuntimeCompiledPlans);
+  if (is_matrix_product(s) && target.handle != nullptr) {
+    for (const bool fused : {true, false}) {
+      if (list.done()) break;
+      if (auto way = matmul_way(problem, options, fused)) list.ways.push_back(std::move(*way));
+    }
+  }
+  check(!list.ways.empty(), "cudnn: no execution plan supports ", describe(problem, options), ": ", list.refusal,
+        "; CUDNN_LOGLEVEL_DBG=2 says more");
+  return std::move(list.ways);
+}
+
+std::string record_of(const Way& way) {
+  if (way.matmul) return way.fused ? "matmul with epilogue" : "matmul";
+  if (way.fused) return concat_text("fused ", bias_name(way.bias_type), " ", way.plan->json());
+  return "plain " + way.plan->json();
+}
+
+std::optional<Way> rebuild(const Target& target, const Problem& problem, const LibraryOptions& options,
+                           const std::string& record) {
+  if (record == "matmul") return matmul_way(problem, options, false);
+  if (record == "matmul with epilogue") return matmul_way(problem, options, true);
+  Way way;
+  std::string prefix = "plain ";
+  for (const cudnnDataType_t type : {CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16}) {
+    const std::string fused = concat_text("fused ", bias_name(type), " ");
+    if (record.rfind(fused, 0) != 0) continue;
+    prefix = fused;
+    way.fused = true;
+    way.bias_type = type;
+  }
+  if (record.rfind(prefix, 0) != 0) return std::nullopt;
+  way.plan = Plan::from_json(target, record.substr(prefix.size()));
+  if (!way.plan || static_cast<int64_t>(way.plan->workspace_bytes()) > options.workspace_cap_bytes) return std::nullopt;
+  return way;
+}
+
+}  // namespace depthstill::cudnn

@@ -1,0 +1,49 @@
+// The ways in which the libraries can compute one pass of a convolution: cuDNN's plans, with or without the epilogue
+// fused, and for a convolution of 1 x 1 a matrix product of cuBLASLt.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/cublaslt/matmul.h"
+#include "kernels/cudnn/conv2d_graphs.h"
+#include "kernels/cudnn/plan.h"
+
+namespace depthstill::cudnn {
+
+struct Problem {
+  Conv2dShape shape;
+  cudnnDataType_t type = CUDNN_DATA_FLOAT;
+  Pass pass = Pass::kForward;
+  Activation activation = Activation::kNone;  // forward only
+  bool bias = false;                          // forward: added to y. Weight gradient: dbias is wanted as well
+
+  bool has_epilogue() const { return bias || activation != Activation::kNone; }
+};
+
+// All that the choice among the ways depends on, besides the device and the libraries' versions.
+using ProblemKey = std::array<int64_t, 21>;
+ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
+std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
+
+struct Way {
+  std::optional<Plan> plan;               // of conv2d_graph or conv2d_epilogue_graph, or
+  std::optional<cublaslt::Matmul> matmul;
+  bool fused = false;                     // bias, activation or dbias included
+  cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
+
+  size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }
+};
+
+// Best guess first; with `only_first`, that one alone. Throws Error if nothing supports the problem within the options.
+std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first);
+
+// One line for the cache, and back; nothing where a text is of something else or not accepted any more.
+std::string record_of(const Way& way);
+std::optional<Way> rebuild(const Target& target, const Problem& problem, const LibraryOptions& options,
+                           const std::string& record);
+
+}  // namespace depthstill::cudnn

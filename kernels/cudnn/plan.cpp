@@ -1,0 +1,215 @@
+#include "kernels/cudnn/plan.h"
+
+#include <algorithm>
+#include <map>
+
+#include "kernels/cudnn/h100.h"
+#include "kernels/dry_run.h"
+#include "kernels/error.h"
+
+namespace depthstill::cudnn {
+namespace {
+
+// cuDNN's message when a kernel that it has compiled cannot be loaded: CUDA_ERROR_STUB_LIBRARY, from the toolkit's
+// stand-in for the driver.
+const char* const kStubLibrary = "(34)";
+
+Descriptor describe_device(const std::string& json) {
+  Descriptor device(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+  device
+      .set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, static_cast<int64_t>(json.size()) + 1,
+           json.c_str())
+      .finalize();
+  return device;
+}
+
+// The handle or the described device that a plan is for.
+void set_target(Descriptor& plan, const Target& target, const std::optional<Descriptor>& device) {
+  if (device)
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, *device);
+  else
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
+}
+
+// The configurations of one of the heuristic's modes, best first.
+std::vector<Descriptor> engine_configs(const Descriptor& graph, cudnnBackendHeurMode_t mode,
+                                       const std::optional<Descriptor>& device) {
+  std::vector<Descriptor> configs;
+  Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+  heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)
+      .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+  if (device) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
+  if (!heuristic.try_finalize()) return configs;
+  int64_t count = 0;
+  check_status(cudnnBackendGetAttribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                        0, &count, nullptr),
+               "counting plans");
+  std::vector<cudnnBackendDescriptor_t> raw;
+  for (int64_t i = 0; i < count; ++i) {
+    configs.emplace_back(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    raw.push_back(configs.back().get());
+  }
+  if (count == 0) return configs;
+  check_status(cudnnBackendGetAttribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                        count, &count, raw.data()),
+               "listing plans");
+  while (configs.size() > static_cast<size_t>(count)) configs.pop_back();
+  return configs;
+}
+
+// Whether the engine behind `config` carries `note`, e.g. tensor cores.
+bool has_note(const Descriptor& config, cudnnBackendNumericalNote_t note) {
+  Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+  cudnnBackendDescriptor_t raw = engine.get();
+  int64_t count = 0;
+  if (cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
+                               &raw) != CUDNN_STATUS_SUCCESS) {
+    return false;
+  }
+  cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+  if (cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                               CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS) {
+    return false;
+  }
+  return std::find(notes, notes + count, note) != notes + count;
+}
+
+}  // namespace
+
+Target current_target(Stream stream) {
+  if (cuda::dry_running()) return h100_target();
+  // One handle per stream, for the life of the process.
+  static std::map<void*, cudnnHandle_t>& handles = *new std::map<void*, cudnnHandle_t>();
+  cudnnHandle_t& handle = handles[stream.handle];
+  if (handle == nullptr) {
+    check(cudnnGetVersion() / 100 == CUDNN_VERSION / 100, "cudnn: built with ", CUDNN_VERSION, ", but ",
+          cudnnGetVersion(), " was loaded; make one cuDNN visible only");
+    check_status(cudnnCreate(&handle), "creating a handle");
+    check_status(cudnnSetStream(handle, static_cast<cudaStream_t>(stream.handle)), "setting the stream");
+  }
+  return {handle, ""};
+}
+
+Target h100_target() { return {nullptr, kH100}; }
+
+Plan::Plan(Descriptor plan, std::string name) : plan_(std::move(plan)), name_(std::move(name)) {
+  int64_t workspace = 0, count = 0;
+  check_status(cudnnBackendGetAttribute(plan_.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
+                                        &count, &workspace),
+               "reading a workspace size");
+  workspace_bytes_ = static_cast<size_t>(workspace);
+}
+
+std::optional<Plan> Plan::from_json(const Target& target, const std::string& json) {
+  std::optional<Descriptor> device;
+  if (target.handle == nullptr) device = describe_device(target.device_json);
+  Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+  set_target(plan, target, device);
+  if (cudnnBackendSetAttribute(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                               static_cast<int64_t>(json.size()), json.c_str()) != CUDNN_STATUS_SUCCESS ||
+      !plan.try_finalize()) {
+    return std::nullopt;
+  }
+  return Plan(std::move(plan), "from the cache");
+}
+
+std::string Plan::json() const {
+  int64_t length = 0;
+  check_status(cudnnBackendGetAttribute(plan_.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0,
+                                        &length, nullptr),
+               "measuring a plan's text");
+  std::string text(static_cast<size_t>(length), '\0');
+  check_status(cudnnBackendGetAttribute(plan_.get(), CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                                        length, &length, text.data()),
+               "reading a plan's text");
+  text.resize(text.find_last_not_of('\0') + 1);
+  for (char& c : text) {
+    if (c == '\n' || c == '\t' || c == '\r') c = ' ';
+  }
+  return text;
+}
+
+void Plan::execute(Stream stream, std::initializer_list<std::pair<TensorId, const void*>> tensors,
+                   void* workspace) const {
+  if (cuda::dry_running()) return cuda::record_library_call("cudnn: " + name_);
+  std::vector<int64_t> ids;
+  std::vector<void*> pointers;
+  for (const auto& [id, pointer] : tensors) {
+    ids.push_back(id);
+    pointers.push_back(const_cast<void*>(pointer));
+  }
+  Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
+      .set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, static_cast<int64_t>(pointers.size()),
+           pointers.data())
+      .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace)
+      .finalize();
+  check_status(cudnnBackendExecute(current_target(stream).handle, plan_.get(), pack.get()), "executing a plan");
+}
+
+// Goes through the heuristic's list until enough plans are found.
+class PlanSearch {
+ public:
+  PlanSearch(const Target& target, const std::string& name, const PlanRequest& request)
+      : target_(target),
+        name_(name),
+        limit_(static_cast<size_t>(request.limit)),
+        options_(request.options != nullptr ? *request.options : library_options()) {
+    if (target.handle == nullptr) device_ = describe_device(target.device_json);
+  }
+
+  void add_from(const Descriptor& graph, cudnnBackendHeurMode_t mode) {
+    for (const Descriptor& config : engine_configs(graph, mode, device_)) {
+      if (offer.plans.size() + static_cast<size_t>(offer.need_driver) >= limit_) return;
+      if (!excluded(config)) try_config(config);
+    }
+  }
+
+  PlanOffer offer;
+
+ private:
+  bool excluded(const Descriptor& config) const {
+    return (options_.strict_fp32 && has_note(config, CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) ||
+           (options_.deterministic && has_note(config, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
+  }
+
+  void try_config(const Descriptor& config) {
+    Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+    set_target(plan, target_, device_);
+    const cudnnStatus_t status = cudnnBackendFinalize(plan.get());
+    if (status != CUDNN_STATUS_SUCCESS) {
+      offer.refusal = last_message();
+      if (status == CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER && device_ &&
+          offer.refusal.find(kStubLibrary) != std::string::npos) {
+        ++offer.need_driver;
+      }
+      return;
+    }
+    Plan found(std::move(plan), name_);
+    if (static_cast<int64_t>(found.workspace_bytes()) <= options_.workspace_cap_bytes)
+      offer.plans.push_back(std::move(found));
+    else
+      offer.refusal = concat_text("a workspace of ", found.workspace_bytes(), " bytes");
+  }
+
+  const Target& target_;
+  const std::string& name_;
+  size_t limit_;
+  const LibraryOptions& options_;
+  std::optional<Descriptor> device_;
+};
+
+PlanOffer find_plans(const Target& target, const Graph& graph, const PlanRequest& request) {
+  PlanSearch search(target, graph.name(), request);
+  try {
+    const Descriptor finalized = graph.finalized(target.handle);
+    search.add_from(finalized, CUDNN_HEUR_MODE_A);
+    if (request.fallback_engines) search.add_from(finalized, CUDNN_HEUR_MODE_FALLBACK);
+  } catch (const Error& error) {
+    search.offer.refusal = error.what();
+  }
+  return std::move(search.offer);
+}
+
+}  // namespace depthstill::cudnn

@@ -1,0 +1,61 @@
+// Execution plans of a graph: what cuDNN offers for the GPU behind a handle or, without any GPU, for one described by a
+// JSON record (so that CI can check every plan).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/cudnn/graph.h"
+#include "kernels/library_options.h"
+#include "kernels/stream.h"
+
+namespace depthstill::cudnn {
+
+struct Target {
+  cudnnHandle_t handle = nullptr;  // a real GPU, or
+  std::string device_json;         // the properties of one that is not here
+};
+Target current_target(Stream stream);
+Target h100_target();  // without a GPU
+
+class Plan {
+ public:
+  // What json() gave before; nothing if this cuDNN and GPU do not accept it any more.
+  static std::optional<Plan> from_json(const Target& target, const std::string& json);
+  std::string json() const;  // one line
+
+  size_t workspace_bytes() const { return workspace_bytes_; }
+  void execute(Stream stream, std::initializer_list<std::pair<TensorId, const void*>> tensors, void* workspace) const;
+
+ private:
+  friend class PlanSearch;
+  Plan(Descriptor plan, std::string name);
+
+  Descriptor plan_;
+  std::string name_;
+  size_t workspace_bytes_ = 0;
+};
+
+struct PlanRequest {
+  const LibraryOptions* options = nullptr;  // null: those of the process
+  int limit = 10;                           // of plans that keep to the options
+  bool fallback_engines = true;             // also the general, slow ones at the end of the list
+};
+
+struct PlanOffer {
+  std::vector<Plan> plans;  // best guess of the heuristic first
+  int need_driver = 0;      // plans that were compiled for the GPU and lacked only a driver to be loaded by
+  std::string refusal;      // the last message of those that were refused
+
+  bool accepted() const { return !plans.empty() || need_driver > 0; }
+};
+
+// Never throws because a graph or a plan is refused.
+PlanOffer find_plans(const Target& target, const Graph& graph, const PlanRequest& request = {});
+
+}  // namespace depthstill::cudnn

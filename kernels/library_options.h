@@ -1,0 +1,30 @@
+// What users may ask of NVIDIA's libraries: cuDNN and cuBLASLt. On the CPU nothing here has an effect, nor need it:
+// it always repeats its results and computes fp32 in fp32.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace depthstill {
+
+struct LibraryOptions {
+  bool deterministic = false;  // no algorithm whose result may differ between runs, and none chosen by the clock
+  bool strict_fp32 = false;    // fp32 products in fp32; otherwise tensor cores may round the factors to TF32
+  bool measure = true;         // false: take what the library's heuristic ranks first, without timing
+  int candidate = -1;          // >= 0: take this candidate of every list; for tests, in which all must agree
+  bool log = false;            // one line on stderr per choice
+  int64_t workspace_cap_bytes = int64_t{256} << 20;  // of one convolution
+  std::string cache_folder;    // of the measured choices; empty: they are not kept
+
+  bool operator==(const LibraryOptions&) const = default;
+};
+
+// Reads DEPTHSTILL_DETERMINISTIC (0 or 1), DEPTHSTILL_FP32 (strict or tf32), DEPTHSTILL_MEASURE (0 or 1),
+// DEPTHSTILL_LOG_PLANS (0 or 1), DEPTHSTILL_WORKSPACE_MB and DEPTHSTILL_CACHE, a folder; without the latter
+// $XDG_CACHE_HOME/depthstill or ~/.cache/depthstill. Throws Error for other values.
+LibraryOptions library_options_from_environment();
+
+// Those of the process, at first from the environment. To be changed before the first op runs.
+LibraryOptions& library_options();
+
+}  // namespace depthstill

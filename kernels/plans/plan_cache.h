@@ -1,0 +1,35 @@
+// Measured choices on disk: which way of computing something was the fastest on this device. One small text file per
+// device and library version; a first line names both, every further one is "key <tab> record". What does not read as
+// such is ignored, and so is a file of another version.
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+
+namespace depthstill::plans {
+
+class PlanCache {
+ public:
+  // `identity` is everything that choices depend on besides their key, e.g. the GPU's name and cuDNN's version. With an
+  // empty folder nothing is read or written.
+  PlanCache(const std::string& folder, const std::string& identity);
+
+  std::optional<std::string> find(const std::string& key) const;
+  // Also writes the file, together with what another process has added to it meanwhile, as a whole or not at all. A
+  // folder that cannot be written is no error: the next run measures again. No tabs or line breaks in either text.
+  void put(const std::string& key, const std::string& record);
+
+  const std::string& file() const { return file_; }
+
+ private:
+  std::map<std::string, std::string> read() const;
+  void write() const;
+
+  std::string file_, header_;
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string> records_;
+};
+
+}  // namespace depthstill::plans

@@ -1,0 +1,21 @@
+// Timing on the device, and the cache of what it has shown.
+#pragma once
+
+#include <functional>
+
+#include "kernels/plans/plan_cache.h"
+#include "kernels/stream.h"
+
+namespace depthstill::plans {
+
+// Whether work may be timed on `stream` now: on a real device, with library_options().measure and without
+// .deterministic, and while no graph is being captured.
+bool may_measure(Stream stream);
+
+// Median of ten runs after three that do not count, in milliseconds. `run` gives its work to `stream`.
+double median_ms(Stream stream, const std::function<void()>& run);
+
+// Of this process's device, or null where nothing is measured.
+PlanCache* device_cache(Stream stream);
+
+}  // namespace depthstill::plans

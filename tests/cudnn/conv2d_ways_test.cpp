@@ -1,0 +1,151 @@
+// The candidates for a pass of a convolution on an H100, without any GPU: what the switches leave of them, and that a
+// plan survives the cache.
+#include "kernels/cudnn/conv2d_ways.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/error.h"
+
+namespace depthstill::cudnn {
+namespace {
+
+Conv2dShape conv(int64_t n, int64_t h, int64_t w, int64_t c, int64_t o, int kernel) {
+  Conv2dShape s{n, h, w, c, o, kernel, kernel};
+  s.pad_top = s.pad_bottom = s.pad_left = s.pad_right = kernel / 2;
+  return s;
+}
+
+const Conv2dShape kDecoder = conv(8, 88, 176, 128, 128, 3);
+
+Problem forward(cudnnDataType_t type, Activation activation = Activation::kNone, bool bias = false) {
+  return {kDecoder, type, Pass::kForward, activation, bias};
+}
+
+TEST(CudnnWays, AFusedReluIsCompiledIntoCudnnAndComesFirst) {
+  const Target h100 = h100_target();
+  for (const cudnnDataType_t type : {CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT}) {
+    const std::vector<Way> ways = ways_of(h100, forward(type, Activation::kRelu, true), {}, false);
+    EXPECT_TRUE(ways.front().fused);
+    EXPECT_EQ(ways.front().bias_type, type);
+    bool plain = false;
+    for (const Way& way : ways) plain = plain || (way.plan && !way.fused);
+    EXPECT_TRUE(plain) << "no fallback without fusion";
+    EXPECT_EQ(ways_of(h100, forward(type, Activation::kRelu, true), {}, true).size(), 1u);
+  }
+}
+
+TEST(CudnnWays, EveryPlanSurvivesTheCache) {
+  const Target h100 = h100_target();
+  const LibraryOptions options;
+  int plans = 0;
+  for (const cudnnDataType_t type : {CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT}) {
+    std::vector<Problem> problems = {forward(type), forward(type, Activation::kRelu, true)};
+    for (const Pass pass : {Pass::kDataGradient, Pass::kWeightGradient})
+      problems.push_back({.shape = kDecoder, .type = type, .pass = pass});
+    for (const Problem& problem : problems) {
+      for (const Way& way : ways_of(h100, problem, options, false)) {
+        const std::string record = record_of(way);
+        EXPECT_EQ(record.find_first_of("\t\n"), std::string::npos);
+        const std::optional<Way> again = rebuild(h100, problem, options, record);
+        ASSERT_TRUE(again.has_value()) << record;
+        EXPECT_EQ(again->fused, way.fused);
+        EXPECT_EQ(again->bias_type, way.bias_type);
+        EXPECT_EQ(again->workspace_bytes(), way.workspace_bytes());
+        EXPECT_EQ(record_of(*again), record);
+        ++plans;
+      }
+    }
+  }
+  EXPECT_GE(plans, 40);
+}
+
+TEST(CudnnWays, RecordsOfSomethingElseAreNotAccepted) {
+  const Target h100 = h100_target();
+  const Problem problem = forward(CUDNN_DATA_BFLOAT16);
+  const std::string record = record_of(ways_of(h100, problem, {}, true).front());
+  EXPECT_TRUE(rebuild(h100, problem, {}, record).has_value());
+  const std::string cut = record.substr(0, record.size() / 2);
+  for (const std::string& text : {std::string(), std::string("plain"), std::string("plain {}"),
+                                  std::string("plain \xff\x01"), std::string("fused fp16 {}"), cut}) {
+    EXPECT_FALSE(rebuild(h100, problem, {}, text).has_value()) << text;
+  }
+  LibraryOptions tight;
+  tight.workspace_cap_bytes = -1;
+  EXPECT_FALSE(rebuild(h100, problem, tight, record).has_value());
+}
+
+TEST(CudnnWays, StrictFp32HasOtherPlansThanTf32) {
+  LibraryOptions strict;
+  strict.strict_fp32 = true;
+  for (const Pass pass : {Pass::kForward, Pass::kDataGradient, Pass::kWeightGradient}) {
+    const Graph graph = conv2d_graph(kDecoder, CUDNN_DATA_FLOAT, pass);
+    const LibraryOptions any;
+    const size_t all = find_plans(h100_target(), graph, {.options = &any, .limit = 1000}).plans.size();
+    const size_t left = find_plans(h100_target(), graph, {.options = &strict, .limit = 1000}).plans.size();
+    EXPECT_GT(left, 0u) << name_of(pass);
+    EXPECT_LT(left, all) << name_of(pass);
+  }
+}
+
+TEST(CudnnWays, DeterministicPlansAreSomeOfAll) {
+  LibraryOptions deterministic;
+  deterministic.deterministic = true;
+  for (const Pass pass : {Pass::kForward, Pass::kDataGradient, Pass::kWeightGradient}) {
+    const Graph graph = conv2d_graph(kDecoder, CUDNN_DATA_FLOAT, pass);
+    const LibraryOptions any;
+    const size_t all = find_plans(h100_target(), graph, {.options = &any, .limit = 1000}).plans.size();
+    const size_t left = find_plans(h100_target(), graph, {.options = &deterministic, .limit = 1000}).plans.size();
+    EXPECT_GT(left, 0u) << name_of(pass);
+    EXPECT_LE(left, all) << name_of(pass);
+    if (pass == Pass::kWeightGradient) {
+      EXPECT_LT(left, all) << "no split sum among the weight gradients?";
+    }
+  }
+}
+
+TEST(CudnnWays, KeepToTheWorkspaceCap) {
+  LibraryOptions options;
+  options.workspace_cap_bytes = 1000;
+  for (const Way& way : ways_of(h100_target(), forward(CUDNN_DATA_FLOAT), options, false))
+    EXPECT_LE(way.workspace_bytes(), 1000u);
+}
+
+TEST(CudnnWays, KeysTellProblemsAndSwitchesApart) {
+  const Problem problem = forward(CUDNN_DATA_BFLOAT16);
+  std::vector<Problem> others(5, problem);
+  others[0].shape.pad_top = 0;
+  others[1].type = CUDNN_DATA_FLOAT;
+  others[2].pass = Pass::kDataGradient;
+  others[3].activation = Activation::kRelu6;
+  others[4].bias = true;
+  for (const Problem& other : others) {
+    EXPECT_NE(key_of(other, {}), key_of(problem, {}));
+    EXPECT_NE(describe(other, {}), describe(problem, {}));
+  }
+  std::vector<LibraryOptions> switched(3);
+  switched[0].deterministic = true;
+  switched[1].strict_fp32 = true;
+  switched[2].workspace_cap_bytes = 7;
+  for (const LibraryOptions& options : switched) {
+    EXPECT_NE(key_of(problem, options), key_of(problem, {}));
+    EXPECT_NE(describe(problem, options), describe(problem, {}));
+  }
+}
+
+TEST(CudnnWays, ARefusedConvolutionIsNamed) {
+  LibraryOptions options;
+  options.workspace_cap_bytes = -1;
+  try {
+    ways_of(h100_target(), {.shape = conv(1, 8, 8, 4, 4, 3)}, options, false);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("conv2d forward fp32 (1, 8, 8, 4)"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("workspace"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace depthstill::cudnn

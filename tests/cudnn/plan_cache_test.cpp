@@ -1,0 +1,180 @@
+#include "kernels/plans/plan_cache.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "kernels/error.h"
+#include "kernels/plans/choice.h"
+
+namespace depthstill::plans {
+namespace {
+
+namespace fs = std::filesystem;
+
+class PlanCacheFile : public ::testing::Test {
+ protected:
+  void SetUp() override { fs::remove_all(folder_); }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  static std::string contents(const std::string& file) {
+    std::ifstream in(file);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  std::string folder_ = (fs::path(::testing::TempDir()) / ("plan_cache_" + std::to_string(::getpid()))).string();
+};
+
+TEST_F(PlanCacheFile, IsReadBackByTheNextProcess) {
+  PlanCache first(folder_, "NVIDIA H100 80GB HBM3 cudnn 91900");
+  EXPECT_FALSE(first.find("conv2d (1, 2)").has_value());
+  first.put("conv2d (1, 2)", R"(plain {"a":[1,2]})");
+  first.put("conv2d (3, 4)", "matmul");
+  const PlanCache second(folder_, "NVIDIA H100 80GB HBM3 cudnn 91900");
+  EXPECT_EQ(second.find("conv2d (1, 2)"), R"(plain {"a":[1,2]})");
+  EXPECT_EQ(second.find("conv2d (3, 4)"), "matmul");
+  EXPECT_EQ(fs::path(second.file()).filename(), "plans-NVIDIA_H100_80GB_HBM3_cudnn_91900.txt");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 1) << "a temporary file was left";
+}
+
+TEST_F(PlanCacheFile, IsIgnoredForAnotherVersionAndThenReplaced) {
+  PlanCache old(folder_, "gpu 1");
+  old.put("key", "old");
+  fs::copy_file(old.file(), fs::path(folder_) / "plans-gpu_2.txt");
+  PlanCache now(folder_, "gpu 2");
+  EXPECT_FALSE(now.find("key").has_value());
+  now.put("key", "new");
+  EXPECT_EQ(contents(now.file()), "depthstill plans 1 gpu 2\nkey\tnew\n");
+  EXPECT_EQ(PlanCache(folder_, "gpu 1").find("key"), "old");
+}
+
+TEST_F(PlanCacheFile, DropsLinesThatAreNotRecords) {
+  const std::string file = PlanCache(folder_, "gpu").file();
+  fs::create_directories(folder_);
+  std::ofstream(file, std::ios::binary) << "depthstill plans 1 gpu\nno tab\n\tno key\nno record\t\n\x01\x02\xff\n"
+                                        << "good\tkept\ncut off\tin the mid";
+  PlanCache cache(folder_, "gpu");
+  EXPECT_EQ(cache.find("good"), "kept");
+  for (const char* key : {"no tab", "", "no record", "cut off"}) EXPECT_FALSE(cache.find(key).has_value()) << key;
+  cache.put("more", "record");
+  EXPECT_EQ(contents(file), "depthstill plans 1 gpu\ngood\tkept\nmore\trecord\n");
+}
+
+TEST_F(PlanCacheFile, KeepsWhatAnotherProcessWroteMeanwhile) {
+  PlanCache a(folder_, "gpu"), b(folder_, "gpu");
+  a.put("both", "from a");
+  a.put("a", "1");
+  b.put("b", "2");
+  b.put("both", "from b");
+  const PlanCache after(folder_, "gpu");
+  EXPECT_EQ(after.find("a"), "1");
+  EXPECT_EQ(after.find("b"), "2");
+  EXPECT_EQ(after.find("both"), "from b");
+}
+
+TEST_F(PlanCacheFile, WithoutAFolderThatCanBeWrittenRemembersForItself) {
+  fs::create_directories(folder_);
+  const std::string in_the_way = (fs::path(folder_) / "file").string();
+  std::ofstream(in_the_way) << "not a folder";
+  for (const std::string& folder : {std::string(), in_the_way + "/cache"}) {
+    PlanCache cache(folder, "gpu");
+    cache.put("key", "record");
+    EXPECT_EQ(cache.find("key"), "record");
+    EXPECT_FALSE(PlanCache(folder, "gpu").find("key").has_value());
+  }
+}
+
+TEST_F(PlanCacheFile, RefusesTextsOfSeveralLines) {
+  PlanCache cache(folder_, "gpu");
+  EXPECT_THROW(cache.put("two\nlines", "record"), Error);
+  EXPECT_THROW(cache.put("key", "a\tb"), Error);
+  EXPECT_THROW(cache.put("key", ""), Error);
+}
+
+// ---- the choice -----------------------------------------------------------------------------------------------------
+
+struct Choice : PlanCacheFile {
+  Chooser<int> chooser(PlanCache* cache) {
+    Chooser<int> by;
+    by.cache = cache;
+    by.record = [](const int& way) { return "way " + std::to_string(way); };
+    by.rebuild = [](const std::string& record) -> std::optional<int> {
+      if (record.rfind("way ", 0) != 0) return std::nullopt;
+      return std::stoi(record.substr(4));
+    };
+    return by;
+  }
+  std::function<double(const int&)> fake_timer() {
+    return [this](const int& way) {
+      timed.push_back(way);
+      if (way < 0) throw Error("does not run");
+      return 100.0 - way;  // the last is the fastest
+    };
+  }
+
+  std::vector<int> timed;
+};
+
+TEST_F(Choice, TakesTheFastestAndRemembersIt) {
+  PlanCache cache(folder_, "gpu");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = fake_timer();
+  const auto candidates = [] { return std::vector<int>{1, 5, 3}; };
+  EXPECT_EQ(choose<int>("key", by, candidates), 5);
+  EXPECT_EQ(timed, (std::vector<int>{1, 5, 3}));
+  EXPECT_EQ(cache.find("key"), "way 5");
+
+  timed.clear();
+  PlanCache next(folder_, "gpu");
+  by.cache = &next;
+  const auto none = []() -> std::vector<int> { throw Error("asked for candidates although one is remembered"); };
+  EXPECT_EQ(choose<int>("key", by, none), 5);
+  EXPECT_TRUE(timed.empty());
+}
+
+TEST_F(Choice, MeasuresAgainWhereARecordIsNotAcceptedAnyMore) {
+  PlanCache cache(folder_, "gpu");
+  cache.put("key", "stale");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = fake_timer();
+  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{2, 1}; }), 2);
+  EXPECT_EQ(PlanCache(folder_, "gpu").find("key"), "way 2");
+}
+
+TEST_F(Choice, LeavesOutWhatDoesNotRun) {
+  Chooser<int> by = chooser(nullptr);
+  by.milliseconds = fake_timer();
+  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{-7, 4}; }), 4);
+  try {
+    choose<int>("the problem", by, [] { return std::vector<int>{-7}; });
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "no way to compute the problem runs: does not run");
+  }
+  EXPECT_THROW(choose<int>("key", by, [] { return std::vector<int>{}; }), Error);
+}
+
+TEST_F(Choice, WithoutATimerTakesTheFirstAndRemembersNothing) {
+  PlanCache cache(folder_, "gpu");
+  EXPECT_EQ(choose<int>("key", chooser(&cache), [] { return std::vector<int>{1, 5}; }), 1);
+  EXPECT_FALSE(cache.find("key").has_value());
+}
+
+TEST_F(Choice, TakesTheCandidateThatATestAsksFor) {
+  PlanCache cache(folder_, "gpu");
+  cache.put("key", "way 9");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = fake_timer();
+  by.candidate = 1;
+  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{7, 3}; }), 3);
+  EXPECT_TRUE(timed.empty());
+  by.candidate = 2;
+  EXPECT_THROW(choose<int>("key", by, [] { return std::vector<int>{7, 3}; }), Error);
+}
+
+}  // namespace
+}  // namespace depthstill::plans
