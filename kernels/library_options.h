@@ -14,7 +14,7 @@ struct LibraryOptions {
   int candidate = -1;          // >= 0: take this candidate of every list; for tests, in which all must agree
   bool log = false;            // one line on stderr per choice
   int64_t workspace_cap_bytes = int64_t{256} << 20;  // of one convolution
-  std::string cache_folder;    // of the measured choices; empty: they are not kept
+  std::string cache_folder;                          // of the measured choices; empty: they are not kept
 
   bool operator==(const LibraryOptions&) const = default;
 };

@@ -31,10 +31,11 @@ class Student : public Module {
  public:
   // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
   // size_multiple(). Returns rows [first_needed_row, H) before the last activation: (N, rows, W, bins or 1), of the
-  // image's type. A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
+  // image's type; on a GPU there may be channels past the bins, which mean nothing. A loss over rows [r, H) and its
+  // gradients are the same for any first_needed_row <= r.
   Tensor forward_raw(const Tensor& image, int64_t first_needed_row = 0) const;
   // The same after it:
-  //   kDpm                    logits (N, rows, W, bins) of the image's type
+  //   kDpm                    logits (N, rows, W, at least bins) of the image's type
   //   kRegression, kRelative  (N, rows, W) fp32
   Tensor forward(const Tensor& image, int64_t first_needed_row = 0) const;
 

@@ -18,9 +18,29 @@ Tensor from_row(const Tensor& map, int64_t first) {
   return first == 0 ? map : crop_rows(map, first, map.size(1) - first);
 }
 
+// On a GPU the logits have channels past the bins, which the loss takes for padding (kernels/dpm.h): cuDNN and cuBLASLt
+// are at their best with multiples of 8 channels, and for 257 cuDNN would copy the whole map first, 4 GB of it at batch
+// 32. The parameters stay as they are; the zeros that they are padded with make those channels 0.
+constexpr int64_t kChannelMultiple = 8;
+
+// weight (O, R, S, C) or bias (O), with zeros up to `filters`.
+Tensor pad_filters(const Tensor& parameter, int64_t filters) {
+  const int64_t before = parameter.size(0), size = parameter.numel() / before;
+  const Tensor padded = pad_rows(reshape(parameter, {1, before, size}), 0, filters - before);
+  if (parameter.shape().rank() == 1) return reshape(padded, {filters});
+  return reshape(padded, {filters, parameter.size(1), parameter.size(2), parameter.size(3)});
+}
+
+Tensor head_logits(const Tensor& x, const Conv2d& head) {
+  const int64_t bins = head.config().out;
+  const int64_t channels = (bins + kChannelMultiple - 1) / kChannelMultiple * kChannelMultiple;
+  if (x.device() == Device::kCpu || channels == bins) return head.forward(x);
+  return conv2d(x, pad_filters(head.weight, channels), pad_filters(head.bias, channels), {});
+}
+
 }  // namespace
 
-UnetDecoder::UnetDecoder(const DecoderConfig& config) {
+UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 0) {
   const size_t levels = config.taps.size();
   check(levels >= 2 && config.widths.size() == levels, "unet_decoder: expected one width per tap, got ",
         config.widths.size(), " for ", levels, " taps");
@@ -111,6 +131,10 @@ Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_neede
     const Step& step = steps_[i];
     switch (step.kind) {
       case Kind::kConv:
+        if (dpm_head_ && i + 1 == steps_.size()) {
+          x = head_logits(x, *step.conv);
+          break;
+        }
         // The rows that x has above the first output row stand in for that much padding.
         x = step.conv->forward(x, step.conv->padding() - static_cast<int>(row[i + 1] - row[i]));
         break;

@@ -30,7 +30,8 @@ class UnetDecoder final : public Module {
  public:
   explicit UnetDecoder(const DecoderConfig& config);
 
-  // taps, shallow to deep -> rows [first_needed_row, H) of the (N, H, W, bins or 1) output, before any activation.
+  // taps, shallow to deep -> rows [first_needed_row, H) of the (N, H, W, bins or 1) output, before any activation. On a
+  // GPU the logits have zeros past the bins, up to a multiple of 8 channels.
   Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
 
   // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row
@@ -64,6 +65,7 @@ class UnetDecoder final : public Module {
   void list_dead_parameters(const DecoderConfig& config);
   std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // of each step's input, then of the output
 
+  bool dpm_head_;
   std::vector<Step> steps_;
   std::vector<std::unique_ptr<Conv2d>> convs_;
   std::vector<DeadParameter> dead_;

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "kernels/error.h"
+#include "kernels/library_options.h"
 #include "kernels/parallel.h"
 #include "tools/progress.h"
 
@@ -17,10 +18,16 @@ void ComputeArgs::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--precision", precision, "of activations, fp32 or bf16 [default: the recipe's, else fp32]")
       ->check(CLI::IsMember({"fp32", "bf16"}));
+  command.add_option("--fp32", fp32, "fp32 products on a GPU: tf32 (tensor cores) or strict [default: tf32]")
+      ->check(CLI::IsMember({"tf32", "strict"}));
+  command.add_flag("--deterministic", deterministic, "on a GPU: the same bits in every run (the CPU always does)");
 }
 
 Device ComputeArgs::choose_device() const {
   if (threads > 0) set_num_threads(threads);
+  LibraryOptions& libraries = library_options();
+  if (!fp32.empty()) libraries.strict_fp32 = fp32 == "strict";
+  if (deterministic) libraries.deterministic = true;
   const Device chosen = parse_device(device);
   if (device == "auto" && chosen == Device::kCpu && built_with_cuda()) {
     log_line(concat_text("no CUDA here (", cuda_unavailable_reason(), "): using the CPU"));

@@ -40,13 +40,15 @@ void add_bench_data_command(CLI::App& app, Run& run);
 void add_convert_command(CLI::App& app, Run& run);
 void add_export_command(CLI::App& app, Run& run);
 
-// --device, --threads and --precision.
+// --device, --threads, --precision, and --fp32 and --deterministic for a GPU's libraries (kernels/library_options.h).
 struct ComputeArgs {
-  std::string device = "auto", precision;  // precision: empty if not given
+  std::string device = "auto", precision, fp32;  // the latter two: empty if not given
   int threads = 0;
+  bool deterministic = false;
 
   void add_to(CLI::App& command);
-  // Applies --threads and says on stderr, once, why `auto` chose the CPU in a build with CUDA.
+  // Applies --threads, --fp32 and --deterministic, and says on stderr, once, why `auto` chose the CPU in a build with
+  // CUDA.
   Device choose_device() const;
   DType dtype(const std::string& otherwise = "fp32") const;  // of --precision, or what `otherwise` names
 };

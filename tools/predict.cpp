@@ -200,11 +200,12 @@ int run_raw(const PredictArgs& args) {
   Tensor raw = model.student->forward_raw(image);
   if (raw.dtype() != DType::kFloat) raw = cast(raw, DType::kFloat);
   const std::vector<float> values = to_vector<float>(to_device(raw, Device::kCpu));
-  const int64_t channels = raw.size(3);
-  std::vector<float> planes(values.size());
+  const StudentOptions& student = model.student->options();
+  const int64_t stored = raw.size(3), channels = student.head == Head::kDpm ? student.bins : stored;
+  std::vector<float> planes(static_cast<size_t>(channels * plane));
   for (int64_t i = 0; i < plane; ++i)
     for (int64_t c = 0; c < channels; ++c)
-      planes[static_cast<size_t>(c * plane + i)] = values[static_cast<size_t>(channels * i + c)];
+      planes[static_cast<size_t>(c * plane + i)] = values[static_cast<size_t>(stored * i + c)];
   std::vector<int64_t> shape{height, width};
   if (channels > 1) shape.insert(shape.begin(), channels);
   write_npy(args.raw_output, shape, planes);

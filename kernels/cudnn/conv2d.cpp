@@ -4,9 +4,11 @@
 
 #include <map>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/bias_activation.h"
 #include "kernels/cast.h"
+#include "kernels/cudnn/conv2d_registry.h"
 #include "kernels/cudnn/conv2d_ways.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
@@ -39,13 +41,24 @@ void run(Stream stream, const Call& call, const Way& way) {
   call.run(way, scratch, scratch + call.scratch_bytes());
 }
 
+struct Chosen {
+  Problem problem;
+  LibraryOptions options;
+  Way way;
+};
+
+std::map<cudnn::ProblemKey, Chosen>& registry() {
+  static auto& chosen = *new std::map<cudnn::ProblemKey, Chosen>();
+  return chosen;
+}
+
 const Way& way_for(Stream stream, const Call& call) {
-  static auto& chosen = *new std::map<cudnn::ProblemKey, Way>();
+  auto& chosen = registry();
   const LibraryOptions& options = library_options();
   const Problem problem = call.problem();
   const cudnn::ProblemKey key = cudnn::key_of(problem, options);
   const auto found = chosen.find(key);
-  if (found != chosen.end()) return found->second;
+  if (found != chosen.end()) return found->second.way;
 
   const cudnn::Target target = cudnn::current_target(stream);
   const bool measure = plans::may_measure(stream);
@@ -61,7 +74,7 @@ const Way& way_for(Stream stream, const Call& call) {
   const bool only_first = !measure && options.candidate < 0;
   const auto candidates = [&] { return cudnn::ways_of(target, problem, options, only_first); };
   const std::string name = cudnn::describe(problem, options);
-  return chosen.emplace(key, plans::choose<Way>(name, by, candidates)).first->second;
+  return chosen.emplace(key, Chosen{problem, options, plans::choose<Way>(name, by, candidates)}).first->second.way;
 }
 
 void run(Stream stream, const Call& call) { run(stream, call, way_for(stream, call)); }
@@ -212,3 +225,18 @@ DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE
 
 }  // namespace depthstill::cuda
+
+namespace depthstill::cudnn {
+
+std::vector<ChosenConvolution> chosen_convolutions() {
+  std::vector<ChosenConvolution> list;
+  for (const auto& [key, chosen] : cuda::registry()) {
+    const Way& way = chosen.way;
+    list.push_back({chosen.problem, chosen.options,
+                    way.matmul ? (way.fused ? "matmul, fused" : "matmul") : (way.fused ? "plan, fused" : "plan"),
+                    way.workspace_bytes()});
+  }
+  return list;
+}
+
+}  // namespace depthstill::cudnn

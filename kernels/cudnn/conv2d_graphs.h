@@ -13,10 +13,10 @@ const char* name_of(Pass pass);
 
 // Tensor ids; a gradient has the id of its tensor.
 constexpr TensorId kX = 1, kWeight = 2, kY = 3;
-constexpr TensorId kBias = 4;              // (O), of the type that the graph was made with
-constexpr TensorId kResidual = 5;          // like y
-constexpr TensorId kActivated = 6;         // like x: the output of the activation below
-constexpr TensorId kScale = 7, kShift = 8;  // (C) fp32
+constexpr TensorId kBias = 4;                  // (O), of the type that the graph was made with
+constexpr TensorId kResidual = 5;              // like y
+constexpr TensorId kActivated = 6;             // like x: the output of the activation below
+constexpr TensorId kScale = 7, kShift = 8;     // (C) fp32
 constexpr TensorId kSum = 9, kSquareSum = 10;  // (O) or (C) fp32
 
 // y = x * weight, dx or dweight.

@@ -78,10 +78,8 @@ class WayList {
 
   void add_plans(const Graph& graph, int limit, bool fallback_engines, bool fused, cudnnDataType_t bias_type) {
     if (done()) return;
-    PlanOffer offer = find_plans(target_, graph,
-                                 {.options = &options_,
-                                  .limit = only_first_ ? 1 : limit,
-                                  .fallback_engines = fallback_engines});
+    PlanOffer offer = find_plans(
+        target_, graph, {.options = &options_, .limit = only_first_ ? 1 : limit, .fallback_engines = fallback_engines});
     if (offer.plans.empty()) refusal = offer.refusal;
     for (Plan& plan : offer.plans) {
       Way way;
@@ -134,13 +132,12 @@ std::string describe(const Problem& problem, const LibraryOptions& options) {
   return concat_text("conv2d ", name_of(problem.pass), " ", problem.type == CUDNN_DATA_FLOAT ? "fp32" : "bf16", " (",
                      s.N, ", ", s.H, ", ", s.W, ", ", s.C, ") filters ", s.O, " x ", s.R, " x ", s.S, " stride ",
                      s.stride, " dilation ", s.dilation, " padding ", s.pad_top, " ", s.pad_bottom, " ", s.pad_left,
-                     " ", s.pad_right, problem.bias ? " bias" : "",
-                     activations[static_cast<int>(problem.activation)], options.deterministic ? " deterministic" : "",
-                     options.strict_fp32 ? " strict" : "", " workspace ", options.workspace_cap_bytes);
+                     " ", s.pad_right, problem.bias ? " bias" : "", activations[static_cast<int>(problem.activation)],
+                     options.deterministic ? " deterministic" : "", options.strict_fp32 ? " strict" : "", " workspace ",
+                     options.workspace_cap_bytes);
 }
 
-std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options,
-                         bool only_first) {
+std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first) {
   constexpr int kPlans = 10;
   const Conv2dShape& s = problem.shape;
   WayList list(target, options, only_first);

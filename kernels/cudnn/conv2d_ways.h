@@ -30,9 +30,9 @@ ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
 std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
 
 struct Way {
-  std::optional<Plan> plan;               // of conv2d_graph or conv2d_epilogue_graph, or
+  std::optional<Plan> plan;  // of conv2d_graph or conv2d_epilogue_graph, or
   std::optional<cublaslt::Matmul> matmul;
-  bool fused = false;                     // bias, activation or dbias included
+  bool fused = false;                            // bias, activation or dbias included
   cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
 
   size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }

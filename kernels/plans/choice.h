@@ -20,7 +20,7 @@ struct Chooser {
   std::function<double(const Way&)> milliseconds;  // empty: nothing may be timed. May throw Error: the way is left out
   std::function<std::string(const Way&)> record;   // one line from which
   std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again, or nothing
-  int candidate = -1;                              // >= 0: this one, without a look at cache or clock
+  int candidate = -1;  // >= 0: this one, without a look at cache or clock
   bool log = false;
 };
 

@@ -60,9 +60,9 @@ double median_ms(Stream stream, const std::function<void()>& run) {
 PlanCache* device_cache(Stream stream) {
   if (!may_measure(stream)) return nullptr;
   // For the life of the process, like the plans themselves.
-  static PlanCache& cache =
-      *new PlanCache(library_options().cache_folder, concat_text(cuda::device_info().name, " cudnn ", cudnnGetVersion(),
-                                                                 " cublaslt ", cublasLtGetVersion()));
+  static PlanCache& cache = *new PlanCache(
+      library_options().cache_folder,
+      concat_text(cuda::device_info().name, " cudnn ", cudnnGetVersion(), " cublaslt ", cublasLtGetVersion()));
   return &cache;
 }
 

@@ -1,6 +1,6 @@
-// What cuDNN fuses to a convolution on an H100, without any GPU. Engines that are compiled into cuDNN finish their plan;
-// those that are compiled for the graph need a driver at last, and stop there at the toolkit's stub (CMakeLists.txt puts
-// it on the path): both count as accepted, anything else as refused.
+// What cuDNN fuses to a convolution on an H100, without any GPU. Engines that are compiled into cuDNN finish their
+// plan; those that are compiled for the graph need a driver at last, and stop there at the toolkit's stub
+// (CMakeLists.txt puts it on the path): both count as accepted, anything else as refused.
 #include <gtest/gtest.h>
 
 #include <cstdio>
@@ -38,7 +38,7 @@ void expect_accepted(const Layer& layer, const char* pattern, cudnnDataType_t ty
   const LibraryOptions options;
   const PlanOffer offer = find_plans(h100_target(), graph, {.options = &options, .limit = 1});
   std::printf("%-18s %-34s %-5s %s\n", layer.name, pattern, type == CUDNN_DATA_FLOAT ? "fp32" : "bf16",
-              !offer.plans.empty()      ? "compiled into cuDNN"
+              !offer.plans.empty()    ? "compiled into cuDNN"
               : offer.need_driver > 0 ? "compiled for the graph"
                                       : "refused");
   EXPECT_TRUE(offer.accepted()) << graph.name() << ": " << offer.refusal;

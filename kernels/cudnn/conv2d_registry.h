@@ -1,0 +1,22 @@
+// What this process has computed by convolution on CUDA so far, and how.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "kernels/cudnn/conv2d_ways.h"
+
+namespace depthstill::cudnn {
+
+struct ChosenConvolution {
+  Problem problem;
+  LibraryOptions options;
+  std::string way;  // "plan" or "matmul" (cuBLASLt), ", fused" with the epilogue
+  size_t workspace_bytes = 0;
+};
+
+// In an order of shapes.
+std::vector<ChosenConvolution> chosen_convolutions();
+
+}  // namespace depthstill::cudnn

@@ -1,0 +1,114 @@
+// Plans for an H100, built without any GPU, of every dense convolution that training the students runs: a dry run of one
+// step per student, batch and precision leaves behind what was planned. A convolution that cuDNN refuses fails the step.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/ops.h"
+#include "kernels/cudnn/conv2d_registry.h"
+#include "kernels/dry_run.h"
+#include "losses/distillation.h"
+#include "models/student.h"
+
+namespace depthstill {
+namespace {
+
+struct Training {
+  const char* student;
+  int64_t height, width;
+  const char* loss;
+};
+
+// The U-Net students as base_kitti.toml trains them, with the rows that cannot reach the loss left out.
+constexpr Training kTrainings[] = {{"mobilenet_unet", 352, 704, "tie_kd"},
+                                   {"resnet18_unet", 352, 704, "tie_kd"},
+                                   {"resnet50_unet", 352, 704, "tie_kd"},
+                                   {"dpt_s", 518, 518, "l1"},
+                                   {"midas_small", 256, 256, "l1"}};
+
+struct Precision {
+  DType dtype;
+  bool strict;
+};
+constexpr Precision kPrecisions[] = {{DType::kBf16, false}, {DType::kFloat, false}, {DType::kFloat, true}};
+
+void dry_step(const Training& training, int64_t batch, DType dtype) {
+  const Device device = Device::kCuda;
+  const auto student = make_student(training.student, {.head = default_head(training.student)});
+  student->to(device);
+  const Shape map{batch, training.height, training.width};
+  const Tensor image = empty({batch, training.height, training.width, 3}, dtype, device);
+  const Tensor teacher = empty(map, DType::kFloat, device);
+  const LossOptions loss = named_loss(training.loss);
+  const StudentOptions& options = student->options();
+  const Tensor output = student->forward(image, options.head == Head::kDpm ? loss.top_rows : 0);
+  const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
+  backward(distillation_loss(output, teacher, {}, loss, bins).total);
+}
+
+// What a row of the table stands for: a shape but for the batch, in one precision: tf32 and strict are fp32.
+std::string row_name(const cudnn::ChosenConvolution& chosen) {
+  const cudnn::Problem& problem = chosen.problem;
+  const bool strict = chosen.options.strict_fp32;
+  const Conv2dShape& s = problem.shape;
+  char text[160];
+  std::snprintf(text, sizeof text, "%4lldx%-4lld %4lld -> %-4lld %lldx%lld/%d d%d p%d%d%d%d  %s %-15s%s%s",
+                static_cast<long long>(s.H), static_cast<long long>(s.W), static_cast<long long>(s.C),
+                static_cast<long long>(s.O), static_cast<long long>(s.R), static_cast<long long>(s.S), s.stride,
+                s.dilation, s.pad_top, s.pad_bottom, s.pad_left, s.pad_right,
+                problem.type == CUDNN_DATA_BFLOAT16 ? "bf16  "
+                : strict                            ? "strict"
+                                                    : "tf32  ",
+                name_of(problem.pass), problem.bias ? " bias" : "",
+                problem.activation != Activation::kNone ? " act" : "");
+  return text;
+}
+
+TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
+  constexpr int64_t kBatches[] = {1, 8, 32};
+  cuda::enable_dry_run(size_t{1} << 40);  // the largest does not fit an H100 in fp32: here only its plans matter
+  for (const Training& training : kTrainings) {
+    for (const int64_t batch : kBatches) {
+      for (const Precision& precision : kPrecisions) {
+        library_options() = {};
+        library_options().strict_fp32 = precision.strict;
+        try {
+          dry_step(training, batch, precision.dtype);
+        } catch (const Error& error) {
+          ADD_FAILURE() << training.student << " at batch " << batch << ": " << error.what();
+        }
+      }
+    }
+  }
+
+  const std::vector<cudnn::ChosenConvolution> chosen = cudnn::chosen_convolutions();
+  std::printf("%-74s  workspace in MB at batch 1, 8, 32\n", "convolution");
+  std::string previous, line;
+  int shapes = 0;
+  std::vector<std::tuple<std::string, int64_t, std::string>> rows;
+  for (const cudnn::ChosenConvolution& c : chosen) {
+    char cell[64];
+    std::snprintf(cell, sizeof cell, "%9.1f %-11s", static_cast<double>(c.workspace_bytes) / 1e6, c.way.c_str());
+    rows.emplace_back(row_name(c), c.problem.shape.N, cell);
+    EXPECT_LE(c.workspace_bytes, size_t{256} << 20) << row_name(c);
+  }
+  std::sort(rows.begin(), rows.end());
+  for (const auto& [name, batch, cell] : rows) {
+    if (name != previous) {
+      if (!line.empty()) std::printf("%s\n", line.c_str());
+      line = name + std::string(name.size() < 74 ? 74 - name.size() : 0, ' ');
+      previous = name;
+      ++shapes;
+    }
+    line += cell;
+  }
+  std::printf("%s\n%d rows, %zu plans\n", line.c_str(), shapes, chosen.size());
+  EXPECT_EQ(chosen.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
+}
+
+}  // namespace
+}  // namespace depthstill
