@@ -52,7 +52,8 @@ void StepArena::finish_recording() {
 void StepArena::finish_replay() {
   check(next_ == allocations_.size(), "step arena: expected ", allocations_.size(), " allocations in a step, found ",
         next_);
-  check(live_.empty(), "step arena: expected every tensor of the step to be gone at its end as in the first step, found ",
+  check(live_.empty(),
+        "step arena: expected every tensor of the step to be gone at its end as in the first step, found ",
         live_.size(), " in use");
 }
 
@@ -68,8 +69,8 @@ void* StepArena::allocate(size_t bytes) {
   const auto above = live_.lower_bound(a.offset);
   const bool free = (above == live_.end() || a.offset + bytes <= above->first) &&
                     (above == live_.begin() || std::prev(above)->second <= a.offset);
-  check(free, "step arena: allocation ", next_ - 1, " of the step: expected its place to be free as in the first step, ",
-        "found a tensor in use");
+  check(free, "step arena: allocation ", next_ - 1,
+        " of the step: expected its place to be free as in the first step, ", "found a tensor in use");
   live_.emplace_hint(above, a.offset, a.offset + bytes);
   return arena_ + a.offset;
 }

@@ -56,8 +56,8 @@ class StepArena final : private AllocationHook {
   int64_t time_ = 0;
   std::optional<MemoryPlan> plan_;
   char* arena_ = nullptr;
-  size_t next_ = 0;                 // while replaying: index of the next allocation
-  std::map<size_t, size_t> live_;   // offset -> end of the planned blocks in use
+  size_t next_ = 0;                // while replaying: index of the next allocation
+  std::map<size_t, size_t> live_;  // offset -> end of the planned blocks in use
 };
 
 }  // namespace depthstill

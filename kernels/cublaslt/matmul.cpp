@@ -1,5 +1,7 @@
 #include "kernels/cublaslt/matmul.h"
 
+#include <vector>
+
 #include "kernels/dry_run.h"
 #include "kernels/error.h"
 
@@ -49,7 +51,7 @@ void check_status(cublasStatus_t status, const std::string& what) {
 
 // cuBLASLt counts in column-major matrices, as which ours are transposed: it computes d^T = op(b)^T * op(a)^T. A bias
 // then runs along the rows, as its epilogue wants, and the bias gradient is the sum of its second factor over `inner`.
-Matmul::Matmul(const MatmulShape& s)
+Matmul::Matmul(const MatmulShape& s, int rank)
     : shape_(s),
       name_(concat_text("product (", s.rows, ", ", s.inner, ") x (", s.inner, ", ", s.columns, ")")),
       first_(column_major(s.type, s.b_transposed ? s.inner : s.columns, s.b_transposed ? s.columns : s.inner)),
@@ -83,11 +85,13 @@ Matmul::Matmul(const MatmulShape& s)
     prefer(alignment, kAlignment);
   }
   int found = 0;
+  std::vector<cublasLtMatmulHeuristicResult_t> ranked(static_cast<size_t>(rank) + 1);
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle(), operation_.get(), first_.get(), second_.get(), result_.get(),
-                                     result_.get(), preference.get(), 1, &algorithm_, &found);
+                                     result_.get(), preference.get(), rank + 1, ranked.data(), &found);
   check_status(status, name_);
-  check(found > 0, "cublaslt: no algorithm supports ", name_);
+  check(found > rank, "cublaslt: expected more than ", rank, " algorithms for ", name_, ", found ", found);
+  algorithm_ = ranked[static_cast<size_t>(rank)];
 }
 
 void Matmul::set_vector(const void* vector) const {

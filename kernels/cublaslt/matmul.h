@@ -55,9 +55,9 @@ struct MatmulShape {
 
 class Matmul {
  public:
-  // The first algorithm of the heuristic for this GPU; throws Error if there is none. All pointers that it is going to
-  // be called with must be aligned to 16 bytes.
-  explicit Matmul(const MatmulShape& shape);
+  // The algorithm that the heuristic for this GPU ranks as number `rank`; throws Error if there is none. All pointers
+  // that it is going to be called with must be aligned to 16 bytes.
+  explicit Matmul(const MatmulShape& shape, int rank = 0);
   const MatmulShape& shape() const { return shape_; }
   size_t workspace_bytes() const { return algorithm_.workspaceSize; }
   // `vector` is the epilogue's: const for a bias, written for its gradient.

@@ -9,6 +9,10 @@ namespace {
 
 using cublaslt::Matmul, cublaslt::MatmulShape;
 
+// In records, before the rank.
+const char* const kMatmul = "matmul ";
+const char* const kMatmulFused = "matmul with epilogue ";
+
 // Compiled when they are made, in half a second or more each.
 constexpr int kRuntimeCompiledPlans = 3;
 
@@ -55,11 +59,12 @@ MatmulShape product_of(const Problem& problem, const LibraryOptions& options, bo
 }
 
 // Nothing where cuBLASLt does not offer it, as without a device.
-std::optional<Way> matmul_way(const Problem& problem, const LibraryOptions& options, bool fused) {
+std::optional<Way> matmul_way(const Problem& problem, const LibraryOptions& options, bool fused, int rank) {
   if (fused && epilogue_of(problem) == cublaslt::Epilogue::kNone) return std::nullopt;
   try {
     Way way;
-    way.matmul.emplace(product_of(problem, options, fused));
+    way.matmul.emplace(product_of(problem, options, fused), rank);
+    way.matmul_rank = rank;
     way.fused = fused;
     return way;
   } catch (const Error&) {
@@ -138,7 +143,7 @@ std::string describe(const Problem& problem, const LibraryOptions& options) {
 }
 
 std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first) {
-  constexpr int kPlans = 10;
+  constexpr int kPlans = 10, kMatmuls = 3;
   const Conv2dShape& s = problem.shape;
   WayList list(target, options, only_first);
   const bool fusable = problem.pass == Pass::kForward && problem.has_epilogue();
@@ -151,8 +156,11 @@ std::vector<Way> ways_of(const Target& target, const Problem& problem, const Lib
   if (fusable && problem.bias && problem.type != CUDNN_DATA_FLOAT) add_fused(CUDNN_DATA_FLOAT, kRuntimeCompiledPlans);
   if (is_matrix_product(s) && target.handle != nullptr) {
     for (const bool fused : {true, false}) {
-      if (list.done()) break;
-      if (auto way = matmul_way(problem, options, fused)) list.ways.push_back(std::move(*way));
+      for (int rank = 0; rank < kMatmuls && !list.done(); ++rank) {
+        std::optional<Way> way = matmul_way(problem, options, fused, rank);
+        if (!way) break;
+        list.ways.push_back(std::move(*way));
+      }
     }
   }
   check(!list.ways.empty(), "cudnn: no execution plan supports ", describe(problem, options), ": ", list.refusal,
@@ -161,15 +169,19 @@ std::vector<Way> ways_of(const Target& target, const Problem& problem, const Lib
 }
 
 std::string record_of(const Way& way) {
-  if (way.matmul) return way.fused ? "matmul with epilogue" : "matmul";
+  if (way.matmul) return concat_text(way.fused ? kMatmulFused : kMatmul, way.matmul_rank);
   if (way.fused) return concat_text("fused ", bias_name(way.bias_type), " ", way.plan->json());
   return "plain " + way.plan->json();
 }
 
 std::optional<Way> rebuild(const Target& target, const Problem& problem, const LibraryOptions& options,
                            const std::string& record) {
-  if (record == "matmul") return matmul_way(problem, options, false);
-  if (record == "matmul with epilogue") return matmul_way(problem, options, true);
+  for (const bool fused : {true, false}) {
+    const std::string name = fused ? kMatmulFused : kMatmul;
+    if (record.size() != name.size() + 1 || record.rfind(name, 0) != 0) continue;
+    const int rank = record.back() - '0';
+    return rank >= 0 && rank <= 9 ? matmul_way(problem, options, fused, rank) : std::nullopt;
+  }
   Way way;
   std::string prefix = "plain ";
   for (const cudnnDataType_t type : {CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16}) {

@@ -32,6 +32,7 @@ std::string describe(const Problem& problem, const LibraryOptions& options);  //
 struct Way {
   std::optional<Plan> plan;  // of conv2d_graph or conv2d_epilogue_graph, or
   std::optional<cublaslt::Matmul> matmul;
+  int matmul_rank = 0;                           // in cuBLASLt's list
   bool fused = false;                            // bias, activation or dbias included
   cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
 

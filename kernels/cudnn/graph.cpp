@@ -62,6 +62,7 @@ TensorId Graph::add_tensor(TensorId id, cudnnDataType_t type, const TensorSize& 
   if (intermediate) tensor.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true);
   tensor.finalize();
   tensors_.emplace(id, std::move(tensor));
+  all_fp32_ = all_fp32_ && type == CUDNN_DATA_FLOAT;
   return id;
 }
 

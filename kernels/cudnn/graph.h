@@ -73,6 +73,8 @@ class Graph {
   // A tensor that exists in registers only.
   TensorId intermediate(cudnnDataType_t type, const TensorSize& size);
   const Descriptor& operator[](TensorId id) const { return tensors_.at(id); }
+  // Whether no tensor is of a narrower type than fp32.
+  bool all_fp32() const { return all_fp32_; }
 
   void add(Descriptor operation) { operations_.push_back(std::move(operation)); }
   void unary(cudnnPointwiseMode_t mode, TensorId x, TensorId y, const PointwiseOptions& options = {});
@@ -90,6 +92,7 @@ class Graph {
   TensorId add_tensor(TensorId id, cudnnDataType_t type, const TensorSize& size, bool intermediate);
 
   std::string name_;
+  bool all_fp32_ = true;
   std::map<TensorId, Descriptor> tensors_;
   std::vector<Descriptor> operations_;
 };

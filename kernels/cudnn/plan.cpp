@@ -150,16 +150,16 @@ void Plan::execute(Stream stream, std::initializer_list<std::pair<TensorId, cons
 // Goes through the heuristic's list until enough plans are found.
 class PlanSearch {
  public:
-  PlanSearch(const Target& target, const std::string& name, const PlanRequest& request)
+  PlanSearch(const Target& target, const Graph& graph, const PlanRequest& request)
       : target_(target),
-        name_(name),
+        graph_(graph),
         limit_(static_cast<size_t>(request.limit)),
         options_(request.options != nullptr ? *request.options : library_options()) {
     if (target.handle == nullptr) device_ = describe_device(target.device_json);
   }
 
-  void add_from(const Descriptor& graph, cudnnBackendHeurMode_t mode) {
-    for (const Descriptor& config : engine_configs(graph, mode, device_)) {
+  void add_from(const Descriptor& finalized_graph, cudnnBackendHeurMode_t mode) {
+    for (const Descriptor& config : engine_configs(finalized_graph, mode, device_)) {
       if (offer.plans.size() + static_cast<size_t>(offer.need_driver) >= limit_) return;
       if (!excluded(config)) try_config(config);
     }
@@ -169,7 +169,8 @@ class PlanSearch {
 
  private:
   bool excluded(const Descriptor& config) const {
-    return (options_.strict_fp32 && has_note(config, CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) ||
+    const bool strict = options_.strict_fp32 && graph_.all_fp32();
+    return (strict && has_note(config, CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) ||
            (options_.deterministic && has_note(config, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
   }
 
@@ -186,7 +187,7 @@ class PlanSearch {
       }
       return;
     }
-    Plan found(std::move(plan), name_);
+    Plan found(std::move(plan), graph_.name());
     if (static_cast<int64_t>(found.workspace_bytes()) <= options_.workspace_cap_bytes)
       offer.plans.push_back(std::move(found));
     else
@@ -194,14 +195,14 @@ class PlanSearch {
   }
 
   const Target& target_;
-  const std::string& name_;
+  const Graph& graph_;
   size_t limit_;
   const LibraryOptions& options_;
   std::optional<Descriptor> device_;
 };
 
 PlanOffer find_plans(const Target& target, const Graph& graph, const PlanRequest& request) {
-  PlanSearch search(target, graph.name(), request);
+  PlanSearch search(target, graph, request);
   try {
     const Descriptor finalized = graph.finalized(target.handle);
     search.add_from(finalized, CUDNN_HEUR_MODE_A);

@@ -2,6 +2,7 @@
 // else, where nothing may be timed, the first.
 #pragma once
 
+#include <algorithm>
 #include <cstdio>
 #include <functional>
 #include <optional>
@@ -20,7 +21,7 @@ struct Chooser {
   std::function<double(const Way&)> milliseconds;  // empty: nothing may be timed. May throw Error: the way is left out
   std::function<std::string(const Way&)> record;   // one line from which
   std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again, or nothing
-  int candidate = -1;  // >= 0: this one, without a look at cache or clock
+  int candidate = -1;  // >= 0: this one or the last, without a look at cache or clock
   bool log = false;
 };
 
@@ -30,9 +31,8 @@ template <class Way>
 Way choose(const std::string& key, const Chooser<Way>& by, const std::function<std::vector<Way>()>& candidates) {
   if (by.candidate >= 0) {
     std::vector<Way> ways = candidates();
-    check(static_cast<size_t>(by.candidate) < ways.size(), key, ": expected one of ", ways.size(),
-          " candidates, got number ", by.candidate);
-    return std::move(ways[static_cast<size_t>(by.candidate)]);
+    check(!ways.empty(), "no library offers a way to compute ", key);
+    return std::move(ways[std::min(static_cast<size_t>(by.candidate), ways.size() - 1)]);
   }
   if (by.cache != nullptr) {
     if (const auto record = by.cache->find(key)) {

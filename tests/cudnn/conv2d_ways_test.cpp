@@ -68,8 +68,9 @@ TEST(CudnnWays, RecordsOfSomethingElseAreNotAccepted) {
   const std::string record = record_of(ways_of(h100, problem, {}, true).front());
   EXPECT_TRUE(rebuild(h100, problem, {}, record).has_value());
   const std::string cut = record.substr(0, record.size() / 2);
-  for (const std::string& text : {std::string(), std::string("plain"), std::string("plain {}"),
-                                  std::string("plain \xff\x01"), std::string("fused fp16 {}"), cut}) {
+  for (const std::string& text :
+       {std::string(), std::string("plain"), std::string("plain {}"), std::string("plain \xff\x01"),
+        std::string("fused fp16 {}"), std::string("matmul z"), std::string("matmul 10"), cut}) {
     EXPECT_FALSE(rebuild(h100, problem, {}, text).has_value()) << text;
   }
   LibraryOptions tight;
@@ -87,6 +88,10 @@ TEST(CudnnWays, StrictFp32HasOtherPlansThanTf32) {
     const size_t left = find_plans(h100_target(), graph, {.options = &strict, .limit = 1000}).plans.size();
     EXPECT_GT(left, 0u) << name_of(pass);
     EXPECT_LT(left, all) << name_of(pass);
+    const Graph bf16_graph = conv2d_graph(kDecoder, CUDNN_DATA_BFLOAT16, pass);
+    EXPECT_EQ(find_plans(h100_target(), bf16_graph, {.options = &any, .limit = 1000}).plans.size(),
+              find_plans(h100_target(), bf16_graph, {.options = &strict, .limit = 1000}).plans.size())
+        << "bf16 is not concerned";
   }
 }
 

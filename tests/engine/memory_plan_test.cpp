@@ -40,8 +40,8 @@ void expect_valid(const std::vector<BlockLife>& lives, const MemoryPlan& plan, s
     EXPECT_LE(plan.offsets[a] + lives[a].bytes, plan.bytes);
     for (size_t b = 0; b < a; ++b) {
       const bool both_alive = lives[a].begin < lives[b].end && lives[b].begin < lives[a].end;
-      const bool overlap = plan.offsets[a] < plan.offsets[b] + lives[b].bytes &&
-                           plan.offsets[b] < plan.offsets[a] + lives[a].bytes;
+      const bool overlap =
+          plan.offsets[a] < plan.offsets[b] + lives[b].bytes && plan.offsets[b] < plan.offsets[a] + lives[a].bytes;
       EXPECT_FALSE(both_alive && overlap) << "blocks " << a << " and " << b;
     }
   }

@@ -99,22 +99,13 @@ TEST(StepArena, ScratchIsNotTheSteps) {
 
 TEST(StepArena, RefusesAnotherStep) {
   StepArena arena(Device::kCpu);
-  arena.run([] {
-    const Tensor a = empty({10}), b = empty({20});
-  });
-  EXPECT_EQ(error_of([&] {
-              arena.run([] {
-                const Tensor a = empty({10}), b = empty({30});
-              });
-            }),
-            "step arena: allocation 1 of the step: expected 80 bytes, found 120; the shapes of a step must stay the same");
+  arena.run([] { const Tensor a = empty({10}), b = empty({20}); });
+  EXPECT_EQ(
+      error_of([&] { arena.run([] { const Tensor a = empty({10}), b = empty({30}); }); }),
+      "step arena: allocation 1 of the step: expected 80 bytes, found 120; the shapes of a step must stay the same");
   EXPECT_EQ(error_of([&] { arena.run([] { const Tensor a = empty({10}); }); }),
             "step arena: expected 2 allocations in a step, found 1");
-  EXPECT_EQ(error_of([&] {
-              arena.run([] {
-                const Tensor a = empty({10}), b = empty({20}), c = empty({1});
-              });
-            }),
+  EXPECT_EQ(error_of([&] { arena.run([] { const Tensor a = empty({10}), b = empty({20}), c = empty({1}); }); }),
             "step arena: expected 2 allocations in a step, found one more, of 4 bytes");
   Tensor kept;
   EXPECT_NE(error_of([&] {

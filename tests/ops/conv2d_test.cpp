@@ -1,4 +1,5 @@
 #include "engine/ops.h"
+#include "kernels/library_options.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -45,6 +46,39 @@ TEST(Conv2d, LeavesASharedGradientAlone) {
   const auto before = to_vector<float>(dy);
   backward(y, dy);
   EXPECT_EQ(to_vector<float>(dy), before);
+}
+
+TEST(Conv2d, IsTheSameOnBothDevices) {
+  const auto op = [](const std::vector<Tensor>& in) {
+    return conv2d(in[0], in[1], in[2], padded(1, Activation::kRelu));
+  };
+  expect_same_on_devices(op,
+                         {random_tensor({2, 9, 11, 8}, 1), random_tensor({16, 3, 3, 8}, 2), random_tensor({16}, 3)});
+}
+
+// On a GPU several plans of cuDNN and products of cuBLASLt compete, with and without fused epilogues: whichever is the
+// fastest, it must compute the same. The numbers reach into each group of kernels/cudnn/conv2d_ways.cpp.
+TEST(Conv2d, EveryCandidateOfTheLibrariesAgrees) {
+  if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
+  const LibraryOptions before = library_options();
+  for (const int candidate : {0, 5, 10, 13, 16, 20, 23, 26}) {
+    library_options().candidate = candidate;
+    SCOPED_TRACE(testing::Message() << "candidate " << candidate);
+    for (const Activation act : {Activation::kNone, Activation::kRelu}) {
+      for (const int kernel : {1, 3}) {
+        Conv2dOptions options;
+        options.pad_top = options.pad_bottom = options.pad_left = options.pad_right = kernel / 2;
+        options.activation = act;
+        const auto op = [&](const std::vector<Tensor>& in) { return conv2d(in[0], in[1], in[2], options); };
+        const Tensor weight = random_tensor({24, kernel, kernel, 16}, 2), bias = random_tensor({24}, 3);
+        expect_same_on_devices(op, {random_tensor({2, 9, 11, 16}, 1), weight, bias});
+        // Rounded in another place, an output next to 0 may fall on the other side of relu's kink.
+        const double tolerance = act == Activation::kRelu ? 0.1 : 2e-2;
+        expect_same_on_devices(op, {to_bf16(random_tensor({2, 9, 11, 16}, 1)), weight, bias}, {}, tolerance);
+      }
+    }
+  }
+  library_options() = before;
 }
 
 TEST(Conv2d, RefusesWhatDoesNotFit) {

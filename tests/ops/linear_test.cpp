@@ -1,4 +1,5 @@
 #include "engine/ops.h"
+#include "kernels/library_options.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -40,6 +41,19 @@ TEST(Linear, GradientsOfOnlyWhatIsTrained) {
       EXPECT_EQ(one.gradients[i], i == only ? all.gradients[i] : std::vector<float>()) << i << " of only " << only;
     }
   }
+}
+
+// On a GPU dbias comes from a kernel of its own or from the epilogue of dweight's product, whichever is faster.
+TEST(Linear, BothWaysToTheBiasGradientAgree) {
+  if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
+  const LibraryOptions before = library_options();
+  for (const int candidate : {0, 1}) {
+    library_options().candidate = candidate;
+    const std::vector<Tensor> in = {random_tensor({50, 32}, 1), random_tensor({24, 32}, 2), random_tensor({24}, 3)};
+    expect_same_on_devices(kLinear, in);
+    expect_same_on_devices(kLinear, {to_bf16(in[0]), in[1], in[2]}, {}, 2e-2);
+  }
+  library_options() = before;
 }
 
 TEST(Linear, RefusesWhatDoesNotFit) {

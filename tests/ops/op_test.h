@@ -12,6 +12,7 @@
 
 #include "engine/autograd.h"
 #include "engine/tensor.h"
+#include "kernels/library_options.h"
 
 namespace depthstill::test {
 
@@ -126,8 +127,10 @@ inline void expect_gradients(const Op& op, const std::vector<Tensor>& inputs, st
   }
 }
 
-// True where a second device can be compared: a GPU, or in builds without CUDA the emulator.
+// True where a second device can be compared: a GPU, or in builds without CUDA the emulator. Tolerances are those of
+// fp32, not of TF32.
 inline bool second_device() {
+  library_options().strict_fp32 = true;
   if (!built_with_cuda()) enable_emulated_cuda();
   return available(Device::kCuda);
 }

@@ -1,5 +1,6 @@
-// Plans for an H100, built without any GPU, of every dense convolution that training the students runs: a dry run of one
-// step per student, batch and precision leaves behind what was planned. A convolution that cuDNN refuses fails the step.
+// Plans for an H100, built without any GPU, of every dense convolution that training the students runs: a dry run of
+// one step per student, batch and precision leaves behind what was planned. A convolution that cuDNN refuses fails the
+// step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
