@@ -1,7 +1,10 @@
 // What attention does between two products, on AVX-512: exponentials of a block of scores, written as operands of the
 // next product (lines of float, or of bf16 for AMX).
+#include <type_traits>
+
 #include "kernels/attention_tiles.h"
 #include "kernels/conv2d_simd.h"
+#include "kernels/split_float.h"
 
 namespace depthstill::cpu {
 
@@ -14,13 +17,23 @@ namespace {
 
 using namespace simd;
 
-// Operands are floats (lines of 16) or bf16 (lines of 32).
+// Operands are floats (lines of 16), bf16 (lines of 32) or floats in three bf16 parts (lines of 32).
 struct FloatLines {
   static constexpr int kLinesPerPair = 2;
+  static constexpr int64_t kLine = kLineBytes;
 };
 struct Bf16Lines {
   static constexpr int kLinesPerPair = 1;
+  static constexpr int64_t kLine = kLineBytes;
 };
+struct SplitLines {
+  static constexpr int kLinesPerPair = 1;
+  static constexpr int64_t kLine = kParts * kLineBytes, kTile = kParts * kTileBytes;
+};
+template <class Lines>
+constexpr bool kIsBf16 = std::is_same_v<Lines, Bf16Lines>;
+template <class Lines>
+constexpr bool kIsSplit = std::is_same_v<Lines, SplitLines>;
 
 // 2^t: polynomial in the fraction of t, minimax in relative error (1e-7; for bf16 results 7e-5). -infinity gives 0.
 template <class Lines>
@@ -28,7 +41,7 @@ DS_ATTENTION_INLINE __m512 exp2_lanes(__m512 t) {
   constexpr int kFloor = 0x09;  // to -infinity, no exceptions
   const __m512 r = _mm512_reduce_ps(t, kFloor);
   __m512 p;
-  if constexpr (Lines::kLinesPerPair == 2) {
+  if constexpr (!kIsBf16<Lines>) {
     p = _mm512_set1_ps(1.8775767e-3f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.9893397e-3f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.58263175e-2f));
@@ -50,6 +63,10 @@ DS_ATTENTION_INLINE void store_lines(std::byte* line, int64_t line_stride, __m51
   if constexpr (Lines::kLinesPerPair == 2) {
     _mm512_store_ps(line, low);
     _mm512_store_ps(line + line_stride, high);
+  } else if constexpr (kIsSplit<Lines>) {
+    const Split a = split(low), b = split(high);
+#pragma GCC unroll 3
+    for (int k = 0; k < kParts; ++k) _mm512_store_si512(line + k * kLineBytes, upper_halves(a.part[k], b.part[k]));
   } else {
     _mm512_store_si512(line, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
   }
@@ -68,7 +85,7 @@ DS_ATTENTION_INLINE void rescale(const SoftmaxBlock& b, int i, float factor) {
 
 template <class Lines>
 DS_ATTENTION void softmax(const SoftmaxBlock& b) {
-  const int64_t pair_floats = int64_t{b.block_pixels} * kPairOutputs, line_stride = b.block_pixels * kLineBytes;
+  const int64_t pair_floats = int64_t{b.block_pixels} * kPairOutputs, line_stride = b.block_pixels * Lines::kLine;
   const __m512 scale = _mm512_set1_ps(b.scale_log2);
   for (int i = 0; i < b.rows; ++i) {
     const float* s = b.scores + i * kPairOutputs;
@@ -85,7 +102,7 @@ DS_ATTENTION void softmax(const SoftmaxBlock& b) {
     }
     const __m512 shift = _mm512_set1_ps(b.max[i] * b.scale_log2);
     __m512 sum0 = _mm512_loadu_ps(b.sums + i * 16), sum1 = _mm512_setzero_ps();
-    std::byte* line = b.lines + i * kLineBytes;
+    std::byte* line = b.lines + i * Lines::kLine;
     for (int pair = 0; pair < b.pairs; ++pair, s += pair_floats, line += Lines::kLinesPerPair * line_stride) {
       const __m512 p0 = exp2_lanes<Lines>(_mm512_fmsub_ps(_mm512_loadu_ps(s), scale, shift));
       const __m512 p1 = exp2_lanes<Lines>(_mm512_fmsub_ps(_mm512_loadu_ps(s + 16), scale, shift));
@@ -114,7 +131,7 @@ DS_ATTENTION_INLINE Gradients grad_row(const SoftmaxGradBlock& b, int64_t pair, 
     p[t] = exp2_lanes<Lines>(_mm512_fmsub_ps(_mm512_loadu_ps(b.scores + at + t * 16), scale, lse[t]));
     g.ds[t] = _mm512_mul_ps(p[t], _mm512_sub_ps(_mm512_loadu_ps(b.dp + at + t * 16), delta[t]));
   }
-  const int64_t line = pair * Lines::kLinesPerPair * b.line_stride + key * kLineBytes;
+  const int64_t line = pair * Lines::kLinesPerPair * b.line_stride + key * Lines::kLine;
   store_lines<Lines>(b.p_lines + line, b.line_stride, p[0], p[1]);
   store_lines<Lines>(b.ds_lines + line, b.line_stride, g.ds[0], g.ds[1]);
   return g;
@@ -129,6 +146,13 @@ DS_ATTENTION_INLINE void store_tiles(std::byte* tiles, int64_t key, const Gradie
       std::byte* row = tiles + (key / 16 * 2 + t) * kTileBytes + key % 16 * kLineBytes;
       _mm512_store_ps(row, even.ds[t]);
       _mm512_store_ps(row + kLineBytes, odd.ds[t]);
+    } else if constexpr (kIsSplit<Lines>) {
+      const Split a = split(even.ds[t]), b = split(odd.ds[t]);
+      std::byte* row = tiles + (key / 32 * 2 + t) * Lines::kTile + key % 32 / 2 * kLineBytes;
+#pragma GCC unroll 3
+      for (int k = 0; k < kParts; ++k) {
+        _mm512_store_si512(row + k * kTileBytes, interleave_upper(a.part[k], b.part[k]));
+      }
     } else {
       const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
                                                   22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -170,10 +194,12 @@ DS_AVX512 void transpose(const float* in, int64_t rows, int columns, float facto
 
 constexpr AttentionKernels kFloatKernels = {softmax<FloatLines>, softmax_grad<FloatLines>, transpose};
 constexpr AttentionKernels kBf16Kernels = {softmax<Bf16Lines>, softmax_grad<Bf16Lines>, transpose};
+constexpr AttentionKernels kSplitKernels = {softmax<SplitLines>, softmax_grad<SplitLines>, transpose};
 
 }  // namespace
 
 const AttentionKernels& attention_kernels(const TileKernels& kernels) {
+  if (kernels.line_bytes == SplitLines::kLine) return kSplitKernels;
   return kernels.line_channels == 16 ? kFloatKernels : kBf16Kernels;
 }
 #else

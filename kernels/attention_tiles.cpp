@@ -40,7 +40,7 @@ struct Forward {
     m.keys = carver.take<std::byte>(packing.as_outputs_bytes());
     m.values = carver.take<std::byte>(packing.as_inputs_bytes());
     m.q_lines = carver.take<std::byte>(packing.d_lines * q_stride());
-    m.lines = carver.take<std::byte>(kBlockPairs * packing.lines_per_pair() * group * kLineBytes);
+    m.lines = carver.take<std::byte>(kBlockPairs * packing.lines_per_pair() * group * kernels.line_bytes);
     m.scores = carver.take<float>(kBlockPairs * group * kPairOutputs);
     m.acc = carver.take<float>(packing.d_pairs * queries * kPairOutputs);
     m.max = carver.take<float>(queries);
@@ -50,7 +50,7 @@ struct Forward {
     return m;
   }
 
-  int64_t q_stride() const { return (queries | 1) * kLineBytes; }
+  int64_t q_stride() const { return (queries | 1) * kernels.line_bytes; }
   int64_t tasks_per_head() const { return ceil_div(shape.T, queries); }
 
   Rows<T> head_rows(int64_t n, int64_t h, int64_t part) const {
@@ -79,9 +79,9 @@ struct Forward {
 
   void multiply_group(int64_t q, int64_t count, int64_t first_pair, int64_t pairs, const Memory& m) const {
     for (int64_t i = 0; i < pairs; ++i) {
-      multiply(kernels, m.q_lines + q * kLineBytes, q_stride(), packing.d_lines, count,
-               m.keys + (first_pair + i) * packing.d_lines * 2 * kTileBytes, 2, m.scores + i * group * kPairOutputs,
-               true);
+      multiply(kernels, m.q_lines + q * kernels.line_bytes, q_stride(), packing.d_lines, count,
+               m.keys + (first_pair + i) * packing.d_lines * 2 * kernels.tile_bytes, 2,
+               m.scores + i * group * kPairOutputs, true);
     }
     const int64_t left = shape.T - (first_pair + pairs - 1) * kPairOutputs;  // real keys of the last pair
     for (int64_t i = 0; i < count && left < kPairOutputs; ++i) {
@@ -93,8 +93,8 @@ struct Forward {
                   static_cast<int>(pairs), static_cast<int>(packing.d_pairs), static_cast<int>(count),
                   static_cast<int>(group)});
     for (int64_t i = 0; i < packing.d_pairs; ++i) {
-      multiply(kernels, m.lines, group * kLineBytes, pairs * packing.lines_per_pair(), count,
-               m.values + (i * packing.row_lines + first_pair * packing.lines_per_pair()) * 2 * kTileBytes,
+      multiply(kernels, m.lines, group * kernels.line_bytes, pairs * packing.lines_per_pair(), count,
+               m.values + (i * packing.row_lines + first_pair * packing.lines_per_pair()) * 2 * kernels.tile_bytes,
                packing.channel_tiles(i), acc + i * group * kPairOutputs, first_pair == 0);
     }
   }

@@ -125,8 +125,8 @@ struct Packing {
         row_lines(row_pairs * lines_per_pair()) {}
 
   int64_t lines_per_pair() const { return kPairOutputs / kernels.line_channels; }
-  int64_t as_outputs_bytes() const { return row_pairs * d_lines * 2 * kTileBytes; }
-  int64_t as_inputs_bytes() const { return d_pairs * row_lines * 2 * kTileBytes; }
+  int64_t as_outputs_bytes() const { return row_pairs * d_lines * 2 * kernels.tile_bytes; }
+  int64_t as_inputs_bytes() const { return d_pairs * row_lines * 2 * kernels.tile_bytes; }
   int channel_tiles(int64_t pair) const { return d - pair * kPairOutputs > kTileOutputs ? 2 : 1; }
 
   // Either destination may be null; `floats` holds 32 rows.
@@ -145,8 +145,9 @@ struct Packing {
           for (int64_t c = 0; c < d; ++c) floats[r * d + c] = static_cast<float>(data[r * from.stride + c]);
         }
       }
-      if (as_outputs) pack_pair_as_outputs(w, stride, count, as_outputs + pair * d_lines * 2 * kTileBytes);
-      if (as_inputs) pack_pair_as_inputs(w, stride, count, as_inputs + pair * lines_per_pair() * 2 * kTileBytes);
+      if (as_outputs) pack_pair_as_outputs(w, stride, count, as_outputs + pair * d_lines * 2 * kernels.tile_bytes);
+      if (as_inputs)
+        pack_pair_as_inputs(w, stride, count, as_inputs + pair * lines_per_pair() * 2 * kernels.tile_bytes);
     }
   }
 
@@ -162,7 +163,7 @@ struct Packing {
   void pack_pair_as_outputs(const float* w, int64_t stride, int64_t count, std::byte* tile) const {
     for (int64_t line = 0; line < d_lines; ++line) {
       const int64_t c = line * kernels.line_channels;
-      for (int64_t half = 0; half < 2; ++half, tile += kTileBytes) {
+      for (int64_t half = 0; half < 2; ++half, tile += kernels.tile_bytes) {
         const int64_t row = half * kTileOutputs, outputs = std::clamp<int64_t>(count - row, 0, kTileOutputs);
         kernels.pack_weights(w + (outputs > 0 ? row * stride : 0) + c, stride, 1, static_cast<int>(outputs),
                              static_cast<int>(std::min<int64_t>(kernels.line_channels, d - c)), tile);
@@ -170,12 +171,12 @@ struct Packing {
     }
   }
   void pack_pair_as_inputs(const float* w, int64_t stride, int64_t count, std::byte* first_tile) const {
-    for (int64_t pair = 0; pair < d_pairs; ++pair, first_tile += row_lines * 2 * kTileBytes) {
+    for (int64_t pair = 0; pair < d_pairs; ++pair, first_tile += row_lines * 2 * kernels.tile_bytes) {
       std::byte* tile = first_tile;
       for (int64_t line = 0; line < lines_per_pair(); ++line) {
         const int64_t row = line * kernels.line_channels;
         const int64_t inputs = std::clamp<int64_t>(count - row, 0, kernels.line_channels);
-        for (int64_t half = 0; half < 2; ++half, tile += kTileBytes) {
+        for (int64_t half = 0; half < 2; ++half, tile += kernels.tile_bytes) {
           const int64_t c = pair * kPairOutputs + half * kTileOutputs;
           if (c >= d) continue;
           kernels.pack_weights(w + (inputs > 0 ? row * stride : 0) + c, 1, stride,

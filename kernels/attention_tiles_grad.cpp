@@ -41,8 +41,8 @@ struct Plan {
     blocks = ceil_div(shape.T, keys);
     channels = align_up(shape.d(), group);
     splits = std::clamp<int64_t>(ceil_div(kMinTasks, shape.N * shape.heads), 1, blocks);
-    key_stride = (keys | 1) * kLineBytes;
-    channel_stride = (channels | 1) * kLineBytes;
+    key_stride = (keys | 1) * kernels.line_bytes;
+    channel_stride = (channels | 1) * kernels.line_bytes;
   }
 };
 
@@ -73,7 +73,7 @@ struct Backward {
   };
 
   int64_t dq_floats() const { return packing.row_pairs * plan.channels * kPairOutputs; }
-  int64_t tile_stride() const { return plan.key_lines * 2 * kTileBytes; }
+  int64_t tile_stride() const { return plan.key_lines * 2 * kernels.tile_bytes; }
 
   Memory carve(Carver& carver) const {
     Memory m{};
@@ -155,9 +155,9 @@ struct Backward {
 
   void multiply_scores(int64_t first_pair, int64_t pairs, int64_t keys, const Memory& m) const {
     for (int64_t i = 0; i < pairs; ++i) {
-      const int64_t weights = (first_pair + i) * packing.d_lines * 2 * kTileBytes;
+      const int64_t weights = (first_pair + i) * packing.d_lines * 2 * kernels.tile_bytes;
       for (int64_t key = 0; key < keys; key += kernels.block_pixels) {
-        const int64_t at = (i * keys + key) * kPairOutputs, line = key * kLineBytes;
+        const int64_t at = (i * keys + key) * kPairOutputs, line = key * kernels.line_bytes;
         multiply(kernels, m.k_lines + line, plan.key_stride, packing.d_lines, kernels.block_pixels,
                  m.q_outputs + weights, 2, m.scores + at, true);
         multiply(kernels, m.v_lines + line, plan.key_stride, packing.d_lines, kernels.block_pixels,
@@ -172,8 +172,8 @@ struct Backward {
     const int64_t line_count = pairs * packing.lines_per_pair(), first_line = first_pair * packing.lines_per_pair();
     for (int64_t i = 0; i < packing.d_pairs; ++i) {
       for (int64_t key = 0; key < keys; key += kernels.block_pixels) {
-        multiply(kernels, lines + key * kLineBytes, plan.key_stride, line_count, kernels.block_pixels,
-                 weights + (i * packing.row_lines + first_line) * 2 * kTileBytes, packing.channel_tiles(i),
+        multiply(kernels, lines + key * kernels.line_bytes, plan.key_stride, line_count, kernels.block_pixels,
+                 weights + (i * packing.row_lines + first_line) * 2 * kernels.tile_bytes, packing.channel_tiles(i),
                  acc + (i * plan.keys + key) * kPairOutputs, first_pair == 0);
       }
     }
@@ -184,7 +184,7 @@ struct Backward {
     const int64_t line_count = ceil_div(keys, kernels.line_channels);
     for (int64_t i = 0; i < pairs; ++i) {
       for (int64_t c = 0; c < plan.channels; c += kernels.block_pixels) {
-        multiply(kernels, m.k_channel_lines + c * kLineBytes, plan.channel_stride, line_count,
+        multiply(kernels, m.k_channel_lines + c * kernels.line_bytes, plan.channel_stride, line_count,
                  std::min<int64_t>(kernels.block_pixels, packing.d - c), m.ds_tiles + i * tile_stride(), 2,
                  dq + ((first_pair + i) * plan.channels + c) * kPairOutputs, first);
       }

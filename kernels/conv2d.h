@@ -3,7 +3,7 @@
 //   x (N, H, W, C)   weight (O, R, S, C) float   bias (O) float or null   y (N, P, Q, O)
 // Gradients of a scalar with dz = dy * act'(y):
 //   dx = sum over (r,s,o) of dz * weight   dweight = sum over (n,p,q) of dz * x   dbias = sum over (n,p,q) of dz
-// CPU: oneDNN, and for bf16 on processors with AMX our own tile kernels. CUDA: cuDNN or, 1x1, cuBLASLt, in bf16 with
+// CPU: our own tile kernels for stride 1 on AVX-512 or AMX, else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in bf16 with
 // weight and perhaps bias rounded to bf16.
 #pragma once
 

@@ -1,38 +1,20 @@
-// AMX kernels of the tiled convolutions, bf16 images: 2 x 2 accumulator tiles of 16 x 16 floats, so that a step of four
-// tile loads (16 lines each) feeds four products of 16 x 16 x 32.
+// AMX kernels of the tiled convolutions, bf16 images: a step of four tile loads (16 lines each) feeds four products of
+// 16 x 16 x 32.
 // Data: rows of A are the lines of 16 consecutive flat pixels, B is a weight tile with input pairs interleaved.
 // Weights: A is dy transposed (a row holds 32 pixels of one output), B is x with pixel pairs interleaved (a row holds
 // two pixels of 16 channels). A tap at an odd pixel distance splits the pairs, hence the second copy of x, one pixel
 // later.
+#include "kernels/conv2d_amx.h"
+
 #include "kernels/amx.h"
-#include "kernels/conv2d_simd.h"
 
 namespace depthstill::cpu {
 
 #if defined(__x86_64__) && defined(__linux__)
-#define DS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define DS_AMX_INLINE DS_AMX __attribute__((always_inline)) inline
-
 namespace {
 
+using namespace amx;
 using namespace simd;
-
-constexpr int kLineChannels = 32;
-constexpr int kAccStride = kPairOutputs * 4;  // bytes
-
-// 8 tiles of 16 rows x 64 bytes.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-
-// In static memory: the compiler does not see that the instruction reads all of it.
-constexpr TileConfig kConfig;
-
-DS_AMX void begin_tiles() { _tile_loadconfig(&kConfig); }
-DS_AMX void end_tiles() { _tile_release(); }
 
 DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t first, int channels, int64_t line_stride,
                           std::byte* lines) {
@@ -83,30 +65,6 @@ DS_AMX void pack_weights(const float* w, int64_t output_stride, int64_t input_st
     }
   }
   for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * kLineBytes, rows[i]);
-}
-
-// Tiles 0-3 accumulate (row * 2 + column), 4 and 5 hold A, 6 and 7 hold B.
-template <int rows, int columns>
-DS_AMX void load_acc(const float* acc, bool first) {
-  if (first) {
-    _tile_zero(0);
-    if constexpr (columns == 2) _tile_zero(1);
-    if constexpr (rows == 2) _tile_zero(2);
-    if constexpr (rows == 2 && columns == 2) _tile_zero(3);
-  } else {
-    _tile_loadd(0, acc, kAccStride);
-    if constexpr (columns == 2) _tile_loadd(1, acc + 16, kAccStride);
-    if constexpr (rows == 2) _tile_loadd(2, acc + 16 * 32, kAccStride);
-    if constexpr (rows == 2 && columns == 2) _tile_loadd(3, acc + 16 * 32 + 16, kAccStride);
-  }
-}
-
-template <int rows, int columns>
-DS_AMX void store_acc(float* acc) {
-  _tile_stored(0, acc, kAccStride);
-  if constexpr (columns == 2) _tile_stored(1, acc + 16, kAccStride);
-  if constexpr (rows == 2) _tile_stored(2, acc + 16 * 32, kAccStride);
-  if constexpr (rows == 2 && columns == 2) _tile_stored(3, acc + 16 * 32 + 16, kAccStride);
 }
 
 // One step of the inner loop.
@@ -185,7 +143,7 @@ DS_AVX512 void pack_x(const void* const* pixels, int64_t steps, int channels, in
       const __m512i x1 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p1));
       const __m512i x2 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p2));
       _mm512_store_si512(tile, _mm512_or_si512(x0, _mm512_slli_epi32(x1, 16)));
-      _mm512_store_si512(tile + odd, _mm512_or_si512(x1, _mm512_slli_epi32(x2, 16)));
+      if (odd) _mm512_store_si512(tile + odd, _mm512_or_si512(x1, _mm512_slli_epi32(x2, 16)));
     }
   }
 }
@@ -218,8 +176,11 @@ constexpr TileKernels kKernels = {
     .line_channels = kLineChannels,
     .block_pixels = 32,
     .element_bytes = sizeof(bf16),
+    .line_bytes = kLineBytes,
+    .tile_bytes = kTileBytes,
     .pixels_per_line = 2,
     .step_bytes = kTileBytes,
+    .block_bytes = 32 << 10,
     .stream_weights = true,
     .begin = begin_tiles,
     .end = end_tiles,
@@ -234,19 +195,23 @@ constexpr TileKernels kKernels = {
 
 }  // namespace
 
-const TileKernels* amx_kernels() { return amx_usable() ? &kKernels : nullptr; }
+template <>
+const TileKernels* amx_kernels<bf16>() {
+  return amx_usable() ? &kKernels : nullptr;
+}
 #else
-const TileKernels* amx_kernels() { return nullptr; }
+template <>
+const TileKernels* amx_kernels<bf16>() {
+  return nullptr;
+}
 #endif
 
-template <>
-const TileKernels* tile_kernels<float>() {
-  return avx512_kernels<float>();
+template <class T>
+const TileKernels* tile_kernels() {
+  const TileKernels* amx = amx_kernels<T>();
+  return amx ? amx : avx512_kernels<T>();
 }
-template <>
-const TileKernels* tile_kernels<bf16>() {
-  const TileKernels* amx = amx_kernels();
-  return amx ? amx : avx512_kernels<bf16>();
-}
+template const TileKernels* tile_kernels<float>();
+template const TileKernels* tile_kernels<bf16>();
 
 }  // namespace depthstill::cpu

@@ -12,15 +12,15 @@
 namespace depthstill::cpu {
 namespace {
 
-constexpr int64_t kL1Lines = 32 * 1024 / kLineBytes;  // of the 48 KB; the rest is for streamed weights
-constexpr int64_t kPackedBytes = 384 * 1024;          // packed lines of a task: with the weights, within 2 MB of L2
+constexpr int64_t kPackedBytes = 384 * 1024;  // packed lines of a task: with the weights, within 2 MB of L2
 constexpr int64_t kAccBytes = 512 * 1024;
 constexpr int64_t kMaxColumns = 192;
 constexpr int64_t kGroupWeightBytes = 832 * 1024;
 constexpr int64_t kStreamedBytes = 256 * 1024;  // so few weights that writing whole pixels matters more
 constexpr int64_t kMaxGroupPairs = 9;           // 257 outputs are one group
+constexpr int64_t kMaxPassGroupPairs = 12;      // with several passes, when every group packs the lines again
 constexpr int64_t kMaxPassLines = 24;           // 384 float channels
-constexpr int64_t kMinTasks = 16;
+constexpr int64_t kTasksPerThread = 4;          // no sum depends on how rows are grouped
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -52,27 +52,32 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   const int64_t halo_columns = int64_t{g.S - 1} * g.dilation;
   plan.lines = ceil_div(g.C, kernels.line_channels);
   plan.pairs = ceil_div(g.O, kPairOutputs);
-  plan.groups = ceil_div(plan.pairs, kMaxGroupPairs);
-  plan.group_pairs = ceil_div(plan.pairs, plan.groups);
-  plan.groups = ceil_div(plan.pairs, plan.group_pairs);
-
   const int64_t block_lines = (kernels.block_pixels + halo_columns) * g.R;
-  const int64_t line_weight_bytes = plan.group_pairs * g.R * g.S * 2 * kTileBytes;
-  const int64_t max_lines = std::min(kL1Lines / block_lines, kGroupWeightBytes / line_weight_bytes);
-  plan.passes = ceil_div(plan.lines, std::clamp<int64_t>(max_lines, 1, kMaxPassLines));
-  plan.pass_lines = ceil_div(plan.lines, plan.passes);
-  plan.passes = ceil_div(plan.lines, plan.pass_lines);
+  const int64_t tile_pair_bytes = int64_t{g.R} * g.S * 2 * kernels.tile_bytes;
+  for (const int64_t max_pairs : {kMaxGroupPairs, kMaxPassGroupPairs}) {
+    plan.groups = ceil_div(plan.pairs, max_pairs);
+    plan.group_pairs = ceil_div(plan.pairs, plan.groups);
+    plan.groups = ceil_div(plan.pairs, plan.group_pairs);
+    const int64_t max_lines = std::min(kernels.block_bytes / (block_lines * kernels.line_bytes),
+                                       kGroupWeightBytes / (plan.group_pairs * tile_pair_bytes));
+    plan.passes = ceil_div(plan.lines, std::clamp<int64_t>(max_lines, 1, kMaxPassLines));
+    plan.pass_lines = ceil_div(plan.lines, plan.passes);
+    plan.passes = ceil_div(plan.lines, plan.pass_lines);
+    if (plan.passes == 1) break;
+  }
   plan.task_groups = plan.passes == 1 ? plan.groups : 1;
-  plan.stream_weights = kernels.stream_weights || plan.pass_lines * line_weight_bytes <= kStreamedBytes;
+  plan.stream_weights =
+      kernels.stream_weights || plan.pass_lines * plan.group_pairs * tile_pair_bytes <= kStreamedBytes;
 
   plan.columns = ceil_div(g.Q, ceil_div(g.Q, kMaxColumns));
   plan.column_blocks = ceil_div(g.Q, plan.columns);
   plan.pitch = plan.columns + halo_columns;
   plan.halo_rows = int64_t{g.R - 1} * g.dilation;
-  const int64_t by_packed = kPackedBytes / (plan.pass_lines * kLineBytes * plan.pitch) - plan.halo_rows;
+  const int64_t by_packed = kPackedBytes / (plan.pass_lines * kernels.line_bytes * plan.pitch) - plan.halo_rows;
   const int64_t by_acc =
       plan.passes == 1 ? g.P : kAccBytes / (plan.group_pairs * kPairOutputs * int64_t{sizeof(float)} * plan.pitch);
-  const int64_t by_tasks = ceil_div(g.N * g.P * plan.column_blocks * plan.groups / plan.task_groups, kMinTasks);
+  const int64_t by_tasks =
+      ceil_div(g.N * g.P * plan.column_blocks * plan.groups / plan.task_groups, kTasksPerThread * num_threads());
   plan.rows = std::clamp<int64_t>(std::min({by_packed, by_acc, by_tasks}), 1, g.P);
   plan.row_blocks = ceil_div(g.P, plan.rows);
   plan.rows = ceil_div(g.P, plan.row_blocks);
@@ -82,11 +87,11 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   // A block of pixels may begin at the last flat pixel and reaches the halo to its right. The odd number of lines
   // keeps the planes from falling onto the same cache sets.
   plan.plane = ((plan.rows + plan.halo_rows) * plan.pitch + kernels.block_pixels + halo_columns) | 1;
-  plan.packed_bytes = align_up(plan.pass_lines * plan.plane * kLineBytes, 4096);
+  plan.packed_bytes = align_up(plan.pass_lines * plan.plane * kernels.line_bytes, 4096);
   const int64_t blocks = ceil_div(plan.flat_pixels(plan.rows), kernels.block_pixels);
   plan.acc_bytes = (plan.passes == 1 ? 1 : blocks * plan.group_pairs) * kBlockFloats * int64_t{sizeof(float)};
   plan.table_bytes = align_up((plan.plane + blocks * kernels.block_pixels) * int64_t{sizeof(void*)}, 64);
-  plan.weight_bytes = plan.pairs * g.R * g.S * plan.lines * 2 * kTileBytes;
+  plan.weight_bytes = plan.pairs * g.R * g.S * plan.lines * 2 * kernels.tile_bytes;
   return plan;
 }
 
@@ -96,13 +101,13 @@ void pack_all_weights(const TileKernels& kernels, const TileGeometry& g, const P
   const int64_t taps = int64_t{g.R} * g.S;
   parallel_for(plan.pairs * plan.passes, 1, [&](int64_t item) {
     const int64_t pair = item / plan.passes, pass = item % plan.passes;
-    std::byte* tile = packed + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kTileBytes;
+    std::byte* tile = packed + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kernels.tile_bytes;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const float* tap_weights = weights.data + (weights.flipped ? taps - 1 - tap : tap) * weights.tap_stride;
       for (int64_t line = 0; line < plan.lines_of(pass); ++line) {
         const int64_t c = (pass * plan.pass_lines + line) * kernels.line_channels;
         const int inputs = static_cast<int>(std::min<int64_t>(kernels.line_channels, g.C - c));
-        for (int half = 0; half < 2; ++half, tile += kTileBytes) {
+        for (int half = 0; half < 2; ++half, tile += kernels.tile_bytes) {
           const int64_t o = pair * kPairOutputs + half * kTileOutputs;
           if (o >= g.O) continue;
           kernels.pack_weights(tap_weights + o * weights.output_stride + c * weights.input_stride,
@@ -142,18 +147,20 @@ struct Convolution {
   // Pointers to the input pixel of every flat pixel, and to the output pixel of those that have one.
   void fill_tables(const Task& t, const void** in, void** out, int64_t out_count) const {
     const int64_t pixel_bytes = g.C * kernels.element_bytes;
-    int64_t f = 0;
+    const int64_t first_inside = std::clamp<int64_t>(g.pad_left - t.q, 0, plan.pitch);
+    const int64_t last_inside = std::clamp<int64_t>(g.W + g.pad_left - t.q, first_inside, plan.pitch);
     for (int64_t row = 0; row < t.rows + plan.halo_rows; ++row) {
       const int64_t h = t.p + row - g.pad_top;
-      const std::byte* row_pixels = x + (t.n * g.H + h) * g.W * pixel_bytes;
-      for (int64_t column = 0; column < plan.pitch; ++column, ++f) {
-        const int64_t w = t.q + column - g.pad_left;
-        const bool inside = h >= 0 && h < g.H && w >= 0 && w < g.W;
-        in[f] = inside ? row_pixels + w * pixel_bytes : zeros;
+      const bool inside = h >= 0 && h < g.H;
+      const void** row_in = in + row * plan.pitch;
+      const std::byte* first_pixel = x + ((t.n * g.H + h) * g.W + t.q - g.pad_left) * pixel_bytes;
+      for (int64_t column = 0; column < plan.pitch; ++column) {
+        const bool pixel = inside && column >= first_inside && column < last_inside;
+        row_in[column] = pixel ? first_pixel + column * pixel_bytes : zeros;
       }
     }
-    std::fill(in + f, in + plan.plane, zeros);
-    f = 0;
+    std::fill(in + (t.rows + plan.halo_rows) * plan.pitch, in + plan.plane, zeros);
+    int64_t f = 0;
     for (int64_t row = 0; row < t.rows; ++row) {
       std::byte* pixel = y + ((t.n * g.P + t.p + row) * g.Q + t.q) * g.O * kernels.element_bytes;
       for (int64_t column = 0; column < plan.pitch && f < out_count; ++column, ++f) {
@@ -177,7 +184,7 @@ struct Convolution {
     auto** out = const_cast<void**>(in + plan.plane);
     const int64_t blocks = ceil_div(plan.flat_pixels(t.rows), kernels.block_pixels);
     fill_tables(t, in, out, blocks * kernels.block_pixels);
-    const int64_t plane_bytes = plan.plane * kLineBytes;
+    const int64_t plane_bytes = plan.plane * kernels.line_bytes;
     for (int64_t pass = 0; pass < plan.passes; ++pass) {
       const int64_t c = pass * plan.pass_lines * kernels.line_channels;
       const int64_t channels = std::min(plan.pass_lines * kernels.line_channels, g.C - c);
@@ -205,16 +212,16 @@ struct Convolution {
     const int64_t f = block * kernels.block_pixels, o = pair * kPairOutputs, taps = int64_t{g.R} * g.S;
     const bool last = pass + 1 == plan.passes;
     DataBlock b{};
-    b.lines = packed + f * kLineBytes;
-    b.line_stride = plan.plane * kLineBytes;
-    b.column_stride = g.dilation * kLineBytes;
+    b.lines = packed + f * kernels.line_bytes;
+    b.line_stride = plan.plane * kernels.line_bytes;
+    b.column_stride = g.dilation * kernels.line_bytes;
     b.row_stride = plan.pitch * b.column_stride;
     b.R = g.R;
     b.S = g.S;
     b.line_count = static_cast<int>(plan.lines_of(pass));
     b.pixels = static_cast<int>(std::min<int64_t>(kernels.block_pixels, plan.flat_pixels(t.rows) - f));
     b.first = pass == 0;
-    b.weights = weights + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kTileBytes;
+    b.weights = weights + (pair * plan.lines + pass * plan.pass_lines) * taps * 2 * kernels.tile_bytes;
     b.acc = acc;
     b.tiles = g.O - o > kTileOutputs ? 2 : 1;
     if (last) prefetch(out + f, b.pixels, o * kernels.element_bytes);

@@ -6,7 +6,8 @@
 // halo columns; results computed there are dropped (data) or multiplied by zero gradients (weights).
 //
 // The drivers (conv2d_tiles.cpp, conv2d_tiles_grad.cpp) block for the caches and know no instruction set; the kernels
-// are AMX (conv2d_amx.cpp, bf16) and AVX-512 (conv2d_avx512.cpp, fp32 arithmetic for fp32 or bf16 images).
+// are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts) and AVX-512 (conv2d_avx512.cpp,
+// fp32 arithmetic for fp32 or bf16 images).
 #pragma once
 
 #include <cstddef>
@@ -64,8 +65,11 @@ struct TileKernels {
   int line_channels;    // channels in a line
   int block_pixels;     // pixels of a DataBlock
   int element_bytes;    // of x, y, dy, dx
+  int64_t line_bytes;   // one pixel in a channel line (of packed x, one or two pixels): whole kLineBytes
+  int64_t tile_bytes;   // 16 outputs x one channel line of weights: whole kTileBytes
   int pixels_per_line;  // of x as packed for weight gradients: 2 where pairs of pixels are interleaved
   int64_t step_bytes;   // of one step of packed dy
+  int64_t block_bytes;  // of a block's lines: what the L1 cache holds, or more where each is multiplied often enough
   bool stream_weights;  // a block's lines stay in the L1 cache for all outputs, rather than weights for all pixels
 
   void (*begin)();  // on each thread, around the functions below
@@ -82,14 +86,19 @@ struct TileKernels {
 
   // For weight gradients: 32 * steps pixels of all channels. dy as [tile of 16][step], x as [tile of 16][line] with
   // `tile_stride` bytes between tiles; x with interleaved pairs holds a second copy, shifted by a pixel, at `odd`
-  // bytes. x reads one pixel past the last where pairs are interleaved.
+  // bytes unless that is 0. x reads one pixel past the last where pairs are interleaved.
   void (*pack_dy)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out);
   void (*pack_x)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
                  std::byte* out);
   void (*multiply_weights)(const WeightBlock& block);
 };
 
-const TileKernels* amx_kernels();  // bf16; null where AMX cannot be used
+template <class T>
+const TileKernels* amx_kernels();  // null where AMX cannot be used
+template <>
+const TileKernels* amx_kernels<float>();
+template <>
+const TileKernels* amx_kernels<bf16>();
 template <class T>
 const TileKernels* avx512_kernels();  // null without AVX-512
 template <class T>

@@ -43,7 +43,7 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   plan.x_groups = ceil_div(plan.x_pairs, kInputPairs);
 
   const int64_t dy_pixel_bytes = plan.dy_tiles * kernels.step_bytes / kStepPixels;
-  const int64_t x_pixel_bytes = plan.x_tiles * kLineBytes;
+  const int64_t x_pixel_bytes = plan.x_tiles * kernels.line_bytes;
   const int64_t weight_bytes = plan.dy_pairs * plan.x_pairs * plan.taps * kBlockFloats * int64_t{sizeof(float)};
   const int64_t row_bytes = plan.pitch * (dy_pixel_bytes + x_pixel_bytes);
   const int64_t band_bytes = std::max(plan.halo_rows > 0 ? kHaloBandBytes : kBandBytes, weight_bytes);
@@ -59,9 +59,9 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
       std::clamp<int64_t>(ceil_div(kMinTasks, plan.dy_groups * plan.x_groups), 1, ceil_div(plan.steps, kStretchSteps));
 
   // An odd number of lines between tiles keeps them from falling onto the same cache sets.
-  plan.dy_stride = plan.steps * kernels.step_bytes + kLineBytes;
-  plan.odd = (plan.x_steps * kStepPixels / kernels.pixels_per_line + 1) * kLineBytes;
-  plan.x_stride = plan.odd * kernels.pixels_per_line + kLineBytes;
+  plan.dy_stride = plan.steps * kernels.step_bytes + kernels.line_bytes;
+  plan.odd = (plan.x_steps * kStepPixels / kernels.pixels_per_line + 1) * kernels.line_bytes;
+  plan.x_stride = plan.odd * kernels.pixels_per_line + kernels.line_bytes;
   plan.dy_bytes = align_up(plan.dy_tiles * plan.dy_stride, 64);
   plan.x_bytes = align_up(plan.x_tiles * plan.x_stride, 64);
   plan.sum_floats = plan.dy_pairs * plan.x_pairs * plan.taps * kBlockFloats;
@@ -105,8 +105,9 @@ struct WeightGradient {
     fill_table(dz_table, plan.steps * kStepPixels, dz + n * g.P * g.Q * dz_pixel, p + rows, g.Q, dz_pixel, p, 0, rows);
     constexpr int64_t kGrain = 2;
     parallel_ranges(plan.x_steps, kGrain, [&](int64_t begin, int64_t end, int) {
-      kernels.pack_x(table + begin * kStepPixels, end - begin, static_cast<int>(g.C), plan.x_stride, plan.odd,
-                     packed_x + begin * kStepPixels / kernels.pixels_per_line * kLineBytes);
+      kernels.pack_x(table + begin * kStepPixels, end - begin, static_cast<int>(g.C), plan.x_stride,
+                     plan.taps == 1 ? 0 : plan.odd,
+                     packed_x + begin * kStepPixels / kernels.pixels_per_line * kernels.line_bytes);
     });
     parallel_ranges(plan.steps, kGrain, [&](int64_t begin, int64_t end, int) {
       kernels.pack_dy(dz_table + begin * kStepPixels, end - begin, static_cast<int>(g.O), plan.dy_stride,
@@ -145,7 +146,7 @@ struct WeightGradient {
       for (int s = 0; s < g.S; ++s, b.acc += kBlockFloats) {
         const int64_t pixel = step * kStepPixels + g.dilation * (r * plan.pitch + s);
         const int64_t phase = pixel % kernels.pixels_per_line;
-        b.x[0] = x_tile + phase * plan.odd + pixel / kernels.pixels_per_line * kLineBytes;
+        b.x[0] = x_tile + phase * plan.odd + pixel / kernels.pixels_per_line * kernels.line_bytes;
         b.x[1] = b.x[0] + (b.x_tiles - 1) * plan.x_stride;
         kernels.multiply_weights(b);
       }

@@ -11,8 +11,9 @@ class LoaderNote {
  public:
   LoaderNote(int workers, bool packed) : workers_(workers), packed_(packed) {}
 
-  // After each step, with the seconds since the start that were spent in next() and in steps. A line if more than a tenth
-  // of the last 50 steps was waiting: at most one an epoch. The first step, which fills the queue, does not count.
+  // After each step, with the seconds since the start that were spent in next() and in steps. A line if more than a
+  // tenth of the last 50 steps was waiting: at most one an epoch. The first step, which fills the queue, does not
+  // count.
   std::optional<std::string> after_step(int64_t epoch, double seconds_waiting, double seconds_in_steps);
 
  private:

@@ -138,9 +138,7 @@ std::vector<Path<T>> cpu_paths() {
                                                              out.lse.data(), in.dy.data(), out.dqkv.data());
                                  }}};
   if (cpu::avx512_kernels<T>()) paths.push_back(tiled<T>(cpu::avx512_kernels<T>()));
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (cpu::amx_kernels()) paths.push_back(tiled<T>(cpu::amx_kernels()));
-  }
+  if (cpu::amx_kernels<T>()) paths.push_back(tiled<T>(cpu::amx_kernels<T>()));
   return paths;
 }
 

@@ -1,7 +1,12 @@
-// Convolutions on the CPU against direct sums in double, for every implementation that this processor can run. Weights
-// are representable in bf16, so that only the rounding of the results differs between the paths.
+// Convolutions on the CPU against direct sums in double, for every implementation that this processor can run. With
+// bf16 images the weights are representable in bf16, too, so that only the rounding of the results differs between the
+// paths.
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
 #include <functional>
+#include <limits>
 
 #include "kernels/conv2d.h"
 #include "kernels/conv2d_dnn.h"
@@ -23,7 +28,7 @@ struct Case {
   explicit Case(const Conv2dShape& s) : shape(s) {
     x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 1, -1.0f, 1.5f);
     dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q() * s.O), 2, -1.5f, 1.0f);
-    for (const bf16 w : random_values<bf16>(static_cast<size_t>(s.O * s.R * s.S * s.C), 3)) {
+    for (const T w : random_values<T>(static_cast<size_t>(s.O * s.R * s.S * s.C), 3)) {
       weight.push_back(static_cast<float>(w));
     }
     bias = random_values<float>(static_cast<size_t>(s.O), 4, -2.0f, 2.0f);
@@ -145,9 +150,7 @@ std::vector<Path<T>> paths(const Conv2dShape& shape) {
                  }});
   if (shape.stride != 1) return all;
   if (cpu::avx512_kernels<T>()) all.push_back(tiled<T>(cpu::avx512_kernels<T>()));
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (cpu::amx_kernels()) all.push_back(tiled<T>(cpu::amx_kernels()));
-  }
+  if (cpu::amx_kernels<T>()) all.push_back(tiled<T>(cpu::amx_kernels<T>()));
   return all;
 }
 
@@ -203,6 +206,66 @@ TYPED_TEST(Conv2dKernel, EveryPathMatchesDirectSums) {
       EXPECT_LE(max_relative_error(dweight, e.dweight), tolerance<float>(shape.N * shape.P() * shape.Q()));
     }
   }
+}
+
+// Root of the mean square error of the forward pass and of both gradients against sums in double, in units of
+// 2^-24 times the root of the sum of the squares of the products.
+std::array<double, 3> rounding_errors(const Path<float>& path, const Case<float>& c) {
+  auto y = nan_values<float>(c.dy.size()), dx = nan_values<float>(c.x.size()), dweight = c.weight;
+  path.forward(c, y);
+  path.gradients(c, dx, dweight);
+  std::vector<double> sums[3], squares[3];
+  const std::vector<float>* actual[3] = {&y, &dx, &dweight};
+  for (int i = 0; i < 3; ++i) sums[i].resize(actual[i]->size()), squares[i].resize(actual[i]->size());
+  for_each_product(c.shape, [&](size_t ix, size_t iw, size_t iy) {
+    const auto add = [&](int i, size_t at, double product) {
+      sums[i][at] += product;
+      squares[i][at] += product * product;
+    };
+    add(0, iy, to_double(c.x[ix]) * to_double(c.weight[iw]));
+    add(1, ix, to_double(c.dy[iy]) * to_double(c.weight[iw]));
+    add(2, iw, to_double(c.x[ix]) * to_double(c.dy[iy]));
+  });
+  std::array<double, 3> errors{};
+  for (size_t i = 0; i < 3; ++i) {
+    for (size_t at = 0; at < sums[i].size(); ++at) {
+      const double error = (to_double((*actual[i])[at]) - sums[i][at]) / std::sqrt(squares[i][at]) * 0x1p24;
+      errors[i] += error * error / static_cast<double>(sums[i].size());
+    }
+    errors[i] = std::sqrt(errors[i]);
+  }
+  return errors;
+}
+
+// Values of very different sizes in every sum, and few products, so that rounding while adding does not hide errors of
+// the products.
+TEST(Conv2dFloatParts, AreAsAccurateAsFp32) {
+  if (!cpu::amx_kernels<float>()) GTEST_SKIP() << "skipped: no AMX";
+  for (const int64_t channels : {1, 4, 96}) {
+    Case<float> c({1, 4, 4, channels, 8, 1, 1, 1, 1, 0, 0, 0, 0});
+    uint32_t state = 7;
+    for (std::vector<float>* values : {&c.x, &c.weight, &c.dy}) {
+      for (float& value : *values)
+        value = std::ldexp(value, static_cast<int>((state = state * 1664525u + 1013904223u) >> 28) - 8);
+    }
+    const auto parts = rounding_errors(tiled<float>(cpu::amx_kernels<float>()), c);
+    const auto plain = rounding_errors(tiled<float>(cpu::avx512_kernels<float>()), c);
+    for (size_t i = 0; i < 3; ++i) EXPECT_LE(parts[i], 1.5 * plain[i] + 0.2) << channels << " channels, result " << i;
+  }
+}
+
+TEST(Conv2dFloatParts, KeepWhatIsNotANumber) {
+  if (!cpu::amx_kernels<float>()) GTEST_SKIP() << "skipped: no AMX";
+  const float infinity = std::numeric_limits<float>::infinity();
+  const float full_payload = std::bit_cast<float>(0xffffffffu), top = 3.38e38f, tiny = 1e-30f;
+  Case<float> c({1, 1, 6, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0});
+  c.x = {infinity, -infinity, full_payload, std::numeric_limits<float>::quiet_NaN(), top, tiny};
+  c.weight = {0.5f};
+  std::vector<float> y(6);
+  tiled<float>(cpu::amx_kernels<float>()).forward(c, y);
+  for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(std::isnan(y[i])) << c.x[i] << " became " << y[i];
+  EXPECT_EQ(y[4], 0.5f * top);
+  EXPECT_EQ(y[5], 0.5f * tiny);
 }
 
 TYPED_TEST(Conv2dKernel, FusesBiasAndActivation) {

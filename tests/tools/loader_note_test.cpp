@@ -8,7 +8,8 @@ namespace depthstill {
 namespace {
 
 // Steps of 1 s of work and `waits[epoch]` of waiting each; the notes as "epoch:step".
-std::vector<std::string> notes(LoaderNote note, const std::vector<double>& waits, int steps_per_epoch, double first = 0) {
+std::vector<std::string> notes(LoaderNote note, const std::vector<double>& waits, int steps_per_epoch,
+                               double first = 0) {
   std::vector<std::string> found;
   double waiting = first, working = 0;
   for (size_t epoch = 0; epoch < waits.size(); ++epoch) {
@@ -29,7 +30,7 @@ TEST(LoaderNote, OnceAnEpochAndOnlyWhenATenthIsWaiting) {
   EXPECT_EQ(notes({2, false}, {0.1, 0.1}, 200), Found{});  // 9 %
   EXPECT_EQ(notes({2, false}, {0, 0, 0.2}, 200), Found{"2:51"});
   EXPECT_EQ(notes({2, false}, {0.2}, 50), Found{});
-  EXPECT_EQ(notes({2, false}, {0}, 200, 1000), Found{});  // filling the queue at the start
+  EXPECT_EQ(notes({2, false}, {0}, 200, 1000), Found{});                            // filling the queue at the start
   EXPECT_EQ(notes({2, false}, {0.2, 0.2, 0.2, 0.2}, 30), (Found{"1:21", "3:11"}));  // short epochs
 }
 
