@@ -16,8 +16,9 @@ namespace {
 class Environment {
  public:
   explicit Environment(const std::map<std::string, std::string>& variables) {
-    for (const char* name : {"DEPTHSTILL_DETERMINISTIC", "DEPTHSTILL_FP32", "DEPTHSTILL_MEASURE", "DEPTHSTILL_LOG_PLANS",
-                             "DEPTHSTILL_WORKSPACE_MB", "DEPTHSTILL_CACHE", "XDG_CACHE_HOME", "HOME"}) {
+    for (const char* name :
+         {"DEPTHSTILL_DETERMINISTIC", "DEPTHSTILL_FP32", "DEPTHSTILL_MEASURE", "DEPTHSTILL_LOG_PLANS",
+          "DEPTHSTILL_WORKSPACE_MB", "DEPTHSTILL_CACHE", "XDG_CACHE_HOME", "HOME"}) {
       const char* value = std::getenv(name);
       before_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
       ::unsetenv(name);

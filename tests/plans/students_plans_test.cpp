@@ -12,6 +12,7 @@
 #include "engine/ops.h"
 #include "kernels/cudnn/conv2d_registry.h"
 #include "kernels/dry_run.h"
+#include "kernels/plans/timer.h"
 #include "losses/distillation.h"
 #include "models/student.h"
 
@@ -85,6 +86,9 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
       }
     }
   }
+
+  EXPECT_FALSE(plans::may_measure(stream_of(Device::kCuda))) << "there is nothing to time in a dry run";
+  EXPECT_EQ(plans::device_cache(stream_of(Device::kCuda)), nullptr);
 
   const std::vector<cudnn::ChosenConvolution> chosen = cudnn::chosen_convolutions();
   std::printf("%-74s  workspace in MB at batch 1, 8, 32\n", "convolution");
