@@ -1,5 +1,6 @@
 // depthstill teach: tools/teach.h on the command line.
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 
 #include "tools/args.h"
@@ -23,7 +24,10 @@ struct TeachArgs {
 int run_teach(const TeachArgs& args) {
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
-  if (!args.out.empty()) overrides.push_back("data." + args.split + ".teacher=" + toml_quoted(args.out));
+  if (!args.out.empty()) {  // a recipe's folder is below its root, one of the command line is where the user stands
+    overrides.push_back("data." + args.split +
+                        ".teacher=" + toml_quoted(std::filesystem::absolute(args.out).lexically_normal().string()));
+  }
   const Recipe recipe = load_recipe(args.recipe, overrides);
   DatasetSpec spec = dataset_spec(recipe, args.split);
   spec.packed.clear();
@@ -59,7 +63,7 @@ void add_teach_command(CLI::App& app, Run& run) {
   command->add_option("--weights", args->weights, "the teacher, as written by train or convert")->required();
   command->add_option("--split", args->split, "the recipe's list: train, val or test")->capture_default_str();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
-  command->add_option("--out", args->out, "folder of the maps, in place of the recipe's");
+  command->add_option("--out", args->out, "folder of the maps, in place of the recipe's data.SPLIT.teacher");
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);

@@ -199,6 +199,9 @@ class Cli(unittest.TestCase):
         for line in ("4 written, 0 kept", "0 written, 4 kept"):
             taught = run("teach", recipe, "--data", self.root, "--weights", weights, "--half", *flat)
             self.assertEqual(taught.stdout.strip(), line, taught.stderr)
+        (self.root / "here").mkdir()
+        taught = run("teach", recipe, "--data", self.root, "--weights", weights, "--out", "below", *flat, cwd=self.root / "here")
+        self.assertEqual(len(list((self.root / "here/below").iterdir())), 4, taught.stderr)
         learnt = run("train", recipe, "--data", self.root, "--out", self.root / "learnt", "--set", "train.epochs=1", *flat)
         self.assertEqual(learnt.returncode, 0, learnt.stderr)
         scored = run("eval", recipe, "--data", self.root, "--split", "val", "--weights", weights, "--json",
