@@ -23,8 +23,21 @@
 #include "kernels/error.h"
 #include "kernels/runtime.h"
 #include "kernels/stream.h"
+#include "tests/kernels/record.h"
 
 namespace depthstill::kernel_test {
+
+// Skips all tests of a CUDA build where there is no GPU.
+class NeedsDevice : public ::testing::EmptyTestEventListener {
+  void OnTestStart(const ::testing::TestInfo&) override {
+    std::string reason;
+    if (!cuda::emulated() && cuda::device_count(&reason) == 0) GTEST_SKIP() << "skipped: " << reason;
+  }
+};
+inline const bool kNeedsDevice = [] {
+  ::testing::UnitTest::GetInstance()->listeners().Append(new NeedsDevice);
+  return true;
+}();
 
 // Runs f() under three orders of the emulator's threads; once on a GPU.
 template <class F>
@@ -38,9 +51,11 @@ void for_each_schedule(F f) {
     SCOPED_TRACE(std::string("schedule ") + row.name);
     cuda::set_schedule(row.schedule, 42);
     f();
+    recording = false;
     cuda::set_schedule(cuda::Schedule::kForward);
-    if (!cuda::emulated() || ::testing::Test::HasFatalFailure()) return;
+    if (!cuda::emulated() || ::testing::Test::HasFatalFailure()) break;
   }
+  recording = true;
 }
 
 // Every get() is a new block of exactly `bytes`, full of NaN, so that ASan and the comparison see misuse.
@@ -85,6 +100,7 @@ class DeviceArray {
     std::vector<T> values(n_);
     cuda::copy(values.data(), data_, n_ * sizeof(T), cuda::Direction::kToHost, {});
     cuda::synchronize({});
+    record(values);
     return values;
   }
 

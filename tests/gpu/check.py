@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""The run of tools/gpu_check.sh on the machine with the GPU: steps with a time limit each, results in one JSON file.
+
+Usage: check.py FOLDER OUT.json [--dry] [--seconds 570] [--only STEP,STEP]     FOLDER: an unpacked payload"""
+import argparse
+import datetime
+import glob
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+BATCHES = [32, 8, 1]  # what matters most first
+KERNELS_LIMIT_S = 60
+COPY = """
+import json, sys, time, torch
+device = torch.device(sys.argv[1])
+wait = torch.cuda.synchronize if device.type == "cuda" else (lambda: None)
+a = torch.empty(1 << (28 if device.type == "cuda" else 22), dtype=torch.float32, device=device).normal_()
+b = torch.empty_like(a)
+times = []
+for i in range(12):
+    wait(); start = time.perf_counter(); b.copy_(a); wait(); times.append(time.perf_counter() - start)
+print(json.dumps({"bytes_per_s": 2 * 4 * a.numel() / sorted(times[2:])[5], "bytes": 2 * 4 * a.numel()}))
+"""
+
+
+class Stopped(Exception):
+    """A step that could not give its figures; the text says why."""
+
+
+class Check:
+    def __init__(self, args):
+        self.args = args
+        self.folder = Path(args.folder).resolve()
+        self.deadline = time.time() + args.seconds
+        self.device = "cpu" if args.dry else "cuda"
+        self.work = Path(tempfile.mkdtemp(prefix="gpu_check_"))
+        info = dict(line.split(" ", 1) for line in (self.folder / "gpu_check.txt").read_text().splitlines())
+        self.result = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                       "dry": args.dry, "build": info, "steps": []}
+
+    # ---- running things ------------------------------------------------------------------------------------------
+    def environment(self, ours):
+        env = dict(os.environ, DEPTHSTILL_TREE=str(self.folder), OMP_WAIT_POLICY="passive")
+        if ours:  # libraries of CUDA: the toolkit's, and for cuDNN those that PyTorch brings along
+            wheels = [p for base in sys.path for p in glob.glob(f"{base}/nvidia/*/lib")]
+            folders = [str(self.folder / "lib"), *wheels, "/usr/local/cuda/lib64", env.get("LD_LIBRARY_PATH", "")]
+            env["LD_LIBRARY_PATH"] = ":".join(f for f in folders if f)
+        return env
+
+    def call(self, command, limit, ours=True, **environment):
+        """(exit code or None after the limit, stdout, stderr). The limit also ends with the whole run's time."""
+        limit = min(limit, self.deadline - time.time())
+        if limit < 1:
+            raise Stopped("the time of the whole run was over")
+        with open(self.work / "stdout", "w+b") as out, open(self.work / "stderr", "w+b") as err:
+            process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=err, cwd=self.work,
+                                       env={**self.environment(ours), **environment}, start_new_session=True)
+            try:
+                code = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                code = None
+            texts = []
+            for stream in (out, err):
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="replace"))
+        return code, *texts
+
+    def binary(self, name):
+        path = self.folder / "bin" / name
+        if not path.exists():
+            raise Stopped(f"{name} is not in the pack")
+        return path
+
+    def depthstill_json(self, *arguments, limit):
+        code, out, err = self.call([self.binary("depthstill"), *arguments, "--json"], limit)
+        if code != 0:
+            raise Stopped(why(code, err, limit))
+        return json.loads(out)
+
+    def step(self, name, function):
+        """Puts function()'s value under `name`; null and a reason if it has none."""
+        if self.args.only and name not in self.args.only:
+            return
+        start = time.time()
+        entry = {"name": name, "ok": True}
+        try:
+            self.result[name] = function()
+        except Stopped as stopped:
+            entry.update(ok=False, reason=str(stopped))
+        except Exception as error:  # of this script: the other steps still count
+            entry.update(ok=False, reason=f"{type(error).__name__}: {error}")
+        if not entry["ok"]:
+            self.result.setdefault(name, None)
+        entry["seconds"] = round(time.time() - start, 1)
+        self.result["steps"].append(entry)
+        print(f"{entry['seconds']:6.1f} s  {name}: {'done' if entry['ok'] else entry['reason']}", flush=True)
+        self.save()
+
+    def save(self):
+        out = Path(self.args.out)
+        beside = out.with_name(out.name + ".tmp")
+        beside.write_text(json.dumps(self.result, indent=1) + "\n")
+        beside.replace(out)
+
+    # ---- the steps -----------------------------------------------------------------------------------------------
+    def machine(self):
+        found = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "python": sys.version.split()[0],
+                 "gpu": None, "driver": None, "memory_mib": None, "torch": None, "cudnn_of_torch": None, "nvcc": None}
+        code, out, _ = self.call(["bash", "-c", "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm "
+                                  "--format=csv,noheader,nounits"], 20, ours=False)
+        if code == 0:
+            name, driver, memory, clock = out.strip().splitlines()[0].split(", ")
+            found.update(gpu=name, driver=driver, memory_mib=int(memory), max_sm_mhz=int(clock))
+        code, out, _ = self.call([sys.executable, "-c", "import torch; print(torch.__version__, torch.version.cuda, "
+                                  "torch.backends.cudnn.version())"], 60, ours=False)
+        if code == 0:
+            found["torch"], found["cuda_of_torch"], found["cudnn_of_torch"] = out.split()
+        code, out, _ = self.call(["bash", "-c", "(nvcc || /usr/local/cuda/bin/nvcc) --version 2>/dev/null || "
+                                  "/usr/local/cuda/bin/nvcc --version"], 20, ours=False)
+        if code == 0:
+            found["nvcc"] = re.search(r"V[\d.]+", out).group()
+        code, out, _ = self.call([self.binary("depthstill"), "info", "--json"], 30)
+        found["depthstill"] = {k: v for k, v in json.loads(out).items() if k != "models"} if code == 0 else None
+        return found
+
+    def tests(self, name, limit, *arguments, **environment):
+        code, out, err = self.call([self.binary(name), "--gtest_color=no", *arguments], limit, **environment)
+        return {**test_figures(out), **({} if code == 0 else {"reason": why(code, err, limit)})}
+
+    def kernel_tests(self):
+        """All kernel tests on the device, recorded."""
+        return self.tests("kernel_tests", 90, DEPTHSTILL_RECORD=str(self.work / "device.record"))
+
+    def deviations(self):
+        import compare
+        if not (self.work / "device.record").exists():
+            raise Stopped("the kernel tests left no record")
+        table, unmatched = compare.deviations(compare.read(self.folder / "emulated.record"),
+                                              compare.read(self.work / "device.record"))
+        if not table:
+            raise Stopped("nothing was recorded: no kernel ran on a device")
+        return {"kernels": table, "not_comparable": unmatched}
+
+    def kernels(self):
+        """Time and bandwidth of single kernels, and the copy bandwidth that they are held against."""
+        code, out, _ = self.call([self.binary("depthstill"), "bench", "--help"], 20)
+        known = re.search(r"what TEXT:\{([^}]*)\}", out)
+        names = [n for n in known.group(1).split(",") if n not in ("train-step", "infer")] if known else []
+        if not names:
+            raise Stopped("this depthstill has no benchmarks of single kernels")
+        tiny = ["--steps", 2, "--warmup", 1] if self.args.dry else ["--steps", 20, "--batch", 8]
+        found = {}
+        for precision in ("bf16", "fp32"):
+            for name in names[:2] if self.args.dry else names:
+                try:
+                    run = self.depthstill_json("bench", name, "--device", self.device, "--precision", precision, *tiny,
+                                               limit=KERNELS_LIMIT_S)
+                except Stopped as stopped:
+                    run = {"reason": str(stopped)}
+                found.setdefault(precision, {})[name] = run
+        return found
+
+    def bench(self):
+        """Training steps and predictions of depthstill."""
+        _, options, _ = self.call([self.binary("depthstill"), "bench", "--help"], 20)
+        graphs = [[], ["--no-graph"]] if "--no-graph" in options else [[]]
+        if len(graphs) == 1:
+            self.result["no_graph_reason"] = "this depthstill has no --no-graph"
+        size = ["--size", "64x96", "--steps", 1, "--warmup", 1] if self.args.dry else ["--steps", 10, "--warmup", 3]
+        found = []
+        for batch in [1] if self.args.dry else BATCHES:
+            for precision in ("bf16", "fp32"):
+                for what, extra in [("train-step", g) for g in graphs] + [("train-step", ["--all-rows"]), ("infer", [])]:
+                    row = {"what": what, "precision": precision, "batch": batch, "options": " ".join(extra)}
+                    try:
+                        run = self.depthstill_json("bench", what, "--device", self.device, "--precision", precision,
+                                                   "--batch", batch, *size, *extra, limit=40)
+                        row.update(run, images_per_s=1000 * batch / run["median_ms"])
+                    except Stopped as stopped:
+                        row.update(median_ms=None, reason=str(stopped))
+                    found.append(row)
+                    self.result["bench"] = found
+                    self.save()
+        return found
+
+    def largest_batch(self):
+        """The greatest batch whose training step fits into the device's memory, to about an eighth."""
+        if self.args.dry:
+            raise Stopped("a dry run has no device memory to fill")
+        found = {}
+        for precision in ("bf16", "fp32"):
+            fits, fails, reason = 0, 0, None
+            end = time.time() + 30
+            while time.time() < end and (fails == 0 or fails - fits > max(1, fits // 8)):
+                batch = (fits + fails) // 2 if fails else 2 * fits or 32
+                try:
+                    self.depthstill_json("bench", "train-step", "--device", self.device, "--precision", precision,
+                                         "--batch", batch, "--steps", 1, "--warmup", 1, limit=20)
+                    fits = batch
+                except Stopped as stopped:
+                    fails, reason = batch, str(stopped)
+                    if batch == 1:
+                        break
+            found[precision] = {"batch": fits or None, "fails": fails or None, "reason": reason}
+        return found
+
+    def copy_bandwidth(self):
+        """Bytes read and written per second by a copy within device memory, through PyTorch."""
+        code, out, err = self.call([sys.executable, "-c", COPY, self.device], 60, ours=False)
+        if code != 0:
+            raise Stopped(why(code, err, 60))
+        return json.loads(out)
+
+    def pytorch(self, variant, limit):
+        script = self.folder / "tests/bench/compare_pytorch_cuda.py"
+        size = ["--size", "64x96", "--batches", "1", "--steps", "1"] if self.args.dry else ["--largest"]
+        code, out, err = self.call([sys.executable, script, variant, "--device", self.device, *size,
+                                    "--seconds", str(max(limit - 10, 5))], limit, ours=False)
+        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        if not rows:
+            raise Stopped(why(code, err, limit))
+        return {"rows": rows, **({} if code == 0 else {"reason": why(code, err, limit)})}
+
+    def ratios(self):
+        """PyTorch's step time and memory over ours, at equal batches and the precision of the variant."""
+        ours = {(r["what"], r["precision"], r["batch"]): r for r in self.result.get("bench") or []
+                if r["options"] == "" and r.get("median_ms")}
+        found = []
+        for variant in ("eager_fp32", "eager_amp", "tuned"):
+            for row in (self.result.get(f"pytorch_{variant}") or {}).get("rows", []):
+                mine = ours.get((row["what"], row["precision"], row["batch"]))
+                if mine and row.get("median_ms"):
+                    found.append({"variant": variant, **{k: row[k] for k in ("what", "precision", "batch")},
+                                  "time": row["median_ms"] / mine["median_ms"],
+                                  "memory": row["peak_bytes"] / mine["peak_bytes"] if row.get("peak_bytes") else None})
+        if not found:
+            raise Stopped("no benchmark of ours has a counterpart in PyTorch")
+        return found
+
+    def parity(self):
+        """20 training steps on simulated data, on the CPU and on the device."""
+        data = self.work / "data"
+        code, _, err = self.call([self.binary("depthstill"), "synth", "--out", data, "--train", 6, "--val", 1, "--size",
+                                  "120x240"], 60)
+        if code != 0:
+            raise Stopped("synth: " + why(code, err, 60))
+        steps = 2 if self.args.dry else 20
+        settings = {"data.crop": "none", "data.resize_height": 96, "data.resize_width": 192, "data.val.list": "''",
+                    "augment.crop_height": 96, "augment.crop_width": 160, "loss.top_rows": 30, "train.log_every": 1,
+                    "train.max_steps": steps, "train.epochs": 50, "train.checkpoint_keep": 1, "select.on": "val"}
+        found = {}
+        for precision in ("fp32", "bf16"):
+            losses = []
+            for device in ("cpu", self.device):
+                out = self.work / f"train_{precision}_{len(losses)}"
+                command = [self.binary("depthstill"), "train", self.folder / "tools/recipes/demo.toml", "--data", data,
+                           "--out", out, "--device", device, "--precision", precision]
+                for key, value in settings.items():
+                    command += ["--set", f"{key}={value}"]
+                code, _, err = self.call(command, 90)
+                if code != 0:
+                    losses.append(None)
+                    found.setdefault(precision, {})["reason"] = f"{device}: {why(code, err, 90)}"
+                    continue
+                records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+                losses.append([r["losses"]["total"] if "losses" in r else r["total"] for r in records
+                               if r["type"] == "step"])
+            if None in losses:
+                continue
+            relative = [abs(a - b) / abs(a) for a, b in zip(*losses)]
+            found[precision] = {"steps": len(relative), "cpu": losses[0], "device": losses[1], "first_rel": relative[0],
+                                "max_rel": max(relative), "last_rel": relative[-1],
+                                "finite": all(map(math.isfinite, losses[1]))}
+        return found
+
+    def sanitizer(self):
+        tool = shutil.which("compute-sanitizer") or next(iter(glob.glob("/usr/local/cuda/bin/compute-sanitizer")), None)
+        if tool is None:
+            raise Stopped("compute-sanitizer was not found")
+        found = {}
+        for kind, limit in (("memcheck", 90), ("racecheck", 60), ("synccheck", 30)):
+            try:
+                code, out, err = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"),
+                                            "--gtest_color=no"], limit)
+                summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", out)
+                found[kind] = {**test_figures(out), "summary": summary[-1] if summary else None,
+                               "first_errors": re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier).*)", out)[:10],
+                               **({} if code == 0 else {"reason": why(code, err, limit)})}
+            except Stopped as stopped:
+                found[kind] = {"reason": str(stopped)}
+        return found
+
+    def run(self):
+        self.step("machine", self.machine)
+        self.step("kernel_tests", self.kernel_tests)
+        self.step("deviations", self.deviations)
+        self.step("engine_tests", lambda: self.tests("engine_tests", 100, "--gtest_filter=-Layering*"))
+        self.step("bench", self.bench)
+        self.step("copy_bandwidth", self.copy_bandwidth)
+        self.step("pytorch_eager_amp", lambda: self.pytorch("eager_amp", 60))
+        self.step("pytorch_tuned", lambda: self.pytorch("tuned", 120))
+        self.step("pytorch_eager_fp32", lambda: self.pytorch("eager_fp32", 45))
+        self.step("ratios", self.ratios)
+        self.step("kernels", self.kernels)
+        self.step("parity", self.parity)
+        self.step("largest_batch", self.largest_batch)
+        self.step("cudnn_tests", lambda: self.tests("cudnn_tests", 60))
+        self.step("sanitizer", self.sanitizer)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return 0 if all(s["ok"] for s in self.result["steps"]) else 1
+
+
+def why(code, errors, limit):
+    if code is None:
+        return f"stopped after {limit:.0f} s"
+    lines = [line.strip() for line in errors.strip().splitlines() if line.strip()]
+    said = next((line for line in reversed(lines) if line.startswith("depthstill: ")), lines[-1] if lines else "")
+    return f"exit code {code}" + (f": {said[:300]}" if said else "")
+
+
+def test_figures(log):
+    """What GoogleTest printed, also when it was stopped on the way."""
+    count = lambda mark: len(re.findall(rf"^\[{mark}\] \S+(?: \(\d+ ms\)|, where .*\(\d+ ms\))$", log, re.M))
+    failures = re.findall(r"^\[  FAILED  \] (\S+?),? .*\(\d+ ms\)$", log, re.M)
+    return {"passed": count("       OK "), "failed": len(failures), "skipped": count("  SKIPPED "), "failures": failures}
+
+
+def cpu_name():
+    try:
+        return re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
+    except (OSError, AttributeError):
+        return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("out")
+    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("--seconds", type=float, default=570)
+    parser.add_argument("--only", type=lambda text: text.split(","))
+    return Check(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
