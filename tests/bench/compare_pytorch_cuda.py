@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Training steps and predictions of the TIE-KD student in PyTorch on a GPU; one JSON line per measurement.
 
-  eager_fp32   as published: NCHW, float32 (TF32 off, PyTorch's default), the loss as many elementwise passes over
-               densities, softmax and logarithms
+  eager_fp32   as published: NCHW, float32 with PyTorch's defaults (TF32 in convolutions, not in other products), the loss
+               as many elementwise passes over densities, softmax and logarithms
   eager_amp    the same under bf16 autocast
   tuned        what a careful user gets: channels last, bf16 autocast, torch.compile of network and loss, the loss
                rewritten with the Gaussian's mass per bin and without needless copies, fused AdamW, cudnn.benchmark

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 BATCHES = [32, 8, 1]  # what matters most first
 KERNELS_LIMIT_S = 60
+STRICT = {"DEPTHSTILL_FP32": "strict"}  # without it, tensor cores round the factors of fp32 products
 COPY = """
 import json, sys, time, torch
 device = torch.device(sys.argv[1])
@@ -52,7 +53,8 @@ class Check:
 
     # ---- running things ------------------------------------------------------------------------------------------
     def environment(self, ours):
-        env = dict(os.environ, DEPTHSTILL_TREE=str(self.folder), OMP_WAIT_POLICY="passive")
+        env = dict(os.environ, DEPTHSTILL_TREE=str(self.folder), DEPTHSTILL_CACHE=str(self.work / "cache"),
+                   OMP_WAIT_POLICY="passive")
         if ours:  # libraries of CUDA: the toolkit's, and for cuDNN those that PyTorch brings along
             wheels = [p for base in sys.path for p in glob.glob(f"{base}/nvidia/*/lib")]
             folders = [str(self.folder / "lib"), *wheels, "/usr/local/cuda/lib64", env.get("LD_LIBRARY_PATH", "")]
@@ -60,10 +62,11 @@ class Check:
         return env
 
     def call(self, command, limit, ours=True, **environment):
-        """(exit code or None after the limit, stdout, stderr). The limit also ends with the whole run's time."""
-        limit = min(limit, self.deadline - time.time())
+        """(exit code or None after the limit, stdout, stderr). The limit also ends with the step's or the run's time."""
+        limit = min(limit, self.step_end - time.time())
         if limit < 1:
-            raise Stopped("the time of the whole run was over")
+            raise Stopped("the time of the step was over" if self.step_end < self.deadline else
+                          "the time of the whole run was over")
         with open(self.work / "stdout", "w+b") as out, open(self.work / "stderr", "w+b") as err:
             process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=err, cwd=self.work,
                                        env={**self.environment(ours), **environment}, start_new_session=True)
@@ -91,11 +94,12 @@ class Check:
             raise Stopped(why(code, err, limit))
         return json.loads(out)
 
-    def step(self, name, function):
-        """Puts function()'s value under `name`; null and a reason if it has none."""
+    def step(self, name, limit, function):
+        """Puts function()'s value under `name`; null and a reason if it has none. limit: seconds for all of it."""
         if self.args.only and name not in self.args.only:
             return
         start = time.time()
+        self.step_end = min(start + limit, self.deadline)
         entry = {"name": name, "ok": True}
         try:
             self.result[name] = function()
@@ -143,7 +147,7 @@ class Check:
 
     def kernel_tests(self):
         """All kernel tests on the device, recorded."""
-        return self.tests("kernel_tests", 90, DEPTHSTILL_RECORD=str(self.work / "device.record"))
+        return self.tests("kernel_tests", 90, **STRICT, DEPTHSTILL_RECORD=str(self.work / "device.record"))
 
     def deviations(self):
         import compare
@@ -262,29 +266,32 @@ class Check:
         settings = {"data.crop": "none", "data.resize_height": 96, "data.resize_width": 192, "data.val.list": "''",
                     "augment.crop_height": 96, "augment.crop_width": 160, "loss.top_rows": 30, "train.log_every": 1,
                     "train.max_steps": steps, "train.epochs": 50, "train.checkpoint_keep": 1, "select.on": "val"}
+        assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+        def losses(name, device, **environment):
+            out = self.work / f"train_{name}"
+            code, _, err = self.call([self.binary("depthstill"), "train", self.folder / "tools/recipes/demo.toml", "--data",
+                                      data, "--out", out, "--device", device, "--precision", name.split("_")[1],
+                                      *assignments], 60, **environment)
+            if code != 0:
+                raise Stopped(f"{device}: {why(code, err, 60)}")
+            records = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+            return [r["losses"]["total"] if "losses" in r else r["total"] for r in records if r["type"] == "step"]
+
         found = {}
         for precision in ("fp32", "bf16"):
-            losses = []
-            for device in ("cpu", self.device):
-                out = self.work / f"train_{precision}_{len(losses)}"
-                command = [self.binary("depthstill"), "train", self.folder / "tools/recipes/demo.toml", "--data", data,
-                           "--out", out, "--device", device, "--precision", precision]
-                for key, value in settings.items():
-                    command += ["--set", f"{key}={value}"]
-                code, _, err = self.call(command, 90)
-                if code != 0:
-                    losses.append(None)
-                    found.setdefault(precision, {})["reason"] = f"{device}: {why(code, err, 90)}"
-                    continue
-                records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-                losses.append([r["losses"]["total"] if "losses" in r else r["total"] for r in records
-                               if r["type"] == "step"])
-            if None in losses:
-                continue
-            relative = [abs(a - b) / abs(a) for a, b in zip(*losses)]
-            found[precision] = {"steps": len(relative), "cpu": losses[0], "device": losses[1], "first_rel": relative[0],
-                                "max_rel": max(relative), "last_rel": relative[-1],
-                                "finite": all(map(math.isfinite, losses[1]))}
+            try:
+                cpu = losses(f"cpu_{precision}", "cpu")
+                found[f"{precision}_cpu"] = cpu
+                for name, environment in ({"fp32_strict": STRICT, "fp32": {}} if precision == "fp32" else
+                                          {"bf16": {}}).items():
+                    device = losses(f"device_{name}", self.device, **environment)
+                    relative = [abs(a - b) / abs(a) for a, b in zip(cpu, device)]
+                    found[name] = {"steps": len(relative), "device": device, "first_rel": relative[0],
+                                   "max_rel": max(relative), "last_rel": relative[-1],
+                                   "finite": all(map(math.isfinite, device))}
+            except Stopped as stopped:
+                found[f"{precision}_reason"] = str(stopped)
         return found
 
     def sanitizer(self):
@@ -305,21 +312,21 @@ class Check:
         return found
 
     def run(self):
-        self.step("machine", self.machine)
-        self.step("kernel_tests", self.kernel_tests)
-        self.step("deviations", self.deviations)
-        self.step("engine_tests", lambda: self.tests("engine_tests", 100, "--gtest_filter=-Layering*"))
-        self.step("bench", self.bench)
-        self.step("copy_bandwidth", self.copy_bandwidth)
-        self.step("pytorch_eager_amp", lambda: self.pytorch("eager_amp", 60))
-        self.step("pytorch_tuned", lambda: self.pytorch("tuned", 120))
-        self.step("pytorch_eager_fp32", lambda: self.pytorch("eager_fp32", 45))
-        self.step("ratios", self.ratios)
-        self.step("kernels", self.kernels)
-        self.step("parity", self.parity)
-        self.step("largest_batch", self.largest_batch)
-        self.step("cudnn_tests", lambda: self.tests("cudnn_tests", 60))
-        self.step("sanitizer", self.sanitizer)
+        self.step("machine", 60, self.machine)
+        self.step("kernel_tests", 90, self.kernel_tests)
+        self.step("deviations", 30, self.deviations)
+        self.step("engine_tests", 90, lambda: self.tests("engine_tests", 90, "--gtest_filter=-Layering*", **STRICT))
+        self.step("bench", 150, self.bench)
+        self.step("copy_bandwidth", 30, self.copy_bandwidth)
+        self.step("pytorch_eager_amp", 60, lambda: self.pytorch("eager_amp", 60))
+        self.step("pytorch_tuned", 130, lambda: self.pytorch("tuned", 130))
+        self.step("pytorch_eager_fp32", 50, lambda: self.pytorch("eager_fp32", 50))
+        self.step("ratios", 5, self.ratios)
+        self.step("kernels", 60, self.kernels)
+        self.step("parity", 90, self.parity)
+        self.step("largest_batch", 60, self.largest_batch)
+        self.step("cudnn_tests", 60, lambda: self.tests("cudnn_tests", 60))
+        self.step("sanitizer", 180, self.sanitizer)
         shutil.rmtree(self.work, ignore_errors=True)
         return 0 if all(s["ok"] for s in self.result["steps"]) else 1
 

@@ -80,7 +80,7 @@ class GpuCheck(unittest.TestCase):
         self.assertIsNone(rows["infer", ""]["median_ms"])
         self.assertIn("no device", rows["infer", ""]["reason"])
         self.assertEqual(result["no_graph_reason"], "this depthstill has no --no-graph")
-        self.assertIn("loss is not finite", result["parity"]["fp32"]["reason"])
+        self.assertIn("loss is not finite", result["parity"]["fp32_reason"])
 
     def test_time_limits_end_a_step_and_what_it_started(self):
         self.program("depthstill", BENCH)

@@ -1,5 +1,6 @@
-// What kernels computed, kept for comparing the emulator with a GPU: with DEPTHSTILL_RECORD=FILE in the environment, each
-// array that a test reads back is appended to FILE as a line "TEST TYPE BYTES" and its bytes (tests/gpu/compare.py).
+// What kernels computed, kept for comparing the emulator with a GPU: with DEPTHSTILL_RECORD=FILE in the environment,
+// each array that a test reads back is appended to FILE as a line "TEST TYPE BYTES" and its bytes
+// (tests/gpu/compare.py).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -30,9 +31,10 @@ void record(const std::vector<T>& values) {
   std::FILE* const file = record_file();
   const ::testing::TestInfo* test = ::testing::UnitTest::GetInstance()->current_test_info();
   if (file == nullptr || test == nullptr || !recording) return;
-  const char* type = std::is_same_v<T, bf16> ? "bf16" : std::is_same_v<T, float> ? "f4"
-                                                    : std::is_same_v<T, double>  ? "f8"
-                                                                                 : "bytes";
+  const char* type = std::is_same_v<T, bf16>     ? "bf16"
+                     : std::is_same_v<T, float>  ? "f4"
+                     : std::is_same_v<T, double> ? "f8"
+                                                 : "bytes";
   std::fprintf(file, "%s.%s %s %zu\n", test->test_suite_name(), test->name(), type, values.size() * sizeof(T));
   std::fwrite(values.data(), sizeof(T), values.size(), file);
   std::fflush(file);
