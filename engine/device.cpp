@@ -21,7 +21,8 @@ class ArenaScratch final : public Scratch {
   explicit ArenaScratch(Device device) : device_(device) {}
   void* get(size_t bytes) override {
     if (bytes > bytes_) {
-      deallocate(device_, pointer_);
+      if (!keep_) deallocate(device_, pointer_);
+      keep_ = false;
       pointer_ = nullptr;
       bytes_ = 0;
       pointer_ = allocate_outside_step(device_, bytes);
@@ -29,12 +30,20 @@ class ArenaScratch final : public Scratch {
     }
     return pointer_;
   }
+  void keep() { keep_ = true; }
 
  private:
   Device device_;
   void* pointer_ = nullptr;
   size_t bytes_ = 0;
+  bool keep_ = false;
 };
+
+ArenaScratch& scratch_of(Device device) {
+  static ArenaScratch cpu(Device::kCpu);
+  static ArenaScratch cuda(Device::kCuda);
+  return device == Device::kCpu ? cpu : cuda;
+}
 
 struct CudaState {
   bool usable = false;
@@ -86,11 +95,10 @@ Device parse_device(std::string_view text) {
 }
 
 Stream stream_of(Device device) {
-  static ArenaScratch cpu_scratch(Device::kCpu);
-  static ArenaScratch cuda_scratch(Device::kCuda);
-  if (device == Device::kCpu) return {nullptr, &cpu_scratch};
-  return {cuda_state().stream, &cuda_scratch};
+  return {device == Device::kCpu ? nullptr : cuda_state().stream, &scratch_of(device)};
 }
+
+void keep_scratch(Device device) { scratch_of(device).keep(); }
 
 void synchronize(Device device) {
   if (device == Device::kCuda) cuda::synchronize(stream_of(device));

@@ -40,6 +40,10 @@ Device parse_device(std::string_view text);
 // The stream that ops on `device` use, with its scratch memory.
 Stream stream_of(Device device);
 
+// Scratch memory handed out so far stays where it is, for a graph that has its address; larger scratch gets another
+// place.
+void keep_scratch(Device device);
+
 // Waits until all work given to `device` is done.
 void synchronize(Device device);
 

@@ -65,7 +65,7 @@ AdamWState AdamW::read_state() const {
 
 AdamW::StepReport AdamW::last_step() const {
   const AdamWState now = read_state();
-  return {now.norm, now.finite != 0};
+  return {now.norm, now.finite != 0, now.dropped};
 }
 
 int64_t AdamW::updates() const { return read_state().step; }

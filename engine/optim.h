@@ -34,6 +34,7 @@ class AdamW {
   struct StepReport {
     float grad_norm = 0.0f;  // before clipping
     bool finite = true;
+    int64_t dropped = 0;  // steps so far that changed nothing because their norm was not finite
   };
   StepReport last_step() const;
 

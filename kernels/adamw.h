@@ -30,6 +30,7 @@ struct AdamWState {
   float inverse_bias2 = 1.0f;  // 1 / sqrt(1 - beta2^t)
   float norm = 0.0f;           // of the unscaled gradient, before clipping
   int32_t finite = 1;          // 0: the norm is infinite or NaN
+  int64_t dropped = 0;         // updates so far that were left out because of that
 };
 
 struct AdamWSlot {
@@ -46,7 +47,10 @@ DS_HOST_DEVICE inline void adamw_prepare_state(const AdamWParams& params, float 
   const float norm = static_cast<float>(static_cast<double>(unscale) * std::sqrt(sum));
   state->norm = norm;
   state->finite = norm - norm == 0.0f;
-  if (!state->finite) return;
+  if (!state->finite) {
+    ++state->dropped;
+    return;
+  }
   const float clip = max_norm > 0.0f ? max_norm / (norm + 1e-6f) : 1.0f;
   state->grad_scale = unscale * (clip < 1.0f ? clip : 1.0f);
   const auto t = static_cast<double>(++state->step);

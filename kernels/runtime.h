@@ -56,7 +56,7 @@ void synchronize_event(void* event);              // the host waits
 
 // Between begin and end, what `stream` is given becomes a graph instead of being run. Meanwhile this thread must not
 // wait, allocate, or copy between host and device. Addresses and kernel arguments are frozen in the graph.
-bool can_capture();  // false in the emulator
+bool can_capture();  // false in the emulator, and with DEPTHSTILL_SYNC=1
 void begin_capture(Stream stream);
 void* end_capture(Stream stream);
 void abandon_capture(Stream stream) noexcept;  // after an error between the two

@@ -39,7 +39,7 @@ void write_depth(const SampleDepth& depth, const PreprocessParams& params, const
 
 }  // namespace
 
-BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
+BatchTensors empty_tensors(const Batch& batch, DType dtype, Device device) {
   check(!batch.items.empty(), "to_tensors: expected at least one sample");
   const ImageSize crop = batch.items[0].params.crop;
   const auto count = static_cast<int64_t>(batch.items.size());
@@ -47,15 +47,39 @@ BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
     return first.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
   };
   const Sample& first = *batch.items[0].sample;
-  BatchTensors tensors{empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)};
-  for (size_t i = 0; i < batch.items.size(); ++i) {
-    const auto& [sample, params] = batch.items[i];
+  return {empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)};
+}
+
+bool fits(const Batch& batch, const BatchTensors& tensors) {
+  if (!tensors.image.defined() || batch.items.empty()) return false;
+  const ImageSize crop = batch.items[0].params.crop;
+  const Sample& first = *batch.items[0].sample;
+  return tensors.image.shape() == Shape{static_cast<int64_t>(batch.items.size()), crop.height, crop.width, 3} &&
+         tensors.teacher.defined() != first.teacher.empty() && tensors.truth.defined() != first.depth.empty();
+}
+
+void check_crops(const Batch& batch) {
+  check(!batch.items.empty(), "to_tensors: expected at least one sample");
+  const ImageSize crop = batch.items[0].params.crop;
+  for (const auto& [sample, params] : batch.items) {
     check(params.crop == crop, sample->where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
           params.crop.height, "x", params.crop.width, "; images of several sizes need a batch size of 1 or a crop");
+  }
+}
+
+void write_tensors(const Batch& batch, const BatchTensors& tensors) {
+  check_crops(batch);
+  for (size_t i = 0; i < batch.items.size(); ++i) {
+    const auto& [sample, params] = batch.items[i];
     write_image(sample->image.size(), sample->image.rgb, params.image, tensors.image, i);
     if (tensors.teacher.defined()) write_depth(sample->teacher, params.teacher, tensors.teacher, i);
     if (tensors.truth.defined()) write_depth(sample->depth, params.image, tensors.truth, i);
   }
+}
+
+BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
+  const BatchTensors tensors = empty_tensors(batch, dtype, device);
+  write_tensors(batch, tensors);
   return tensors;
 }
 

@@ -18,6 +18,13 @@ struct BatchTensors {
 // Applies each item's augmentation on `device`; the images come out as `dtype`.
 BatchTensors to_tensors(const Batch& batch, DType dtype, Device device);
 
+// The same in two parts, for tensors that are used again: new ones of the shapes that `batch` needs, and their
+// contents. fits() says whether `tensors` have these shapes.
+BatchTensors empty_tensors(const Batch& batch, DType dtype, Device device);
+bool fits(const Batch& batch, const BatchTensors& tensors);
+void write_tensors(const Batch& batch, const BatchTensors& tensors);
+void check_crops(const Batch& batch);  // throws Error unless all samples have a crop of the same size
+
 // One whole image, normalised: (1, H, W, 3).
 Tensor to_tensor(const Image8& image, DType dtype, Device device);
 

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "engine/allocator.h"
+#include "engine/captured_step.h"
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
 #include "kernels/parallel.h"
@@ -28,13 +29,14 @@ using Clock = std::chrono::steady_clock;
 struct BenchArgs {
   std::string what, model = "mobilenet_unet", size, loss, head;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
-  bool json = false, dead_rows = true;
+  bool json = false, dead_rows = true, no_graph = false;
   ComputeArgs compute;
 };
 
 struct Parts {
   double forward = 0, loss = 0, backward = 0, update = 0;  // ms
-  double total() const { return forward + loss + backward + update; }
+  double graph = 0;                                        // ms, of a step that is one CUDA graph
+  double total() const { return forward + loss + backward + update + graph; }
 };
 
 double milliseconds(Clock::time_point from, Clock::time_point to) {
@@ -89,9 +91,10 @@ class Bench {
     std::vector<Tensor> parameters;
     for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
     optimiser_.emplace(std::move(parameters), AdamWOptions{});
+    if (device_ == Device::kCuda && !args.no_graph) step_.emplace(device_, true, std::vector<Tensor>{}, log_line);
   }
 
-  Parts step() { return args_.what == "infer" ? infer() : train(); }
+  Parts step() { return args_.what == "infer" ? infer() : step_ ? replay() : train(); }
   Device device() const { return device_; }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
 
@@ -113,6 +116,21 @@ class Bench {
     if (output.shape().rank() == 4) static_cast<void>(dpm_depth(output, bins()));
     const auto end = now();
     return {milliseconds(start, forward), milliseconds(forward, end), 0, 0};
+  }
+
+  Parts replay() {
+    const auto start = now();
+    step_->run([&] {
+      student_->clear_grads();
+      const Tensor output = student_->forward(image_, args_.dead_rows ? loss_.top_rows : 0);
+      backward(distillation_loss(output, teacher_, teacher_, loss_, bins()).total);
+      optimiser_->step();
+      student_->clear_grads();
+    });
+    Parts parts;
+    parts.graph = milliseconds(start, now());
+    check(optimiser_->last_step().dropped == 0, "bench: the gradient is not finite");
+    return parts;
   }
 
   Parts train() {
@@ -138,6 +156,7 @@ class Bench {
   LossOptions loss_;
   Tensor image_, teacher_;
   std::optional<AdamW> optimiser_;
+  std::optional<CapturedStep> step_;  // where steps are replayed
 };
 
 // Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.
@@ -161,6 +180,7 @@ Parts mean_of(const std::vector<Parts>& steps) {
     mean.loss += step.loss / n;
     mean.backward += step.backward / n;
     mean.update += step.update / n;
+    mean.graph += step.graph / n;
   }
   return mean;
 }
@@ -179,8 +199,11 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"steps", times.size()},
           {"tensor_peak_bytes", memory.peak},
           {"system_allocations", memory.system_allocations},
-          {"parts_ms",
-           {{"forward", mean.forward}, {"loss", mean.loss}, {"backward", mean.backward}, {"update", mean.update}}},
+          {"parts_ms", mean.graph > 0 ? nlohmann::ordered_json{{"graph", mean.graph}}
+                                      : nlohmann::ordered_json{{"forward", mean.forward},
+                                                               {"loss", mean.loss},
+                                                               {"backward", mean.backward},
+                                                               {"update", mean.update}}},
           {"what", args.what},
           {"model", args.model},
           {"size", bench.size_text()},
@@ -194,7 +217,8 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
 int run_bench(const BenchArgs& args) {
   Bench bench(args);
   std::vector<Parts> steps;
-  for (int i = -args.warmup; i < args.steps; ++i) {
+  const int warmup = bench.device() == Device::kCuda ? std::max(args.warmup, 4) : args.warmup;
+  for (int i = -warmup; i < args.steps; ++i) {
     throw_if_interrupted();
     const Parts parts = bench.step();
     if (i >= 0) steps.push_back(parts);
@@ -212,6 +236,7 @@ int run_bench(const BenchArgs& args) {
               result["median_ms"].get<double>(), result["min_ms"].get<double>(), result["max_ms"].get<double>(),
               steps.size(), format_bytes(result["peak_bytes"].get<double>()).c_str(),
               format_bytes(result["tensor_peak_bytes"].get<double>()).c_str());
+  if (mean.graph > 0) return kExitOk;  // one graph: its parts cannot be told apart
   std::printf("mean: forward %.1f ms, loss %.1f, backward %.1f, update %.1f\n", mean.forward, mean.loss, mean.backward,
               mean.update);
   return kExitOk;
@@ -238,8 +263,10 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");
+  command->add_flag("--no-graph", args->no_graph,
+                    "on CUDA, launch every kernel anew instead of replaying the step as a graph; times its parts");
   command->add_option("--steps", args->steps, "that are timed")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--warmup", args->warmup, "steps before those")
+  command->add_option("--warmup", args->warmup, "steps before those; on CUDA at least 4, to capture the graph")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_flag("--json", args->json, "print JSON");

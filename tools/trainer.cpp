@@ -6,14 +6,17 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/captured_step.h"
 #include "engine/data/loader.h"
 #include "engine/io/atomic_file.h"
 #include "engine/optim.h"
 #include "kernels/parallel.h"
 #include "models/imagenet.h"
+#include "tools/batch_ring.h"
 #include "tools/batch_tensors.h"
 #include "tools/interrupt.h"
 #include "tools/loader_note.h"
@@ -28,6 +31,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostLosses = 8;  // the total and its parts
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -62,8 +67,10 @@ class Trainer {
   void initialise();
   void recalibrate();
   Loader make_loader() const;
-  void train_step(const Batch& batch);
-  void log_step(const Batch& batch, const LossResult& loss, double lr);
+  void train_step(BatchRing& ring);
+  void compute(const BatchTensors& batch);
+  void check_finite(const Batch* batch);
+  void log_step(const Batch& batch, double lr);
   void finish_epoch(int64_t epoch);
   void judge_epoch();
   Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
@@ -78,6 +85,11 @@ class Trainer {
   std::shared_ptr<const Dataset> data_;
   std::unique_ptr<Student> student_;
   std::optional<AdamW> optimiser_;
+  std::optional<CapturedStep> step_;
+  BatchTensors batch_;                   // what a step of full size reads: always the same memory
+  std::vector<std::string> loss_names_;  // "total", then the parts
+  Tensor losses_;                        // of the last step, in this order
+  int64_t finite_until_ = 0;             // steps known to have been finite
   std::optional<MetricsFile> metrics_;
   RunState state_;
   int64_t steps_per_epoch_ = 0, images_seen_ = 0;
@@ -138,6 +150,13 @@ void Trainer::initialise() {
     log_line(concat_text("resuming at epoch ", state_.epoch + 1, ", step ", state_.step));
   }
   state_.fingerprint = fingerprint();
+  finite_until_ = state_.updates;
+  losses_ = zeros({kMostLosses}, DType::kFloat, options_.device);
+  std::vector<Tensor> counters;
+  for (const StateEntry& entry : student_->state()) {
+    if (entry.tensor->dtype() == DType::kInt64) counters.push_back(*entry.tensor);
+  }
+  step_.emplace(options_.device, options_.graph, std::move(counters), log_line);
   write_file(path("recipe.toml"), print_recipe(recipe_));
   metrics_.emplace(path("metrics.jsonl"), options_.resume);
 }
@@ -200,24 +219,32 @@ void Trainer::run_steps() {
   Progress progress("train", "step", total, state_.updates);
   Loader loader = make_loader();
   LoaderNote loader_note(recipe_.data.workers, data_->packed());
+  BatchRing ring(options_.dtype, options_.device);
   while (state_.updates < total) {
     if (interrupted()) {
+      check_finite(nullptr);
       save_last();
       throw Interrupted{};
     }
-    const auto batch = loader.next();
-    if (!batch) break;
     const auto step_start = Clock::now();
-    train_step(*batch);
-    seconds_training_ += seconds_since(step_start);
+    const double waited_before = loader.wait_seconds();
+    while (!ring.full()) {
+      auto batch = loader.next();
+      if (!batch) break;
+      ring.push(std::move(*batch));
+    }
+    if (ring.empty()) break;
+    const int64_t epoch = ring.front().epoch;
+    train_step(ring);
     seconds_waiting_ = loader.wait_seconds();
-    if (const auto note = loader_note.after_step(batch->epoch, seconds_waiting_, seconds_training_)) log_line(*note);
+    seconds_training_ += seconds_since(step_start) - (seconds_waiting_ - waited_before);
+    if (const auto note = loader_note.after_step(epoch, seconds_waiting_, seconds_training_)) log_line(*note);
     progress.update(state_.updates, note_);
     if (options_.on_step) options_.on_step(state_.updates);
     if (state_.step == steps_per_epoch_ || state_.updates == total) {
-      state_.epoch = batch->epoch + 1;
+      state_.epoch = epoch + 1;
       state_.step = 0;
-      finish_epoch(batch->epoch);
+      finish_epoch(epoch);
     }
   }
   progress.finish();
@@ -227,35 +254,70 @@ void Trainer::run_steps() {
                        " for data"));
 }
 
-void Trainer::train_step(const Batch& batch) {
-  const int64_t top_rows = recipe_.loss.top_rows;
-  const BatchTensors tensors = to_tensors(batch, options_.dtype, options_.device);
-  student_->train();
-  student_->clear_grads();
-  const Tensor output = student_->forward(tensors.image, options_.dead_rows ? top_rows : 0);
-  const StudentOptions& model = recipe_.model.options;
-  const DpmBins bins{static_cast<int>(model.bins), model.d_min, model.d_max};
-  const LossResult loss = distillation_loss(output, tensors.teacher, tensors.truth, recipe_.loss, bins);
-  backward(loss.total);
+void Trainer::train_step(BatchRing& ring) {
+  const Batch batch = ring.front();
+  const bool full = static_cast<int>(batch.items.size()) == recipe_.train.batch_size;
+  if (full && !batch_.image.defined()) batch_ = empty_tensors(batch, options_.dtype, options_.device);
+  const bool usual = fits(batch, batch_);
+  const BatchTensors tensors = usual ? batch_ : empty_tensors(batch, options_.dtype, options_.device);
+  ring.pop(tensors);
   const double lr = recipe_.schedule.at(state_.updates, total_updates());
   optimiser_->set_lr(lr);
-  optimiser_->step();
-
-  const float value = item(loss.total);
-  if (!std::isfinite(value) || !optimiser_->last_step().finite) {
-    const bool saved = fs::exists(path("last.safetensors"));
-    fail("step ", state_.updates, " (epoch ", batch.epoch + 1, "): the ", std::isfinite(value) ? "gradient" : "loss",
-         " is not finite; images: ", names_of(batch), "; ",
-         saved ? "last good checkpoint: " + path("last.safetensors") : "no checkpoint was written yet");
+  student_->train();
+  if (usual) {
+    step_->run([&] { compute(batch_); });
+  } else {
+    compute(tensors);
   }
+
   state_.epoch = batch.epoch;
   state_.step = batch.step + 1;
   ++state_.updates;
   images_seen_ += static_cast<int64_t>(batch.items.size());
-  if (state_.updates % recipe_.train.log_every == 0) log_step(batch, loss, lr);
+  const bool log = state_.updates % recipe_.train.log_every == 0;
+  // Whoever reads a result waits for the device: there, only before something is printed or saved.
+  const bool save = state_.step == steps_per_epoch_ || state_.updates == total_updates();
+  if (options_.device == Device::kCpu || log || save) check_finite(&batch);
+  if (log) log_step(batch, lr);
 }
 
-void Trainer::log_step(const Batch& batch, const LossResult& loss, double lr) {
+// A step on the device, from the batch to the updated parameters. On CUDA this becomes a graph: nothing in it waits.
+void Trainer::compute(const BatchTensors& batch) {
+  const int64_t top_rows = recipe_.loss.top_rows;
+  student_->clear_grads();
+  const Tensor output = student_->forward(batch.image, options_.dead_rows ? top_rows : 0);
+  const StudentOptions& model = recipe_.model.options;
+  const DpmBins bins{static_cast<int>(model.bins), model.d_min, model.d_max};
+  const LossResult loss = distillation_loss(output, batch.teacher, batch.truth, recipe_.loss, bins);
+  backward(loss.total);
+  optimiser_->step();
+  student_->clear_grads();
+
+  loss_names_.clear();
+  const auto keep = [&](const std::string& name, const Tensor& value) {
+    float* to = losses_.data<float>() + loss_names_.size();
+    copy_bytes(to, losses_.device(), value.raw(), value.device(), sizeof(float));
+    loss_names_.push_back(name);
+  };
+  keep("total", loss.total);
+  for (const auto& [name, value] : loss.parts) keep(name, value);
+}
+
+// Of the steps since the last check. `batch` is that of the last one, if it is known.
+void Trainer::check_finite(const Batch* batch) {
+  const int64_t first = std::exchange(finite_until_, state_.updates), last = state_.updates - 1;
+  if (first > last) return;
+  const float total = to_vector<float>(losses_)[0];
+  const AdamW::StepReport report = optimiser_->last_step();
+  if (std::isfinite(total) && report.dropped == 0) return;
+  const bool saved = fs::exists(path("last.safetensors")), one = first == last;
+  fail(one ? "step " : "steps ", first, one ? "" : concat_text(" to ", last), " (epoch ", state_.epoch + 1, "): the ",
+       std::isfinite(total) ? "gradient" : "loss", " is not finite",
+       one && batch != nullptr ? "; images: " + names_of(*batch) : "", "; ",
+       saved ? "last good checkpoint: " + path("last.safetensors") : "no checkpoint was written yet");
+}
+
+void Trainer::log_step(const Batch& batch, double lr) {
   StepRecord record;
   record.step = state_.updates;
   record.epoch = batch.epoch;
@@ -264,8 +326,10 @@ void Trainer::log_step(const Batch& batch, const LossResult& loss, double lr) {
   record.images_per_second = static_cast<double>(images_seen_ - images_at_last_log_) / seconds_since(last_log_);
   last_log_ = Clock::now();
   images_at_last_log_ = images_seen_;
-  record.losses.emplace_back("total", static_cast<double>(item(loss.total)));
-  for (const auto& [name, value] : loss.parts) record.losses.emplace_back(name, static_cast<double>(item(value)));
+  const std::vector<float> losses = to_vector<float>(losses_);
+  for (size_t i = 0; i < loss_names_.size(); ++i) {
+    record.losses.emplace_back(loss_names_[i], static_cast<double>(losses[i]));
+  }
   metrics_->write(to_json_line(record));
 
   char text[64];

@@ -1,10 +1,11 @@
-// A training step of a TIE-KD student on the simulated H100.
+// A training step of any student on the simulated H100: TIE-KD's at 352 x 704, others at the size of their input.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/optim.h"
 #include "losses/distillation.h"
@@ -16,17 +17,21 @@ class DryStep {
  public:
   DryStep(const std::string& model, int64_t batch, DType dtype) {
     const Device device = Device::kCuda;
-    student_ = make_student(model, {});
+    student_ = make_student(model, {.head = default_head(model)});
     student_->to(device);
     student_->train();
-    image_ = empty({batch, 352, 704, 3}, dtype, device);
-    teacher_ = empty({batch, 352, 704}, DType::kFloat, device);
+    const InputRule& rule = student_->input_rule();
+    const bool any_size = rule.fit == InputRule::Fit::kPad;
+    const int64_t height = any_size ? 352 : rule.size, width = any_size ? 704 : rule.size;
+    image_ = empty({batch, height, width, 3}, dtype, device);
+    teacher_ = empty({batch, height, width}, DType::kFloat, device);
     optimiser_.emplace(student_->parameter_tensors(), AdamWOptions{});
-    loss_ = named_loss("tie_kd");
+    loss_ = named_loss(student_->options().head == Head::kDpm ? "tie_kd" : "l1");
   }
 
   // Forward, loss, backward, update: what tools/trainer does between two batches.
   void operator()() {
+    optimiser_->clear_grads();
     const StudentOptions& options = student_->options();
     const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
     const Tensor output = student_->forward(image_, loss_.top_rows);
@@ -34,6 +39,14 @@ class DryStep {
     backward(loss.total);
     optimiser_->step();
     optimiser_->clear_grads();
+  }
+
+  std::vector<Tensor> counters() const {
+    std::vector<Tensor> found;
+    for (const StateEntry& entry : student_->state()) {
+      if (entry.tensor->dtype() == DType::kInt64) found.push_back(*entry.tensor);
+    }
+    return found;
   }
 
  private:

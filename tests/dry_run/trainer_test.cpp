@@ -1,0 +1,87 @@
+// `depthstill train` as it would run on a GPU: what each step asks of the device.
+#include "tools/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "engine/allocator.h"
+#include "kernels/dry_run.h"
+#include "tests/data/small_set.h"
+
+namespace depthstill {
+namespace {
+
+using testing_files::TemporaryFolder;
+
+struct StepRecord {
+  cuda::DryRun asked;
+  MemoryStats memory;
+};
+
+// Six 64x32 images, batches of two: three steps an epoch.
+std::vector<StepRecord> train_dry(bool graph, int epochs = 3, int batch_size = 2, bool drop_last = true) {
+  enable_dry_run();
+  const TemporaryFolder folder;
+  testing_files::write_small_set(folder, 6, 64, 32);
+  Recipe recipe;
+  recipe.name = "dry";
+  recipe.model.options.bins = 33;
+  recipe.loss.top_rows = 8;
+  recipe.data.root = folder.path();
+  recipe.data.train = {"list.txt", "teacher"};
+  recipe.augment.crop = {48, 32};
+  recipe.train.epochs = epochs;
+  recipe.train.batch_size = batch_size;
+  recipe.train.drop_last = drop_last;
+  recipe.train.log_every = 100;
+  TrainOptions options;
+  options.out = folder / "run";
+  options.device = Device::kCuda;
+  options.dtype = DType::kBf16;
+  options.graph = graph;
+  std::vector<StepRecord> steps;
+  options.on_step = [&](int64_t) { steps.push_back({cuda::take_dry_run(), memory_stats(Device::kCuda)}); };
+  cuda::take_dry_run();
+  train(recipe, options);
+  return steps;
+}
+
+TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
+  const std::vector<StepRecord> steps = train_dry(true);
+  ASSERT_EQ(steps.size(), 9u);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    SCOPED_TRACE(i + 1);
+    EXPECT_EQ(steps[i].asked.graph_launches, i >= 3 ? 1 : 0);
+    if (i < 4) continue;
+    EXPECT_EQ(steps[i].asked.mallocs, 0);
+    EXPECT_EQ(steps[i].memory.in_use, steps[3].memory.in_use);
+    EXPECT_EQ(steps[i].memory.allocations, steps[3].memory.allocations);
+    // Only a step before which or after which something is saved waits for the device.
+    const bool saved = i % 3 == 0 || i % 3 == 2;
+    if (!saved) {
+      EXPECT_EQ(steps[i].asked.synchronizations, 0);
+      EXPECT_EQ(steps[i].asked.copies_to_host, 0);
+    }
+  }
+}
+
+TEST(DryTrainer, NoGraphLaunchesTheSameKernels) {
+  const std::vector<StepRecord> with = train_dry(true), without = train_dry(false);
+  ASSERT_EQ(without.size(), with.size());
+  for (size_t i = 0; i < without.size(); ++i) {
+    EXPECT_EQ(without[i].asked.graph_launches, 0);
+    EXPECT_EQ(without[i].memory.in_use, with[i].memory.in_use);
+  }
+}
+
+TEST(DryTrainer, AnIncompleteBatchRunsBesideTheGraph) {
+  const std::vector<StepRecord> steps = train_dry(true, 5, 4, false);  // images: 4, 2, 4, 2, ...
+  ASSERT_EQ(steps.size(), 10u);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    EXPECT_EQ(steps[i].asked.graph_launches, i == 6 || i == 8 ? 1 : 0) << "step " << i + 1;
+  }
+}
+
+}  // namespace
+}  // namespace depthstill

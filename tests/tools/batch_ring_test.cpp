@@ -1,0 +1,95 @@
+// The ring against the direct way: the same tensors, whatever is under way.
+#include "tools/batch_ring.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "tests/data/small_set.h"
+
+namespace depthstill {
+namespace {
+
+using testing_files::TemporaryFolder;
+
+LoaderOptions augmented(int batch_size) {
+  LoaderOptions options;
+  options.batch_size = batch_size;
+  options.drop_last = false;
+  options.epochs = 2;
+  options.augment.emplace();
+  options.augment->crop = {16, 12};
+  options.augment->rotate_probability = options.augment->colour_probability = 1.0;
+  return options;
+}
+
+std::vector<std::vector<float>> values_of(const BatchTensors& tensors) {
+  std::vector<std::vector<float>> values;
+  for (const Tensor& t : {tensors.image, tensors.teacher, tensors.truth}) {
+    if (!t.defined()) continue;
+    if (t.dtype() == DType::kFloat) {
+      values.push_back(to_vector<float>(t));
+    } else {
+      values.emplace_back();
+      for (const bf16 v : to_vector<bf16>(t)) values.back().push_back(static_cast<float>(v));
+    }
+  }
+  return values;
+}
+
+void expect_same_tensors(Device device, DType dtype, int slots) {
+  const TemporaryFolder folder;
+  const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
+  Loader loader(data, augmented(3)), again(data, augmented(3));  // batches of 3, 3 and 1
+  BatchRing ring(dtype, device, slots);
+  BatchTensors tensors;
+  int seen = 0;
+  while (true) {
+    while (!ring.full()) {
+      auto batch = loader.next();
+      if (!batch) break;
+      ring.push(std::move(*batch));
+    }
+    if (ring.empty()) break;
+    const auto expected_batch = again.next();
+    ASSERT_TRUE(expected_batch);
+    EXPECT_EQ(ring.front().step, expected_batch->step);
+    if (!fits(ring.front(), tensors)) tensors = empty_tensors(ring.front(), dtype, device);
+    ring.pop(tensors);
+    EXPECT_EQ(values_of(tensors), values_of(to_tensors(*expected_batch, dtype, device))) << "batch " << seen;
+    ++seen;
+  }
+  EXPECT_EQ(seen, 6);
+}
+
+TEST(BatchRing, GivesTheSameTensorsOnTheCpu) {
+  expect_same_tensors(Device::kCpu, DType::kFloat, 3);
+  expect_same_tensors(Device::kCpu, DType::kBf16, 1);
+}
+
+TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
+  if (!built_with_cuda()) enable_emulated_cuda();
+  if (!available(Device::kCuda)) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  for (const int slots : {1, 2, 3, 5}) {
+    expect_same_tensors(Device::kCuda, DType::kFloat, slots);
+    expect_same_tensors(Device::kCuda, DType::kBf16, slots);
+  }
+}
+
+TEST(BatchRing, RefusesTensorsThatDoNotFit) {
+  const TemporaryFolder folder;
+  const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 3));
+  Loader loader(data, augmented(2));
+  BatchRing ring(DType::kFloat, Device::kCpu);
+  EXPECT_THROW(ring.pop({}), Error);
+  ring.push(*loader.next());
+  EXPECT_TRUE(ring.full());
+  const auto last = loader.next();
+  EXPECT_THROW(ring.push(*last), Error);
+  EXPECT_THROW(ring.pop(empty_tensors(*last, DType::kFloat, Device::kCpu)), Error);
+}
+
+}  // namespace
+}  // namespace depthstill

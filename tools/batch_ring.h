@@ -1,0 +1,64 @@
+// Brings batches onto the device ahead of the steps that read them. Decoded pixels go through page-locked memory; a
+// stream of its own copies them to the device and crops, turns and normalises them there, while the device works on an
+// earlier step. On the CPU a batch is only kept until it is asked for.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <vector>
+
+#include "engine/data/loader.h"
+#include "tools/batch_tensors.h"
+
+namespace depthstill {
+
+class BatchRing {
+ public:
+  // Images come out as `dtype`. slots: batches on their way at most (one on the CPU).
+  BatchRing(DType dtype, Device device, int slots = 3);
+  ~BatchRing();  // waits for the device
+  BatchRing(const BatchRing&) = delete;
+  BatchRing& operator=(const BatchRing&) = delete;
+
+  bool empty() const { return waiting_.empty(); }
+  bool full() const { return waiting_.size() == slots_.size(); }
+
+  // Begins to bring `batch` onto the device.
+  void push(Batch batch);
+  // The batch that was pushed first.
+  const Batch& front() const { return waiting_.front(); }
+  // Writes it to `tensors`, which it fits(), before whatever the device is given from now on, and lets go of it.
+  void pop(const BatchTensors& tensors);
+
+ private:
+  // One batch on the device. Where: the offsets of its tensors in `memory`.
+  struct Layout {
+    size_t image = 0, teacher = 0, truth = 0;
+    size_t image_bytes = 0, map_bytes = 0, bytes = 0;
+  };
+  struct Slot {
+    char* pinned = nullptr;  // the decoded samples
+    size_t pinned_bytes = 0;
+    Tensor memory;  // the batch, kUint8
+    Layout layout;
+    void* uploaded = nullptr;  // events: `pinned` may be written again,
+    void* ready = nullptr;     // `memory` holds the batch,
+    void* taken = nullptr;     // `memory` may be written again
+  };
+
+  void upload(const Batch& batch, Slot& slot);
+  void reserve(Slot& slot, size_t pinned_bytes);
+  template <class T>
+  void preprocess(const Batch& batch, const Slot& slot) const;
+  Stream stream() const { return {stream_, nullptr}; }
+
+  DType dtype_;
+  Device device_;
+  void* stream_ = nullptr;
+  Tensor staging_;  // decoded samples on the device: of one batch at a time, as `stream_` does one after the other
+  std::vector<Slot> slots_;
+  std::deque<Batch> waiting_;  // in slots first_, first_ + 1, ...
+  size_t first_ = 0;
+};
+
+}  // namespace depthstill
