@@ -1,5 +1,8 @@
 // depthstill: trains, evaluates and runs compact monocular-depth students.
+#include <unistd.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -18,6 +21,15 @@ constexpr const char* kFooter =
 int fail_with(const std::string& message) {
   std::fprintf(stderr, "depthstill: %s\n", message.c_str());
   return kExitFailure;
+}
+
+// While they wait, OpenMP's threads keep their cores for about 10 ms, far longer than there is to wait here: on a
+// machine with other work to do, steps take several times as long. OpenMP reads its settings before main(), hence a new
+// start.
+void shorten_waits(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  setenv("GOMP_SPINCOUNT", "10000", 1);
+  execv("/proc/self/exe", argv);  // returns only if it fails: then with long waits
 }
 
 int run_program(int argc, char** argv) {
@@ -66,4 +78,7 @@ int run_program(int argc, char** argv) {
 }  // namespace
 }  // namespace depthstill
 
-int main(int argc, char** argv) { return depthstill::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  depthstill::shorten_waits(argv);
+  return depthstill::run_program(argc, argv);
+}
