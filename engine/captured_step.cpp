@@ -17,7 +17,12 @@ CapturedStep::CapturedStep(Device device, bool graph, std::vector<Tensor> counte
 }
 
 CapturedStep::~CapturedStep() {
-  if (graph_ != nullptr) cuda::destroy_graph(graph_);  // after its launches: CUDA waits for those by itself
+  if (graph_ == nullptr) return;
+  try {
+    synchronize(device_);
+  } catch (const Error&) {  // the device has failed, and somebody has been told
+  }
+  cuda::destroy_graph(graph_);
 }
 
 void CapturedStep::run(const std::function<void()>& step) {

@@ -9,7 +9,7 @@
 //
 // A captured step is frozen: host code in it does not run again, addresses and kernel arguments stay what they were. So
 // what changes between steps must lie in device memory at fixed addresses (inputs, results, the learning rate), and
-// what the host counts must be declared as a counter.
+// what the host counts must be declared as a counter. It must outlive the parameters whose gradients the step makes.
 #pragma once
 
 #include <cstdint>

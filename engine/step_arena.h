@@ -4,7 +4,8 @@
 // has the same address in all of them, which a captured graph relies on.
 //
 // What is still alive when the first run() ends stays with the device's arena in later ones too. Scratch memory is not
-// the step's. Steps that allocate otherwise than the first are refused with an Error.
+// the step's. Steps that allocate otherwise than the first are refused with an Error. The arena must outlive the
+// tensors that a step which failed has left behind, such as gradients.
 #pragma once
 
 #include <functional>

@@ -152,11 +152,11 @@ class Bench {
   const BenchArgs& args_;
   Device device_;
   SizeArg size_;
+  std::optional<CapturedStep> step_;  // where steps are replayed; outlives what a failed one may leave behind
   std::unique_ptr<Student> student_;
   LossOptions loss_;
   Tensor image_, teacher_;
   std::optional<AdamW> optimiser_;
-  std::optional<CapturedStep> step_;  // where steps are replayed
 };
 
 // Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.

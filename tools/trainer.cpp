@@ -83,9 +83,9 @@ class Trainer {
   Recipe recipe_;
   TrainOptions options_;
   std::shared_ptr<const Dataset> data_;
+  std::optional<CapturedStep> step_;  // outlives the gradients that a failed step may leave in its memory
   std::unique_ptr<Student> student_;
   std::optional<AdamW> optimiser_;
-  std::optional<CapturedStep> step_;
   BatchTensors batch_;                   // what a step of full size reads: always the same memory
   std::vector<std::string> loss_names_;  // "total", then the parts
   Tensor losses_;                        // of the last step, in this order

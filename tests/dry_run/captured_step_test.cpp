@@ -94,6 +94,18 @@ TEST(CapturedTrainStep, FallsBackWhereAStepCannotBeCaptured) {
   EXPECT_EQ(cuda::take_dry_run().graph_launches, 0);
 }
 
+TEST(CapturedTrainStep, AFailedStepLeavesNothingThatCannotBeFreed) {
+  enable_dry_run();
+  CapturedStep captured(Device::kCuda, false, {}, nullptr);
+  DryStep step("resnet18_unet", 1, DType::kBf16);
+  for (int i = 0; i < 3; ++i) captured.run([&] { step(); });
+  EXPECT_THROW(captured.run([&] {
+    step.backward_only();
+    fail("the device is gone");
+  }),
+               Error);
+}
+
 TEST(CapturedTrainStep, LeavesScratchOfTheGraphAlone) {
   enable_dry_run();
   DryStep step("resnet18_unet", 2, DType::kBf16);

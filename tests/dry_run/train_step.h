@@ -31,14 +31,18 @@ class DryStep {
 
   // Forward, loss, backward, update: what tools/trainer does between two batches.
   void operator()() {
+    backward_only();
+    optimiser_->step();
+    optimiser_->clear_grads();
+  }
+
+  // The first three, which leave gradients.
+  void backward_only() {
     optimiser_->clear_grads();
     const StudentOptions& options = student_->options();
     const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
     const Tensor output = student_->forward(image_, loss_.top_rows);
-    const LossResult loss = distillation_loss(output, teacher_, Tensor(), loss_, bins);
-    backward(loss.total);
-    optimiser_->step();
-    optimiser_->clear_grads();
+    backward(distillation_loss(output, teacher_, Tensor(), loss_, bins).total);
   }
 
   std::vector<Tensor> counters() const {
