@@ -52,10 +52,15 @@ const void* typed(Stream stream, int64_t n, const float* parameter, void* room) 
 }
 
 template <class T>
+const Matmul& weight_gradient_plan(const LinearShape& s, Epilogue epilogue) {
+  return plan_for(
+      {.rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .epilogue = epilogue, .type = kCudaType<T>});
+}
+
+template <class T>
 void run_weight_gradient(Stream stream, const LinearShape& s, Epilogue epilogue, const T* x, const T* dy,
                          float* dweight, float* dbias) {
-  const Matmul& product = plan_for(
-      {.rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .epilogue = epilogue, .type = kCudaType<T>});
+  const Matmul& product = weight_gradient_plan<T>(s, epilogue);
   void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
   product(stream, dy, x, dbias, dweight, workspace);
 }
@@ -101,14 +106,23 @@ BiasGradient bias_gradient_for(Stream stream, const LinearShape& s, const T* x, 
     return std::nullopt;
   };
   if (plans::may_measure(stream)) {
-    by.milliseconds = [&](const BiasGradient& from) {
-      return plans::median_ms(stream, [&] { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); });
+    by.milliseconds = [&](const BiasGradient& from, double best_ms) {
+      return plans::median_ms(stream, best_ms,
+                              [&] { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); });
     };
   }
   const std::string name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ",
                                        s.rows, " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
-  const auto both = [] { return std::vector<BiasGradient>{BiasGradient::kKernel, BiasGradient::kEpilogue}; };
-  return chosen[key] = plans::choose<BiasGradient>(name, by, both);
+  const auto offered = [&] {
+    std::vector<BiasGradient> ways{BiasGradient::kKernel};
+    try {
+      weight_gradient_plan<T>(s, Epilogue::kBiasGradient);
+      ways.push_back(BiasGradient::kEpilogue);
+    } catch (const Error&) {  // cuBLASLt has no algorithm with this epilogue for these types
+    }
+    return ways;
+  };
+  return chosen[key] = plans::choose<BiasGradient>(name, by, offered);
 }
 
 }  // namespace

@@ -69,7 +69,9 @@ const Way& way_for(Stream stream, const Call& call) {
   by.record = cudnn::record_of;
   by.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
   if (measure) {
-    by.milliseconds = [&](const Way& way) { return plans::median_ms(stream, [&] { run(stream, call, way); }); };
+    by.milliseconds = [&](const Way& way, double best_ms) {
+      return plans::median_ms(stream, best_ms, [&] { run(stream, call, way); });
+    };
   }
   const bool only_first = !measure && options.candidate < 0;
   const auto candidates = [&] { return cudnn::ways_of(target, problem, options, only_first); };

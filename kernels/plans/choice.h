@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -17,9 +18,10 @@ namespace depthstill::plans {
 
 template <class Way>
 struct Chooser {
-  PlanCache* cache = nullptr;                      // may be null
-  std::function<double(const Way&)> milliseconds;  // empty: nothing may be timed. May throw Error: the way is left out
-  std::function<std::string(const Way&)> record;   // one line from which
+  PlanCache* cache = nullptr;  // may be null
+  // Empty: nothing may be timed. May throw Error: the way is left out. `best` is the least so far, infinite at first.
+  std::function<double(const Way&, double best)> milliseconds;
+  std::function<std::string(const Way&)> record;                         // one line from which
   std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again, or nothing
   int candidate = -1;  // >= 0: this one or the last, without a look at cache or clock
   bool log = false;
@@ -46,11 +48,11 @@ Way choose(const std::string& key, const Chooser<Way>& by, const std::function<s
     return std::move(ways.front());
   }
   size_t best = ways.size();
-  double best_ms = 0.0;
+  double best_ms = std::numeric_limits<double>::infinity();
   std::string refused;
   for (size_t i = 0; i < ways.size(); ++i) {
     try {
-      const double ms = by.milliseconds(ways[i]);
+      const double ms = by.milliseconds(ways[i], best_ms);
       if (best == ways.size() || ms < best_ms) {
         best = i;
         best_ms = ms;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <string>
 
 #include "kernels/error.h"
@@ -108,15 +109,17 @@ struct Choice : PlanCacheFile {
     };
     return by;
   }
-  std::function<double(const int&)> fake_timer() {
-    return [this](const int& way) {
+  std::function<double(const int&, double)> fake_timer() {
+    return [this](const int& way, double best) {
       timed.push_back(way);
+      best_before.push_back(best);
       if (way < 0) throw Error("does not run");
       return 100.0 - way;  // the last is the fastest
     };
   }
 
   std::vector<int> timed;
+  std::vector<double> best_before;
 };
 
 TEST_F(Choice, TakesTheFastestAndRemembersIt) {
@@ -126,6 +129,7 @@ TEST_F(Choice, TakesTheFastestAndRemembersIt) {
   const auto candidates = [] { return std::vector<int>{1, 5, 3}; };
   EXPECT_EQ(choose<int>("key", by, candidates), 5);
   EXPECT_EQ(timed, (std::vector<int>{1, 5, 3}));
+  EXPECT_EQ(best_before, (std::vector<double>{std::numeric_limits<double>::infinity(), 99.0, 95.0}));
   EXPECT_EQ(cache.find("key"), "way 5");
 
   timed.clear();
