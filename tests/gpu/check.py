@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 BATCHES = [32, 8, 1]  # what matters most first
 KERNELS_LIMIT_S = 60
 STRICT = {"DEPTHSTILL_FP32": "strict"}  # without it, tensor cores round the factors of fp32 products
+UNTIMED = {"DEPTHSTILL_MEASURE": "0"}  # else the libraries' ways are built and timed for each of many small shapes
+CANDIDATES = "*EveryCandidate*:*BothWays*"  # of the libraries: each is built for each shape, which takes minutes
 COPY = """
 import json, sys, time, torch
 device = torch.device(sys.argv[1])
@@ -88,8 +90,8 @@ class Check:
             raise Stopped(f"{name} is not in the pack")
         return path
 
-    def depthstill_json(self, *arguments, limit):
-        code, out, err = self.call([self.binary("depthstill"), *arguments, "--json"], limit)
+    def depthstill_json(self, *arguments, limit, **environment):
+        code, out, err = self.call([self.binary("depthstill"), *arguments, "--json"], limit, **environment)
         if code != 0:
             raise Stopped(why(code, err, limit))
         return json.loads(out)
@@ -147,7 +149,7 @@ class Check:
 
     def kernel_tests(self):
         """All kernel tests on the device, recorded."""
-        return self.tests("kernel_tests", 90, **STRICT, DEPTHSTILL_RECORD=str(self.work / "device.record"))
+        return self.tests("kernel_tests", 90, **STRICT, **UNTIMED, DEPTHSTILL_RECORD=str(self.work / "device.record"))
 
     def deviations(self):
         import compare
@@ -185,20 +187,26 @@ class Check:
         if len(graphs) == 1:
             self.result["no_graph_reason"] = "this depthstill has no --no-graph"
         size = ["--size", "64x96", "--steps", 1, "--warmup", 1] if self.args.dry else ["--steps", 10, "--warmup", 3]
-        found = []
-        for batch in [1] if self.args.dry else BATCHES:
-            for precision in ("bf16", "fp32"):
-                for what, extra in [("train-step", g) for g in graphs] + [("train-step", ["--all-rows"]), ("infer", [])]:
-                    row = {"what": what, "precision": precision, "batch": batch, "options": " ".join(extra)}
-                    try:
-                        run = self.depthstill_json("bench", what, "--device", self.device, "--precision", precision,
-                                                   "--batch", batch, *size, *extra, limit=40)
-                        row.update(run, images_per_s=1000 * batch / run["median_ms"])
-                    except Stopped as stopped:
-                        row.update(median_ms=None, reason=str(stopped))
-                    found.append(row)
-                    self.result["bench"] = found
-                    self.save()
+        batches, precisions = [1] if self.args.dry else BATCHES, ("bf16", "fp32")
+        wanted = [(batch, precision, what, extra) for batch in batches for precision in precisions
+                  for what, extra in [("train-step", g) for g in graphs] + [("infer", [])]]
+        wanted += [(batch, precision, "train-step", ["--all-rows"]) for batch in batches for precision in precisions]
+        found, planned = [], set()
+        for batch, precision, what, extra in wanted:
+            # What was chosen for a shape is kept: the first run takes the time that choosing takes.
+            shapes = (batch, precision, what, "--all-rows" in extra)
+            limit = 40 if shapes in planned else 90
+            planned.add(shapes)
+            row = {"what": what, "precision": precision, "batch": batch, "options": " ".join(extra)}
+            try:
+                run = self.depthstill_json("bench", what, "--device", self.device, "--precision", precision, "--batch",
+                                           batch, *size, *extra, limit=limit)
+                row.update(run, images_per_s=1000 * batch / run["median_ms"])
+            except Stopped as stopped:
+                row.update(median_ms=None, reason=str(stopped))
+            found.append(row)
+            self.result["bench"] = found
+            self.save()
         return found
 
     def largest_batch(self):
@@ -213,10 +221,13 @@ class Check:
                 batch = (fits + fails) // 2 if fails else 2 * fits or 32
                 try:
                     self.depthstill_json("bench", "train-step", "--device", self.device, "--precision", precision,
-                                         "--batch", batch, "--steps", 1, "--warmup", 1, limit=20)
+                                         "--batch", batch, "--steps", 1, "--warmup", 1, limit=20, **UNTIMED)
                     fits = batch
                 except Stopped as stopped:
-                    fails, reason = batch, str(stopped)
+                    reason = str(stopped)
+                    if "out of cuda memory" not in reason:  # says nothing about the size
+                        break
+                    fails = batch
                     if batch == 1:
                         break
             found[precision] = {"batch": fits or None, "fails": fails or None, "reason": reason}
@@ -285,7 +296,7 @@ class Check:
                 found[f"{precision}_cpu"] = cpu
                 for name, environment in ({"fp32_strict": STRICT, "fp32": {}} if precision == "fp32" else
                                           {"bf16": {}}).items():
-                    device = losses(f"device_{name}", self.device, **environment)
+                    device = losses(f"device_{name}", self.device, **UNTIMED, **environment)
                     relative = [abs(a - b) / abs(a) for a, b in zip(cpu, device)]
                     found[name] = {"steps": len(relative), "device": device, "first_rel": relative[0],
                                    "max_rel": max(relative), "last_rel": relative[-1],
@@ -302,7 +313,7 @@ class Check:
         for kind, limit in (("memcheck", 90), ("racecheck", 60), ("synccheck", 30)):
             try:
                 code, out, err = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"),
-                                            "--gtest_color=no"], limit)
+                                            "--gtest_color=no"], limit, **UNTIMED)
                 summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", out)
                 found[kind] = {**test_figures(out), "summary": summary[-1] if summary else None,
                                "first_errors": re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier).*)", out)[:10],
@@ -315,16 +326,18 @@ class Check:
         self.step("machine", 60, self.machine)
         self.step("kernel_tests", 90, self.kernel_tests)
         self.step("deviations", 30, self.deviations)
-        self.step("engine_tests", 90, lambda: self.tests("engine_tests", 90, "--gtest_filter=-Layering*", **STRICT))
-        self.step("bench", 150, self.bench)
+        self.step("engine_tests", 90, lambda: self.tests(
+            "engine_tests", 90, f"--gtest_filter=-Layering*:{CANDIDATES}", **STRICT, **UNTIMED))
+        self.step("parity", 90, self.parity)
+        self.step("bench", 200, self.bench)
         self.step("copy_bandwidth", 30, self.copy_bandwidth)
         self.step("pytorch_eager_amp", 60, lambda: self.pytorch("eager_amp", 60))
         self.step("pytorch_tuned", 130, lambda: self.pytorch("tuned", 130))
         self.step("pytorch_eager_fp32", 50, lambda: self.pytorch("eager_fp32", 50))
         self.step("ratios", 5, self.ratios)
         self.step("kernels", 60, self.kernels)
-        self.step("parity", 90, self.parity)
         self.step("largest_batch", 60, self.largest_batch)
+        self.step("candidates", 60, lambda: self.tests("engine_tests", 60, f"--gtest_filter={CANDIDATES}", **STRICT))
         self.step("cudnn_tests", 60, lambda: self.tests("cudnn_tests", 60))
         self.step("sanitizer", 180, self.sanitizer)
         shutil.rmtree(self.work, ignore_errors=True)
