@@ -36,12 +36,15 @@ struct Plan {
   int64_t lines, passes, pass_lines;      // channel lines, and how many a pass takes
   int64_t pairs, groups, group_pairs;     // of output tiles; a group's weights for one pass fit the L2 cache
   int64_t task_groups;                    // all of them if there is one pass, else 1
-  int64_t rows, row_blocks;               // output rows of a block
+  int64_t rows, row_blocks, row_unit;     // output rows of a block, at most; in whole units, of which the last is cut
   int64_t columns, column_blocks, pitch;  // output columns of a block; with the halo
   int64_t halo_rows, plane;               // plane: flat pixels of a packed line, with slack
   bool stream_weights;                    // pixels outside, weights inside
   int64_t packed_bytes, acc_bytes, table_bytes, weight_bytes;
 
+  int64_t first_row(int64_t row_block, int64_t P) const {
+    return std::min(ceil_div(P, row_unit) * row_block / row_blocks * row_unit, P);
+  }
   int64_t flat_pixels(int64_t block_rows) const { return (block_rows - 1) * pitch + columns; }
   int64_t task_bytes() const { return packed_bytes + acc_bytes + table_bytes; }
   int64_t lines_of(int64_t pass) const { return std::min(pass_lines, lines - pass * pass_lines); }
@@ -81,8 +84,11 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   plan.rows = std::clamp<int64_t>(std::min({by_packed, by_acc, by_tasks}), 1, g.P);
   plan.row_blocks = ceil_div(g.P, plan.rows);
   plan.rows = ceil_div(g.P, plan.row_blocks);
-  if (plan.pitch == 1) plan.rows = std::min(g.P, align_up(plan.rows, kernels.block_pixels));  // only the last is cut
+  plan.row_unit = plan.pitch == 1 ? kernels.block_pixels : 1;
+  plan.rows = std::min(g.P, align_up(plan.rows, plan.row_unit));
   plan.row_blocks = ceil_div(g.P, plan.rows);
+  if (plan.row_blocks > 1)
+    plan.row_blocks = std::min(align_up(plan.row_blocks, num_threads()), ceil_div(g.P, plan.row_unit));
 
   // A block of pixels may begin at the last flat pixel and reaches the halo to its right. The odd number of lines
   // keeps the planes from falling onto the same cache sets.
@@ -139,9 +145,9 @@ struct Convolution {
     const int64_t group_steps = plan.groups / plan.task_groups;
     const int64_t first_group = index % group_steps, block = index / group_steps;
     const int64_t column_block = block % plan.column_blocks, row_block = block / plan.column_blocks;
-    const int64_t p = row_block % plan.row_blocks * plan.rows, q = column_block * plan.columns;
-    return {row_block / plan.row_blocks,     p,          q, std::min(plan.rows, g.P - p),
-            std::min(plan.columns, g.Q - q), first_group};
+    const int64_t p = plan.first_row(row_block % plan.row_blocks, g.P), q = column_block * plan.columns;
+    const int64_t end = plan.first_row(row_block % plan.row_blocks + 1, g.P);
+    return {row_block / plan.row_blocks, p, q, end - p, std::min(plan.columns, g.Q - q), first_group};
   }
 
   // Pointers to the input pixel of every flat pixel, and to the output pixel of those that have one.
