@@ -82,8 +82,10 @@ Target current_target(Stream stream) {
   static std::map<void*, cudnnHandle_t>& handles = *new std::map<void*, cudnnHandle_t>();
   cudnnHandle_t& handle = handles[stream.handle];
   if (handle == nullptr) {
-    check(cudnnGetVersion() / 100 == CUDNN_VERSION / 100, "cudnn: built with ", CUDNN_VERSION, ", but ",
-          cudnnGetVersion(), " was loaded; make one cuDNN visible only");
+    // Newer minor versions run what was built for older ones, by NVIDIA's promise.
+    const size_t loaded = cudnnGetVersion(), built = CUDNN_VERSION;
+    check(loaded / 10000 == built / 10000 && loaded / 100 >= built / 100, "cudnn: built with ", built, ", but ", loaded,
+          " was loaded; make one cuDNN visible only");
     check_status(cudnnCreate(&handle), "creating a handle");
     check_status(cudnnSetStream(handle, static_cast<cudaStream_t>(stream.handle)), "setting the stream");
   }
