@@ -4,6 +4,7 @@
 #include <queue>
 #include <utility>
 
+#include "engine/profile.h"
 #include "kernels/add.h"
 
 namespace depthstill {
@@ -20,6 +21,7 @@ void accumulate(Tensor& sum, Tensor x) {
   }
   check(sum.shape() == x.shape() && sum.dtype() == x.dtype(), "backward: a gradient of ", x.shape(), " ", x.dtype(),
         " meets one of ", sum.shape(), " ", sum.dtype());
+  const OpRange range("accumulate", [&] { return Work{0, 3 * bytes_of(sum)}; });
   sum = writable(sum);
   visit(sum.dtype(), [&]<class T>() { run(sum.device(), cpu::add<T>, cuda::add<T>)(sum.numel(), sum, x, sum); });
 }
@@ -52,6 +54,7 @@ std::vector<Tensor> record(const char* name, std::vector<Tensor> inputs, std::ve
   if (!needed) return outputs;
   auto node = std::make_shared<Node>();
   node->name = name;
+  node->range = open_range();
   node->sequence = next_sequence++;
   // Only the history of the inputs is kept, not their storage: what the gradient needs, it captures.
   for (const Tensor& x : inputs) node->edges.push_back({x.node(), x.output_index()});
@@ -100,6 +103,7 @@ void backward(const Tensor& y, const Tensor& dy) {
     ready.pop();
     const auto gradient = std::exchange(node->gradient, nullptr);
     const auto edges = std::exchange(node->edges, {});
+    const ProfileRange range(node->range);
     Gradients dxs = gradient(std::exchange(node->grads, {}));
     check(dxs.size() == edges.size(), "backward: ", node->name, " returned ", dxs.size(), " gradients for ",
           edges.size(), " inputs");

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -18,8 +19,9 @@ struct Node {
     int output = 0;
   };
   const char* name = "";
-  int64_t sequence = 0;     // order of creation, which backward() follows in reverse; 0 for a leaf
-  std::vector<Edge> edges;  // one per input
+  const std::string* range = nullptr;  // open when the node was recorded (profile.h)
+  int64_t sequence = 0;                // order of creation, which backward() follows in reverse; 0 for a leaf
+  std::vector<Edge> edges;             // one per input
   // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is
   // needed).
   std::function<Gradients(const Gradients&)> gradient;

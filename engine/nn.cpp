@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/profile.h"
+
 namespace depthstill {
 namespace {
 
@@ -133,7 +135,16 @@ void Module::add_buffer(std::string name, Tensor& member, const Shape& shape, DT
   own_.push_back({std::move(name), &member, Layout::kPlain, false});
 }
 
-void Module::add_child(std::string name, Module& child) { children_.push_back({std::move(name), &child}); }
+void Module::add_child(std::string name, Module& child) {
+  child.lengthen_path(name);
+  children_.push_back({std::move(name), &child});
+}
+
+// Children are made before their parents, so names arrive from the innermost to the outermost.
+void Module::lengthen_path(const std::string& front) {
+  path_ = path_.empty() ? front : front + "." + path_;
+  for (const Child& child : children_) child.module->lengthen_path(front);
+}
 
 Pads pads_of(Padding padding, int64_t size, int kernel, int stride, int dilation) {
   const int reach = dilation * (kernel - 1);
@@ -151,6 +162,7 @@ Conv2d::Conv2d(const Conv2dConfig& config) : config_(config) {
 Tensor Conv2d::forward(const Tensor& x) const {
   check(x.shape().rank() == 4, "conv2d: expected x (N, H, W, C), got ", x.shape());
   const Conv2dConfig& c = config_;
+  const ProfileRange range("fwd", path());
   const Pads rows = pads_of(c.padding, x.size(1), c.kernel, c.stride, c.dilation);
   const Pads columns = pads_of(c.padding, x.size(2), c.kernel, c.stride, c.dilation);
   return conv2d(x, weight, bias,
@@ -159,6 +171,7 @@ Tensor Conv2d::forward(const Tensor& x) const {
 
 Tensor Conv2d::forward(const Tensor& x, int pad_top) const {
   const int pad = padding();
+  const ProfileRange range("fwd", path());
   return conv2d(x, weight, bias, {config_.stride, config_.dilation, pad_top, pad, pad, pad, config_.activation});
 }
 
@@ -177,6 +190,7 @@ DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation, int
 
 Tensor DepthwiseConv2d::forward(const Tensor& x) const {
   check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
+  const ProfileRange range("fwd", path());
   return depthwise_conv2d(x, weight,
                           {stride_, dilation_, pads_of(padding_, x.size(1), kernel_, stride_, dilation_).before,
                            pads_of(padding_, x.size(2), kernel_, stride_, dilation_).before});
@@ -195,6 +209,11 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   if (with_bias) add_parameter("bias", bias, {out});
 }
 
+Tensor Linear::forward(const Tensor& x) const {
+  const ProfileRange range("fwd", path());
+  return linear(x, weight, bias);
+}
+
 LayerNorm::LayerNorm(int64_t channels, float eps) : eps_(eps) {
   add_parameter("weight", weight, {channels});
   add_parameter("bias", bias, {channels});
@@ -202,9 +221,19 @@ LayerNorm::LayerNorm(int64_t channels, float eps) : eps_(eps) {
   copy_(weight, tensor<float>({channels}, ones));
 }
 
+Tensor LayerNorm::forward(const Tensor& x) const {
+  const ProfileRange range("fwd", path());
+  return layer_norm(x, weight, bias, eps_);
+}
+
 ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int stride) : stride_(stride) {
   add_parameter("weight", weight, {stride, stride, out, in}, Layout::kConvTranspose);
   add_parameter("bias", bias, {out});
+}
+
+Tensor ConvTranspose2d::forward(const Tensor& x) const {
+  const ProfileRange range("fwd", path());
+  return conv_transpose2d(x, weight, bias, stride_);
 }
 
 BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation, float eps) : activation_(activation), eps_(eps) {
@@ -219,6 +248,7 @@ BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation, float eps) : a
 }
 
 Tensor BatchNorm2d::forward(const Tensor& x) {
+  const ProfileRange range("fwd", path());
   if (measuring_) measure(x);
   if (training()) ++*num_batches_tracked.data<int64_t>();
   return batch_norm(x, weight, bias, running_mean, running_var,

@@ -52,6 +52,9 @@ class Module {
   bool training() const { return training_; }
   void clear_grads();
 
+  // Names from the root to here, as in the keys of the state: "decode_head.conv_list.2.convA.conv". Empty for the root.
+  const std::string& path() const { return path_; }
+
  protected:
   // The member is set to zeros; a parameter becomes a leaf of the tape.
   void add_parameter(std::string name, Tensor& member, const Shape& shape, Layout layout = Layout::kPlain);
@@ -64,10 +67,12 @@ class Module {
     std::string name;
     Module* module;
   };
+  void lengthen_path(const std::string& front);
   void collect(const std::string& prefix, std::vector<StateEntry>& out) const;
 
   std::vector<StateEntry> own_;
   std::vector<Child> children_;
+  std::string path_;
   bool training_ = true;
 };
 
@@ -145,7 +150,7 @@ class DepthwiseConv2d final : public Convolution {
 class ConvTranspose2d final : public Module {
  public:
   ConvTranspose2d(int64_t in, int64_t out, int stride);
-  Tensor forward(const Tensor& x) const { return conv_transpose2d(x, weight, bias, stride_); }
+  Tensor forward(const Tensor& x) const;
   int64_t macs_per_pixel() const { return weight.size(2) * weight.size(3); }  // per output pixel
 
   Tensor weight, bias;
@@ -158,7 +163,7 @@ class ConvTranspose2d final : public Module {
 class Linear final : public Module {
  public:
   Linear(int64_t in, int64_t out, bool with_bias = true);
-  Tensor forward(const Tensor& x) const { return linear(x, weight, bias); }
+  Tensor forward(const Tensor& x) const;
   int64_t macs_per_row() const { return weight.numel(); }
 
   Tensor weight, bias;
@@ -168,7 +173,7 @@ class Linear final : public Module {
 class LayerNorm final : public Module {
  public:
   explicit LayerNorm(int64_t channels, float eps = 1e-6f);
-  Tensor forward(const Tensor& x) const { return layer_norm(x, weight, bias, eps_); }
+  Tensor forward(const Tensor& x) const;
 
   Tensor weight, bias;
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/allocator.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -46,6 +47,13 @@ void AdamW::step(float unscale) {
           grad.device());
     slots_.push_back({p.numel(), grad, p, m_[i], v_[i]});
   }
+  const ProfileRange range("update", "adamw");
+  // The norm reads the gradients; the update reads four arrays and writes three.
+  const OpRange op("adamw", [&] {
+    double elements = 0;
+    for (const AdamWSlot& slot : slots_) elements += static_cast<double>(slot.n);
+    return Work{0, 32 * elements};
+  });
   auto* sum = static_cast<double*>(sum_of_squares_.raw());
   run(device_, cpu::sum_of_squares, cuda::sum_of_squares)(slots_, sum);
   run(device_, cpu::adamw_prepare, cuda::adamw_prepare)(options_.params, unscale, options_.clip_norm, sum, state());

@@ -1,5 +1,6 @@
 // Activations that producers fuse into their epilogue. Each derivative is a function of the output y alone, so that
 // backward needs no saved input: relu y>0, relu6 0<y<6, sigmoid y(1-y).
+// Bound: memory. Elements moved: 2 forward, 3 in the gradient (y and dy read, dx written).
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,6 @@
 // y[r, c] = act(y[r, c] + bias[c]) in place; y (rows, channels), bias (channels) float or null. The epilogue of a
 // convolution whose library cannot fuse it; the gradient is bias_activation_grad (kernels/activation.h).
+// Bound: memory. Elements moved: 2.
 #pragma once
 
 #include <cstdint>

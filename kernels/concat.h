@@ -1,6 +1,7 @@
 // y[r] = (a[r], b[r]): joins two maps along the channels.
 //   a, da (rows, a_channels)   b, db (rows, b_channels)   y, dy (rows, a_channels + b_channels)
 // Gradient: da[r], db[r] = the two parts of dy[r]; a null da or db is not written.
+// Bound: memory. Elements of y moved: 2, forward and in the gradient.
 #pragma once
 
 #include <cstdint>

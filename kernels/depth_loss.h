@@ -5,6 +5,7 @@
 //   kSi   sqrt(var + 0.15 mean(g)^2),     g = ln(p + 1e-3) - ln(y + 1e-3), var = sum (g - mean(g))^2 / (n - 1)
 //         (scale-invariant, Eigen et al. with lambda = 0.85 as AdaBins, unscaled)
 //         dloss/dp = ((g - mean(g)) / (n - 1) + 0.15 mean(g) / n) / (loss (p + 1e-3))
+// Bound: memory. Bytes per pixel: 8 forward, 12 in the gradient.
 #pragma once
 
 #include <cmath>

@@ -8,6 +8,8 @@
 //   depth: y = nearest at s, 0 outside
 // The reference (TIE-KD) rotates 8-bit images and rounds after interpolating; here the interpolated value stays float.
 // Without rotation the two agree.
+// Bound: memory without colour, arithmetic (three powers per pixel) with it. Bytes per pixel: image 3 + 3 * sizeof(T),
+// depth 8.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 //   x (batch, in_rows, row_size)   y (batch, out_rows, row_size)
 // Cropping the rows above `first` is shift = first, padding `top` rows is shift = -top; the gradient of either is the
 // same function with the sizes swapped and -shift.
+// Bound: memory. Elements moved: what is copied twice, zeros once.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 // Gradient, as a gather over the outputs that read input (i, j): dx[n,i,j,c] = sum of wy * wx * dy[n,p,q,c].
 // Row windows: x and dx hold rows [in_first_row, in_height) of the map, y and dy rows [out_first_row, out_height).
 // The rows that y reads must be stored: in_first_row <= upsample_first_input_row(out_first_row, ...).
+// Bound: memory. x and y once, in the gradient dx and dy.
 #pragma once
 
 #include <cstdint>

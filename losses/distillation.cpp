@@ -1,6 +1,7 @@
 #include "losses/distillation.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -74,12 +75,22 @@ Tensor target_rows(const Tensor& output, const Tensor& target, const LossOptions
   check(rows == height || rows == height - options.top_rows, "loss: expected an output of ", height, " rows, or of ",
         height - options.top_rows, " without the top ", options.top_rows, ", got ", output.shape());
   *first_row = rows == height ? options.top_rows : 0;
+  const ProfileRange range("loss", "target");
   return rows == height ? target : crop_rows(target, height - rows, rows);
+}
+
+Tensor depth_of(const Tensor& output, const DpmBins& bins) {
+  const ProfileRange range("loss", "depth");
+  return output.shape().rank() == 4 ? dpm_depth(output, bins) : cast(output, DType::kFloat);
 }
 
 class WeightedSum {
  public:
-  void add_part(const char* name, float weight, const Tensor& value) {
+  // `loss()` gives the part.
+  template <class F>
+  void add_part(const char* name, float weight, F loss) {
+    const ProfileRange range("loss", name);
+    const Tensor value = loss();
     parts_.emplace_back(name, value.detach());
     const Tensor weighted = weight == 1.0f ? value : scale(value, weight);
     total_ = total_.defined() ? add(total_, weighted) : weighted;
@@ -126,18 +137,28 @@ LossResult distillation_loss(const Tensor& output, const Tensor& teacher, const 
     DpmOptions dpm = options.dpm;
     dpm.mask = mask;
     dpm.first_row = first_row;
-    const DpmOutput result = dpm_loss(output, target, bins, dpm);
-    depth = result.depth;
-    sum.add_part("dpm", options.dpm_weight, result.kl);
+    sum.add_part("dpm", options.dpm_weight, [&] {
+      DpmOutput result = dpm_loss(output, target, bins, dpm);
+      depth = result.depth;
+      return result.kl;
+    });
   } else {
-    depth = logits ? dpm_depth(output, bins) : cast(output, DType::kFloat);
+    depth = depth_of(output, bins);
   }
   if (options.ssim_weight != 0.0f) {
-    sum.add_part("ssim", options.ssim_weight, ssim_loss(depth, target, {options.ssim_mode, mask, first_row}));
+    sum.add_part("ssim", options.ssim_weight, [&] {
+      return ssim_loss(depth, target, {options.ssim_mode, mask, first_row});
+    });
   }
-  if (options.si_weight != 0.0f) sum.add_part("si", options.si_weight, si_loss(depth, target, {true, first_row}));
-  if (options.mse_weight != 0.0f) sum.add_part("mse", options.mse_weight, mse_loss(depth, target, {mask, first_row}));
-  if (options.l1_weight != 0.0f) sum.add_part("l1", options.l1_weight, l1_loss(depth, target, {mask, first_row}));
+  if (options.si_weight != 0.0f) {
+    sum.add_part("si", options.si_weight, [&] { return si_loss(depth, target, {true, first_row}); });
+  }
+  if (options.mse_weight != 0.0f) {
+    sum.add_part("mse", options.mse_weight, [&] { return mse_loss(depth, target, {mask, first_row}); });
+  }
+  if (options.l1_weight != 0.0f) {
+    sum.add_part("l1", options.l1_weight, [&] { return l1_loss(depth, target, {mask, first_row}); });
+  }
   LossResult result = sum.result(depth);
   check(result.total.defined(), "loss: expected at least one part with a weight other than 0");
   return result;

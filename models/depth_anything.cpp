@@ -1,5 +1,7 @@
 #include "models/depth_anything.h"
 
+#include "engine/profile.h"
+
 namespace depthstill {
 namespace {
 
@@ -33,6 +35,7 @@ Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row) const {
   std::vector<Tensor> taps = encoder_.forward(image);
   for (Tensor& tap : taps) tap = reshape(tap, {image.size(0), height / patch, width / patch, tap.size(2)});
   const Tensor y = head_.forward(taps, height, width);
+  const ProfileRange range("fwd", head_.path());
   // Attention is global, so nothing above the needed rows can be left out; only the output is cut.
   return first_needed_row == 0 ? y : crop_rows(y, first_needed_row, height - first_needed_row);
 }

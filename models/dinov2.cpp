@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/init.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -36,6 +37,7 @@ class DinoV2::Block final : public Module {
   }
 
   Tensor forward(const Tensor& x) const {
+    const ProfileRange range("fwd", path());
     const Tensor y = layer_scale(x, proj_.forward(attention(qkv_.forward(norm1_.forward(x)), heads_)), gamma1_);
     const Tensor hidden = in_.forward(norm2_.forward(y));
     return layer_scale(y, out_.forward(swiglu_ ? swiglu(hidden) : gelu(hidden, GeluKind::kErf)), gamma2_);
@@ -84,9 +86,12 @@ Tensor DinoV2::position_embedding(int64_t height, int64_t width) const {
 std::vector<Tensor> DinoV2::forward(const Tensor& image) const {
   const int64_t height = image.size(1) / kPatch, width = image.size(2) / kPatch, tokens = height * width;
   // Patches do not overlap: the convolution is a matrix product.
+  const ProfileRange patch_range("fwd", patch_embed_.path());
   const Tensor patches = reshape(space_to_depth(image, kPatch), {image.size(0), tokens, kPatch * kPatch * 3});
   const Tensor weight = reshape(patch_embed_.weight, {config_.dim, kPatch * kPatch * 3});
-  Tensor x = embed_tokens(linear(patches, weight, patch_embed_.bias), cls_token_, position_embedding(height, width));
+  Tensor x = linear(patches, weight, patch_embed_.bias);
+  const ProfileRange range("fwd", path());
+  x = embed_tokens(x, cls_token_, position_embedding(height, width));
   std::vector<Tensor> taps;
   for (size_t i = 0; i < blocks_.size() && taps.size() < config_.taps.size(); ++i) {
     x = blocks_[i]->forward(x);

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "engine/init.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -25,6 +26,7 @@ class DptHead::ResidualUnit final : public Module {
     add_child("conv2", conv2_);
   }
   Tensor forward(const Tensor& x) const {
+    const ProfileRange range("fwd", path());
     return add(x, conv2_.forward(conv1_.forward(activation(x, Activation::kRelu))));
   }
 
@@ -47,6 +49,7 @@ class DptHead::Fusion final : public Module {
   // The published order is resize, then the 1x1 convolution. They commute, because interpolation weights sum to one,
   // and before the resize the convolution has a quarter of the pixels.
   Tensor forward(const Tensor& x, const Tensor& skip, int64_t height, int64_t width) const {
+    const ProfileRange range("fwd", path());
     const Tensor fused = skip.defined() ? add(x, unit1_->forward(skip)) : x;
     return upsample_bilinear(out_conv_.forward(unit2_.forward(fused)), height, width, true);
   }
@@ -106,6 +109,7 @@ Tensor DptHead::reassemble(size_t level, const Tensor& tokens) const {
 }
 
 Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width) const {
+  const ProfileRange range("fwd", path());
   std::vector<Tensor> maps;
   for (size_t i = 0; i < kLevels; ++i) maps.push_back(reassemble(i, taps[i]));
   Tensor x = fusions_[3]->forward(maps[3], {}, maps[2].size(1), maps[2].size(2));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/init.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -37,6 +38,7 @@ Tensor doubled(const Tensor& x, bool align_corners) {
 
 // x + conv(relu(conv(relu(x)))); the first convolution applies the inner ReLU.
 Tensor residual_unit(const Tensor& x, const Conv2d* const (&convs)[2]) {
+  const ProfileRange range("fwd", convs[1]->path());
   return add(x, convs[1]->forward(convs[0]->forward(activation(x, Activation::kRelu))));
 }
 
@@ -136,6 +138,7 @@ std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
   for (const Block& block : blocks_) {
     Tensor y = x;
     for (const Unit& unit : block.units) y = forward(unit, y);
+    const ProfileRange range("fwd", block.units.back().norm->path());
     x = block.residual ? add(x, y) : y;
     if (block.tap) taps.push_back(x);
   }
@@ -147,9 +150,11 @@ Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row) const {
   Tensor path;
   for (size_t k = taps.size(); k-- > 0;) {
     Tensor x = taps_[k]->forward(taps[k]);
+    const ProfileRange range("fwd", fusions_[k].out->path());
     if (path.defined()) x = add(path, residual_unit(x, fusions_[k].residual1));
     path = fusions_[k].out->forward(doubled(residual_unit(x, fusions_[k].residual2), true));
   }
+  const ProfileRange range("fwd", head_[0]->path());
   Tensor y = doubled(head_[0]->forward(path), false);
   y = head_[2]->forward(head_[1]->forward(y));
   return first_needed_row == 0 ? y : crop_rows(y, first_needed_row, y.size(1) - first_needed_row);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "engine/profile.h"
+
 namespace depthstill {
 namespace {
 
@@ -67,6 +69,7 @@ std::vector<Tensor> MobileNetV2::forward(const Tensor& image) const {
   for (const Block& block : blocks_) {
     Tensor y = x;
     for (const ConvBn* unit : block.units) y = unit->forward(y);
+    const ProfileRange range("fwd", block.units.back()->bn->path());
     x = block.residual ? add(x, y) : y;
     if (block.tap) taps.push_back(x);
   }

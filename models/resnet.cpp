@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "engine/profile.h"
+
 namespace depthstill {
 namespace {
 
@@ -64,11 +66,15 @@ std::vector<Tensor> ResNet::forward(const Tensor& image) const {
   std::vector<Tensor> taps;
   Tensor x = stem_->forward(image);
   taps.push_back(x);
-  x = max_pool2d(x, 3, 2, 1);
+  {
+    const ProfileRange range("fwd", path(), "maxpool");
+    x = max_pool2d(x, 3, 2, 1);
+  }
   for (const Block& block : blocks_) {
     Tensor y = x;
     for (const ConvBn* unit : block.units) y = unit->forward(y);
     const Tensor shortcut = block.downsample ? block.downsample->forward(x) : x;
+    const ProfileRange range("fwd", block.units.back()->bn->path());
     x = activation(add(y, shortcut), Activation::kRelu);
     if (block.last_of_stage) taps.push_back(x);
   }

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine/profile.h"
 #include "models/depth_anything.h"
 #include "models/midas_small.h"
 #include "models/unet_student.h"
@@ -68,6 +69,7 @@ Tensor Student::forward_raw(const Tensor& image, int64_t first_needed_row) const
 Tensor Student::forward(const Tensor& image, int64_t first_needed_row) const {
   Tensor y = forward_raw(image, first_needed_row);
   if (options_.head == Head::kDpm) return y;
+  const ProfileRange range("fwd", "output");
   // In fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
   if (y.dtype() != DType::kFloat) y = cast(y, DType::kFloat);
   y = options_.head == Head::kRegression ? scale(activation(y, Activation::kSigmoid), options_.d_max)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/profile.h"
 #include "kernels/upsample_bilinear.h"
 
 namespace depthstill {
@@ -35,6 +36,7 @@ Tensor head_logits(const Tensor& x, const Conv2d& head) {
   const int64_t bins = head.config().out;
   const int64_t channels = (bins + kChannelMultiple - 1) / kChannelMultiple * kChannelMultiple;
   if (x.device() == Device::kCpu || channels == bins) return head.forward(x);
+  const ProfileRange range("fwd", head.path());
   return conv2d(x, pad_filters(head.weight, channels), pad_filters(head.bias, channels), {});
 }
 
@@ -50,13 +52,14 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 
   add_conv("conv_list.0.conv", config.taps.back(), width, 1, Activation::kNone);
   for (size_t k = 1; k < levels; ++k) {
     const size_t tap = levels - 1 - k;
-    steps_.push_back({Kind::kResize, "resize", nullptr, tap});
-    steps_.push_back({Kind::kConcat, "concat", nullptr, tap});
-    add_conv_pair(concat_text("conv_list.", k), width + config.taps[tap], config.widths[tap]);
+    const std::string block = concat_text("conv_list.", k);
+    steps_.push_back({Kind::kResize, "resize", nullptr, tap, block});
+    steps_.push_back({Kind::kConcat, "concat", nullptr, tap, block});
+    add_conv_pair(block, width + config.taps[tap], config.widths[tap]);
     width = config.widths[tap];
   }
   for (int k = 0; k < config.doublings; ++k) {
-    steps_.push_back({Kind::kDouble, "double"});
+    steps_.push_back({Kind::kDouble, "double", nullptr, 0, doubling_name(k)});
     add_conv_pair(doubling_name(k), width, width);
   }
   if (config.bins > 0)
@@ -126,9 +129,11 @@ Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_neede
   const std::vector<MapSize> map = sizes(tap_sizes);
   const std::vector<int64_t> row = first_rows(tap_sizes, first_needed_row);
 
+  const ProfileRange first_range("fwd", path(), "conv_list.0");
   Tensor x = from_row(taps.back(), row[0]);  // from here on, x holds rows [row[i], map[i].height)
   for (size_t i = 0; i < steps_.size(); ++i) {
     const Step& step = steps_[i];
+    const ProfileRange range("fwd", path(), step.block);
     switch (step.kind) {
       case Kind::kConv:
         if (dpm_head_ && i + 1 == steps_.size()) {

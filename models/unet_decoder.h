@@ -56,6 +56,7 @@ class UnetDecoder final : public Module {
     std::string name;
     const Conv2d* conv = nullptr;  // kConv
     size_t tap = 0;                // kConcat, kResize
+    std::string block = {};        // not kConv: the part of the checkpoint that the step belongs to
   };
   const std::vector<Step>& steps() const { return steps_; }
 

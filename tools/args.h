@@ -37,6 +37,7 @@ void add_teach_command(CLI::App& app, Run& run);
 void add_pack_command(CLI::App& app, Run& run);
 void add_bench_command(CLI::App& app, Run& run);
 void add_bench_data_command(CLI::App& app, Run& run);
+void add_profile_command(CLI::App& app, Run& run);
 void add_convert_command(CLI::App& app, Run& run);
 void add_export_command(CLI::App& app, Run& run);
 

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 #include "kernels/preprocess.h"
 
 namespace depthstill {
@@ -14,6 +15,12 @@ T* slot(const Tensor& batch, size_t index) {
   return batch.data<T>() + static_cast<int64_t>(index) * (batch.numel() / batch.size(0));
 }
 
+// Pixels of `pixel_bytes` in, one sample of the batch out.
+Work preprocess_work(double pixel_bytes, const Frame& frame, const Tensor& batch) {
+  return {0, pixel_bytes * static_cast<double>(frame.height) * static_cast<double>(frame.width) +
+                 bytes_of(batch) / static_cast<double>(batch.size(0))};
+}
+
 void write_image(ImageSize size, std::span<const uint8_t> rgb, const PreprocessParams& params, const Tensor& batch,
                  size_t index) {
   const Frame frame{size.height, size.width, size.width};
@@ -21,6 +28,7 @@ void write_image(ImageSize size, std::span<const uint8_t> rgb, const PreprocessP
   const Tensor pixels =  // on the CPU the image is read where it is
       device == Device::kCpu ? Tensor() : tensor<uint8_t>({frame.height, frame.width, 3}, rgb, device);
   const uint8_t* from = pixels.defined() ? pixels.data<uint8_t>() : rgb.data();
+  const OpRange range("preprocess", [&] { return preprocess_work(3, frame, batch); });
   visit(batch.dtype(), [&]<class T>() {
     run(device, cpu::preprocess_image<T>, cuda::preprocess_image<T>)(frame, from, params, batch.size(1), batch.size(2),
                                                                      slot<T>(batch, index));
@@ -33,6 +41,7 @@ void write_depth(const SampleDepth& depth, const PreprocessParams& params, const
   const bool in_place = device == Device::kCpu && depth.units.empty();
   const Tensor values = in_place ? Tensor() : tensor<float>({frame.height, frame.width}, depth.copy().metres, device);
   const float* from = in_place ? depth.metres.data() : values.data<float>();
+  const OpRange range("preprocess", [&] { return preprocess_work(sizeof(float), frame, batch); });
   run(device, cpu::preprocess_depth, cuda::preprocess_depth)(frame, from, params, batch.size(1), batch.size(2),
                                                              slot<float>(batch, index));
 }
@@ -68,6 +77,7 @@ void check_crops(const Batch& batch) {
 }
 
 void write_tensors(const Batch& batch, const BatchTensors& tensors) {
+  const ProfileRange range("input", "preprocess");
   check_crops(batch);
   for (size_t i = 0; i < batch.items.size(); ++i) {
     const auto& [sample, params] = batch.items[i];

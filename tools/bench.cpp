@@ -1,4 +1,4 @@
-// depthstill bench: times training steps or predictions of a student on random data.
+// depthstill bench: times training steps or predictions of a student, or single kernels, on random data.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -8,7 +8,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 
 #include "engine/allocator.h"
 #include "engine/captured_step.h"
@@ -18,8 +17,11 @@
 #include "losses/distillation.h"
 #include "models/student.h"
 #include "tools/args.h"
+#include "tools/bench_kernels.h"
 #include "tools/interrupt.h"
+#include "tools/machine_peak.h"
 #include "tools/progress.h"
+#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {
@@ -27,7 +29,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct BenchArgs {
-  std::string what, model = "mobilenet_unet", size, loss, head;
+  std::vector<std::string> whats;  // "train-step" or "infer", or kernels
+  std::string what, model = "mobilenet_unet", size, loss, head, shape;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true, no_graph = false;
   ComputeArgs compute;
@@ -43,29 +46,6 @@ double milliseconds(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
-// Values as after normalisation for images, a ramp of depths with noise for teachers.
-Tensor random_image(const Shape& shape, DType dtype, Device device) {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(shape.numel()));
-  for (float& value : values) value = normal(random);
-  const NoGrad no_grad;
-  const Tensor image = tensor<float>(shape, values, device);
-  return dtype == DType::kFloat ? image : cast(image, dtype);
-}
-
-Tensor random_teacher(const Shape& shape, float d_max, Device device) {
-  std::mt19937 random(2);
-  std::uniform_real_distribution<float> factor(0.9f, 1.1f);
-  std::vector<float> values;
-  values.reserve(static_cast<size_t>(shape.numel()));
-  for (int64_t i = 0; i < shape.numel(); ++i) {
-    const float height = static_cast<float>(i / shape[2] % shape[1] + 1) / static_cast<float>(shape[1]);
-    values.push_back(std::min(0.06f * d_max / height * factor(random), 0.95f * d_max));
-  }
-  return tensor<float>(shape, values, device);
-}
-
 class Bench {
  public:
   explicit Bench(const BenchArgs& args) : args_(args), device_(args.compute.choose_device()) {
@@ -79,7 +59,7 @@ class Bench {
     else
       size_ = parse_size(args.size);
     student_->to(device_);
-    image_ = random_image({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
+    image_ = random_values({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
     if (args.what == "infer") {
       student_->eval();
       return;
@@ -214,6 +194,63 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"dead_rows", args.dead_rows}};
 }
 
+void print_kernels(const std::vector<KernelTime>& times, const MachinePeak& peak) {
+  std::printf("%-18s %-9s %-22s %10s %10s %9s %8s %6s %9s %6s\n", "kernel", "pass", "shape", "median ms", "min ms",
+              "MB", "GB/s", "%copy", "GFLOP/s", "%peak");
+  for (const KernelTime& t : times) {
+    const double seconds = 1e-3 * t.median_ms;
+    std::printf("%-18s %-9s %-22s %10.4f %10.4f %9.2f %8.1f %6.1f", t.kernel.c_str(), t.pass.c_str(), t.shape.c_str(),
+                t.median_ms, t.min_ms, 1e-6 * t.work.bytes, 1e-9 * t.work.bytes / seconds,
+                100.0 * t.work.bytes / seconds / peak.copy_bytes_per_s);
+    if (t.work.flops > 0) {
+      std::printf(" %9.1f %6.1f", 1e-9 * t.work.flops / seconds, 100.0 * t.work.flops / seconds / peak.flops_per_s);
+    }
+    std::printf("\n");
+  }
+}
+
+nlohmann::ordered_json kernels_json(const std::vector<KernelTime>& times, const MachinePeak& peak) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const KernelTime& t : times) {
+    const double seconds = 1e-3 * t.median_ms;
+    list.push_back({{"kernel", t.kernel},
+                    {"pass", t.pass},
+                    {"shape", t.shape},
+                    {"median_ms", t.median_ms},
+                    {"min_ms", t.min_ms},
+                    {"bytes", t.work.bytes},
+                    {"bytes_per_s", t.work.bytes / seconds},
+                    {"percent_of_copy", 100.0 * t.work.bytes / seconds / peak.copy_bytes_per_s},
+                    {"flops", t.work.flops},
+                    {"flops_per_s", t.work.flops / seconds},
+                    {"percent_of_peak", 100.0 * t.work.flops / seconds / peak.flops_per_s}});
+  }
+  return list;
+}
+
+int run_kernels(const BenchArgs& args) {
+  const KernelBenchOptions options{
+      args.compute.choose_device(), args.compute.dtype(), args.batch, args.shape, args.steps, args.warmup};
+  check_usage(args.shape.empty() || args.whats.size() == 1, "--shape: expected one kernel, got ", args.whats.size());
+  const MachinePeak peak = measure_peak(options.device, options.dtype);
+  std::vector<KernelTime> times;
+  for (const std::string& kernel : args.whats) {
+    for (KernelTime& time : bench_kernel(kernel, options)) times.push_back(std::move(time));
+  }
+  if (args.json) {
+    const nlohmann::ordered_json json{
+        {"device", name_of(options.device)},    {"threads", num_threads()},
+        {"precision", name_of(options.dtype)},  {"copy_bytes_per_s", peak.copy_bytes_per_s},
+        {"peak_flops_per_s", peak.flops_per_s}, {"kernels", kernels_json(times, peak)}};
+    std::printf("%s\n", json.dump(2).c_str());
+    return kExitOk;
+  }
+  std::printf("%s on %s, %d threads: %s\n", name_of(options.dtype), name_of(options.device), num_threads(),
+              peak_text(peak, options.dtype).c_str());
+  print_kernels(times, peak);
+  return kExitOk;
+}
+
 int run_bench(const BenchArgs& args) {
   Bench bench(args);
   std::vector<Parts> steps;
@@ -246,10 +283,14 @@ int run_bench(const BenchArgs& args) {
 
 void add_bench_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<BenchArgs>();
-  CLI::App* command = app.add_subcommand("bench", "Time training steps or predictions on random data");
-  command->add_option("what", args->what, "train-step or infer")
+  CLI::App* command = app.add_subcommand("bench", "Time training steps, predictions or single kernels on random data");
+  std::vector<std::string> whats = bench_kernel_names();
+  whats.insert(whats.begin(), {"train-step", "infer"});
+  command->add_option("what", args->whats, "train-step, infer, or one or more kernels")
       ->required()
-      ->check(CLI::IsMember({"train-step", "infer"}));
+      ->check(CLI::IsMember(whats));
+  command->add_option("--shape", args->shape, "of one kernel [default: shapes of the students]");
+  command->footer("Shapes of the kernels:\n" + shape_help());
   command->add_option("--model", args->model, "student")->check(CLI::IsMember(student_names()))->capture_default_str();
   command->add_option("--head", args->head, "dpm, regression or relative [default: the published model's]")
       ->check(CLI::IsMember({"dpm", "regression", "relative"}));
@@ -271,7 +312,15 @@ void add_bench_command(CLI::App& app, Run& run) {
       ->capture_default_str();
   command->add_flag("--json", args->json, "print JSON");
   args->compute.add_to(*command);
-  command->callback([args, &run] { run = [args] { return run_bench(*args); }; });
+  command->callback([args, &run] {
+    run = [args] {
+      const auto is_network = [](const std::string& what) { return what == "train-step" || what == "infer"; };
+      if (std::none_of(args->whats.begin(), args->whats.end(), is_network)) return run_kernels(*args);
+      check_usage(args->whats.size() == 1, "bench: expected train-step or infer alone, or kernels");
+      args->what = args->whats[0];
+      return run_bench(*args);
+    };
+  });
 }
 
 }  // namespace depthstill

@@ -51,6 +51,7 @@ int run_program(int argc, char** argv) {
   add_pack_command(app, run);
   add_bench_command(app, run);
   add_bench_data_command(app, run);
+  add_profile_command(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

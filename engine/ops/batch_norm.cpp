@@ -1,6 +1,7 @@
 #include "kernels/batch_norm.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -29,6 +30,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   const Activation act = options.activation;
   const Device device = x.device();
   Tensor mean = empty_like(running_mean), rstd = empty_like(running_var), y = empty_like(x);
+  const int maps = options.training ? 3 : 2;  // kernels/batch_norm.h
+  const OpRange range("batch_norm", [&] { return Work{0, maps * bytes_of(x)}; });
   visit(x.dtype(), [&]<class T>() {
     if (options.training) {
       run(device, cpu::batch_norm_batch_stats<T>, cuda::batch_norm_batch_stats<T>)(
@@ -43,6 +46,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   const Statistics statistics = options.training ? Statistics::kBatch : Statistics::kConstant;
   const bool need_dx = x.requires_grad();
   return record("batch_norm", {x, weight, bias}, y, [=](const Tensor& dy) -> Gradients {
+    const OpRange op("batch_norm", [&] { return Work{0, (need_dx ? 5 : 2) * bytes_of(x)}; });
     Tensor dx;
     if (need_dx) dx = dy.sole_owner() ? dy.detach() : empty_like(x);
     Tensor dweight = empty_like(weight), dbias = empty_like(bias);

@@ -1,12 +1,14 @@
 #include "kernels/cast.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
 
 Tensor converted(const Tensor& x, DType dtype) {
   Tensor y = empty(x.shape(), dtype, x.device());
+  const OpRange range("cast", [&] { return Work{0, bytes_of(x, y)}; });
   if (dtype == DType::kBf16) {
     run(x.device(), cpu::cast<float, bf16>, cuda::cast<float, bf16>)(x.numel(), x, y);
   } else {

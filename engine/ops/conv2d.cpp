@@ -1,6 +1,7 @@
 #include "kernels/conv2d.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -27,18 +28,30 @@ Conv2dShape shape_of(const Tensor& x, const Tensor& weight, const Tensor& bias, 
   return shape;
 }
 
+double flops_of(const Conv2dShape& s) {
+  return 2.0 * static_cast<double>(s.N * s.P() * s.Q()) * static_cast<double>(s.O * s.R * s.S * s.C);
+}
+
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
   const Conv2dShape shape = shape_of(x, weight, bias, options);
   const Activation act = options.activation;
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.O}, x.dtype(), x.device());
+  const double flops = flops_of(shape);
+  const OpRange range("conv2d", [&] { return Work{flops, bytes_of(x, weight, y)}; });
   visit(x.dtype(),
         [&]<class T>() { run(x.device(), cpu::conv2d<T>, cuda::conv2d<T>)(shape, act, x, weight, bias, y); });
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
   const Tensor saved_y = act == Activation::kNone ? Tensor() : y;
   return record("conv2d", {x, weight, bias}, y, [=](const Tensor& dy) -> Gradients {
+    // Each product is a pass of its own over dz; the activation's slope is one more, in place.
+    const OpRange op("conv2d", [&] {
+      return Work{(need_dx + need_dweight) * flops, (saved_y.defined() ? 3 : 0) * bytes_of(dy) +
+                                                        (need_dx ? bytes_of(dy, weight, x) : 0) +
+                                                        (need_dweight ? bytes_of(dy, weight, x) : 0)};
+    });
     const Tensor dz = act == Activation::kNone ? dy : writable(dy);  // overwritten with dy * act'(y)
     Tensor dx = need_dx ? empty_like(x) : Tensor();
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();

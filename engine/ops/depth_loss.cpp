@@ -2,6 +2,7 @@
 
 #include "engine/allocator.h"
 #include "engine/ops_loss.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -18,10 +19,12 @@ Tensor depth_loss(const char* op, DepthLossKind kind, const Tensor& pred, const 
         pred.size(1), " rows, got ", options.first_row);
   const DepthMapShape shape{pred.size(0), pred.size(1), pred.size(2), options.first_row};
   const bool mask = options.mask;
+  const OpRange range(op, [&] { return Work{0, bytes_of(pred, target)}; });
   Tensor result = empty({4}, DType::kFloat, device), loss = empty({1}, DType::kFloat, device);
   run(device, cpu::depth_loss, cuda::depth_loss)(kind, shape, mask, pred, target, result);
   copy_bytes(loss.raw(), device, result.raw(), device, sizeof(float));
   return record(op, {pred}, loss, [=, pred = pred.detach(), target = target.detach()](const Tensor& dy) -> Gradients {
+    const OpRange backward(op, [&] { return Work{0, bytes_of(pred, target, pred)}; });
     Tensor dpred = empty_like(pred);
     run(device, cpu::depth_loss_grad, cuda::depth_loss_grad)(kind, shape, mask, pred, target, result, dy, dpred);
     return {dpred};

@@ -1,6 +1,7 @@
 #include "kernels/depthwise_conv2d.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -27,10 +28,14 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseCo
   const DepthwiseShape shape{x.size(0),  x.size(1), x.size(2),  x.size(3), o.stride,
                              o.dilation, o.pad_top, o.pad_left, kernel};
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.C}, x.dtype(), x.device());
+  const double flops = 2.0 * static_cast<double>(y.numel()) * kernel * kernel;
+  const OpRange range("depthwise_conv2d", [&] { return Work{flops, bytes_of(x, weight, y)}; });
   visit(x.dtype(),
         [&]<class T>() { run(x.device(), cpu::depthwise_conv2d<T>, cuda::depthwise_conv2d<T>)(shape, x, weight, y); });
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   return record("depthwise_conv2d", {x, weight}, y, [=](const Tensor& dy) -> Gradients {
+    const int products = need_dx + need_dweight;
+    const OpRange op("depthwise_conv2d", [&] { return Work{products * flops, products * bytes_of(x, weight, dy)}; });
     Tensor dx = need_dx ? empty_like(x) : Tensor();
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
     visit(x.dtype(), [&]<class T>() {

@@ -6,6 +6,7 @@
 
 #include "engine/allocator.h"
 #include "engine/ops_loss.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -59,6 +60,7 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
   check(options.eps >= 0.0f, "dpm_loss: expected eps >= 0, got ", options.eps);
   const DpmTableView table = table_for(bins, options, device);
   Tensor depth = empty(map, DType::kFloat, device), lse = empty_like(depth), offset = empty_like(depth);
+  const OpRange range("dpm_loss", [&] { return Work{0, bytes_of(logits, teacher, depth, lse, offset)}; });
   Tensor result = empty({2}, DType::kFloat, device), kl = empty({1}, DType::kFloat, device);
   visit(logits.dtype(), [&]<class T>() {
     run(device, cpu::dpm<T>, cuda::dpm<T>)(shape, bins, options, table, logits, teacher, depth, lse, offset, result);
@@ -67,6 +69,9 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
   const auto outputs =
       record("dpm_loss", {logits}, {kl, depth},
              [=, x = logits.detach(), teacher = teacher.detach()](const Gradients& dys) mutable -> Gradients {
+               const OpRange op("dpm_loss", [&] {
+                 return Work{0, 2 * bytes_of(x) + bytes_of(teacher, depth, lse, offset, dys[1])};
+               });
                visit(x.dtype(), [&]<class T>() {
                  run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(shape, bins, options, table, teacher, depth, lse,
                                                                   offset, result, dys[0], dys[1], x);
@@ -80,10 +85,12 @@ Tensor dpm_depth(const Tensor& logits, const DpmBins& bins) {
   const DpmShape shape = shape_of("dpm_depth", logits, bins);
   const Device device = logits.device();
   Tensor depth = empty({shape.N, shape.H, shape.W}, DType::kFloat, device), lse = empty_like(depth);
+  const OpRange range("dpm_depth", [&] { return Work{0, bytes_of(logits, depth, lse)}; });
   visit(logits.dtype(), [&]<class T>() {
     run(device, cpu::dpm<T>, cuda::dpm<T>)(shape, bins, {}, {}, logits, nullptr, depth, lse, nullptr, nullptr);
   });
   return record("dpm_depth", {logits}, depth, [=, x = logits.detach()](const Tensor& dy) mutable -> Gradients {
+    const OpRange op("dpm_depth", [&] { return Work{0, 2 * bytes_of(x) + bytes_of(depth, lse, dy)}; });
     visit(x.dtype(), [&]<class T>() {
       run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(shape, bins, {}, {}, nullptr, depth, lse, nullptr, nullptr,
                                                        nullptr, dy, x);

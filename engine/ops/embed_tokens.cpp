@@ -1,6 +1,7 @@
 #include "kernels/embed_tokens.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -17,6 +18,7 @@ Tensor embed_tokens(const Tensor& patches, const Tensor& cls_token, const Tensor
         shape.C, ") on ", device, ", got ", cls_token.dtype(), " ", cls_token.shape(), " and ", pos_embed.dtype(), " ",
         pos_embed.shape());
   Tensor y = empty({shape.N, 1 + shape.tokens, shape.C}, patches.dtype(), device);
+  const OpRange range("embed_tokens", [&] { return Work{0, bytes_of(patches, pos_embed, y)}; });
   visit(patches.dtype(), [&]<class T>() {
     run(device, cpu::embed_tokens<T>, cuda::embed_tokens<T>)(shape, patches, cls_token, pos_embed, y);
   });
@@ -26,6 +28,7 @@ Tensor embed_tokens(const Tensor& patches, const Tensor& cls_token, const Tensor
     Tensor dpatches = need_dpatches ? empty({shape.N, shape.tokens, shape.C}, dy.dtype(), device) : Tensor();
     Tensor dcls = need_dpos ? empty({1, 1, shape.C}, DType::kFloat, device) : Tensor();
     Tensor dpos = need_dpos ? empty({1, 1 + shape.tokens, shape.C}, DType::kFloat, device) : Tensor();
+    const OpRange op("embed_tokens", [&] { return Work{0, bytes_of(dy, dpatches, dpos)}; });
     visit(dy.dtype(), [&]<class T>() {
       run(device, cpu::embed_tokens_grad<T>, cuda::embed_tokens_grad<T>)(shape, dy, dpatches, dcls, dpos);
     });

@@ -1,6 +1,7 @@
 #include "kernels/layer_norm.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -13,12 +14,15 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
         "layer_norm: expected fp32 weight and bias (", channels, ") on ", x.device(), ", got ", parameter.dtype(), " ",
         parameter.shape(), " on ", parameter.device());
   }
+  const OpRange range("layer_norm", [&] { return Work{0, 2 * bytes_of(x)}; });
   Tensor y = empty_like(x), mean = empty({rows}, DType::kFloat, x.device()), rstd = empty_like(mean);
   visit(x.dtype(), [&]<class T>() {
     run(x.device(), cpu::layer_norm<T>, cuda::layer_norm<T>)(rows, channels, eps, x, weight, bias, y, mean, rstd);
   });
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad(), need_dbias = bias.requires_grad();
   return record("layer_norm", {x, weight, bias}, y, [=, x = x.detach()](const Tensor& dy) -> Gradients {
+    const int maps = x.device() == Device::kCpu ? 3 : 5;  // kernels/layer_norm.h
+    const OpRange op("layer_norm", [&] { return Work{0, maps * bytes_of(x)}; });
     Tensor dx = !need_dx ? Tensor() : dy.sole_owner() ? dy.detach() : empty_like(x);
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty_like(weight) : Tensor();

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -27,21 +28,26 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   for (int d = 0; d + 1 < x.shape().rank(); ++d) y_shape.push_back(x.size(d));
   y_shape.push_back(shape.O);
   Tensor y = empty(y_shape, x.dtype(), x.device());
+  const double flops = 2.0 * static_cast<double>(shape.rows) * static_cast<double>(shape.I * shape.O);
+  const OpRange range("linear", [&] { return Work{flops, bytes_of(x, weight, y)}; });
   visit(x.dtype(), [&]<class T>() { run(x.device(), cpu::linear<T>, cuda::linear<T>)(shape, x, weight, bias, y); });
+  const double x_bytes = bytes_of(x);
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
   const Tensor saved_x = need_dweight ? x.detach() : Tensor();
-  return record("linear", {x, weight, bias}, y,
-                [=, x_shape = x.shape(), dtype = x.dtype(), device = x.device()](const Tensor& dy) -> Gradients {
-                  Tensor dx = need_dx ? empty(x_shape, dtype, device) : Tensor();
-                  Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
-                  Tensor dbias = need_dbias ? empty({shape.O}, DType::kFloat, device) : Tensor();
-                  visit(dtype, [&]<class T>() {
-                    run(device, cpu::linear_grad<T>, cuda::linear_grad<T>)(shape, saved_x, weight, dy, dx, dweight,
-                                                                           dbias);
-                  });
-                  return {dx, dweight, dbias};
-                });
+  return record(
+      "linear", {x, weight, bias}, y,
+      [=, x_shape = x.shape(), dtype = x.dtype(), device = x.device()](const Tensor& dy) -> Gradients {
+        const int products = need_dx + need_dweight;
+        const OpRange op("linear", [&] { return Work{products * flops, products * (x_bytes + bytes_of(weight, dy))}; });
+        Tensor dx = need_dx ? empty(x_shape, dtype, device) : Tensor();
+        Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
+        Tensor dbias = need_dbias ? empty({shape.O}, DType::kFloat, device) : Tensor();
+        visit(dtype, [&]<class T>() {
+          run(device, cpu::linear_grad<T>, cuda::linear_grad<T>)(shape, saved_x, weight, dy, dx, dweight, dbias);
+        });
+        return {dx, dweight, dbias};
+      });
 }
 
 }  // namespace depthstill

@@ -1,6 +1,7 @@
 #include "kernels/max_pool2d.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -16,9 +17,11 @@ Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad) {
   const Shape out{shape.N, shape.P(), shape.Q(), shape.C};
   Tensor y = empty(out, x.dtype(), x.device()), index;
   if (grad_enabled() && x.requires_grad()) index = empty(out, DType::kUint8, x.device());
+  const OpRange range("max_pool2d", [&] { return Work{0, bytes_of(x, y, index)}; });
   visit(x.dtype(), [&]<class T>() { run(x.device(), cpu::max_pool2d<T>, cuda::max_pool2d<T>)(shape, x, y, index); });
   return record("max_pool2d", {x}, y, [shape, index, in = x.shape()](const Tensor& dy) -> Gradients {
     Tensor dx = empty(in, dy.dtype(), dy.device());
+    const OpRange op("max_pool2d", [&] { return Work{0, bytes_of(dx, dy, index)}; });
     visit(dy.dtype(), [&]<class T>() {
       run(dy.device(), cpu::max_pool2d_grad<T>, cuda::max_pool2d_grad<T>)(shape, dy, index, dx);
     });

@@ -1,12 +1,15 @@
 #include "kernels/rows.h"
 
+#include <algorithm>
+
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
 
 // y[:, r] = x[:, r + shift] or 0, with `rows` rows.
-Tensor shifted(const Tensor& x, int64_t rows, int64_t shift) {
+Tensor shifted(const char* op, const Tensor& x, int64_t rows, int64_t shift) {
   Shape shape;
   int64_t row_size = 1;
   for (int d = 0; d < x.shape().rank(); ++d) {
@@ -14,6 +17,7 @@ Tensor shifted(const Tensor& x, int64_t rows, int64_t shift) {
     if (d > 1) row_size *= x.size(d);
   }
   Tensor y = empty(shape, x.dtype(), x.device());
+  const OpRange range(op, [&] { return Work{0, bytes_of(y) + std::min(bytes_of(x), bytes_of(y))}; });
   visit(x.dtype(), [&]<class T>() {
     run(x.device(), cpu::shift_rows<T>, cuda::shift_rows<T>)(x.size(0), x.size(1), rows, row_size, shift, x, y);
   });
@@ -21,8 +25,8 @@ Tensor shifted(const Tensor& x, int64_t rows, int64_t shift) {
 }
 
 Tensor record_shift(const char* name, const Tensor& x, int64_t rows, int64_t shift) {
-  return record(name, {x}, shifted(x, rows, shift),
-                [before = x.size(1), shift](const Tensor& dy) -> Gradients { return {shifted(dy, before, -shift)}; });
+  return record(name, {x}, shifted(name, x, rows, shift),
+                [=, before = x.size(1)](const Tensor& dy) -> Gradients { return {shifted(name, dy, before, -shift)}; });
 }
 
 }  // namespace

@@ -1,12 +1,14 @@
 #include "kernels/space_to_depth.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
 
 Tensor run_space_to_depth(const SpaceToDepthShape& shape, const Tensor& wide) {
   Tensor deep = empty({shape.N, shape.P(), shape.Q(), shape.block * shape.run()}, wide.dtype(), wide.device());
+  const OpRange range("space_to_depth", [&] { return Work{0, bytes_of(wide, deep)}; });
   visit(wide.dtype(),
         [&]<class T>() { run(wide.device(), cpu::space_to_depth<T>, cuda::space_to_depth<T>)(shape, wide, deep); });
   return deep;
@@ -14,6 +16,7 @@ Tensor run_space_to_depth(const SpaceToDepthShape& shape, const Tensor& wide) {
 
 Tensor run_depth_to_space(const SpaceToDepthShape& shape, const Tensor& deep, const Tensor& bias) {
   Tensor wide = empty({shape.N, shape.H, shape.W, shape.C}, deep.dtype(), deep.device());
+  const OpRange range("depth_to_space", [&] { return Work{0, bytes_of(wide, deep)}; });
   visit(deep.dtype(), [&]<class T>() {
     run(deep.device(), cpu::depth_to_space<T>, cuda::depth_to_space<T>)(shape, deep, bias, wide);
   });
@@ -24,6 +27,7 @@ Tensor run_depth_to_space(const SpaceToDepthShape& shape, const Tensor& deep, co
 Tensor channel_sums(const Tensor& dy) {
   const int64_t C = dy.size(3);
   Tensor sums = empty({C}, DType::kFloat, dy.device());
+  const OpRange range("channel_sums", [&] { return Work{0, bytes_of(dy)}; });
   visit(dy.dtype(), [&]<class T>() {
     run(dy.device(), cpu::bias_activation_grad<T>, cuda::bias_activation_grad<T>)(
         dy.numel() / C, static_cast<int>(C), Activation::kNone, Tensor(), dy, dy, sums);

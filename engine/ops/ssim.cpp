@@ -2,6 +2,7 @@
 
 #include "engine/allocator.h"
 #include "engine/ops_loss.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -18,9 +19,11 @@ Tensor ssim_loss(const Tensor& pred, const Tensor& target, const SsimOptions& op
   const bool need_gradient = grad_enabled() && pred.requires_grad();
   Tensor result = empty({2}, DType::kFloat, device), loss = empty({1}, DType::kFloat, device);
   Tensor gradient = need_gradient ? empty_like(pred) : Tensor();  // made in the same pass as the value
+  const OpRange range("ssim_loss", [&] { return Work{0, bytes_of(pred, target, gradient)}; });
   run(device, cpu::ssim, cuda::ssim)(shape, options.mode, options.mask, pred, target, gradient, result);
   copy_bytes(loss.raw(), device, result.raw(), device, sizeof(float));
   return record("ssim_loss", {pred}, loss, [=](const Tensor& dy) mutable -> Gradients {
+    const OpRange op("ssim_loss", [&] { return Work{0, 2 * bytes_of(gradient)}; });
     run(device, cpu::ssim_grad, cuda::ssim_grad)(gradient.numel(), result, dy, gradient);
     return {std::move(gradient)};
   });

@@ -1,6 +1,7 @@
 #include "kernels/upsample_bicubic.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 
@@ -18,10 +19,12 @@ Tensor upsample_bicubic(const Tensor& x, int64_t out_height, int64_t out_width, 
                            {static_cast<int>(x.size(1)), static_cast<int>(out_height), scale_height},
                            {static_cast<int>(x.size(2)), static_cast<int>(out_width), scale_width}};
   Tensor y = empty({shape.N, out_height, out_width, shape.C}, x.dtype(), x.device());
+  const OpRange range("upsample_bicubic", [&] { return Work{0, bytes_of(x, y)}; });
   visit(x.dtype(),
         [&]<class T>() { run(x.device(), cpu::upsample_bicubic<T>, cuda::upsample_bicubic<T>)(shape, x, y); });
   return record("upsample_bicubic", {x}, y, [shape, before = x.shape()](const Tensor& dy) -> Gradients {
     Tensor dx = empty(before, dy.dtype(), dy.device());
+    const OpRange op("upsample_bicubic", [&] { return Work{0, bytes_of(dx, dy)}; });
     visit(dy.dtype(), [&]<class T>() {
       run(dy.device(), cpu::upsample_bicubic_grad<T>, cuda::upsample_bicubic_grad<T>)(shape, dy, dx);
     });

@@ -1,6 +1,7 @@
 #include "kernels/upsample_bilinear.h"
 
 #include "engine/ops.h"
+#include "engine/profile.h"
 
 namespace depthstill {
 namespace {
@@ -39,10 +40,12 @@ Tensor upsample_bilinear(const Tensor& x, int64_t out_height, int64_t out_width,
 Tensor upsample_bilinear(const Tensor& x, RowWindow in, RowWindow out, int64_t out_width, bool align_corners) {
   const UpsampleShape shape = checked_shape(x, in, out, out_width, align_corners);
   Tensor y = empty({shape.N, shape.out_rows(), out_width, shape.C}, x.dtype(), x.device());
+  const OpRange range("upsample_bilinear", [&] { return Work{0, bytes_of(x, y)}; });
   visit(x.dtype(),
         [&]<class T>() { run(x.device(), cpu::upsample_bilinear<T>, cuda::upsample_bilinear<T>)(shape, x, y); });
   return record("upsample_bilinear", {x}, y, [shape, before = x.shape()](const Tensor& dy) -> Gradients {
     Tensor dx = empty(before, dy.dtype(), dy.device());
+    const OpRange op("upsample_bilinear", [&] { return Work{0, bytes_of(dx, dy)}; });
     visit(dy.dtype(), [&]<class T>() {
       run(dy.device(), cpu::upsample_bilinear_grad<T>, cuda::upsample_bilinear_grad<T>)(shape, dy, dx);
     });

@@ -16,7 +16,7 @@ from pathlib import Path
 
 BINARY = sys.argv.pop(1)
 COMMANDS = ["train", "eval", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth", "bench",
-            "bench-data"]
+            "bench-data", "profile"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 
 
@@ -129,6 +129,29 @@ class Cli(unittest.TestCase):
             figures = json.loads(result.stdout)
             for key in ("median_ms", "min_ms", "max_ms", "peak_bytes", "steps"):
                 self.assertGreater(figures[key], 0, key)
+
+    def test_bench_kernels(self):
+        result = run("bench", "softmax", "conv2d", "--steps", 2, "--threads", 2, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        figures = json.loads(result.stdout)
+        self.assertGreater(figures["copy_bytes_per_s"], 0)
+        self.assertEqual({k["kernel"] for k in figures["kernels"]}, {"softmax", "conv2d"})
+        for kernel in figures["kernels"]:
+            self.assertGreater(kernel["percent_of_copy"], 0, kernel)
+        self.assertIn("dweight", run("bench", "linear", "--shape", "8x16x16", "--steps", 1).stdout)
+        self.assert_one_line(run("bench", "softmax", "train-step"), 2, "train-step or infer alone")
+
+    def test_profile_json(self):
+        recipe = self.small_set()
+        for arguments in (["--model", "mobilenet_unet", "--size", "32x64"], [recipe, "--data", self.root],
+                          [recipe, "--random", "--set", "train.batch_size=1"]):
+            result = run("profile", *arguments, "--steps", "2:3", "--threads", 2, "--json")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            figures = json.loads(result.stdout)
+            self.assertGreater(figures["step_ms"], 0)
+            self.assertIn("decode_head.conv_list.3.convA.conv", {row["layer"] for row in figures["rows"]})
+        self.assert_one_line(run("profile", "--steps", "3"), 2, "--steps")
+        self.assertEqual(run("profile", recipe, "--model", "dpt_s").returncode, 2)
 
     def test_scores_stored_predictions(self):
         height, width = 480, 640

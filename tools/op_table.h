@@ -1,0 +1,57 @@
+// Per layer and op: time, work and how far from the bound, from the samples of several training steps.
+#pragma once
+
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tools/machine_peak.h"
+
+namespace depthstill {
+
+double median_of(std::vector<double> values);
+
+// All calls of one op in one layer, in one direction and step.
+struct OpTime {
+  double ms = 0;  // median over the steps
+  Work work;
+  int calls = 0;
+};
+
+struct OpRow {
+  std::string layer, op;     // layer: the path of a module, "loss/dpm", "update/adamw"
+  OpTime forward, backward;  // forward also of losses and the update
+  double ms() const { return forward.ms + backward.ms; }
+  Work work() const { return {forward.work.flops + backward.work.flops, forward.work.bytes + backward.work.bytes}; }
+};
+
+class OpTable {
+ public:
+  void add_step(const std::vector<OpSample>& samples, double step_ms);
+  std::vector<OpRow> rows() const;  // the slowest first
+  // Medians over the steps: of the whole step, and of what all ops of a step add up to.
+  double step_ms() const { return median_of(step_ms_); }
+  double ops_ms() const { return median_of(ops_ms_); }
+
+ private:
+  struct Direction {
+    std::vector<double> ms;  // per step
+    Work work;
+    int calls = 0;
+  };
+  struct Entry {
+    Direction forward, backward;
+  };
+  static OpTime time_of(const Direction& direction);
+
+  std::map<std::pair<std::string, std::string>, Entry> entries_;
+  std::vector<double> step_ms_, ops_ms_;
+};
+
+// At most `max_rows` lines and what the others add up to; 0: all.
+std::string table_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);
+nlohmann::ordered_json table_json(const OpTable& table, const MachinePeak& peak);
+
+}  // namespace depthstill
