@@ -12,8 +12,8 @@ namespace depthstill::plans {
 // .deterministic, and while no graph is being captured.
 bool may_measure(Stream stream);
 
-// Median of ten runs after three that do not count, in milliseconds. `run` gives its work to `stream`. What takes more
-// than twice `best_ms` in its second run is not run again: some of the libraries' ways are slower a hundred times.
+// Median of ten runs after three that do not count, in milliseconds. `run` gives its work to `stream`. What takes
+// clearly more than twice `best_ms` in its second run is not run again: some ways are slower a hundred times.
 double median_ms(Stream stream, double best_ms, const std::function<void()>& run);
 
 // Of this process's device, or null where nothing is measured.
