@@ -67,47 +67,29 @@ DS_AMX void pack_weights(const float* w, int64_t output_stride, int64_t input_st
   for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * kLineBytes, rows[i]);
 }
 
-// One step of the inner loop.
-template <int rows, int columns>
-DS_AMX_INLINE void step(const std::byte* a0, const std::byte* a1, const std::byte* b0, const std::byte* b1) {
-  _tile_loadd(6, b0, kLineBytes);
-  _tile_loadd(4, a0, kLineBytes);
-  _tile_dpbf16ps(0, 4, 6);
-  if constexpr (columns == 2) {
-    _tile_loadd(7, b1, kLineBytes);
-    _tile_dpbf16ps(1, 4, 7);
-  }
-  if constexpr (rows == 2) {
-    _tile_loadd(5, a1, kLineBytes);
-    _tile_dpbf16ps(2, 5, 6);
-    if constexpr (columns == 2) _tile_dpbf16ps(3, 5, 7);
-  }
-}
+struct Bf16Format {
+  static constexpr int64_t kLine = kLineBytes, kTile = kTileBytes;
 
-template <int rows, int columns>
-DS_AMX void multiply_tiles(const DataBlock& b) {
-  // The tile intrinsics do not tell the compiler that they read memory.
-  asm volatile("" ::: "memory");
-  load_acc<rows, columns>(b.acc, b.first);
-  const std::byte* weights = b.weights;
-  for (int r = 0; r < b.R; ++r) {
-    for (int s = 0; s < b.S; ++s) {
-      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
-      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * kTileBytes) {
-        step<rows, columns>(line, line + 16 * kLineBytes, weights, weights + kTileBytes);
-      }
+  template <int rows, int columns>
+  DS_AMX_INLINE static void data_step(const Operand& a, const Operand& b) {
+    _tile_loadd(6, b.first, kLineBytes);
+    _tile_loadd(4, a.first, kLineBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (columns == 2) {
+      _tile_loadd(7, b.second, kLineBytes);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (rows == 2) {
+      _tile_loadd(5, a.second, kLineBytes);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (columns == 2) _tile_dpbf16ps(3, 5, 7);
     }
   }
-  store_acc<rows, columns>(b.acc);
-}
-
-void multiply(const DataBlock& b) {
-  if (b.pixels > 16) {
-    b.tiles == 2 ? multiply_tiles<2, 2>(b) : multiply_tiles<2, 1>(b);
-  } else {
-    b.tiles == 2 ? multiply_tiles<1, 2>(b) : multiply_tiles<1, 1>(b);
+  template <int rows, int columns>
+  DS_AMX_INLINE static void weight_step(const Operand& dy, const Operand& x) {
+    data_step<rows, columns>(dy, x);
   }
-}
+};
 
 // 16 channels of two pixels, interleaved.
 DS_AVX512_INLINE __m512i load_pair(const void* even, const void* odd, int64_t channel, __mmask16 mask) {
@@ -148,29 +130,6 @@ DS_AVX512 void pack_x(const void* const* pixels, int64_t steps, int channels, in
   }
 }
 
-template <int rows, int columns>
-DS_AMX void multiply_weight_tiles(const WeightBlock& b) {
-  asm volatile("" ::: "memory");
-  load_acc<rows, columns>(b.acc, b.first);
-  const std::byte *a0 = b.dy[0], *a1 = b.dy[1], *x0 = b.x[0], *x1 = b.x[1];
-  for (int64_t k = 0; k < b.steps; ++k) {
-    step<rows, columns>(a0, a1, x0, x1);
-    a0 += kTileBytes;
-    a1 += kTileBytes;
-    x0 += kTileBytes;
-    x1 += kTileBytes;
-  }
-  store_acc<rows, columns>(b.acc);
-}
-
-void multiply_weights(const WeightBlock& b) {
-  if (b.dy_tiles == 2) {
-    b.x_tiles == 2 ? multiply_weight_tiles<2, 2>(b) : multiply_weight_tiles<2, 1>(b);
-  } else {
-    b.x_tiles == 2 ? multiply_weight_tiles<1, 2>(b) : multiply_weight_tiles<1, 1>(b);
-  }
-}
-
 constexpr TileKernels kKernels = {
     .name = "amx",
     .line_channels = kLineChannels,
@@ -186,11 +145,11 @@ constexpr TileKernels kKernels = {
     .end = end_tiles,
     .pack_lines = pack_lines,
     .pack_weights = pack_weights,
-    .multiply = multiply,
+    .multiply = amx::multiply<Bf16Format>,
     .store = store_block<bf16>,
     .pack_dy = pack_dy,
     .pack_x = pack_x,
-    .multiply_weights = multiply_weights,
+    .multiply_weights = amx::multiply_weights<Bf16Format>,
 };
 
 }  // namespace

@@ -51,5 +51,61 @@ DS_AMX_INLINE void store_acc(float* acc) {
   if constexpr (rows == 2 && columns == 2) _tile_stored(3, acc + 16 * 32 + 16, kAccStride);
 }
 
+// Where the first and the second tile of an operand are.
+struct Operand {
+  const std::byte *first, *second;
+};
+
+// The loops over a block. Format says how operands are stored: kLine and kTile, the bytes of a line and of a tile, and
+// data_step and weight_step, which multiply one line of channels (A: lines, B: weights), or one step of pixels (A: dy,
+// B: x), for `rows` tiles of A and `columns` tiles of B.
+template <class Format, int rows, int columns>
+DS_AMX void multiply_tiles(const DataBlock& b) {
+  // The tile intrinsics do not tell the compiler that they read memory.
+  asm volatile("" ::: "memory");
+  load_acc<rows, columns>(b.acc, b.first);
+  const std::byte* weights = b.weights;
+  for (int r = 0; r < b.R; ++r) {
+    for (int s = 0; s < b.S; ++s) {
+      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
+      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * Format::kTile) {
+        Format::template data_step<rows, columns>({line, line + 16 * Format::kLine},
+                                                  {weights, weights + Format::kTile});
+      }
+    }
+  }
+  store_acc<rows, columns>(b.acc);
+}
+
+template <class Format>
+void multiply(const DataBlock& b) {
+  if (b.pixels > 16) {
+    b.tiles == 2 ? multiply_tiles<Format, 2, 2>(b) : multiply_tiles<Format, 2, 1>(b);
+  } else {
+    b.tiles == 2 ? multiply_tiles<Format, 1, 2>(b) : multiply_tiles<Format, 1, 1>(b);
+  }
+}
+
+template <class Format, int rows, int columns>
+DS_AMX void multiply_weight_tiles(const WeightBlock& b) {
+  asm volatile("" ::: "memory");
+  load_acc<rows, columns>(b.acc, b.first);
+  Operand dy{b.dy[0], b.dy[1]}, x{b.x[0], b.x[1]};
+  for (int64_t k = 0; k < b.steps; ++k) {
+    Format::template weight_step<rows, columns>(dy, x);
+    for (const std::byte** p : {&dy.first, &dy.second, &x.first, &x.second}) *p += Format::kTile;
+  }
+  store_acc<rows, columns>(b.acc);
+}
+
+template <class Format>
+void multiply_weights(const WeightBlock& b) {
+  if (b.dy_tiles == 2) {
+    b.x_tiles == 2 ? multiply_weight_tiles<Format, 2, 2>(b) : multiply_weight_tiles<Format, 2, 1>(b);
+  } else {
+    b.x_tiles == 2 ? multiply_weight_tiles<Format, 1, 2>(b) : multiply_weight_tiles<Format, 1, 1>(b);
+  }
+}
+
 }  // namespace depthstill::cpu::amx
 #endif

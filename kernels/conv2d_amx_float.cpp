@@ -71,11 +71,6 @@ DS_AVX512 void pack_weights(const float* w, int64_t output_stride, int64_t input
   }
 }
 
-// One operand of a product of tiles: where the parts of its first and second tile are.
-struct Operand {
-  const std::byte *first, *second;
-};
-
 // `part` of the rows of A, in tiles 4 and 5; of the columns of B, in tiles 6 and 7.
 template <int rows, int64_t stride, int64_t part_stride>
 DS_AMX_INLINE void load_a(const Operand& a, int part) {
@@ -114,31 +109,18 @@ DS_AMX_INLINE void step(const Operand& a, const Operand& b) {
   multiply_parts<rows, columns>();
 }
 
-template <int rows, int columns>
-DS_AMX void multiply_tiles(const DataBlock& b) {
-  // The tile intrinsics do not tell the compiler that they read memory.
-  asm volatile("" ::: "memory");
-  load_acc<rows, columns>(b.acc, b.first);
-  const std::byte* weights = b.weights;
-  for (int r = 0; r < b.R; ++r) {
-    for (int s = 0; s < b.S; ++s) {
-      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
-      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * kFloatTileBytes) {
-        step<rows, columns, kFloatLineBytes, kLineBytes, kLineBytes, kTileBytes>({line, line + 16 * kFloatLineBytes},
-                                                                                 {weights, weights + kFloatTileBytes});
-      }
-    }
-  }
-  store_acc<rows, columns>(b.acc);
-}
+struct SplitFormat {
+  static constexpr int64_t kLine = kFloatLineBytes, kTile = kFloatTileBytes;
 
-void multiply(const DataBlock& b) {
-  if (b.pixels > 16) {
-    b.tiles == 2 ? multiply_tiles<2, 2>(b) : multiply_tiles<2, 1>(b);
-  } else {
-    b.tiles == 2 ? multiply_tiles<1, 2>(b) : multiply_tiles<1, 1>(b);
+  template <int rows, int columns>
+  DS_AMX_INLINE static void data_step(const Operand& lines, const Operand& weights) {
+    step<rows, columns, kFloatLineBytes, kLineBytes, kLineBytes, kTileBytes>(lines, weights);
   }
-}
+  template <int rows, int columns>
+  DS_AMX_INLINE static void weight_step(const Operand& dy, const Operand& x) {
+    step<rows, columns, kLineBytes, kTileBytes, kFloatLineBytes, kLineBytes>(dy, x);
+  }
+};
 
 // [tile][step][part][16 outputs][32 pixels]
 DS_AVX512 void pack_dy(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out) {
@@ -184,26 +166,6 @@ DS_AVX512 void pack_x(const void* const* pixels, int64_t steps, int channels, in
   }
 }
 
-template <int rows, int columns>
-DS_AMX void multiply_weight_tiles(const WeightBlock& b) {
-  asm volatile("" ::: "memory");
-  load_acc<rows, columns>(b.acc, b.first);
-  Operand dy{b.dy[0], b.dy[1]}, x{b.x[0], b.x[1]};
-  for (int64_t k = 0; k < b.steps; ++k) {
-    step<rows, columns, kLineBytes, kTileBytes, kFloatLineBytes, kLineBytes>(dy, x);
-    for (const std::byte** p : {&dy.first, &dy.second, &x.first, &x.second}) *p += kFloatTileBytes;
-  }
-  store_acc<rows, columns>(b.acc);
-}
-
-void multiply_weights(const WeightBlock& b) {
-  if (b.dy_tiles == 2) {
-    b.x_tiles == 2 ? multiply_weight_tiles<2, 2>(b) : multiply_weight_tiles<2, 1>(b);
-  } else {
-    b.x_tiles == 2 ? multiply_weight_tiles<1, 2>(b) : multiply_weight_tiles<1, 1>(b);
-  }
-}
-
 constexpr TileKernels kKernels = {
     .name = "amx, floats in three parts",
     .line_channels = kLineChannels,
@@ -219,11 +181,11 @@ constexpr TileKernels kKernels = {
     .end = end_tiles,
     .pack_lines = pack_lines,
     .pack_weights = pack_weights,
-    .multiply = multiply,
+    .multiply = amx::multiply<SplitFormat>,
     .store = store_block<float>,
     .pack_dy = pack_dy,
     .pack_x = pack_x,
-    .multiply_weights = multiply_weights,
+    .multiply_weights = amx::multiply_weights<SplitFormat>,
 };
 
 }  // namespace
