@@ -111,7 +111,7 @@ DS_AVX512 void pack_dy(const void* const* pixels, int64_t steps, int channels, i
   }
 }
 
-// [tile][pixel pair][16 channels][2], and at `odd` the same for pairs that begin at odd pixels.
+// [tile][pixel pair][16 channels][2], and at `odd`, unless that is 0, the same for pairs that begin at odd pixels.
 DS_AVX512 void pack_x(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
                       std::byte* out) {
   for (int64_t pair = 0; pair < steps * kStepPixels / 2; ++pair, pixels += 2, out += kLineBytes) {

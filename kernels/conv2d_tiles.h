@@ -1,6 +1,7 @@
 // Our own stride-1 convolutions for the CPU: implicit GEMMs over tiles of 16 outputs, without im2col.
 //
-// A block of the image is copied once, zero-padded, into "lines": 64 bytes of one pixel (32 bf16 or 16 float channels),
+// A block of the image is copied once, zero-padded, into "lines": 64 bytes of one pixel (32 bf16 or 16 float channels;
+// 192 bytes where 32 floats are stored in three bf16 parts),
 // ordered [channel line][flat pixel]. Flat pixels run over the padded rows, so filter tap (r, s) of flat pixel f is
 // line f + r * dilation * pitch + s * dilation: every operand of the inner loop is contiguous. The pitch includes the
 // halo columns; results computed there are dropped (data) or multiplied by zero gradients (weights).

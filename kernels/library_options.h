@@ -1,5 +1,5 @@
 // What users may ask of NVIDIA's libraries: cuDNN and cuBLASLt. On the CPU nothing here has an effect, nor need it:
-// it always repeats its results and computes fp32 in fp32.
+// it always repeats its results, and its fp32 products are as accurate as multiply-adds in fp32.
 #pragma once
 
 #include <cstdint>

@@ -23,9 +23,9 @@ int fail_with(const std::string& message) {
   return kExitFailure;
 }
 
-// While they wait, OpenMP's threads keep their cores for about 10 ms, far longer than there is to wait here: on a
-// machine with other work to do, steps take several times as long. OpenMP reads its settings before main(), hence a new
-// start.
+// While they wait, GNU OpenMP's threads keep their cores for 300,000 turns of a loop, far longer than there is to wait
+// here: on a machine with other work to do, steps take several times as long. OpenMP reads its settings before main(),
+// hence a new start.
 void shorten_waits(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "10000", 1);
