@@ -58,7 +58,6 @@ Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);
 Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor cast(const Tensor& x, DType dtype);                           // fp32 <-> bf16
-Tensor concat(const Tensor& a, const Tensor& b);                     // along the channels
 Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);  // (N, H, W[, C]) -> (N, rows, W[, C])
 Tensor pad_rows(const Tensor& x, int64_t top, int64_t bottom);       // zeros above and below
 Tensor softmax(const Tensor& x);                                     // over the last dimension
@@ -75,6 +74,9 @@ struct RowWindow {
 // rows [out.first_row, out.height); the default windows are whole maps.
 Tensor upsample_bilinear(const Tensor& x, int64_t out_height, int64_t out_width, bool align_corners);
 Tensor upsample_bilinear(const Tensor& x, RowWindow in, RowWindow out, int64_t out_width, bool align_corners);
+// x resized to the size of tap (bilinear), and the channels of tap behind its own: rows [first_row, tap's height). x is
+// as above; where it has tap's size, it is copied.
+Tensor upsample_concat(const Tensor& x, RowWindow in, const Tensor& tap, int64_t first_row, bool align_corners);
 // Bicubic resize (A = -0.75, edges clamped): output o reads around (o + 1/2) / scale - 1/2; scale 0 means out / in.
 Tensor upsample_bicubic(const Tensor& x, int64_t out_height, int64_t out_width, double scale_height,
                         double scale_width);

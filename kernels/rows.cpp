@@ -8,22 +8,28 @@
 namespace depthstill::cpu {
 
 template <class T>
-void shift_rows(Stream, int64_t batch, int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift, const T* x,
-                T* y) {
-  const int64_t grain = 16384 / std::max<int64_t>(row_size, 1) + 1;
-  const size_t row_bytes = static_cast<size_t>(row_size) * sizeof(T);
-  parallel_for(batch * out_rows, grain, [&](int64_t row) {
-    const int64_t from = row % out_rows + shift;
-    T* to = y + row * row_size;
-    if (from >= 0 && from < in_rows) {
-      std::memcpy(to, x + (row / out_rows * in_rows + from) * row_size, row_bytes);
-    } else {
-      std::memset(static_cast<void*>(to), 0, row_bytes);
+void shift_rows(Stream, const RowsShape& s, const T* x, T* y) {
+  const bool slices = s.x_channels != s.channels || s.y_channels != s.channels;
+  const int64_t pieces = slices ? s.width : 1;  // of a row, that each lie together
+  const int64_t size = slices ? s.channels : s.width * s.channels;
+  const size_t bytes = static_cast<size_t>(size) * sizeof(T);
+  const int64_t grain = 16384 / std::max<int64_t>(s.width * s.channels, 1) + 1;
+  parallel_for(s.batch * s.out_rows, grain, [&](int64_t row) {
+    const int64_t from_row = row % s.out_rows + s.shift;
+    const bool exists = from_row >= 0 && from_row < s.in_rows;
+    const T* from = x + (row / s.out_rows * s.in_rows + (exists ? from_row : 0)) * s.width * s.x_channels;
+    T* to = y + row * s.width * s.y_channels;
+    for (int64_t piece = 0; piece < pieces; ++piece, from += s.x_channels, to += s.y_channels) {
+      if (exists) {
+        std::memcpy(to, from, bytes);
+      } else {
+        std::memset(static_cast<void*>(to), 0, bytes);
+      }
     }
   });
 }
 
-template void shift_rows(Stream, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, float*);
-template void shift_rows(Stream, int64_t, int64_t, int64_t, int64_t, int64_t, const bf16*, bf16*);
+template void shift_rows(Stream, const RowsShape&, const float*, float*);
+template void shift_rows(Stream, const RowsShape&, const bf16*, bf16*);
 
 }  // namespace depthstill::cpu

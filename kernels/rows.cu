@@ -6,45 +6,49 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kPacksPerThread = 4;
 
-// y (batch, out_rows, row_size) from x (batch, in_rows, row_size). A block takes a piece of kThreads * kPacksPerThread
-// packs of one row of y; grid = rows * pieces. Moves 2 * sizeof(T) bytes per copied element. Bound: DRAM.
+// y (batch, out_rows, width, channels of y_channels) from x (batch, in_rows, width, channels of x_channels). A block
+// takes blockDim.y neighbouring pixels of one row of y, blockDim.x threads share the channels of a pixel; grid = rows *
+// tiles. Moves 2 * sizeof(T) bytes per copied element. Bound: DRAM.
 template <int kPack, class T>
 __global__ void __launch_bounds__(kThreads)
-    shift_rows_kernel(int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift, unsigned pieces,
-                      const T* __restrict__ x, T* __restrict__ y) {
-  const int64_t row = blockIdx.x / pieces, n = row / out_rows, from_row = row - n * out_rows + shift;
-  const bool exists = from_row >= 0 && from_row < in_rows;
-  const T* from = x + (n * in_rows + (exists ? from_row : 0)) * row_size;
-  T* to = y + row * row_size;
-  const int64_t begin = static_cast<int64_t>(blockIdx.x % pieces) * (kThreads * kPacksPerThread * kPack);
-#pragma unroll
-  for (int k = 0; k < kPacksPerThread; ++k) {
-    const int64_t i = begin + (static_cast<int64_t>(k) * kThreads + threadIdx.x) * kPack;
-    if (i < row_size) store_pack(to + i, exists ? load_pack<kPack>(from + i) : Pack<T, kPack>{});
+    shift_rows_kernel(RowsShape s, unsigned tiles, const T* __restrict__ x, T* __restrict__ y) {
+  const int64_t row = blockIdx.x / tiles, n = row / s.out_rows, from_row = row - n * s.out_rows + s.shift;
+  const int64_t w = static_cast<int64_t>(blockIdx.x % tiles) * blockDim.y + threadIdx.y;
+  if (w >= s.width) return;
+  const bool exists = from_row >= 0 && from_row < s.in_rows;
+  const T* from = x + ((n * s.in_rows + (exists ? from_row : 0)) * s.width + w) * s.x_channels;
+  T* to = y + (row * s.width + w) * s.y_channels;
+#pragma unroll 4
+  for (int64_t c = threadIdx.x * kPack; c < s.channels; c += blockDim.x * kPack) {
+    store_pack(to + c, exists ? load_pack<kPack>(from + c) : Pack<T, kPack>{});
   }
 }
 
+// Threads along the channels: a power of two that covers them, at most the block; the rest of it goes along the row.
+dim3 block_for(int64_t packs) {
+  unsigned lanes = 1;
+  while (lanes < packs && lanes < kThreads) lanes *= 2;
+  return dim3(lanes, kThreads / lanes);
+}
+
 template <int kPack, class T>
-void shift_packs(Stream stream, int64_t batch, int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift,
-                 const T* x, T* y) {
-  const unsigned pieces = blocks_for(row_size, kThreads * kPacksPerThread * kPack);
-  launch(shift_rows_kernel<kPack, T>, blocks_for(batch * out_rows * pieces, 1), kThreads, 0, stream, in_rows, out_rows,
-         row_size, shift, pieces, x, y);
+void shift_packs(Stream stream, const RowsShape& s, const T* x, T* y) {
+  const dim3 block = block_for(s.channels / kPack);
+  const unsigned tiles = blocks_for(s.width, static_cast<int>(block.y));
+  launch(shift_rows_kernel<kPack, T>, blocks_for(s.batch * s.out_rows * tiles, 1), block, 0, stream, s, tiles, x, y);
 }
 
 }  // namespace
 
 template <class T>
-void shift_rows(Stream stream, int64_t batch, int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift,
-                const T* x, T* y) {
-  packable<kPackSize<T>>(row_size, x, y)
-      ? shift_packs<kPackSize<T>>(stream, batch, in_rows, out_rows, row_size, shift, x, y)
-      : shift_packs<1>(stream, batch, in_rows, out_rows, row_size, shift, x, y);
+void shift_rows(Stream stream, const RowsShape& s, const T* x, T* y) {
+  constexpr int kPack = kPackSize<T>;
+  const bool packs = s.channels % kPack == 0 && s.x_channels % kPack == 0 && packable<kPack>(s.y_channels, x, y);
+  packs ? shift_packs<kPack>(stream, s, x, y) : shift_packs<1>(stream, s, x, y);
 }
 
-template void shift_rows(Stream, int64_t, int64_t, int64_t, int64_t, int64_t, const float*, float*);
-template void shift_rows(Stream, int64_t, int64_t, int64_t, int64_t, int64_t, const bf16*, bf16*);
+template void shift_rows(Stream, const RowsShape&, const float*, float*);
+template void shift_rows(Stream, const RowsShape&, const bf16*, bf16*);
 
 }  // namespace depthstill::cuda

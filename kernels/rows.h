@@ -1,8 +1,9 @@
-// y[n, r] = x[n, r + shift] where that row exists, else 0.
-//   x (batch, in_rows, row_size)   y (batch, out_rows, row_size)
+// y[n, r, w, c] = x[n, r + shift, w, c] where that row exists, else 0.
+//   x (batch, in_rows, width, channels of x_channels)   y (batch, out_rows, width, channels of y_channels)
 // Cropping the rows above `first` is shift = first, padding `top` rows is shift = -top; the gradient of either is the
-// same function with the sizes swapped and -shift.
-// Bound: memory. Elements moved: what is copied twice, zeros once.
+// same function with x and y swapped and -shift. x and y may be channel slices: `channels` neighbouring channels of
+// maps of x_channels and y_channels; the pointers are to their first one. Bound: memory. Elements moved: what is copied
+// twice, zeros once.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +12,18 @@
 #include "kernels/stream.h"
 
 namespace depthstill {
+
+struct RowsShape {
+  int64_t batch = 0, in_rows = 0, out_rows = 0, width = 0, channels = 0, shift = 0;
+  int64_t x_channels = channels, y_channels = channels;
+};
+
 namespace cpu {
 template <class T>
-void shift_rows(Stream stream, int64_t batch, int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift,
-                const T* x, T* y);
+void shift_rows(Stream stream, const RowsShape& shape, const T* x, T* y);
 }
 namespace cuda {
 template <class T>
-void shift_rows(Stream stream, int64_t batch, int64_t in_rows, int64_t out_rows, int64_t row_size, int64_t shift,
-                const T* x, T* y);
+void shift_rows(Stream stream, const RowsShape& shape, const T* x, T* y);
 }
 }  // namespace depthstill

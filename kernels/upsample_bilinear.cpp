@@ -93,8 +93,10 @@ struct RowPair {
 };
 using Taps = std::vector<UpsampleAxis::Tap>;
 
-// One row of y. Four reads per element, but nothing between the stores: the faster way while memory is the bound.
-void blend_row(const RowPair<float>& x, const Taps& taps, int64_t C, float* y, std::vector<float>&) {
+// One row of y, whose pixels are y_channels apart. Four reads per element, but nothing between the stores: the faster
+// way while memory is the bound.
+void blend_row(const RowPair<float>& x, const Taps& taps, int64_t C, int64_t y_channels, float* y,
+               std::vector<float>&) {
   for (const UpsampleAxis::Tap& tap : taps) {
     const float r = tap.w1, l = 1.0f - r, b = x.w1, t = 1.0f - b;
     const float w[4] = {t * l, t * r, b * l, b * r};
@@ -103,12 +105,13 @@ void blend_row(const RowPair<float>& x, const Taps& taps, int64_t C, float* y, s
     for (int64_t c = 0; c < C; ++c) {
       y[c] = w[0] * top[left + c] + w[1] * top[right + c] + w[2] * bottom[left + c] + w[3] * bottom[right + c];
     }
-    y += C;
+    y += y_channels;
   }
 }
 
 // The same for bf16, where the conversions are the bound: vertically into floats, then horizontally.
-void blend_row(const RowPair<bf16>& x, const Taps& taps, int64_t C, bf16* y, std::vector<float>& blended) {
+void blend_row(const RowPair<bf16>& x, const Taps& taps, int64_t C, int64_t y_channels, bf16* y,
+               std::vector<float>& blended) {
   const float wy[2] = {1.0f - x.w1, x.w1};
   for (size_t begin = 0; begin < taps.size(); begin += kTileColumns) {
     const size_t end = std::min(begin + kTileColumns, taps.size());
@@ -119,7 +122,7 @@ void blend_row(const RowPair<bf16>& x, const Taps& taps, int64_t C, bf16* y, std
     for (size_t q = begin; q < end; ++q) {
       const float wx[2] = {1.0f - taps[q].w1, taps[q].w1};
       const int64_t cols[2] = {taps[q].i0 * C - first, taps[q].i1 * C - first};
-      weighted_sum(C, 2, wx, cols, blended.data(), y + static_cast<int64_t>(q) * C);
+      weighted_sum(C, 2, wx, cols, blended.data(), y + static_cast<int64_t>(q) * y_channels);
     }
   }
 }
@@ -131,7 +134,7 @@ void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
   const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
   Taps taps;
   for (int q = 0; q < s.out_width; ++q) taps.push_back(cols.tap(q));
-  const int64_t in_row = s.in_width * s.C, out_row = s.out_width * s.C;
+  const int64_t in_row = s.in_width * s.C, out_row = s.out_width * s.y_channels;
 
   parallel_ranges(s.N * s.out_rows(), 1, [&](int64_t begin, int64_t end, int) {
     std::vector<float> blended;
@@ -139,7 +142,7 @@ void upsample_bilinear(Stream, const UpsampleShape& s, const T* x, T* y) {
       const UpsampleAxis::Tap tap = rows.tap(static_cast<int>(row % s.out_rows()) + s.out_first_row);
       const int64_t first = row / s.out_rows() * s.in_rows() - s.in_first_row;
       const RowPair<T> pair = {x + (first + tap.i0) * in_row, x + (first + tap.i1) * in_row, tap.w1};
-      blend_row(pair, taps, s.C, y + row * out_row, blended);
+      blend_row(pair, taps, s.C, s.y_channels, y + row * out_row, blended);
     }
   });
 }
@@ -149,7 +152,7 @@ void upsample_bilinear_grad(Stream, const UpsampleShape& s, const T* dy, T* dx) 
   const Readers rows(UpsampleAxis(s.in_height, s.out_height, s.align_corners), s.out_first_row);
   const Readers cols(UpsampleAxis(s.in_width, s.out_width, s.align_corners), 0);
   std::vector<int64_t> row_offset;
-  for (const int p : rows.output) row_offset.push_back(int64_t{p} * s.out_width * s.C);
+  for (const int p : rows.output) row_offset.push_back(int64_t{p} * s.out_width * s.y_channels);
   const std::vector<Tile> tiles = column_tiles(cols, s.in_width);
   std::vector<int64_t> col_offset;  // within the tile
   for (const Tile& tile : tiles) {
@@ -162,13 +165,17 @@ void upsample_bilinear_grad(Stream, const UpsampleShape& s, const T* dy, T* dx) 
     std::vector<float> gathered;
     for (int64_t row = begin; row < end; ++row) {
       const auto i = static_cast<size_t>(row % s.in_rows() + s.in_first_row);
-      const T* dy_n = dy + row / s.in_rows() * s.out_rows() * s.out_width * s.C;
+      const T* dy_n = dy + row / s.in_rows() * s.out_rows() * s.out_width * s.y_channels;
       const auto p = static_cast<size_t>(rows.begin[i]);
       for (const Tile& tile : tiles) {
         const int64_t length = (tile.q_end - tile.q_begin) * s.C;
         gathered.resize(static_cast<size_t>(length));
-        weighted_sum(length, rows.begin[i + 1] - rows.begin[i], rows.weight.data() + p, row_offset.data() + p,
-                     dy_n + tile.q_begin * s.C, gathered.data());
+        const int64_t piece = s.y_channels == s.C ? length : s.C;  // that lies together in dy
+        const T* from = dy_n + tile.q_begin * s.y_channels;
+        for (int64_t k = 0; k < length; k += piece, from += s.y_channels) {
+          weighted_sum(piece, rows.begin[i + 1] - rows.begin[i], rows.weight.data() + p, row_offset.data() + p, from,
+                       gathered.data() + k);
+        }
         for (int j = tile.j_begin; j < tile.j_end; ++j) {
           const int k = cols.begin[static_cast<size_t>(j)], count = cols.begin[static_cast<size_t>(j) + 1] - k;
           weighted_sum(s.C, count, cols.weight.data() + k, col_offset.data() + k, gathered.data(),

@@ -8,10 +8,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kBlocksPerMultiprocessor = 4;  // allows 64 registers; left alone, ptxas aims lower and spills
 
-// y (N, out_rows, out_width, C) from x (N, in_rows, in_width, C). A block takes blockDim.y neighbouring outputs of one
-// row, blockDim.x threads share the channels of a pixel, N elements each; grid = rows * tiles.
-// Moves sizeof(T) * (1 + in / out area) bytes per output element from and to DRAM (at x2: 5 B in fp32); the other reads
-// of x hit the caches. Bound: DRAM.
+// y (N, out_rows, out_width, C of y_channels) from x (N, in_rows, in_width, C). A block takes blockDim.y neighbouring
+// outputs of one row, blockDim.x threads share the channels of a pixel, N elements each; grid = rows * tiles. Moves
+// sizeof(T) * (1 + in / out area) bytes per output element from and to DRAM (at x2: 5 B in fp32); the other reads of x
+// hit the caches. Bound: DRAM.
 template <int kPack, class T>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     upsample_bilinear_kernel(UpsampleShape s, UpsampleAxis rows, UpsampleAxis cols, int tiles, const T* __restrict__ x,
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   const T* top = x + (n * s.in_rows() + tap_y.i0 - s.in_first_row) * s.in_width * s.C;
   const T* bottom = x + (n * s.in_rows() + tap_y.i1 - s.in_first_row) * s.in_width * s.C;
   const int64_t left = tap_x.i0 * s.C, right = tap_x.i1 * s.C;
-  T* pixel = y + (row * s.out_width + q) * s.C;
+  T* pixel = y + (row * s.out_width + q) * s.y_channels;
 
   for (int64_t c = threadIdx.x * kPack; c < s.C; c += blockDim.x * kPack) {
     float top_left[kPack], top_right[kPack], bottom_left[kPack], bottom_right[kPack];
@@ -65,12 +65,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     for (int p = p_range.first; p <= p_range.last; ++p) {
       const float wy = rows.weight(p, i);
       if (wy == 0.0f) continue;
-      const T* dy_row = dy + (n * s.out_rows() + p - s.out_first_row) * s.out_width * s.C + c;
+      const T* dy_row = dy + (n * s.out_rows() + p - s.out_first_row) * s.out_width * s.y_channels + c;
       for (int q = q_range.first; q <= q_range.last; ++q) {
         const float w = wy * cols.weight(q, j);
         if (w == 0.0f) continue;
         float g[kPack];
-        load_floats(dy_row + q * s.C, g);
+        load_floats(dy_row + q * s.y_channels, g);
 #pragma unroll
         for (int k = 0; k < kPack; ++k) sum[k] += w * g[k];
       }
@@ -104,16 +104,21 @@ void gradient(Stream stream, const UpsampleShape& s, const T* dy, T* dx) {
          cols, static_cast<int>(tiles), dy, dx);
 }
 
+template <class T>
+bool packs(const UpsampleShape& s, const T* x, const T* y) {
+  return s.C % kPackSize<T> == 0 && packable<kPackSize<T>>(s.y_channels, x, y);
+}
+
 }  // namespace
 
 template <class T>
 void upsample_bilinear(Stream stream, const UpsampleShape& s, const T* x, T* y) {
-  packable<kPackSize<T>>(s.C, x, y) ? forward<kPackSize<T>>(stream, s, x, y) : forward<1>(stream, s, x, y);
+  packs(s, x, y) ? forward<kPackSize<T>>(stream, s, x, y) : forward<1>(stream, s, x, y);
 }
 
 template <class T>
 void upsample_bilinear_grad(Stream stream, const UpsampleShape& s, const T* dy, T* dx) {
-  packable<kPackSize<T>>(s.C, dy, dx) ? gradient<kPackSize<T>>(stream, s, dy, dx) : gradient<1>(stream, s, dy, dx);
+  packs(s, dx, dy) ? gradient<kPackSize<T>>(stream, s, dy, dx) : gradient<1>(stream, s, dy, dx);
 }
 
 template void upsample_bilinear(Stream, const UpsampleShape&, const float*, float*);

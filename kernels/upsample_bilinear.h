@@ -5,6 +5,7 @@
 // Gradient, as a gather over the outputs that read input (i, j): dx[n,i,j,c] = sum of wy * wx * dy[n,p,q,c].
 // Row windows: x and dx hold rows [in_first_row, in_height) of the map, y and dy rows [out_first_row, out_height).
 // The rows that y reads must be stored: in_first_row <= upsample_first_input_row(out_first_row, ...).
+// Channel slices: y and dy may be C neighbouring channels of a map of y_channels; the pointers are to their first one.
 // Bound: memory. x and y once, in the gradient dx and dy.
 #pragma once
 
@@ -20,6 +21,7 @@ struct UpsampleShape {
   int in_height = 0, in_width = 0, out_height = 0, out_width = 0;  // whole maps, at most kMaxUpsampleSize
   int in_first_row = 0, out_first_row = 0;
   bool align_corners = true;
+  int64_t y_channels = C;
 
   DS_HOST_DEVICE int in_rows() const { return in_height - in_first_row; }
   DS_HOST_DEVICE int out_rows() const { return out_height - out_first_row; }

@@ -53,8 +53,7 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 
   for (size_t k = 1; k < levels; ++k) {
     const size_t tap = levels - 1 - k;
     const std::string block = concat_text("conv_list.", k);
-    steps_.push_back({Kind::kResize, "resize", nullptr, tap, block});
-    steps_.push_back({Kind::kConcat, "concat", nullptr, tap, block});
+    steps_.push_back({Kind::kJoin, "join", nullptr, tap, block});
     add_conv_pair(block, width + config.taps[tap], config.widths[tap]);
     width = config.widths[tap];
   }
@@ -98,7 +97,7 @@ std::vector<MapSize> UnetDecoder::sizes(const std::vector<MapSize>& taps) const 
   std::vector<MapSize> out{taps.back()};
   for (const Step& step : steps_) {
     MapSize size = out.back();
-    if (step.kind == Kind::kResize) size = taps[step.tap];
+    if (step.kind == Kind::kJoin) size = taps[step.tap];
     if (step.kind == Kind::kDouble) size = {2 * size.height, 2 * size.width};
     out.push_back(size);
   }
@@ -115,7 +114,7 @@ std::vector<int64_t> UnetDecoder::first_rows(const std::vector<MapSize>& taps, i
     const Step& step = steps_[i];
     if (step.kind == Kind::kConv)
       row[i] = std::max<int64_t>(row[i + 1] - step.conv->padding(), 0);
-    else if (step.kind == Kind::kConcat || map[i] == map[i + 1])
+    else if (map[i] == map[i + 1])  // 1/8 to 1/8 in the dilated MobileNetV2: nothing is resized
       row[i] = row[i + 1];
     else
       row[i] = upsample_first_input_row(row[i + 1], map[i].height, map[i + 1].height, kAlignCorners);
@@ -143,12 +142,10 @@ Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_neede
         // The rows that x has above the first output row stand in for that much padding.
         x = step.conv->forward(x, step.conv->padding() - static_cast<int>(row[i + 1] - row[i]));
         break;
-      case Kind::kConcat:
-        x = concat(x, from_row(taps[step.tap], row[i]));
+      case Kind::kJoin:
+        x = upsample_concat(x, {row[i], map[i].height}, taps[step.tap], row[i + 1], kAlignCorners);
         break;
-      case Kind::kResize:
       case Kind::kDouble:
-        if (map[i] == map[i + 1]) break;  // 1/8 to 1/8 in the dilated MobileNetV2: the identity
         x = upsample_bilinear(x, {row[i], map[i].height}, {row[i + 1], map[i + 1].height}, map[i + 1].width,
                               kAlignCorners);
         break;

@@ -39,7 +39,7 @@ class UnetDecoder final : public Module {
   std::vector<int64_t> first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const;
   int64_t macs(const std::vector<MapSize>& taps, int64_t first_needed_row = 0) const;
   MapSize output_size(const std::vector<MapSize>& taps) const { return sizes(taps).back(); }
-  // One line per step, for tests and messages: "conv_list.1.convA", "resize", "concat", ...
+  // One line per step, for tests and messages: "join", "conv_list.1.convA.conv", ...
   std::vector<std::string> step_names() const;
 
   // Of the published code, which its forward pass never uses: in its checkpoints and counts, not in this module.
@@ -50,12 +50,12 @@ class UnetDecoder final : public Module {
   const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
   const Conv2d& output_conv() const;  // the head, which is initialised differently
 
-  enum class Kind : uint8_t { kConv, kConcat, kResize, kDouble };
+  enum class Kind : uint8_t { kConv, kJoin, kDouble };  // kJoin: resize to a tap's size and append the tap
   struct Step {
     Kind kind;
     std::string name;
     const Conv2d* conv = nullptr;  // kConv
-    size_t tap = 0;                // kConcat, kResize
+    size_t tap = 0;                // kJoin
     std::string block = {};        // not kConv: the part of the checkpoint that the step belongs to
   };
   const std::vector<Step>& steps() const { return steps_; }

@@ -121,10 +121,13 @@ Call prepare_layer_scale(const Dims& d, const Place& place) {
   return [=] { run_passes("backward", dy, [&] { return layer_scale(leaf(x), leaf(dy), leaf(gamma)); }); };
 }
 
-Call prepare_concat(const Dims& d, const Place& place) {
-  const Tensor a = place.values({d[0], d[1], d[2], d[3]}), b = place.values({d[0], d[1], d[2], d[4]});
-  const Tensor dy = place.values({d[0], d[1], d[2], d[3] + d[4]});
-  return [=] { run_passes("backward", dy, [&] { return concat(leaf(a), leaf(b)); }); };
+Call prepare_upsample_concat(const Dims& d, const Place& place) {
+  const int64_t by = d[5];
+  const Tensor x = place.values({d[0], d[1], d[2], d[3]}), tap = place.values({d[0], by * d[1], by * d[2], d[4]});
+  const Tensor dy = place.values({d[0], by * d[1], by * d[2], d[3] + d[4]});
+  return [=] {
+    run_passes("backward", dy, [&] { return upsample_concat(leaf(x), {0, x.size(1)}, leaf(tap), 0, true); });
+  };
 }
 
 Call prepare_softmax(const Dims& d, const Place& place) { return unary(place.values({d[0], d[1]}), softmax); }
@@ -210,7 +213,10 @@ const std::vector<Kernel>& kernels() {
        prepare_depthwise_conv2d},
       {"batch_norm", "NxHxWxC", {{0, 176, 352, 96}, {0, 88, 176, 24}, {0, 44, 88, 960}}, prepare_batch_norm},
       {"upsample_bilinear", "NxHxWxC, to twice the size", {{0, 176, 352, 128}}, prepare_upsample_bilinear},
-      {"concat", "NxHxWxAxB", {{0, 44, 88, 2048, 96}, {0, 88, 176, 256, 24}}, prepare_concat},
+      {"upsample_concat",
+       "NxHxWxCxTAPxFACTOR; the tap is larger by the factor",
+       {{0, 44, 88, 2048, 96, 1}, {0, 44, 88, 256, 24, 2}},
+       prepare_upsample_concat},
       {"preprocess", "HxW", {{352, 704}}, prepare_preprocess},
       {"adamw", "ELEMENTS", {{17646465}}, prepare_adamw},
       {"linear", "ROWSxIxO", {{1370, 384, 1152}, {1370, 384, 1536}, {1370, 1536, 384}}, prepare_linear},

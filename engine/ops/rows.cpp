@@ -19,7 +19,7 @@ Tensor shifted(const char* op, const Tensor& x, int64_t rows, int64_t shift) {
   Tensor y = empty(shape, x.dtype(), x.device());
   const OpRange range(op, [&] { return Work{0, bytes_of(y) + std::min(bytes_of(x), bytes_of(y))}; });
   visit(x.dtype(), [&]<class T>() {
-    run(x.device(), cpu::shift_rows<T>, cuda::shift_rows<T>)(x.size(0), x.size(1), rows, row_size, shift, x, y);
+    run(x.device(), cpu::shift_rows<T>, cuda::shift_rows<T>)({x.size(0), x.size(1), rows, 1, row_size, shift}, x, y);
   });
   return y;
 }

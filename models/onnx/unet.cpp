@@ -57,12 +57,10 @@ OnnxValue write_decoder(OnnxGraph& graph, const UnetStudent& student, const std:
       case UnetDecoder::Kind::kConv:
         x = conv(graph, x, kDecoder + step.name, *step.conv);
         break;
-      case UnetDecoder::Kind::kConcat:
-        x = graph.node("Concat", {x, taps[step.tap]}, {{"axis", int64_t{1}}});
-        break;
-      case UnetDecoder::Kind::kResize:
+      case UnetDecoder::Kind::kJoin:
         if (size != sizes[step.tap]) x = resize_to(graph, x, taps[step.tap], kAlignCorners);
         size = sizes[step.tap];
+        x = graph.node("Concat", {x, taps[step.tap]}, {{"axis", int64_t{1}}});
         break;
       case UnetDecoder::Kind::kDouble:
         x = resize_by(graph, x, 2.0f, kAlignCorners);
