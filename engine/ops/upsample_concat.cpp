@@ -1,7 +1,7 @@
-// kernels/upsample_bilinear.h and kernels/rows.h, on slices of channels: each input is written straight into its channels
-// of y, each gradient is read straight from those of dy. Elements moved, with X of x, U of x resized, T of tap and K of
-// its rows in y: forward X + U + 2 K, backward X + U + K + T. With an op each to resize, crop and concatenate it would be
-// X + 3 U + 4 K and X + 3 U + 3 K + T.
+// kernels/upsample_bilinear.h and kernels/rows.h, on slices of channels: each input is written straight into its
+// channels of y, each gradient is read straight from those of dy. Elements moved, with X of x, U of x resized, T of tap
+// and K of its rows in y: forward X + U + 2 K, backward X + U + K + T. With an op each to resize, crop and concatenate
+// it would be X + 3 U + 4 K and X + 3 U + 3 K + T.
 #include "engine/ops/upsample_shape.h"
 #include "engine/profile.h"
 #include "kernels/rows.h"
@@ -19,9 +19,8 @@ Join join_shape(const Tensor& x, RowWindow in, const Tensor& tap, int64_t first_
   const Shape& st = tap.shape();
   check(st.rank() == 4 && x.shape().rank() == 4 && st[0] == x.size(0),
         "upsample_concat: expected two (N, H, W, C) maps of one N, got ", x.shape(), " and ", st);
-  check(x.dtype() == tap.dtype() && x.device() == tap.device(),
-        "upsample_concat: expected one type and device, got ", x.dtype(), " on ", x.device(), " and ", tap.dtype(),
-        " on ", tap.device());
+  check(x.dtype() == tap.dtype() && x.device() == tap.device(), "upsample_concat: expected one type and device, got ",
+        x.dtype(), " on ", x.device(), " and ", tap.dtype(), " on ", tap.device());
   Join join;
   join.up = upsample_shape("upsample_concat", x, in, {first_row, st[1]}, st[2], align_corners);
   join.up.y_channels = x.size(3) + st[3];
@@ -68,7 +67,8 @@ Tensor upsample_concat(const Tensor& x, RowWindow in, const Tensor& tap, int64_t
   const double tap_share = static_cast<double>(join.tap.channels) / static_cast<double>(join.up.y_channels);
   const OpRange range("upsample_concat", [&] { return Work{0, bytes_of(x, y) + tap_share * bytes_of(y)}; });
   visit(x.dtype(), [&]<class T>() { join_maps<T>(join, x, tap, y); });
-  const Shape x_shape = x.requires_grad() ? x.shape() : Shape(), tap_shape = tap.requires_grad() ? tap.shape() : Shape();
+  const Shape x_shape = x.requires_grad() ? x.shape() : Shape(),
+              tap_shape = tap.requires_grad() ? tap.shape() : Shape();
   return record("upsample_concat", {x, tap}, y, [=](const Tensor& dy) -> Gradients {
     const auto wanted = [&](const Shape& shape) {
       return shape.rank() > 0 ? empty(shape, dy.dtype(), dy.device()) : Tensor();
