@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "kernels/dpm_rows.h"
 #include "kernels/lanes.h"
 #include "kernels/parallel.h"
 #include "kernels/vector_math.h"
@@ -195,59 +197,67 @@ void backward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& 
 }  // namespace
 
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
-         float* result) {
-  const int64_t rows = shape.N * shape.H;
+void dpm_rows(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+              const DpmTableView& table, RowRange rows, const T* logits, const float* teacher, float* depth, float* lse,
+              float* offset, double* row_sums) {
   const int guard = teacher != nullptr ? table.columns : 0;
   const size_t row_floats = PixelRow::floats(bins.bins, guard);
-  // Per image row the sum of kl and the number of counted pixels, added up in order: the same for any thread count.
-  const size_t sum_bytes = static_cast<size_t>(rows + 3) / 4 * 64;  // keeps the buffers aligned
-  const size_t buffer_bytes = static_cast<size_t>(num_threads()) * row_floats * sizeof(float);
-  auto* memory = static_cast<char*>(stream.scratch->get(sum_bytes + buffer_bytes));
-  auto* sums = reinterpret_cast<double*>(memory);
-  auto* buffers = reinterpret_cast<float*>(memory + sum_bytes);
-  parallel_ranges(rows, 1, [&](int64_t begin, int64_t end, int part) {
+  auto* buffers =
+      static_cast<float*>(stream.scratch->get(static_cast<size_t>(num_threads()) * row_floats * sizeof(float)));
+  parallel_ranges(rows.count(), 1, [&](int64_t begin, int64_t end, int part) {
     const PixelRow row(bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
-    for (int64_t r = begin; r < end; ++r) {
+    for (int64_t r = rows.begin + begin; r < rows.begin + end; ++r) {
       double sum = 0, count = 0;
       for (int64_t i = r * shape.W; i < (r + 1) * shape.W; ++i) {
         const bool counts = teacher != nullptr && dpm_counts(bins, options, r % shape.H, teacher[i]);
         float pull = 0;
-        const float kl = forward_pixel(row, bins, options, table, logits + i * shape.channels,
+        const float kl = forward_pixel(row, bins, options, table, logits + (i - rows.begin * shape.W) * shape.channels,
                                        counts ? teacher + i : nullptr, depth + i, lse + i, &pull);
         if (offset != nullptr) offset[i] = pull;
         sum += static_cast<double>(kl);
         count += counts;
       }
-      sums[2 * r] = sum;
-      sums[2 * r + 1] = count;
+      if (row_sums == nullptr) continue;
+      row_sums[2 * r] = sum;
+      row_sums[2 * r + 1] = count;
     }
   });
-  if (teacher == nullptr) return;
+}
+
+void dpm_finish(int64_t rows, const double* row_sums, float* result) {
   double sum = 0, count = 0;
   for (int64_t r = 0; r < rows; ++r) {
-    sum += sums[2 * r];
-    count += sums[2 * r + 1];
+    sum += row_sums[2 * r];
+    count += row_sums[2 * r + 1];
   }
   result[0] = count > 0 ? static_cast<float>(sum / count) : 0.0f;
   result[1] = count > 0 ? static_cast<float>(1 / count) : 0.0f;
 }
 
 template <class T>
-void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
-              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
+void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
+         float* result) {
   const int64_t rows = shape.N * shape.H;
+  std::vector<double> row_sums(teacher != nullptr ? static_cast<size_t>(2 * rows) : 0);
+  dpm_rows(stream, shape, bins, options, table, {0, rows}, logits, teacher, depth, lse, offset,
+           teacher != nullptr ? row_sums.data() : nullptr);
+  if (teacher != nullptr) dpm_finish(rows, row_sums.data(), result);
+}
+
+template <class T>
+void dpm_grad_rows(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+                   const DpmTableView& table, RowRange rows, const float* teacher, const float* depth, const float* lse,
+                   const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
   const int guard = dkl != nullptr ? table.columns : 0;
   const size_t row_floats = PixelRow::floats(bins.bins, guard);
   const float per_pixel = dkl != nullptr ? *dkl * result[1] : 0.0f;
   auto* buffers =
       static_cast<float*>(stream.scratch->get(static_cast<size_t>(num_threads()) * row_floats * sizeof(float)));
-  parallel_ranges(rows, 1, [&](int64_t begin, int64_t end, int part) {
+  parallel_ranges(rows.count(), 1, [&](int64_t begin, int64_t end, int part) {
     const PixelRow row(bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
-    for (int64_t i = begin * shape.W; i < end * shape.W; ++i) {
-      T* pixel = logits + i * shape.channels;
+    T* pixel = logits + begin * shape.W * shape.channels;
+    for (int64_t i = (rows.begin + begin) * shape.W; i < (rows.begin + end) * shape.W; ++i, pixel += shape.channels) {
       const bool counts = dkl != nullptr && dpm_counts(bins, options, i / shape.W % shape.H, teacher[i]);
       const float a = counts ? per_pixel : 0.0f, gd = ddepth != nullptr ? ddepth[i] : 0.0f;
       if (a == 0.0f && gd == 0.0f) {
@@ -261,6 +271,14 @@ void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const D
   });
 }
 
+template <class T>
+void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
+              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
+  dpm_grad_rows(stream, shape, bins, options, table, {0, shape.N * shape.H}, teacher, depth, lse, offset, result, dkl,
+                ddepth, logits);
+}
+
 template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
                   const float*, float*, float*, float*, float*);
 template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const bf16*,
@@ -269,5 +287,15 @@ template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions
                        const float*, const float*, const float*, const float*, const float*, const float*, float*);
 template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
                        const float*, const float*, const float*, const float*, const float*, const float*, bf16*);
+template void dpm_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
+                       const float*, const float*, float*, float*, float*, double*);
+template void dpm_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
+                       const bf16*, const float*, float*, float*, float*, double*);
+template void dpm_grad_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
+                            const float*, const float*, const float*, const float*, const float*, const float*,
+                            const float*, float*);
+template void dpm_grad_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
+                            const float*, const float*, const float*, const float*, const float*, const float*,
+                            const float*, bf16*);
 
 }  // namespace depthstill::cpu

@@ -1,21 +1,11 @@
-#include "kernels/dpm.h"
+#include "kernels/dpm.cuh"
 #include "kernels/pack.cuh"
-#include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-constexpr int kMaxBlocks = 2048;      // partial sums: fixed, so that the order of addition is the same on every GPU
-constexpr float kLogZero = -103.97f;  // e^x rounds to 0 in float below it: the published code's q_i == 0
-
-struct Problem {
-  DpmShape shape;
-  DpmBins bins;
-  DpmOptions options;
-  DpmTableView table;
-};
-
+constexpr int kMaxBlocks = 2048;  // partial sums: fixed, so that the order of addition is the same on every GPU
 struct PixelMaps {
   float *depth, *lse, *offset;  // (pixels)
 };
@@ -53,48 +43,15 @@ __device__ void replace_bins(T* pixel, int bins, int64_t channels, int lane, F v
   for (int64_t b = bins + lane; b < channels; b += kWarpSize) pixel[b] = static_cast<T>(0.0f);
 }
 
-__device__ bool counts(const Problem& p, const float* teacher, int64_t pixel) {
-  const int64_t row = p.options.first_row > 0 ? pixel / p.shape.W % p.shape.H : 0;
-  return dpm_counts(p.bins, p.options, row, teacher[pixel]);
-}
-
-// The logarithm that normalises the target; the same on all lanes.
-__device__ float target_norm(const DpmTableView& table, const DpmWindow& window, int lane) {
-  if (table.target == DpmTarget::kMass) return window.log_norm;
-  float sum = 0.0f;
-  for (int j = lane; j < table.columns; j += kWarpSize) {
-    if (j >= window.lo && j <= window.hi) sum += __expf(blended(window, table.columns, j));
-  }
-  return logf(warp_sum(sum));
-}
-
-__device__ float log_target(const DpmTableView& table, const DpmWindow& window, float norm, int j) {
-  const float v = blended(window, table.columns, j) - norm;
-  return j >= window.lo && j <= window.hi && v > table.log_floor ? v : table.log_floor;
-}
-
 // The window's part of kl and of offset for one lane (kStudentTeacher: of kl alone).
 template <class T>
-__device__ void window_sums(const Problem& p, const T* pixel, float lse, float teacher, int lane, float* kl,
+__device__ void window_sums(const DpmProblem& p, const T* pixel, float lse, float teacher, int lane, float* kl,
                             float* pull) {
   const DpmWindow window = locate(p.table, p.bins.bins, teacher);
-  const float norm = target_norm(p.table, window, lane), eps = p.options.eps;
+  const float norm = target_norm<kWarpSize>(p.table, window, lane);
   for (int j = lane; j < p.table.columns; j += kWarpSize) {
     if (j < window.lo || j > window.hi) continue;
-    const float log_t = log_target(p.table, window, norm, j);
-    const float log_q = static_cast<float>(pixel[window.first + j]) - lse, q = __expf(log_q);
-    if (p.options.kl == KlDirection::kStudentTeacher) {
-      *kl -= q * (log_t - p.table.log_floor);
-    } else if (log_t > p.table.log_floor) {
-      const float t = __expf(log_t);
-      if (eps == 0.0f) {
-        *kl += t * (log_t - log_q);
-        *pull -= t;
-      } else {
-        if (!(log_q < kLogZero)) *kl += t * logf(t / (q + eps) + eps);
-        *pull -= q * t * t / ((q + eps) * (t + eps * (q + eps)));
-      }
-    }
+    add_kl(p, log_target(p.table, window, norm, j), static_cast<float>(pixel[window.first + j]) - lse, kl, pull);
   }
 }
 
@@ -103,7 +60,7 @@ __device__ void window_sums(const Problem& p, const T* pixel, float lse, float t
 // B per channel and 16 B of maps. Bound: memory. N > 1 requires channels % N == 0 and aligned logits.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads)
-    dpm_kernel(Problem p, const T* logits, const float* teacher, PixelMaps maps, double* partials) {
+    dpm_kernel(DpmProblem p, const T* logits, const float* teacher, PixelMaps maps, double* partials) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, bins = p.bins.bins;
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps;
   const float first_centre = static_cast<float>(p.bins.centre(0)), width = static_cast<float>(p.bins.width());
@@ -124,7 +81,7 @@ __global__ void __launch_bounds__(kThreads)
     moment = warp_sum(moment);
     const float log_sum = logf(sum), lse = largest + log_sum;
     float kl = 0.0f, pull = 0.0f;
-    const bool counted = teacher != nullptr && counts(p, teacher, i);
+    const bool counted = teacher != nullptr && pixel_counts(p, teacher, i);
     if (counted) {
       const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
       window_sums(p, pixel, lse, teacher[i], lane, &kl, &pull);
@@ -148,36 +105,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// result = {mean kl, 1 / counted pixels} from partials (blocks, 2), by one block.
-__global__ void __launch_bounds__(kThreads) dpm_finish_kernel(int blocks, const double* partials, float* result) {
-  double sums[2] = {0, 0};
-  for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kThreads) {
-    sums[0] += partials[2 * b];
-    sums[1] += partials[2 * b + 1];
-  }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) {
-    result[0] = sums[1] > 0 ? static_cast<float>(sums[0] / sums[1]) : 0.0f;
-    result[1] = sums[1] > 0 ? static_cast<float>(1 / sums[1]) : 0.0f;
-  }
-}
-
 // What the target's window adds to the gradient, in `terms` (columns): the rest of the formula has no target in it.
 template <class T>
-__device__ void window_terms(const Problem& p, const T* pixel, const DpmWindow& window, float lse, float a, int lane,
+__device__ void window_terms(const DpmProblem& p, const T* pixel, const DpmWindow& window, float lse, float a, int lane,
                              float* terms) {
-  const float norm = target_norm(p.table, window, lane), eps = p.options.eps;
+  const float norm = target_norm<kWarpSize>(p.table, window, lane);
   for (int j = lane; j < p.table.columns; j += kWarpSize) {
     float term = 0.0f;
     if (j >= window.lo && j <= window.hi) {
-      const float log_t = log_target(p.table, window, norm, j);
       const float q = __expf(static_cast<float>(pixel[window.first + j]) - lse);
-      if (p.options.kl == KlDirection::kStudentTeacher) {
-        term = -a * q * (log_t - p.table.log_floor);
-      } else if (log_t > p.table.log_floor) {
-        const float t = __expf(log_t);
-        term = eps == 0.0f ? -a * t : -a * q * t * t / ((q + eps) * (t + eps * (q + eps)));
-      }
+      term = kl_gradient(p, log_target(p.table, window, norm, j), q, a);
     }
     terms[j] = term;
   }
@@ -187,7 +124,7 @@ __device__ void window_terms(const Problem& p, const T* pixel, const DpmWindow& 
 // for the window's terms. Per pixel 8 or 4 B per channel and 20 B of maps. Bound: memory. Same preconditions for N > 1.
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads, 3)
-    dpm_grad_kernel(Problem p, const float* teacher, const float* depth, const float* lse, const float* offset,
+    dpm_grad_kernel(DpmProblem p, const float* teacher, const float* depth, const float* lse, const float* offset,
                     const float* result, const float* dkl, const float* ddepth, T* logits) {
   DYNAMIC_SHARED(float, shared);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, warp = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -199,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kWarps + warp; i < pixels; i += stride) {
     T* pixel = logits + i * p.shape.channels;
-    const float a = dkl != nullptr && counts(p, teacher, i) ? per_pixel : 0.0f;
+    const float a = dkl != nullptr && pixel_counts(p, teacher, i) ? per_pixel : 0.0f;
     const float gd = ddepth != nullptr ? ddepth[i] : 0.0f;
     if (a == 0.0f && gd == 0.0f) {
       replace_bins<N>(pixel, bins, p.shape.channels, lane, [](int, float) { return 0.0f; });
@@ -238,7 +175,7 @@ void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOpt
          float* result) {
   constexpr int kPack = kPackSize<T>;
   const int blocks = grid_for(shape);
-  const Problem problem{shape, bins, options, table};
+  const DpmProblem problem{shape, bins, options, table};
   const PixelMaps maps{depth, lse, offset};
   double* partials = nullptr;
   if (teacher != nullptr) {
@@ -246,7 +183,7 @@ void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOpt
   }
   auto* kernel = packable<kPack>(shape.channels, logits) ? dpm_kernel<T, kPack> : dpm_kernel<T, 1>;
   launch(kernel, static_cast<unsigned>(blocks), kThreads, 0, stream, problem, logits, teacher, maps, partials);
-  if (teacher != nullptr) launch(dpm_finish_kernel, 1, kThreads, 0, stream, blocks, partials, result);
+  if (teacher != nullptr) launch(dpm_finish_kernel, 1, kDpmFinishThreads, 0, stream, blocks, partials, result);
 }
 
 template <class T>
@@ -254,7 +191,7 @@ void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const D
               const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
               const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
   constexpr int kPack = kPackSize<T>;
-  const Problem problem{shape, bins, options, table};
+  const DpmProblem problem{shape, bins, options, table};
   const size_t shared_bytes = dkl != nullptr ? static_cast<size_t>(kWarps * table.columns) * sizeof(float) : 0;
   auto* kernel = packable<kPack>(shape.channels, logits) ? dpm_grad_kernel<T, kPack> : dpm_grad_kernel<T, 1>;
   launch(kernel, static_cast<unsigned>(grid_for(shape)), kThreads, shared_bytes, stream, problem, teacher, depth, lse,

@@ -79,9 +79,15 @@ Tensor target_rows(const Tensor& output, const Tensor& target, const LossOptions
   return rows == height ? target : crop_rows(target, height - rows, rows);
 }
 
-Tensor depth_of(const Tensor& output, const DpmBins& bins) {
+Tensor depth_of(const Prediction& output, const DpmBins& bins) {
   const ProfileRange range("loss", "depth");
-  return output.shape().rank() == 4 ? dpm_depth(output, bins) : cast(output, DType::kFloat);
+  if (output.before_head()) return dpm_head_depth(output.map, output.weight, output.bias, bins);
+  return output.map.shape().rank() == 4 ? dpm_depth(output.map, bins) : cast(output.map, DType::kFloat);
+}
+
+DpmOutput dpm_part(const Prediction& output, const Tensor& target, const DpmBins& bins, const DpmOptions& options) {
+  return output.before_head() ? dpm_head_loss(output.map, output.weight, output.bias, target, bins, options)
+                              : dpm_loss(output.map, target, bins, options);
 }
 
 class WeightedSum {
@@ -119,16 +125,16 @@ std::vector<std::string> loss_names() {
   return names;
 }
 
-LossResult distillation_loss(const Tensor& output, const Tensor& teacher, const Tensor& truth,
+LossResult distillation_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth,
                              const LossOptions& options, const DpmBins& bins) {
-  const bool logits = output.shape().rank() == 4;
-  check(logits || output.shape().rank() == 3, "loss: expected logits (N, H, W, bins) or depth (N, H, W), got ",
-        output.shape());
+  const Shape& shape = output.map.shape();
+  const bool logits = shape.rank() == 4;
+  check(logits || shape.rank() == 3, "loss: expected logits (N, H, W, bins) or depth (N, H, W), got ", shape);
   check(logits || !options.needs_logits(), "loss: the DPM loss needs a model with a depth probability map, got depth ",
-        output.shape());
+        shape);
   const bool on_truth = options.target == DepthTarget::kTruth;
   int64_t first_row = 0;
-  const Tensor target = target_rows(output, on_truth ? truth : teacher, options, &first_row);
+  const Tensor target = target_rows(output.map, on_truth ? truth : teacher, options, &first_row);
   const bool mask = options.mask || on_truth;
 
   WeightedSum sum;
@@ -138,7 +144,7 @@ LossResult distillation_loss(const Tensor& output, const Tensor& teacher, const 
     dpm.mask = mask;
     dpm.first_row = first_row;
     sum.add_part("dpm", options.dpm_weight, [&] {
-      DpmOutput result = dpm_loss(output, target, bins, dpm);
+      DpmOutput result = dpm_part(output, target, bins, dpm);
       depth = result.depth;
       return result.kl;
     });

@@ -39,10 +39,10 @@ struct LossResult {
   Tensor depth;                                       // the prediction (N, rows, W), without history
 };
 
-// output: logits (N, rows, W, channels >= bins) or depth (N, rows, W). teacher, truth: (N, H, W) fp32, the one that is
-// not the target may be undefined. rows = H, or H - top_rows for a model that computes no others. Logits are consumed:
-// their gradient takes their place (engine/ops_loss.h).
-LossResult distillation_loss(const Tensor& output, const Tensor& teacher, const Tensor& truth,
+// output: depth (N, rows, W), logits (N, rows, W, channels >= bins), or the map before a DPM head. teacher, truth:
+// (N, H, W) fp32, the one that is not the target may be undefined. rows = H, or H - top_rows for a model that computes
+// no others. Logits are consumed: their gradient takes their place (engine/ops_loss.h).
+LossResult distillation_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth,
                              const LossOptions& options, const DpmBins& bins);
 
 }  // namespace depthstill

@@ -57,13 +57,28 @@ Student::Student(std::string name, const StudentOptions& options, const InputRul
         options.bins);
 }
 
-Tensor Student::forward_raw(const Tensor& image, int64_t first_needed_row) const {
+void Student::check_image(const Tensor& image) const {
   const Shape& shape = image.shape();
   const int64_t multiple = size_multiple();
   check(shape.rank() == 4 && shape[3] == 3, name_, ": expected an image (N, H, W, 3), got ", shape);
   check(shape[1] > 0 && shape[2] > 0 && shape[1] % multiple == 0 && shape[2] % multiple == 0, name_,
         ": expected height and width to be multiples of ", multiple, ", got ", shape[1], " x ", shape[2]);
+}
+
+Tensor Student::forward_raw(const Tensor& image, int64_t first_needed_row) const {
+  check_image(image);
   return run(image, first_needed_row);
+}
+
+Prediction Student::forward_before_head(const Tensor& image, int64_t first_needed_row) const {
+  if (options_.head != Head::kDpm) return forward(image, first_needed_row);
+  check_image(image);
+  return run_before_head(image, first_needed_row);
+}
+
+Tensor Student::depth_of(const Prediction& output) const {
+  if (output.before_head()) return dpm_head_depth(output.map, output.weight, output.bias, bins());
+  return options_.head == Head::kDpm ? dpm_depth(output.map, bins()) : output.map;
 }
 
 Tensor Student::forward(const Tensor& image, int64_t first_needed_row) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/nn.h"
+#include "engine/ops_loss.h"
 #include "models/encoder.h"
 #include "models/input_rule.h"
 
@@ -38,6 +39,12 @@ class Student : public Module {
   //   kDpm                    logits (N, rows, W, at least bins) of the image's type
   //   kRegression, kRelative  (N, rows, W) fp32
   Tensor forward(const Tensor& image, int64_t first_needed_row = 0) const;
+  // The same with a DPM head left to the loss, or to depth_of(), where they can apply it without storing logits: less
+  // memory, and in prediction less time. In fp32 on the CPU the same depth to the last bit.
+  Prediction forward_before_head(const Tensor& image, int64_t first_needed_row = 0) const;
+  // Depth (N, rows, W), metres, or for kRelative inverse depth.
+  Tensor depth_of(const Prediction& output) const;
+  DpmBins bins() const { return {static_cast<int>(options_.bins), options_.d_min, options_.d_max}; }  // kDpm
 
   // Random weights for a new student. Each parameter has its own random stream, so none depends on the others.
   virtual void initialize(uint64_t seed) = 0;
@@ -63,8 +70,13 @@ class Student : public Module {
  protected:
   Student(std::string name, const StudentOptions& options, const InputRule& input_rule);
   virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;  // forward_raw of a checked image
+  virtual Prediction run_before_head(const Tensor& image, int64_t first_needed_row) const {  // kDpm
+    return run(image, first_needed_row);
+  }
 
  private:
+  void check_image(const Tensor& image) const;
+
   std::string name_;
   StudentOptions options_;
   InputRule input_rule_;

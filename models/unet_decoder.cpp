@@ -32,14 +32,6 @@ Tensor pad_filters(const Tensor& parameter, int64_t filters) {
   return reshape(padded, {filters, parameter.size(1), parameter.size(2), parameter.size(3)});
 }
 
-Tensor head_logits(const Tensor& x, const Conv2d& head) {
-  const int64_t bins = head.config().out;
-  const int64_t channels = (bins + kChannelMultiple - 1) / kChannelMultiple * kChannelMultiple;
-  if (x.device() == Device::kCpu || channels == bins) return head.forward(x);
-  const ProfileRange range("fwd", head.path());
-  return conv2d(x, pad_filters(head.weight, channels), pad_filters(head.bias, channels), {});
-}
-
 }  // namespace
 
 UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 0) {
@@ -123,6 +115,26 @@ std::vector<int64_t> UnetDecoder::first_rows(const std::vector<MapSize>& taps, i
 }
 
 Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
+  if (!dpm_head_) return run(taps, first_needed_row, steps_.size());
+  return head(forward_before_head(taps, first_needed_row));
+}
+
+Tensor UnetDecoder::forward_before_head(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
+  check(dpm_head_, "unet_decoder: expected a DPM head, got one for regression");
+  return run(taps, first_needed_row, steps_.size() - 1);  // 1x1: it needs the rows that it gives
+}
+
+Tensor UnetDecoder::head(const Tensor& x) const {
+  const Conv2d& head = output_conv();
+  const ProfileRange range("fwd", path(), steps_.back().block);
+  const int64_t bins = head.config().out;
+  const int64_t channels = (bins + kChannelMultiple - 1) / kChannelMultiple * kChannelMultiple;
+  if (x.device() == Device::kCpu || channels == bins) return head.forward(x);
+  const ProfileRange head_range("fwd", head.path());
+  return conv2d(x, pad_filters(head.weight, channels), pad_filters(head.bias, channels), {});
+}
+
+Tensor UnetDecoder::run(const std::vector<Tensor>& taps, int64_t first_needed_row, size_t steps) const {
   std::vector<MapSize> tap_sizes;
   for (const Tensor& tap : taps) tap_sizes.push_back({tap.size(1), tap.size(2)});
   const std::vector<MapSize> map = sizes(tap_sizes);
@@ -130,15 +142,11 @@ Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_neede
 
   const ProfileRange first_range("fwd", path(), "conv_list.0");
   Tensor x = from_row(taps.back(), row[0]);  // from here on, x holds rows [row[i], map[i].height)
-  for (size_t i = 0; i < steps_.size(); ++i) {
+  for (size_t i = 0; i < steps; ++i) {
     const Step& step = steps_[i];
     const ProfileRange range("fwd", path(), step.block);
     switch (step.kind) {
       case Kind::kConv:
-        if (dpm_head_ && i + 1 == steps_.size()) {
-          x = head_logits(x, *step.conv);
-          break;
-        }
         // The rows that x has above the first output row stand in for that much padding.
         x = step.conv->forward(x, step.conv->padding() - static_cast<int>(row[i + 1] - row[i]));
         break;

@@ -43,6 +43,13 @@ Tensor UnetStudent::run(const Tensor& image, int64_t first_needed_row) const {
   return decoder_.forward(encoder_->forward(image), first_needed_row);
 }
 
+Prediction UnetStudent::run_before_head(const Tensor& image, int64_t first_needed_row) const {
+  const Tensor x = decoder_.forward_before_head(encoder_->forward(image), first_needed_row);
+  if (!dpm_head_supported(x, bins())) return decoder_.head(x);
+  const Conv2d& head = decoder_.output_conv();
+  return {x, head.weight, head.bias};
+}
+
 std::vector<Student::DeadParameter> UnetStudent::dead_parameters() const {
   std::vector<DeadParameter> dead;
   for (const auto& [name, shape] : decoder_.dead_parameters()) dead.push_back({"decode_head." + name, shape});

@@ -28,6 +28,7 @@ class UnetStudent final : public Student {
 
  protected:
   Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+  Prediction run_before_head(const Tensor& image, int64_t first_needed_row) const override;
 
  private:
   struct Architecture;

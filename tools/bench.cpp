@@ -33,6 +33,7 @@ struct BenchArgs {
   std::string what, model = "mobilenet_unet", size, loss, head, shape;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true, no_graph = false;
+  std::optional<bool> fused_head;  // default: as predict and train do
   ComputeArgs compute;
 };
 
@@ -83,27 +84,28 @@ class Bench {
     synchronize(device_);
     return Clock::now();
   }
-  DpmBins bins() const {
-    const StudentOptions& options = student_->options();
-    return {static_cast<int>(options.bins), options.d_min, options.d_max};
+  Prediction forward() const {
+    const bool infer = args_.what == "infer";
+    const int64_t first_row = !infer && args_.dead_rows ? loss_.top_rows : 0;
+    return args_.fused_head.value_or(infer) ? student_->forward_before_head(image_, first_row)
+                                            : student_->forward(image_, first_row);
   }
 
   Parts infer() const {
     const NoGrad no_grad;
     const auto start = now();
-    const Tensor output = student_->forward(image_);
-    const auto forward = now();
-    if (output.shape().rank() == 4) static_cast<void>(dpm_depth(output, bins()));
+    const Prediction output = forward();
+    const auto forwarded = now();
+    static_cast<void>(student_->depth_of(output));
     const auto end = now();
-    return {milliseconds(start, forward), milliseconds(forward, end), 0, 0};
+    return {milliseconds(start, forwarded), milliseconds(forwarded, end), 0, 0};
   }
 
   Parts replay() {
     const auto start = now();
     step_->run([&] {
       student_->clear_grads();
-      const Tensor output = student_->forward(image_, args_.dead_rows ? loss_.top_rows : 0);
-      backward(distillation_loss(output, teacher_, teacher_, loss_, bins()).total);
+      backward(distillation_loss(forward(), teacher_, teacher_, loss_, student_->bins()).total);
       optimiser_->step();
       student_->clear_grads();
     });
@@ -116,16 +118,17 @@ class Bench {
   Parts train() {
     const auto start = now();
     student_->clear_grads();
-    const Tensor output = student_->forward(image_, args_.dead_rows ? loss_.top_rows : 0);
-    const auto forward = now();
-    const LossResult loss = distillation_loss(output, teacher_, teacher_, loss_, bins());
+    Prediction output = forward();
+    const auto forwarded = now();
+    const LossResult loss = distillation_loss(output, teacher_, teacher_, loss_, student_->bins());
+    output = Tensor();
     const auto lossed = now();
     backward(loss.total);
     const auto backwarded = now();
     optimiser_->step();
     check(optimiser_->last_step().finite, "bench: the gradient is not finite");
     const auto end = now();
-    return {milliseconds(start, forward), milliseconds(forward, lossed), milliseconds(lossed, backwarded),
+    return {milliseconds(start, forwarded), milliseconds(forwarded, lossed), milliseconds(lossed, backwarded),
             milliseconds(backwarded, end)};
   }
 
@@ -191,7 +194,8 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"precision", name_of(args.compute.dtype())},
           {"device", name_of(bench.device())},
           {"threads", num_threads()},
-          {"dead_rows", args.dead_rows}};
+          {"dead_rows", args.dead_rows},
+          {"fused_head", args.fused_head.value_or(args.what == "infer")}};
 }
 
 void print_kernels(const std::vector<KernelTime>& times, const MachinePeak& peak) {
@@ -304,6 +308,8 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");
+  command->add_flag("--fused-head,!--stored-logits", args->fused_head,
+                    "never store the logits of a DPM head, as predict does, or store them, as train does by default");
   command->add_flag("--no-graph", args->no_graph,
                     "on CUDA, launch every kernel anew instead of replaying the step as a graph; times its parts");
   command->add_option("--steps", args->steps, "that are timed")->check(CLI::PositiveNumber)->capture_default_str();

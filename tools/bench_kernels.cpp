@@ -32,7 +32,7 @@ struct Kernel {
   const char* name;
   const char* dims;          // what the numbers of a shape are
   std::vector<Dims> shapes;  // of the students; 0 stands for --batch
-  // A call that runs all passes, inside ranges named after them.
+  // A call that runs all passes, inside ranges named after them; empty where the device cannot.
   Call (*prepare)(const Dims& d, const Place& place);
   const char* op = name;  // as it is timed
 };
@@ -160,6 +160,21 @@ Call prepare_dpm(const Dims& d, const Place& place) {
   };
 }
 
+// Nothing where the device has no kernel for it.
+Call prepare_dpm_head(const Dims& d, const Place& place) {
+  const DpmBins bins{};
+  const Tensor x = place.values({d[0], d[1], d[2], d[3]});
+  if (!dpm_head_supported(x, bins)) return {};
+  const Tensor weight = place.parameter({bins.bins, 1, 1, d[3]}), bias = place.parameter({bins.bins});
+  const Tensor teacher = random_teacher({d[0], d[1], d[2]}, bins.d_max, place.device);
+  const Tensor dkl = place.parameter({1}), ddepth = place.parameter(teacher.shape());
+  return [=] {
+    const ProfileRange range("fwd", "backward");
+    const DpmOutput output = dpm_head_loss(leaf(x), leaf(weight), leaf(bias), teacher, bins);
+    send_back({output.kl, output.depth}, {dkl, ddepth});
+  };
+}
+
 Call prepare_ssim(const Dims& d, const Place& place) {
   const Tensor target = random_teacher({d[0], d[1], d[2]}, 80.0f, place.device);
   const Tensor pred = scale(target, 1.1f), dy = place.parameter({1});
@@ -198,6 +213,7 @@ const std::vector<Kernel>& kernels() {
        {{0, 352, 704, 257}, {0, 352, 704, 264}},
        prepare_dpm,
        "dpm_loss"},
+      {"dpm_head", "NxHxWxC", {{0, 352, 704, 128}}, prepare_dpm_head, "dpm_head_loss"},
       {"ssim", "NxHxW", {{0, 352, 704}}, prepare_ssim, "ssim_loss"},
       {"conv2d",
        "NxHxWxCxOxR",
@@ -291,6 +307,7 @@ std::vector<Pass> passes_of(const std::vector<OpSample>& samples, std::string_vi
 
 std::vector<KernelTime> time_shape(const Kernel& kernel, const Dims& dims, const KernelBenchOptions& options) {
   const Call call = kernel.prepare(dims, {options.device, options.dtype});
+  if (!call) return {};
   Profiler profiler(options.device);
   std::vector<Pass> passes;
   std::vector<std::vector<double>> ms;

@@ -94,11 +94,8 @@ Predictor::Predictor(const Student& student, const PredictOptions& options) : st
 
 DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
   const NoGrad no_grad;
-  const Tensor output = student_.forward(image);
   const StudentOptions& student = student_.options();
-  const Tensor depth = student.head == Head::kDpm
-                           ? dpm_depth(output, DpmBins{static_cast<int>(student.bins), student.d_min, student.d_max})
-                           : output;
+  const Tensor depth = student_.depth_of(student_.forward_before_head(image));
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
   DepthMap map{kept.width, kept.height, {}};
   map.metres.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));

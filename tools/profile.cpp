@@ -79,19 +79,19 @@ void ProfiledTraining::step(const std::optional<Batch>& batch) {
   profile_.height = tensors.image.size(1);
   profile_.width = tensors.image.size(2);
   student_->clear_grads();
-  Tensor output;
+  Prediction output{Tensor()};
   {
     const ProfileRange range("fwd");
-    output = student_->forward(tensors.image, options_.dead_rows ? recipe_.loss.top_rows : 0);
+    const int64_t first_row = options_.dead_rows ? recipe_.loss.top_rows : 0;
+    output = options_.fused_head ? student_->forward_before_head(tensors.image, first_row)
+                                 : student_->forward(tensors.image, first_row);
   }
   LossResult loss;
   {
     const ProfileRange range("loss");
-    const StudentOptions& model = recipe_.model.options;
-    const DpmBins bins{static_cast<int>(model.bins), model.d_min, model.d_max};
-    loss = distillation_loss(output, tensors.teacher, tensors.truth, recipe_.loss, bins);
+    loss = distillation_loss(output, tensors.teacher, tensors.truth, recipe_.loss, student_->bins());
   }
-  output = {};
+  output = Tensor();
   {
     const ProfileRange range("bwd");
     backward(loss.total);

@@ -10,10 +10,10 @@ namespace depthstill {
 
 struct ProfileOptions {
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;            // of the activations
-  int64_t first_step = 3, last_step = 5;  // those that are profiled, from 1; the ones before warm up
-  bool random_data = false;               // in place of the recipe's data set
-  bool dead_rows = true;                  // as in training
+  DType dtype = DType::kFloat;                // of the activations
+  int64_t first_step = 3, last_step = 5;      // those that are profiled, from 1; the ones before warm up
+  bool random_data = false;                   // in place of the recipe's data set
+  bool dead_rows = true, fused_head = false;  // as in training
 };
 
 struct Profile {

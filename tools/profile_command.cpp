@@ -16,7 +16,7 @@ struct ProfileArgs {
   std::vector<std::string> overrides;
   int batch = 1;
   size_t rows = 30;
-  bool random = false, all_rows = false, json = false;
+  bool random = false, all_rows = false, fused_head = false, json = false;
   ComputeArgs compute;
 };
 
@@ -63,6 +63,7 @@ int run_profile(const ProfileArgs& args) {
   options.dtype = args.compute.dtype(recipe.train.precision);
   options.random_data = args.random || args.recipe.empty();
   options.dead_rows = !args.all_rows;
+  options.fused_head = args.fused_head;
   const Profile profile = profile_training(recipe, options);
   if (args.json) {
     nlohmann::ordered_json json{{"what", recipe.name},
@@ -73,6 +74,7 @@ int run_profile(const ProfileArgs& args) {
                                 {"device", name_of(options.device)},
                                 {"threads", num_threads()},
                                 {"dead_rows", options.dead_rows},
+                                {"fused_head", options.fused_head},
                                 {"random_data", options.random_data},
                                 {"steps", {options.first_step, options.last_step}},
                                 {"peak_flops_per_s", profile.peak.flops_per_s},
@@ -119,6 +121,7 @@ void add_profile_command(CLI::App& app, Run& run) {
   without_recipe(command->add_option("--loss", args->loss, "[default: tie_kd with the dpm head, else l1]")
                      ->check(CLI::IsMember(loss_names())));
   command->add_flag("--all-rows", args->all_rows, "Also compute the decoder's rows that cannot reach the loss");
+  command->add_flag("--fused-head", args->fused_head, "Never store the logits of a DPM head (train --fused-head)");
   command->add_option("--rows", args->rows, "lines of the table; 0 = all")->capture_default_str();
   command->add_flag("--json", args->json, "print JSON, with all rows");
   args->compute.add_to(*command);

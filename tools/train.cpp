@@ -14,7 +14,7 @@ void add_train_command(CLI::App& app, Run& run) {
     std::string recipe, data, out;
     std::vector<std::string> overrides;
     ComputeArgs compute;
-    bool resume = false, all_rows = false, no_graph = false, print = false;
+    bool resume = false, all_rows = false, fused_head = false, no_graph = false, print = false;
   };
   const auto args = std::make_shared<Args>();
   CLI::App* command =
@@ -28,6 +28,8 @@ void add_train_command(CLI::App& app, Run& run) {
   command->add_flag("--resume", args->resume, "Go on from RUN/last.safetensors");
   command->add_flag("--all-rows", args->all_rows,
                     "Also compute the decoder's rows that cannot reach the loss (the same result, slower)");
+  command->add_flag("--fused-head", args->fused_head,
+                    "Make the logits of a DPM head twice, a few rows at a time, and never store them: less memory");
   command->add_flag("--no-graph", args->no_graph,
                     "On CUDA, launch every kernel of a step anew instead of replaying the step as one graph");
   command->add_flag("--print-recipe", args->print, "Print the effective recipe and do nothing else");
@@ -49,6 +51,7 @@ void add_train_command(CLI::App& app, Run& run) {
       options.dtype = args->compute.dtype(recipe.train.precision);
       options.resume = args->resume;
       options.dead_rows = !args->all_rows;
+      options.fused_head = args->fused_head;
       options.graph = !args->no_graph;
       train(recipe, options);
       return kExitOk;

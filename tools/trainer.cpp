@@ -285,10 +285,12 @@ void Trainer::train_step(BatchRing& ring) {
 void Trainer::compute(const BatchTensors& batch) {
   const int64_t top_rows = recipe_.loss.top_rows;
   student_->clear_grads();
-  const Tensor output = student_->forward(batch.image, options_.dead_rows ? top_rows : 0);
-  const StudentOptions& model = recipe_.model.options;
-  const DpmBins bins{static_cast<int>(model.bins), model.d_min, model.d_max};
-  const LossResult loss = distillation_loss(output, batch.teacher, batch.truth, recipe_.loss, bins);
+  const int64_t first_row = options_.dead_rows ? top_rows : 0;
+  const LossResult loss = [&] {
+    const Prediction output = options_.fused_head ? student_->forward_before_head(batch.image, first_row)
+                                                  : student_->forward(batch.image, first_row);
+    return distillation_loss(output, batch.teacher, batch.truth, recipe_.loss, student_->bins());
+  }();
   backward(loss.total);
   optimiser_->step();
   student_->clear_grads();

@@ -5,14 +5,12 @@
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/ops/dpm_table.h"
 #include "engine/ops_loss.h"
 #include "engine/profile.h"
 
 namespace depthstill {
-namespace {
-
-// The table of log targets for these options, made once and kept on the device.
-DpmTableView table_for(const DpmBins& bins, const DpmOptions& options, Device device) {
+DpmTableView dpm_table_for(const DpmBins& bins, const DpmOptions& options, Device device) {
   struct Entry {
     DpmBins bins;
     DpmTarget target;
@@ -38,6 +36,8 @@ DpmTableView table_for(const DpmBins& bins, const DpmOptions& options, Device de
   return entries.back()->table.at(entries.back()->values);
 }
 
+namespace {
+
 DpmShape shape_of(const char* op, const Tensor& logits, const DpmBins& bins) {
   check(bins.bins >= 1 && bins.d_min < bins.d_max, op, ": expected at least one bin and d_min < d_max, got ", bins.bins,
         " bins over [", bins.d_min, ", ", bins.d_max, "]");
@@ -58,7 +58,7 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
   check(options.first_row >= 0 && options.first_row < shape.H, "dpm_loss: expected first_row within the ", shape.H,
         " rows, got ", options.first_row);
   check(options.eps >= 0.0f, "dpm_loss: expected eps >= 0, got ", options.eps);
-  const DpmTableView table = table_for(bins, options, device);
+  const DpmTableView table = dpm_table_for(bins, options, device);
   Tensor depth = empty(map, DType::kFloat, device), lse = empty_like(depth), offset = empty_like(depth);
   const OpRange range("dpm_loss", [&] { return Work{0, bytes_of(logits, teacher, depth, lse, offset)}; });
   Tensor result = empty({2}, DType::kFloat, device), kl = empty({1}, DType::kFloat, device);

@@ -6,8 +6,9 @@
 // results depend on a missing barrier. The host's sanitizers do the rest: ASan sees accesses out of bounds, UBSan
 // misaligned packs and index overflow, TSan races within a block (every CUDA thread is a TSan thread).
 //
-// Not modelled: races between blocks, tensor cores, PTX, textures, clusters, FMA contraction, flush to zero; the fast
-// intrinsics (__expf ...) are as exact as libm. Nothing here needs the CUDA toolkit.
+// Not modelled: races between blocks, PTX (but for the tensor cores' instructions of mma.h), textures, clusters, FMA
+// contraction, flush to zero; the fast intrinsics (__expf ...) are as exact as libm. Nothing here needs the CUDA
+// toolkit.
 #pragma once
 
 #if defined(__CUDACC__)

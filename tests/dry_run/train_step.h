@@ -39,10 +39,9 @@ class DryStep {
   // The first three, which leave gradients.
   void backward_only() {
     optimiser_->clear_grads();
-    const StudentOptions& options = student_->options();
-    const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
-    const Tensor output = student_->forward(image_, loss_.top_rows);
-    backward(distillation_loss(output, teacher_, Tensor(), loss_, bins).total);
+    const Prediction output =
+        fused_head_ ? student_->forward_before_head(image_, loss_.top_rows) : student_->forward(image_, loss_.top_rows);
+    backward(distillation_loss(output, teacher_, Tensor(), loss_, student_->bins()).total);
   }
 
   std::vector<Tensor> counters() const {
@@ -53,7 +52,10 @@ class DryStep {
     return found;
   }
 
+  void fuse_head() { fused_head_ = true; }
+
  private:
+  bool fused_head_ = false;
   std::unique_ptr<Student> student_;
   Tensor image_, teacher_;
   LossOptions loss_;

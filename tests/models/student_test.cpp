@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "losses/distillation.h"
 #include "models/unet_student.h"
 #include "tests/models/oracle.h"
 
@@ -199,6 +200,42 @@ TEST(Student, RegressionHeadIsScaledSigmoid) {
   const Tensor depth = student->forward(test::hash_tensor("image", {1, 64, 32, 3}, 0.0, 2.0));
   EXPECT_EQ(depth.shape(), (Shape{1, 64, 32}));
   for (const float d : to_vector<float>(depth)) ASSERT_TRUE(d > 0.0f && d < 10.0f) << d;
+}
+
+// The head left to the loss or to depth_of(): the same numbers but for the order in which dweight is added up.
+TEST(Student, TheHeadMayBeLeftToTheLoss) {
+  for (const char* name : {"mobilenet_unet", "resnet18_unet"}) {
+    SCOPED_TRACE(name);
+    const auto student = make_student(name, {.bins = 33});
+    test::set_hash_weights(*student);
+    const Tensor image = test::hash_tensor("image", {2, 64, 32, 3}, 0.0, 2.0);
+    const Tensor teacher = test::hash_tensor("teacher", {2, 64, 32}, 5.0, 60.0);
+    LossOptions options = named_loss("tie_kd");
+    options.top_rows = 20;
+    const auto step = [&](const Prediction& output) {
+      student->clear_grads();
+      const LossResult loss = distillation_loss(output, teacher, {}, options, student->bins());
+      backward(loss.total);
+      return item(loss.total);
+    };
+    const float stored = step(student->forward(image, 20));
+    std::vector<std::vector<float>> expected;
+    for (const Tensor& p : student->parameter_tensors()) expected.push_back(to_vector<float>(p.grad()));
+    const Prediction output = student->forward_before_head(image, 20);
+    ASSERT_TRUE(output.before_head());
+    EXPECT_EQ(output.map.shape(), (Shape{2, 44, 32, 128}));
+    EXPECT_EQ(step(output), stored);
+    const std::vector<Tensor> parameters = student->parameter_tensors();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      EXPECT_LE(test::relative_distance(to_vector<float>(parameters[i].grad()), expected[i]), 1e-6) << i;
+    }
+    const NoGrad no_grad;
+    EXPECT_EQ(to_vector<float>(student->depth_of(student->forward_before_head(image))),
+              to_vector<float>(student->depth_of(student->forward(image))));
+  }
+  const auto regression = make_student("resnet18_unet", {.head = Head::kRegression});
+  const NoGrad no_grad;
+  EXPECT_FALSE(regression->forward_before_head(zeros({1, 64, 32, 3})).before_head());
 }
 
 TEST(Student, RefusesImagesItCannotRestoreTheSizeOf) {

@@ -138,6 +138,22 @@ TEST(Trainer, ComputingAllRowsGivesTheSameLoss) {
   }
 }
 
+TEST(Trainer, TheFusedHeadTrainsTheSame) {
+  const TemporaryFolder folder;
+  const Recipe recipe = small_recipe(folder);
+  TrainOptions fused = into(folder / "fused");
+  fused.fused_head = true;
+  train(recipe, into(folder / "stored"));
+  train(recipe, fused);
+  const RunLog stored = read_run_log(folder / "stored/metrics.jsonl"),
+               log = read_run_log(folder / "fused/metrics.jsonl");
+  ASSERT_EQ(stored.steps.size(), log.steps.size());
+  for (size_t i = 0; i < log.steps.size(); ++i) {
+    const double expected = stored.steps[i].losses[0].second;
+    EXPECT_NEAR(log.steps[i].losses[0].second, expected, 1e-4 * expected) << "step " << i + 1;
+  }
+}
+
 TEST(Trainer, ANonFiniteLossNamesStepImagesAndCheckpoint) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);

@@ -1,0 +1,93 @@
+// The arithmetic of a depth probability map (dpm.h) that the CUDA kernels of dpm and dpm_head share.
+#pragma once
+
+#include "kernels/dpm.h"
+#include "kernels/warp.cuh"
+
+namespace depthstill::cuda {
+
+struct DpmProblem {
+  DpmShape shape;
+  DpmBins bins;
+  DpmOptions options;
+  DpmTableView table;
+};
+
+__device__ inline bool pixel_counts(const DpmProblem& p, const float* teacher, int64_t pixel) {
+  const int64_t row = p.options.first_row > 0 ? pixel / p.shape.W % p.shape.H : 0;
+  return dpm_counts(p.bins, p.options, row, teacher[pixel]);
+}
+
+// Over groups of kLanes neighbouring lanes; every lane gets the result, and the whole warp must call.
+template <int kLanes, class Combine>
+__device__ inline float group_reduce(float value, Combine combine) {
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
+    value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
+  }
+  return value;
+}
+
+// The logarithm that normalises the target of a pixel that kLanes lanes share; `lane` of them.
+template <int kLanes>
+__device__ inline float target_norm(const DpmTableView& table, const DpmWindow& window, int lane) {
+  if (table.target == DpmTarget::kMass) return window.log_norm;
+  float sum = 0.0f;
+  for (int j = lane; j < table.columns; j += kLanes) {
+    if (j >= window.lo && j <= window.hi) sum += __expf(blended(window, table.columns, j));
+  }
+  return logf(group_reduce<kLanes>(sum, Sum{}));
+}
+
+__device__ inline float log_target(const DpmTableView& table, const DpmWindow& window, float norm, int j) {
+  const float v = blended(window, table.columns, j) - norm;
+  return j >= window.lo && j <= window.hi && v > table.log_floor ? v : table.log_floor;
+}
+
+// One bin of the window: its terms of kl and of sum_j q_j g_j (kStudentTeacher: of kl alone).
+__device__ inline void add_kl(const DpmProblem& p, float log_t, float log_q, float* kl, float* pull) {
+  constexpr float kLogZero = -103.97f;  // e^x rounds to 0 in float below it: the published code's q_i == 0
+  const float eps = p.options.eps, q = __expf(log_q);
+  if (p.options.kl == KlDirection::kStudentTeacher) {
+    *kl -= q * (log_t - p.table.log_floor);
+  } else if (log_t > p.table.log_floor) {
+    const float t = __expf(log_t);
+    if (eps == 0.0f) {
+      *kl += t * (log_t - log_q);
+      *pull -= t;
+    } else {
+      if (!(log_q < kLogZero)) *kl += t * logf(t / (q + eps) + eps);
+      *pull -= q * t * t / ((q + eps) * (t + eps * (q + eps)));
+    }
+  }
+}
+
+// What the target adds to a * dkl/dx of one bin of the window.
+__device__ inline float kl_gradient(const DpmProblem& p, float log_t, float q, float a) {
+  if (p.options.kl == KlDirection::kStudentTeacher) return -a * q * (log_t - p.table.log_floor);
+  if (!(log_t > p.table.log_floor)) return 0.0f;
+  const float t = __expf(log_t), eps = p.options.eps;
+  return eps == 0.0f ? -a * t : -a * q * t * t / ((q + eps) * (t + eps * (q + eps)));
+}
+
+namespace {
+
+constexpr int kDpmFinishThreads = 256;
+
+// result = {mean kl, 1 / counted pixels} from partials (blocks, 2), by one block.
+__global__ void __launch_bounds__(kDpmFinishThreads)
+    dpm_finish_kernel(int blocks, const double* partials, float* result) {
+  double sums[2] = {0, 0};
+  for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kDpmFinishThreads) {
+    sums[0] += partials[2 * b];
+    sums[1] += partials[2 * b + 1];
+  }
+  block_sum<kDpmFinishThreads>(sums);
+  if (threadIdx.x == 0) {
+    result[0] = sums[1] > 0 ? static_cast<float>(sums[0] / sums[1]) : 0.0f;
+    result[1] = sums[1] > 0 ? static_cast<float>(1 / sums[1]) : 0.0f;
+  }
+}
+
+}  // namespace
+}  // namespace depthstill::cuda
