@@ -10,7 +10,7 @@ namespace depthstill {
 struct LibraryOptions {
   bool deterministic = false;  // no algorithm whose result may differ between runs, and none chosen by the clock
   bool strict_fp32 = false;    // fp32 products in fp32; otherwise tensor cores may round the factors to TF32
-  bool measure = true;         // false: take what the library's heuristic ranks first, without timing
+  bool measure = true;         // false: what the library's heuristic ranks first and runs, without timing
   int candidate = -1;          // >= 0: take this candidate of every list, or its last; for tests: all must agree
   bool log = false;            // one line on stderr per choice
   int64_t workspace_cap_bytes = int64_t{256} << 20;  // of one convolution

@@ -113,7 +113,7 @@ BiasGradient bias_gradient_for(Stream stream, const LinearShape& s, const T* x, 
   }
   const std::string name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ",
                                        s.rows, " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
-  const auto offered = [&] {
+  const auto offered = [&](plans::Wanted) {
     std::vector<BiasGradient> ways{BiasGradient::kKernel};
     try {
       weight_gradient_plan<T>(s, Epilogue::kBiasGradient);

@@ -52,15 +52,10 @@ std::map<cudnn::ProblemKey, Chosen>& registry() {
   return chosen;
 }
 
-const Way& way_for(Stream stream, const Call& call) {
-  auto& chosen = registry();
-  const LibraryOptions& options = library_options();
-  const Problem problem = call.problem();
-  const cudnn::ProblemKey key = cudnn::key_of(problem, options);
-  const auto found = chosen.find(key);
-  if (found != chosen.end()) return found->second.way;
-
+// Chooses a way for the call, and runs it.
+Way first_run(Stream stream, const Call& call, const Problem& problem, const LibraryOptions& options) {
   const cudnn::Target target = cudnn::current_target(stream);
+  const auto run_by = [&](const Way& way) { run(stream, call, way); };
   const bool measure = plans::may_measure(stream);
   plans::Chooser<Way> by;
   by.cache = plans::device_cache(stream);
@@ -70,16 +65,28 @@ const Way& way_for(Stream stream, const Call& call) {
   by.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
   if (measure) {
     by.milliseconds = [&](const Way& way, double best_ms) {
-      return plans::median_ms(stream, best_ms, [&] { run(stream, call, way); });
+      return plans::median_ms(stream, best_ms, [&] { run_by(way); });
     };
   }
-  const bool only_first = !measure && options.candidate < 0;
-  const auto candidates = [&] { return cudnn::ways_of(target, problem, options, only_first); };
-  const std::string name = cudnn::describe(problem, options);
-  return chosen.emplace(key, Chosen{problem, options, plans::choose<Way>(name, by, candidates)}).first->second.way;
+  by.run = run_by;
+  const auto candidates = [&](plans::Wanted wanted) {
+    return cudnn::ways_of(target, problem, options, wanted == plans::Wanted::kFirst);
+  };
+  Way way = plans::choose<Way>(cudnn::describe(problem, options), by, candidates);
+  const bool has_run = !measure && options.candidate < 0;
+  if (!has_run) run_by(way);
+  return way;
 }
 
-void run(Stream stream, const Call& call) { run(stream, call, way_for(stream, call)); }
+void run(Stream stream, const Call& call) {
+  auto& chosen = registry();
+  const LibraryOptions& options = library_options();
+  const Problem problem = call.problem();
+  const cudnn::ProblemKey key = cudnn::key_of(problem, options);
+  const auto found = chosen.find(key);
+  if (found != chosen.end()) return run(stream, call, found->second.way);
+  chosen.emplace(key, Chosen{problem, options, first_run(stream, call, problem, options)});
+}
 
 // A parameter as T: itself in fp32, rounded into `room` in bf16.
 template <class T>

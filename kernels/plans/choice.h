@@ -1,5 +1,5 @@
 // The choice among several ways of computing the same: the one that was chosen on this device before, else the fastest,
-// else, where nothing may be timed, the first.
+// else, where nothing may be timed, the first that runs.
 #pragma once
 
 #include <algorithm>
@@ -21,18 +21,47 @@ struct Chooser {
   PlanCache* cache = nullptr;  // may be null
   // Empty: nothing may be timed. May throw Error: the way is left out. `best` is the least so far, infinite at first.
   std::function<double(const Way&, double best)> milliseconds;
+  // Used where nothing may be timed: runs the way. May throw Error: the next one is taken. Empty: the first one is
+  // taken.
+  std::function<void(const Way&)> run;
   std::function<std::string(const Way&)> record;                         // one line from which
   std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again, or nothing
   int candidate = -1;  // >= 0: this one or the last, without a look at cache or clock
   bool log = false;
 };
 
+// All candidates, or just the first.
+enum class Wanted : uint8_t { kAll, kFirst };
+template <class Way>
+using Candidates = std::function<std::vector<Way>(Wanted)>;
+
+// The first way that runs. Further ones are only made when it does not.
+template <class Way>
+Way first_that_runs(const std::string& key, const Chooser<Way>& by, const Candidates<Way>& candidates) {
+  std::string refused;
+  for (const Wanted wanted : {Wanted::kFirst, Wanted::kAll}) {
+    std::vector<Way> ways = candidates(wanted);
+    check(!ways.empty(), "no library offers a way to compute ", key);
+    for (Way& way : ways) {
+      try {
+        if (by.run) by.run(way);
+      } catch (const Error& error) {
+        refused = error.what();
+        continue;
+      }
+      if (by.log) std::fprintf(stderr, "plan: %s: %s\n", key.c_str(), by.record(way).c_str());
+      return std::move(way);
+    }
+  }
+  fail("no way to compute ", key, " runs: ", refused);
+}
+
 // `candidates` are only made when they are needed; the best guess stands first. Throws Error with `key` if there are
 // none, or none that runs.
 template <class Way>
-Way choose(const std::string& key, const Chooser<Way>& by, const std::function<std::vector<Way>()>& candidates) {
+Way choose(const std::string& key, const Chooser<Way>& by, const Candidates<Way>& candidates) {
   if (by.candidate >= 0) {
-    std::vector<Way> ways = candidates();
+    std::vector<Way> ways = candidates(Wanted::kAll);
     check(!ways.empty(), "no library offers a way to compute ", key);
     return std::move(ways[std::min(static_cast<size_t>(by.candidate), ways.size() - 1)]);
   }
@@ -41,12 +70,9 @@ Way choose(const std::string& key, const Chooser<Way>& by, const std::function<s
       if (std::optional<Way> way = by.rebuild(*record)) return std::move(*way);
     }
   }
-  std::vector<Way> ways = candidates();
+  if (!by.milliseconds) return first_that_runs(key, by, candidates);
+  std::vector<Way> ways = candidates(Wanted::kAll);
   check(!ways.empty(), "no library offers a way to compute ", key);
-  if (!by.milliseconds) {
-    if (by.log) std::fprintf(stderr, "plan: %s: %s\n", key.c_str(), by.record(ways.front()).c_str());
-    return std::move(ways.front());
-  }
   size_t best = ways.size();
   double best_ms = std::numeric_limits<double>::infinity();
   std::string refused;

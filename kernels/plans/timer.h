@@ -12,8 +12,10 @@ namespace depthstill::plans {
 // .deterministic, and while no graph is being captured.
 bool may_measure(Stream stream);
 
-// Median of ten runs after three that do not count, in milliseconds. `run` gives its work to `stream`. What takes
-// clearly more than twice `best_ms` in its second run is not run again: some ways are slower a hundred times.
+// What `run`, which gives its work to `stream`, takes there in milliseconds: the median of several replays of a CUDA
+// graph of one to ten runs, since below about 20 us the host's pace would be timed; where it cannot be captured, of ten
+// runs. What takes clearly more than twice `best_ms` in its second run is not run again: some ways are slower a hundred
+// times.
 double median_ms(Stream stream, double best_ms, const std::function<void()>& run);
 
 // Of this process's device, or null where nothing is measured.

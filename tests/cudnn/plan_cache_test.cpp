@@ -126,7 +126,7 @@ TEST_F(Choice, TakesTheFastestAndRemembersIt) {
   PlanCache cache(folder_, "gpu");
   Chooser<int> by = chooser(&cache);
   by.milliseconds = fake_timer();
-  const auto candidates = [] { return std::vector<int>{1, 5, 3}; };
+  const auto candidates = [](Wanted) { return std::vector<int>{1, 5, 3}; };
   EXPECT_EQ(choose<int>("key", by, candidates), 5);
   EXPECT_EQ(timed, (std::vector<int>{1, 5, 3}));
   EXPECT_EQ(best_before, (std::vector<double>{std::numeric_limits<double>::infinity(), 99.0, 95.0}));
@@ -135,7 +135,7 @@ TEST_F(Choice, TakesTheFastestAndRemembersIt) {
   timed.clear();
   PlanCache next(folder_, "gpu");
   by.cache = &next;
-  const auto none = []() -> std::vector<int> { throw Error("asked for candidates although one is remembered"); };
+  const auto none = [](Wanted) -> std::vector<int> { throw Error("asked for candidates although one is remembered"); };
   EXPECT_EQ(choose<int>("key", by, none), 5);
   EXPECT_TRUE(timed.empty());
 }
@@ -145,27 +145,54 @@ TEST_F(Choice, MeasuresAgainWhereARecordIsNotAcceptedAnyMore) {
   cache.put("key", "stale");
   Chooser<int> by = chooser(&cache);
   by.milliseconds = fake_timer();
-  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{2, 1}; }), 2);
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, 1}; }), 2);
   EXPECT_EQ(PlanCache(folder_, "gpu").find("key"), "way 2");
 }
 
 TEST_F(Choice, LeavesOutWhatDoesNotRun) {
   Chooser<int> by = chooser(nullptr);
   by.milliseconds = fake_timer();
-  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{-7, 4}; }), 4);
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{-7, 4}; }), 4);
   try {
-    choose<int>("the problem", by, [] { return std::vector<int>{-7}; });
+    choose<int>("the problem", by, [](Wanted) { return std::vector<int>{-7}; });
     FAIL();
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "no way to compute the problem runs: does not run");
   }
-  EXPECT_THROW(choose<int>("key", by, [] { return std::vector<int>{}; }), Error);
+  EXPECT_THROW(choose<int>("key", by, [](Wanted) { return std::vector<int>{}; }), Error);
 }
 
 TEST_F(Choice, WithoutATimerTakesTheFirstAndRemembersNothing) {
   PlanCache cache(folder_, "gpu");
-  EXPECT_EQ(choose<int>("key", chooser(&cache), [] { return std::vector<int>{1, 5}; }), 1);
+  EXPECT_EQ(choose<int>("key", chooser(&cache), [](Wanted) { return std::vector<int>{1, 5}; }), 1);
   EXPECT_FALSE(cache.find("key").has_value());
+}
+
+TEST_F(Choice, WithoutATimerGoesOnToTheNextWhereOneDoesNotRun) {
+  std::vector<Wanted> asked;
+  const auto candidates = [&](Wanted wanted) {
+    asked.push_back(wanted);
+    return wanted == Wanted::kFirst ? std::vector<int>{-1} : std::vector<int>{-1, -2, 4, 3};
+  };
+  std::vector<int> run;
+  Chooser<int> by = chooser(nullptr);
+  by.run = [&](const int& way) {
+    run.push_back(way);
+    check(way >= 0, "way ", way, " does not run");
+  };
+  EXPECT_EQ(choose<int>("key", by, candidates), 4);
+  EXPECT_EQ(run, (std::vector<int>{-1, -1, -2, 4}));
+  EXPECT_EQ(asked, (std::vector<Wanted>{Wanted::kFirst, Wanted::kAll}));
+
+  run.clear();
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, -1}; }), 2);
+  EXPECT_EQ(run, (std::vector<int>{2}));
+  try {
+    choose<int>("the problem", by, [](Wanted) { return std::vector<int>{-1, -2}; });
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "no way to compute the problem runs: way -2 does not run");
+  }
 }
 
 TEST_F(Choice, TakesTheCandidateThatATestAsksFor) {
@@ -174,10 +201,10 @@ TEST_F(Choice, TakesTheCandidateThatATestAsksFor) {
   Chooser<int> by = chooser(&cache);
   by.milliseconds = fake_timer();
   by.candidate = 1;
-  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{7, 3}; }), 3);
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{7, 3}; }), 3);
   EXPECT_TRUE(timed.empty());
   by.candidate = 9;
-  EXPECT_EQ(choose<int>("key", by, [] { return std::vector<int>{7, 3}; }), 3) << "the last of fewer";
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{7, 3}; }), 3) << "the last of fewer";
 }
 
 }  // namespace
