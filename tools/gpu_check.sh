@@ -6,14 +6,15 @@
 #       CUDA come with its toolkit or with PyTorch there), scripts, fixtures, and what the emulator computes in the
 #       kernel tests. Builds what is not given, for GPUs of compute capability 9.0 and any CPU with AVX2.
 #   tools/gpu_check.sh --run DIR OUT.json [--dry] [--seconds 570] [--only STEP,STEP]
-#       Runs there. Each step has its own time limit, a step that fails does not stop the others, and OUT.json is
-#       complete after each of them. A figure that could not be taken is null, with its reason.
+#       Runs there, what matters most first. Each step has its share of the time that is left, one that fails does not
+#       stop the others, and OUT.json is written after each. What could not be taken, or was not reached when the run was
+#       cut off, is null, with its reason.
 #
 # --dry: without a GPU, to test this script: CPU, emulated kernels and small sizes. Its figures mean nothing else.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 pack() {
   local out=$1; shift

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The run of tools/gpu_check.sh on the machine with the GPU: steps with a time limit each, results in one JSON file.
+"""The run of tools/gpu_check.sh on the machine with the GPU: steps with a share of the time each, results in one JSON
+file, which is complete at any time: what has not been reached yet is null.
 
 Usage: check.py FOLDER OUT.json [--dry] [--seconds 570] [--only STEP,STEP]     FOLDER: an unpacked payload"""
 import argparse
@@ -21,7 +22,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 BATCHES = [32, 8, 1]  # what matters most first
-KERNELS_LIMIT_S = 60
 STRICT = {"DEPTHSTILL_FP32": "strict"}  # without it, tensor cores round the factors of fp32 products
 UNTIMED = {"DEPTHSTILL_MEASURE": "0"}  # else the libraries' ways are built and timed for each of many small shapes
 CANDIDATES = "*EveryCandidate*:*BothWays*"  # of the libraries: each is built for each shape, which takes minutes
@@ -40,6 +40,23 @@ print(json.dumps({"bytes_per_s": 2 * 4 * a.numel() / sorted(times[2:])[5], "byte
 
 class Stopped(Exception):
     """A step that could not give its figures; the text says why."""
+
+
+class Done:
+    """What a program left: its exit code, or None where it ran out of time, after `seconds`."""
+
+    def __init__(self, code, out, err, seconds):
+        self.code, self.out, self.err, self.seconds = code, out, err, seconds
+
+    def why(self):
+        if self.code is None:
+            return f"stopped after {self.seconds:.0f} s"
+        lines = [line.strip() for line in self.err.strip().splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if line.startswith("depthstill: ")), lines[-1] if lines else "")
+        return f"exit code {self.code}" + (f": {said[:300]}" if said else "")
+
+    def reason(self):
+        return {} if self.code == 0 else {"reason": self.why()}
 
 
 class Check:
@@ -63,9 +80,9 @@ class Check:
             env["LD_LIBRARY_PATH"] = ":".join(f for f in folders if f)
         return env
 
-    def call(self, command, limit, ours=True, **environment):
-        """(exit code or None after the limit, stdout, stderr). The limit also ends with the step's or the run's time."""
-        limit = min(limit, self.step_end - time.time())
+    def call(self, command, limit=math.inf, ours=True, **environment):
+        """Done. The limit also ends with the step's or the run's time."""
+        limit = min(limit, self.left())
         if limit < 1:
             raise Stopped("the time of the step was over" if self.step_end < self.deadline else
                           "the time of the whole run was over")
@@ -82,7 +99,11 @@ class Check:
             for stream in (out, err):
                 stream.seek(0)
                 texts.append(stream.read().decode(errors="replace"))
-        return code, *texts
+        return Done(code, *texts, limit)
+
+    def left(self):
+        """Seconds of the step."""
+        return self.step_end - time.time()
 
     def binary(self, name):
         path = self.folder / "bin" / name
@@ -90,31 +111,40 @@ class Check:
             raise Stopped(f"{name} is not in the pack")
         return path
 
-    def depthstill_json(self, *arguments, limit, **environment):
-        code, out, err = self.call([self.binary("depthstill"), *arguments, "--json"], limit, **environment)
-        if code != 0:
-            raise Stopped(why(code, err, limit))
-        return json.loads(out)
+    def depthstill_json(self, *arguments, limit=math.inf, **environment):
+        done = self.call([self.binary("depthstill"), *arguments, "--json"], limit, **environment)
+        if done.code != 0:
+            raise Stopped(done.why())
+        return json.loads(done.out)
 
-    def step(self, name, limit, function):
-        """Puts function()'s value under `name`; null and a reason if it has none. limit: seconds for all of it."""
-        if self.args.only and name not in self.args.only:
-            return
+    def step(self, entry, limit, function):
+        """Puts function()'s value under the step's name; null and a reason if it has none."""
         start = time.time()
         self.step_end = min(start + limit, self.deadline)
-        entry = {"name": name, "ok": True}
-        try:
-            self.result[name] = function()
-        except Stopped as stopped:
-            entry.update(ok=False, reason=str(stopped))
-        except Exception as error:  # of this script: the other steps still count
-            entry.update(ok=False, reason=f"{type(error).__name__}: {error}")
-        if not entry["ok"]:
-            self.result.setdefault(name, None)
-        entry["seconds"] = round(time.time() - start, 1)
-        self.result["steps"].append(entry)
-        print(f"{entry['seconds']:6.1f} s  {name}: {'done' if entry['ok'] else entry['reason']}", flush=True)
+        entry["reason"] = "was under way when the run was cut off"
         self.save()
+        try:
+            self.result[entry["name"]] = function()
+            entry["ok"] = True
+            del entry["reason"]
+        except Stopped as stopped:
+            entry["reason"] = str(stopped)
+        except Exception as error:  # of this script: the other steps still count
+            entry["reason"] = f"{type(error).__name__}: {error}"
+        entry["seconds"] = round(time.time() - start, 1)
+        print(f"{entry['seconds']:6.1f} s  {entry['name']}: {'done' if entry['ok'] else entry['reason']}", flush=True)
+        self.save()
+
+    def run_steps(self, steps):
+        """steps: (name, weight, function), what matters most first. The time that remains is shared out by the weights of
+        the steps that remain, so that none can take that of all others."""
+        steps = [step for step in steps if not self.args.only or step[0] in self.args.only]
+        entries = [{"name": name, "ok": False, "reason": "was not reached"} for name, _, _ in steps]
+        self.result.update({name: None for name, _, _ in steps}, steps=entries)
+        self.save()
+        for i, (entry, (_, weight, function)) in enumerate(zip(entries, steps)):
+            share = weight / sum(later for _, later, _ in steps[i:])
+            self.step(entry, share * max(self.deadline - time.time(), 0), function)
 
     def save(self):
         out = Path(self.args.out)
@@ -126,30 +156,30 @@ class Check:
     def machine(self):
         found = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "python": sys.version.split()[0],
                  "gpu": None, "driver": None, "memory_mib": None, "torch": None, "cudnn_of_torch": None, "nvcc": None}
-        code, out, _ = self.call(["bash", "-c", "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm "
-                                  "--format=csv,noheader,nounits"], 20, ours=False)
-        if code == 0:
-            name, driver, memory, clock = out.strip().splitlines()[0].split(", ")
+        done = self.call(["bash", "-c", "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm "
+                          "--format=csv,noheader,nounits"], 20, ours=False)
+        if done.code == 0:
+            name, driver, memory, clock = done.out.strip().splitlines()[0].split(", ")
             found.update(gpu=name, driver=driver, memory_mib=int(memory), max_sm_mhz=int(clock))
-        code, out, _ = self.call([sys.executable, "-c", "import torch; print(torch.__version__, torch.version.cuda, "
-                                  "torch.backends.cudnn.version())"], 60, ours=False)
-        if code == 0:
-            found["torch"], found["cuda_of_torch"], found["cudnn_of_torch"] = out.split()
-        code, out, _ = self.call(["bash", "-c", "(nvcc || /usr/local/cuda/bin/nvcc) --version 2>/dev/null || "
-                                  "/usr/local/cuda/bin/nvcc --version"], 20, ours=False)
-        if code == 0:
-            found["nvcc"] = re.search(r"V[\d.]+", out).group()
-        code, out, _ = self.call([self.binary("depthstill"), "info", "--json"], 30)
-        found["depthstill"] = {k: v for k, v in json.loads(out).items() if k != "models"} if code == 0 else None
+        done = self.call([sys.executable, "-c", "import torch; print(torch.__version__, torch.version.cuda, "
+                          "torch.backends.cudnn.version())"], 60, ours=False)
+        if done.code == 0:
+            found["torch"], found["cuda_of_torch"], found["cudnn_of_torch"] = done.out.split()
+        done = self.call(["bash", "-c", "(nvcc || /usr/local/cuda/bin/nvcc) --version 2>/dev/null || "
+                          "/usr/local/cuda/bin/nvcc --version"], 20, ours=False)
+        if done.code == 0:
+            found["nvcc"] = re.search(r"V[\d.]+", done.out).group()
+        done = self.call([self.binary("depthstill"), "info", "--json"], 30)
+        found["depthstill"] = {k: v for k, v in json.loads(done.out).items() if k != "models"} if done.code == 0 else None
         return found
 
-    def tests(self, name, limit, *arguments, **environment):
-        code, out, err = self.call([self.binary(name), "--gtest_color=no", *arguments], limit, **environment)
-        return {**test_figures(out), **({} if code == 0 else {"reason": why(code, err, limit)})}
+    def tests(self, name, *arguments, **environment):
+        done = self.call([self.binary(name), "--gtest_color=no", *arguments], **environment)
+        return {**test_figures(done.out), **done.reason()}
 
     def kernel_tests(self):
         """All kernel tests on the device, recorded."""
-        return self.tests("kernel_tests", 90, **STRICT, **UNTIMED, DEPTHSTILL_RECORD=str(self.work / "device.record"))
+        return self.tests("kernel_tests", **STRICT, **UNTIMED, DEPTHSTILL_RECORD=str(self.work / "device.record"))
 
     def deviations(self):
         import compare
@@ -163,8 +193,7 @@ class Check:
 
     def kernels(self):
         """Time and bandwidth of single kernels, and the copy bandwidth that they are held against."""
-        code, out, _ = self.call([self.binary("depthstill"), "bench", "--help"], 20)
-        known = re.search(r"what TEXT:\{([^}]*)\}", out)
+        known = re.search(r"what TEXT:\{([^}]*)\}", self.call([self.binary("depthstill"), "bench", "--help"], 20).out)
         names = [n for n in known.group(1).split(",") if n not in ("train-step", "infer")] if known else []
         if not names:
             raise Stopped("this depthstill has no benchmarks of single kernels")
@@ -173,8 +202,7 @@ class Check:
         for precision in ("bf16", "fp32"):
             for name in names[:2] if self.args.dry else names:
                 try:
-                    run = self.depthstill_json("bench", name, "--device", self.device, "--precision", precision, *tiny,
-                                               limit=KERNELS_LIMIT_S)
+                    run = self.depthstill_json("bench", name, "--device", self.device, "--precision", precision, *tiny)
                 except Stopped as stopped:
                     run = {"reason": str(stopped)}
                 found.setdefault(precision, {})[name] = run
@@ -182,7 +210,7 @@ class Check:
 
     def bench(self):
         """Training steps and predictions of depthstill."""
-        _, options, _ = self.call([self.binary("depthstill"), "bench", "--help"], 20)
+        options = self.call([self.binary("depthstill"), "bench", "--help"], 20).out
         graphs = [[], ["--no-graph"]] if "--no-graph" in options else [[]]
         if len(graphs) == 1:
             self.result["no_graph_reason"] = "this depthstill has no --no-graph"
@@ -216,7 +244,7 @@ class Check:
         found = {}
         for precision in ("bf16", "fp32"):
             fits, fails, reason = 0, 0, None
-            end = time.time() + 30
+            end = time.time() + self.left() / (2 if precision == "bf16" else 1)
             while time.time() < end and (fails == 0 or fails - fits > max(1, fits // 8)):
                 batch = (fits + fails) // 2 if fails else 2 * fits or 32
                 try:
@@ -235,20 +263,20 @@ class Check:
 
     def copy_bandwidth(self):
         """Bytes read and written per second by a copy within device memory, through PyTorch."""
-        code, out, err = self.call([sys.executable, "-c", COPY, self.device], 60, ours=False)
-        if code != 0:
-            raise Stopped(why(code, err, 60))
-        return json.loads(out)
+        done = self.call([sys.executable, "-c", COPY, self.device], ours=False)
+        if done.code != 0:
+            raise Stopped(done.why())
+        return json.loads(done.out)
 
-    def pytorch(self, variant, limit):
+    def pytorch(self, variant):
         script = self.folder / "tests/bench/compare_pytorch_cuda.py"
         size = ["--size", "64x96", "--batches", "1", "--steps", "1"] if self.args.dry else ["--largest"]
-        code, out, err = self.call([sys.executable, script, variant, "--device", self.device, *size,
-                                    "--seconds", str(max(limit - 10, 5))], limit, ours=False)
-        rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        done = self.call([sys.executable, script, variant, "--device", self.device, *size,
+                          "--seconds", str(max(self.left() - 10, 5))], ours=False)
+        rows = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
         if not rows:
-            raise Stopped(why(code, err, limit))
-        return {"rows": rows, **({} if code == 0 else {"reason": why(code, err, limit)})}
+            raise Stopped(done.why())
+        return {"rows": rows, **done.reason()}
 
     def ratios(self):
         """PyTorch's step time and memory over ours, at equal batches and the precision of the variant."""
@@ -269,10 +297,9 @@ class Check:
     def parity(self):
         """20 training steps on simulated data, on the CPU and on the device."""
         data = self.work / "data"
-        code, _, err = self.call([self.binary("depthstill"), "synth", "--out", data, "--train", 6, "--val", 1, "--size",
-                                  "120x240"], 60)
-        if code != 0:
-            raise Stopped("synth: " + why(code, err, 60))
+        done = self.call([self.binary("depthstill"), "synth", "--out", data, "--train", 6, "--val", 1, "--size", "120x240"])
+        if done.code != 0:
+            raise Stopped("synth: " + done.why())
         steps = 2 if self.args.dry else 20
         settings = {"data.crop": "none", "data.resize_height": 96, "data.resize_width": 192, "data.val.list": "''",
                     "augment.crop_height": 96, "augment.crop_width": 160, "loss.top_rows": 30, "train.log_every": 1,
@@ -281,11 +308,11 @@ class Check:
 
         def losses(name, device, **environment):
             out = self.work / f"train_{name}"
-            code, _, err = self.call([self.binary("depthstill"), "train", self.folder / "tools/recipes/demo.toml", "--data",
-                                      data, "--out", out, "--device", device, "--precision", name.split("_")[1],
-                                      *assignments], 60, **environment)
-            if code != 0:
-                raise Stopped(f"{device}: {why(code, err, 60)}")
+            done = self.call([self.binary("depthstill"), "train", self.folder / "tools/recipes/demo.toml", "--data", data,
+                              "--out", out, "--device", device, "--precision", name.split("_")[1], *assignments],
+                             0.5 * self.left(), **environment)
+            if done.code != 0:
+                raise Stopped(f"{device}: {done.why()}")
             records = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
             return [r["losses"]["total"] if "losses" in r else r["total"] for r in records if r["type"] == "step"]
 
@@ -310,46 +337,41 @@ class Check:
         if tool is None:
             raise Stopped("compute-sanitizer was not found")
         found = {}
-        for kind, limit in (("memcheck", 90), ("racecheck", 60), ("synccheck", 30)):
+        for kind, share in (("memcheck", 0.5), ("racecheck", 0.67), ("synccheck", 1)):  # of what is left then
             try:
-                code, out, err = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"),
-                                            "--gtest_color=no"], limit, **UNTIMED)
-                summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", out)
-                found[kind] = {**test_figures(out), "summary": summary[-1] if summary else None,
-                               "first_errors": re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier).*)", out)[:10],
-                               **({} if code == 0 else {"reason": why(code, err, limit)})}
+                done = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"),
+                                  "--gtest_color=no"], share * self.left(), **UNTIMED)
+                errors = re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier).*)", done.out)
+                summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out)
+                found[kind] = {**test_figures(done.out), "summary": summary[-1] if summary else None,
+                               "first_errors": errors[:10], **done.reason()}
             except Stopped as stopped:
                 found[kind] = {"reason": str(stopped)}
         return found
 
     def run(self):
-        self.step("machine", 60, self.machine)
-        self.step("kernel_tests", 90, self.kernel_tests)
-        self.step("deviations", 30, self.deviations)
-        self.step("engine_tests", 90, lambda: self.tests(
-            "engine_tests", 90, f"--gtest_filter=-Layering*:{CANDIDATES}", **STRICT, **UNTIMED))
-        self.step("parity", 90, self.parity)
-        self.step("bench", 200, self.bench)
-        self.step("copy_bandwidth", 30, self.copy_bandwidth)
-        self.step("pytorch_eager_amp", 60, lambda: self.pytorch("eager_amp", 60))
-        self.step("pytorch_tuned", 130, lambda: self.pytorch("tuned", 130))
-        self.step("pytorch_eager_fp32", 50, lambda: self.pytorch("eager_fp32", 50))
-        self.step("ratios", 5, self.ratios)
-        self.step("kernels", 60, self.kernels)
-        self.step("largest_batch", 60, self.largest_batch)
-        self.step("candidates", 60, lambda: self.tests("engine_tests", 60, f"--gtest_filter={CANDIDATES}", **STRICT))
-        self.step("cudnn_tests", 60, lambda: self.tests("cudnn_tests", 60))
-        self.step("sanitizer", 180, self.sanitizer)
+        untimed = f"--gtest_filter=-Layering*:{CANDIDATES}"
+        self.run_steps([
+            ("machine", 25, self.machine),
+            ("kernel_tests", 50, self.kernel_tests),
+            ("deviations", 5, self.deviations),
+            ("engine_tests", 50, lambda: self.tests("engine_tests", untimed, **STRICT, **UNTIMED)),
+            ("fused_nan", 10, lambda: self.tests("cudnn_tests", "--gtest_filter=FusedNan*")),
+            ("parity", 55, self.parity),
+            ("bench", 120, self.bench),
+            ("copy_bandwidth", 10, self.copy_bandwidth),
+            ("pytorch_eager_fp32", 30, lambda: self.pytorch("eager_fp32")),
+            ("pytorch_tuned", 75, lambda: self.pytorch("tuned")),
+            ("pytorch_eager_amp", 30, lambda: self.pytorch("eager_amp")),
+            ("ratios", 2, self.ratios),
+            ("sanitizer", 70, self.sanitizer),
+            ("kernels", 45, self.kernels),
+            ("candidates", 25, lambda: self.tests("engine_tests", f"--gtest_filter={CANDIDATES}", **STRICT)),
+            ("largest_batch", 25, self.largest_batch),
+            ("cudnn_tests", 20, lambda: self.tests("cudnn_tests", "--gtest_filter=-FusedNan*")),
+        ])
         shutil.rmtree(self.work, ignore_errors=True)
         return 0 if all(s["ok"] for s in self.result["steps"]) else 1
-
-
-def why(code, errors, limit):
-    if code is None:
-        return f"stopped after {limit:.0f} s"
-    lines = [line.strip() for line in errors.strip().splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if line.startswith("depthstill: ")), lines[-1] if lines else "")
-    return f"exit code {code}" + (f": {said[:300]}" if said else "")
 
 
 def test_figures(log):

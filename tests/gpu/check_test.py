@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """The logic of tools/gpu_check.sh without a GPU: time limits, steps that fail, figures that are missing, deviations. The
 programs of the pack are stand-ins. Needs the standard library only.  Usage: check_test.py"""
+import argparse
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -87,14 +89,49 @@ class GpuCheck(unittest.TestCase):
         self.program("kernel_tests", "import subprocess, time\nprint('[       OK ] A.B (1 ms)', flush=True)\n"
                      "subprocess.Popen(['sleep', '61.25'])\ntime.sleep(61)")
         start = time.time()
-        code, result = self.run_check("--seconds", "3", "--only", "kernel_tests,engine_tests,bench,sanitizer")
+        code, result = self.run_check("--seconds", "6", "--only", "kernel_tests,engine_tests,parity")
         self.assertLess(time.time() - start, 30)
         self.assertEqual(code, 1)
         self.assertEqual(result["kernel_tests"]["passed"], 1)
         self.assertIn("stopped after", result["kernel_tests"]["reason"])
-        self.assertTrue(all(r["median_ms"] is None for r in result["bench"] or []))
+        self.assertIn("loss is not finite", result["parity"]["fp32_reason"])  # later steps had their share
         running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
         self.assertNotIn(b"sleep\x0061.25\0", running)
+
+    def test_the_time_that_is_left_is_shared_by_the_steps_that_are_left(self):
+        arguments = argparse.Namespace(folder=self.root, out=self.root / "out.json", dry=True, seconds=100, only=None)
+        run, limits = check.Check(arguments), []
+        self.addCleanup(shutil.rmtree, run.work)
+        run.step = lambda entry, limit, function: limits.append((entry["name"], limit)) or function()
+
+        def takes(seconds):
+            run.deadline -= seconds
+
+        run.run_steps([("a", 10, lambda: takes(2)), ("b", 30, lambda: takes(50)), ("c", 10, lambda: takes(48)),
+                       ("d", 5, lambda: None)])
+        for (name, limit), expected in zip(limits, [("a", 100 * 10 / 55), ("b", 98 * 30 / 45), ("c", 48 * 10 / 15), ("d", 0)]):
+            self.assertEqual(name, expected[0])
+            self.assertAlmostEqual(limit, expected[1], delta=1)
+
+    def test_a_run_that_is_cut_off_leaves_what_it_had(self):
+        self.program("depthstill", BENCH)
+        started = self.root / "started"
+        self.program("kernel_tests", f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(5)")
+        out = self.root / "out.json"
+        run = subprocess.Popen([sys.executable, HERE / "check.py", self.root, out, "--dry", "--only",
+                                "machine,kernel_tests,bench"], stdout=subprocess.DEVNULL)
+        end = time.time() + 60
+        while not started.exists() and time.time() < end:
+            time.sleep(0.05)
+        run.kill()
+        run.wait()
+        result = json.loads(out.read_text())
+        self.assertEqual(result["machine"]["depthstill"], {"version": "1"})
+        self.assertIsNone(result["kernel_tests"])
+        self.assertIsNone(result["bench"])
+        self.assertEqual([(s["name"], s["ok"], s.get("reason")) for s in result["steps"]],
+                         [("machine", True, None), ("kernel_tests", False, "was under way when the run was cut off"),
+                          ("bench", False, "was not reached")])
 
     def test_deviations(self):
         self.assertEqual(compare.kernel_of("LayerNormKernel/1.Formula"), "layer_norm")
