@@ -70,6 +70,23 @@ Tensor record(const char* name, std::vector<Tensor> inputs, Tensor output,
                 [gradient = std::move(gradient)](const Gradients& dys) { return gradient(dys[0]); })[0];
 }
 
+Tensor record_activated(const char* name, std::vector<Tensor> inputs, Tensor y, Activation activation, bool wants_sums,
+                        std::function<Gradients(const Gradients& dys)> gradient) {
+  y = record(name, std::move(inputs), std::vector<Tensor>{std::move(y)}, std::move(gradient))[0];
+  if (const std::shared_ptr<Node>& node = y.node()) {
+    node->grads.resize(3);
+    node->activation = activation;
+    node->wants_sums = wants_sums;
+  }
+  return y;
+}
+
+ActivationBelow activation_below(const Tensor& y) {
+  const std::shared_ptr<Node>& node = y.node();
+  if (node == nullptr || node->activation == Activation::kNone) return {};
+  return {node->activation, with_node(Tensor(), node, 1), node->wants_sums ? with_node(Tensor(), node, 2) : Tensor()};
+}
+
 Tensor writable(const Tensor& dy) { return dy.sole_owner() ? dy.detach() : clone(dy); }
 
 void backward(const Tensor& loss) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "kernels/activation.h"
 
 namespace depthstill {
 
@@ -25,7 +26,9 @@ struct Node {
   // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is
   // needed).
   std::function<Gradients(const Gradients&)> gradient;
-  Gradients grads;  // one slot per output, filled by backward()
+  Gradients grads;  // one slot per output, filled by backward(); three behind record_activated()
+  Activation activation = Activation::kNone;  // of record_activated()
+  bool wants_sums = false;
   bool queued = false;
 };
 
@@ -35,6 +38,21 @@ Tensor record(const char* name, std::vector<Tensor> inputs, Tensor output,
               std::function<Gradients(const Tensor& dy)> gradient);
 std::vector<Tensor> record(const char* name, std::vector<Tensor> inputs, std::vector<Tensor> outputs,
                            std::function<Gradients(const Gradients& dys)> gradient);
+
+// For an op that ends in an activation, y = act(z), whose slope act' is a function of y. Its node takes gradients at
+// three slots: 0 takes dy. 1 takes dz, from an op above whose kernel has already multiplied by act'(y). 2 takes the
+// sums of what arrives at 1 over all but the last dimension, in fp32: with `wants_sums` they come along with it and
+// save a pass for dbias. Each slot adds up by itself, and `gradient` puts them together: it gets {dy, dz, sums},
+// undefined where none arrived, and has dz + dy * act'(y) to go on with.
+Tensor record_activated(const char* name, std::vector<Tensor> inputs, Tensor y, Activation activation, bool wants_sums,
+                        std::function<Gradients(const Gradients& dys)> gradient);
+
+// How an op that takes y for its input may send its gradient to slots 1 and 2 instead of 0.
+struct ActivationBelow {
+  Activation kind = Activation::kNone;  // none: only slot 0 is there
+  Tensor dz, sums;  // inputs to record instead of y: history without memory; sums has none if unwanted
+};
+ActivationBelow activation_below(const Tensor& y);
 
 // For gradient functions that work in place: `dy` itself if nothing else shares its storage, else a copy.
 Tensor writable(const Tensor& dy);

@@ -29,7 +29,7 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
 
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias) {
+                 T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
   if (act != Activation::kNone || dbias) {
     const int64_t pixels = shape.N * shape.P() * shape.Q();
     bias_activation_grad(stream, pixels, static_cast<int>(shape.O), act, y, dy, dy, dbias);
@@ -37,6 +37,10 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
   const TileKernels* tiles = tiles_for<T>(shape);
   if (dx && tiles) tiled_grad_data(*tiles, stream, shape, dy, weight, dx);
   if (dx && !tiles) dnn_grad_data(stream, shape, dy, weight, dx);
+  if (dx && below != Activation::kNone) {
+    const int64_t pixels = shape.N * shape.H * shape.W;
+    bias_activation_grad(stream, pixels, static_cast<int>(shape.C), below, x, dx, dx, dbias_below);
+  }
   if (dweight && tiles) tiled_grad_weight(*tiles, stream, shape, x, dy, dweight);
   if (dweight && !tiles) dnn_grad_weight(stream, shape, x, dy, dweight);
 }
@@ -44,8 +48,8 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
 template void conv2d(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*);
 template void conv2d(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const float*, bf16*);
 template void conv2d_grad(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*,
-                          float*, float*, float*);
+                          float*, float*, float*, Activation, float*);
 template void conv2d_grad(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const bf16*, bf16*, bf16*,
-                          float*, float*);
+                          float*, float*, Activation, float*);
 
 }  // namespace depthstill::cpu

@@ -3,11 +3,16 @@
 //   x (N, H, W, C)   weight (O, R, S, C) float   bias (O) float or null   y (N, P, Q, O)
 // Gradients of a scalar with dz = dy * act'(y):
 //   dx = sum over (r,s,o) of dz * weight   dweight = sum over (n,p,q) of dz * x   dbias = sum over (n,p,q) of dz
+// Where x = below(u) is the output of an activation, the gradient can go on to u:
+//   du = dx * below'(x)   dbias_below = sum over (n,h,w) of du
 // CPU: our own tile kernels for stride 1 on AVX-512 or AMX, else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in bf16 with
 // weight and perhaps bias rounded to bf16.
 // Bound: arithmetic, 2 * N*P*Q * O * R*S*C operations per product (three of them); memory for 1 x 1 filters with few
 // channels. Bytes: x, weight and y once; in the gradient dz once per product, and before that y and dy read and dz
-// written where there is an activation.
+// written where there is an activation. With one below, x once more as dx is stored (CPU, and CUDA where cuDNN does not
+// fuse it: dx and x read and du written).
+// cuDNN's fused plan (relu only) takes 0 for du where x <= 0, also from a dx that is not finite; else that is a product
+// like everywhere, and what is not finite stays. It does not get lost: dweight is made from the same dz.
 #pragma once
 
 #include <cstdint>
@@ -29,15 +34,17 @@ struct Conv2dShape {
   bool operator==(const Conv2dShape&) const = default;
 };
 
-// conv2d assigns y. conv2d_grad assigns those of dx, dweight, dbias that are not null; it overwrites dy with dz
-// (needed when act != none). y is read only when act != none.
+// conv2d assigns y. conv2d_grad assigns those of dx, dweight, dbias, dbias_below that are not null; it overwrites dy
+// with dz (needed when act != none). y is read only when act != none. With below != none, dx is du; only then and with
+// dx may dbias_below (C) be given.
 namespace cpu {
 template <class T>
 void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
             T* y);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias);
+                 T* dy, T* dx, float* dweight, float* dbias, Activation below = Activation::kNone,
+                 float* dbias_below = nullptr);
 }  // namespace cpu
 namespace cuda {
 template <class T>
@@ -45,6 +52,7 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
             T* y);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias);
+                 T* dy, T* dx, float* dweight, float* dbias, Activation below = Activation::kNone,
+                 float* dbias_below = nullptr);
 }  // namespace cuda
 }  // namespace depthstill

@@ -2,6 +2,7 @@
 
 #include "engine/ops.h"
 #include "engine/profile.h"
+#include "kernels/add.h"
 
 namespace depthstill {
 namespace {
@@ -32,6 +33,30 @@ double flops_of(const Conv2dShape& s) {
   return 2.0 * static_cast<double>(s.N * s.P() * s.Q()) * static_cast<double>(s.O * s.R * s.S * s.C);
 }
 
+// What a convolution's gradient starts from.
+struct OutputGradient {
+  Tensor dz, dbias;                        // dbias only where it came along with dz
+  Activation missing = Activation::kNone;  // dz is still dy, to be multiplied by this one's slope
+};
+
+// Joins what arrived at the three slots of record_activated(), the output being y.
+OutputGradient join(const Gradients& dys, Activation act, const Tensor& y, bool need_dbias) {
+  const Tensor &dy = dys[0], &dz = dys[1], &sums = dys[2];
+  if (!dz.defined()) return {act == Activation::kNone ? dy : writable(dy), Tensor(), act};
+  check(sums.defined() == need_dbias, "conv2d: expected the gradient of z ", need_dbias ? "with" : "without", " sums");
+  if (!dy.defined()) return {dz, sums};
+  const int64_t channels = y.size(3);
+  const Tensor all = writable(dy);
+  const Tensor dbias = need_dbias ? empty({channels}, DType::kFloat, y.device()) : Tensor();
+  visit(y.dtype(), [&]<class T>() {
+    run(y.device(), cpu::bias_activation_grad<T>, cuda::bias_activation_grad<T>)(
+        y.numel() / channels, static_cast<int>(channels), act, y, all, all, dbias);
+    run(y.device(), cpu::add<T>, cuda::add<T>)(y.numel(), all, dz, all);
+  });
+  if (need_dbias) run(y.device(), cpu::add<float>, cuda::add<float>)(channels, dbias, sums, dbias);
+  return {all, dbias};
+}
+
 }  // namespace
 
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
@@ -45,23 +70,33 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
   const Tensor saved_y = act == Activation::kNone ? Tensor() : y;
-  return record("conv2d", {x, weight, bias}, y, [=](const Tensor& dy) -> Gradients {
-    // Each product is a pass of its own over dz; the activation's slope is one more, in place.
+  // Where x is the output of an activation, the kernel that makes dx goes on through that one.
+  const ActivationBelow below_x = activation_below(x);
+  const Activation below = below_x.kind;
+  const bool need_sums = below_x.sums.requires_grad();
+  const auto gradient = [=, x = x.detach()](const Gradients& dys) -> Gradients {
+    // Each product is a pass of its own over dz; the activation's slope is one more, in place, unless it is done.
     const OpRange op("conv2d", [&] {
-      return Work{(need_dx + need_dweight) * flops, (saved_y.defined() ? 3 : 0) * bytes_of(dy) +
-                                                        (need_dx ? bytes_of(dy, weight, x) : 0) +
-                                                        (need_dweight ? bytes_of(dy, weight, x) : 0)};
+      const Tensor& any = dys[1].defined() ? dys[1] : dys[0];
+      const int slope_passes = saved_y.defined() && dys[0].defined() ? (dys[1].defined() ? 6 : 3) : 0;
+      return Work{(need_dx + need_dweight) * flops,
+                  slope_passes * bytes_of(any) + (need_dx ? bytes_of(any, weight, x) : 0) +
+                      (below != Activation::kNone ? bytes_of(x) : 0) + (need_dweight ? bytes_of(any, weight, x) : 0)};
     });
-    const Tensor dz = act == Activation::kNone ? dy : writable(dy);  // overwritten with dy * act'(y)
+    const OutputGradient from = join(dys, act, saved_y, need_dbias);
+    const bool dbias_missing = need_dbias && !from.dbias.defined();
     Tensor dx = need_dx ? empty_like(x) : Tensor();
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
-    Tensor dbias = need_dbias ? empty({shape.O}, DType::kFloat, x.device()) : Tensor();
+    Tensor dbias = dbias_missing ? empty({shape.O}, DType::kFloat, x.device()) : from.dbias;
+    Tensor sums = need_sums ? empty({shape.C}, DType::kFloat, x.device()) : Tensor();
     visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, act, x, weight, saved_y, dz, dx, dweight,
-                                                                 dbias);
+      run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(
+          shape, from.missing, x, weight, saved_y, from.dz, dx, dweight, dbias_missing ? dbias : Tensor(), below, sums);
     });
-    return {dx, dweight, dbias};
-  });
+    return {dx, dweight, dbias, sums};
+  };
+  const Tensor& to_x = below == Activation::kNone ? x : below_x.dz;
+  return record_activated("conv2d", {to_x, weight, bias, below_x.sums}, y, act, need_dbias, gradient);
 }
 
 }  // namespace depthstill

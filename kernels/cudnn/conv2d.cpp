@@ -12,11 +12,13 @@
 #include "kernels/cudnn/conv2d_ways.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
+#include "kernels/runtime.h"
 
 namespace depthstill::cuda {
 namespace {
 
-using cudnn::kBias, cudnn::kWeight, cudnn::kX, cudnn::kY, cudnn::Pass, cudnn::Problem, cudnn::Way;
+using cudnn::kActivated, cudnn::kBias, cudnn::kSum, cudnn::kWeight, cudnn::kX, cudnn::kY;
+using cudnn::Pass, cudnn::Problem, cudnn::Way;
 
 template <class T>
 constexpr cudnnDataType_t kCudnnType = std::is_same_v<T, float> ? CUDNN_DATA_FLOAT : CUDNN_DATA_BFLOAT16;
@@ -135,28 +137,47 @@ class Forward final : public Call {
   T* y_;
 };
 
+// dx or, with an activation below, du and perhaps dbias_below.
 template <class T>
 class DataGradient final : public Call {
  public:
-  DataGradient(Stream stream, const Conv2dShape& s, const T* dy, const float* weight, T* dx)
-      : stream_(stream), s_(s), dy_(dy), weight_(weight), dx_(dx) {}
+  DataGradient(Stream stream, const Conv2dShape& s, Activation below, const T* x, const T* dy, const float* weight,
+               T* dx, float* dbias_below)
+      : stream_(stream), s_(s), below_(below), x_(x), dy_(dy), weight_(weight), dx_(dx), dbias_below_(dbias_below) {}
 
-  Problem problem() const override { return {.shape = s_, .type = kCudnnType<T>, .pass = Pass::kDataGradient}; }
+  Problem problem() const override { return {s_, kCudnnType<T>, Pass::kDataGradient, below_, dbias_below_ != nullptr}; }
   size_t scratch_bytes() const override { return rounded_bytes<T>(weight_count(s_)); }
   void run(const Way& way, char* scratch, void* workspace) const override {
     const void* weight = rounded<T>(stream_, weight_count(s_), weight_, scratch);
     if (way.matmul)
       (*way.matmul)(stream_, dy_, weight, nullptr, dx_, workspace);
+    else if (way.fused)
+      run_fused(way, weight, workspace);
     else
       way.plan->execute(stream_, {{kX, dx_}, {kWeight, weight}, {kY, dy_}}, workspace);
+    if (!way.fused && below_ != Activation::kNone)
+      bias_activation_grad(stream_, s_.N * s_.H * s_.W, static_cast<int>(s_.C), below_, x_, dx_, dx_, dbias_below_);
   }
 
  private:
+  void run_fused(const Way& way, const void* weight, void* workspace) const {
+    if (dbias_below_ == nullptr) {
+      way.plan->execute(stream_, {{kX, dx_}, {kWeight, weight}, {kY, dy_}, {kActivated, x_}}, workspace);
+      return;
+    }
+    // cuDNN does not say whether its sums start from what lies there.
+    zero(dbias_below_, static_cast<size_t>(s_.C) * sizeof(float), stream_);
+    way.plan->execute(stream_, {{kX, dx_}, {kWeight, weight}, {kY, dy_}, {kActivated, x_}, {kSum, dbias_below_}},
+                      workspace);
+  }
+
   Stream stream_;
   const Conv2dShape& s_;
-  const T* dy_;
+  Activation below_;
+  const T *x_, *dy_;
   const float* weight_;
   T* dx_;
+  float* dbias_below_;
 };
 
 // dweight and, if it is not null, dbias.
@@ -210,13 +231,13 @@ void conv2d(Stream stream, const Conv2dShape& s, Activation act, const T* x, con
 
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias) {
+                 T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
   const bool dbias_with_dweight = act == Activation::kNone && dweight != nullptr;
   if (act != Activation::kNone || (dbias != nullptr && !dbias_with_dweight)) {
     bias_activation_grad(stream, s.N * s.P() * s.Q(), static_cast<int>(s.O), act, y, dy, dy, dbias);
   }
   if (dx != nullptr) {
-    DataGradient<T> call(stream, s, dy, weight, dx);
+    DataGradient<T> call(stream, s, below, x, dy, weight, dx, dbias_below);
     run(stream, call);
   }
   if (dweight != nullptr) {
@@ -228,7 +249,7 @@ void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x
 #define DS_INSTANTIATE(T)                                                                                        \
   template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
   template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
-                               float*, float*);
+                               float*, float*, Activation, float*);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE

@@ -129,7 +129,7 @@ Graph conv2d_epilogue_graph(const Conv2dShape& s, cudnnDataType_t type, const Ep
   return graph;
 }
 
-Graph conv2d_gradient_below_graph(const Conv2dShape& s, cudnnDataType_t type, Activation activation) {
+Graph conv2d_gradient_below_graph(const Conv2dShape& s, cudnnDataType_t type, Activation activation, bool sums) {
   check(activation == Activation::kRelu,
         "cudnn: a gradient from the output of the activation is only known to it for relu");
   Graph graph(describe("data gradient and that of the activation below", s));
@@ -137,11 +137,11 @@ Graph conv2d_gradient_below_graph(const Conv2dShape& s, cudnnDataType_t type, Ac
   graph.tensor(kWeight, type, size_of_weight(s));
   graph.tensor(kY, type, size_of_y(s));
   graph.tensor(kActivated, type, size_of_x(s));
-  graph.tensor(kSum, CUDNN_DATA_FLOAT, per_channel(s.C));
+  if (sums) graph.tensor(kSum, CUDNN_DATA_FLOAT, per_channel(s.C));
   const TensorId dx = graph.intermediate(CUDNN_DATA_FLOAT, size_of_x(s));
   add_pass(graph, s, Pass::kDataGradient, dx, kWeight, kY);
   graph.unary_gradient(CUDNN_POINTWISE_RELU_BWD, dx, kActivated, kX);
-  graph.channel_sums(kX, kSum);
+  if (sums) graph.channel_sums(kX, kSum);
   return graph;
 }
 

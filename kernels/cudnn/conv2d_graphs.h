@@ -32,9 +32,10 @@ struct Epilogue {
 // forms it compiles when the plan is made, which needs NVRTC.
 Graph conv2d_epilogue_graph(const Conv2dShape& shape, cudnnDataType_t type, const Epilogue& epilogue);
 
-// dx = (dx of the convolution) * act'(activated), sum = sum of dx per channel: what backward does from this convolution
-// down to the product of the one below, whose output x = activated was and whose dbias the sums are.
-Graph conv2d_gradient_below_graph(const Conv2dShape& shape, cudnnDataType_t type, Activation activation);
+// dx = (dx of the convolution) * act'(activated) and, with `sums`, sum = sum of dx per channel: what backward does from
+// this convolution down to the product of the one below, whose output x = activated was and whose dbias the sums are.
+// Only relu is known to cuDNN by its output.
+Graph conv2d_gradient_below_graph(const Conv2dShape& shape, cudnnDataType_t type, Activation activation, bool sums);
 
 // y = x * weight, with sum and square_sum of y per channel: the statistics of the batch norm above.
 Graph conv2d_sums_graph(const Conv2dShape& shape, cudnnDataType_t type);

@@ -24,6 +24,7 @@ bool is_matrix_product(const Conv2dShape& s) {
 // Which part of the problem cuBLASLt can take on besides the product.
 cublaslt::Epilogue epilogue_of(const Problem& problem) {
   if (!problem.bias) return cublaslt::Epilogue::kNone;
+  if (problem.pass == Pass::kDataGradient) return cublaslt::Epilogue::kNone;  // it wants relu's slope as a bit mask
   if (problem.pass == Pass::kWeightGradient) return cublaslt::Epilogue::kBiasGradient;
   if (problem.activation == Activation::kNone) return cublaslt::Epilogue::kBias;
   if (problem.activation == Activation::kRelu) return cublaslt::Epilogue::kReluBias;
@@ -106,6 +107,13 @@ class WayList {
 
 }  // namespace
 
+bool fuses_below(const Problem& problem) {
+  // In bf16 it refuses, for one, a single channel.
+  const int64_t multiple = problem.type == CUDNN_DATA_FLOAT ? 1 : 8;
+  return problem.pass == Pass::kDataGradient && problem.activation == Activation::kRelu &&
+         problem.shape.O % multiple == 0 && problem.shape.C % multiple == 0;
+}
+
 ProblemKey key_of(const Problem& problem, const LibraryOptions& options) {
   const Conv2dShape& s = problem.shape;
   return {s.N,
@@ -154,6 +162,10 @@ std::vector<Way> ways_of(const Target& target, const Problem& problem, const Lib
   if (fusable) add_fused(problem.type, kPlans);
   list.add_plans(conv2d_graph(s, problem.type, problem.pass), kPlans, true, false, CUDNN_DATA_FLOAT);
   if (fusable && problem.bias && problem.type != CUDNN_DATA_FLOAT) add_fused(CUDNN_DATA_FLOAT, kRuntimeCompiledPlans);
+  if (fuses_below(problem)) {
+    list.add_plans(conv2d_gradient_below_graph(s, problem.type, problem.activation, problem.bias),
+                   kRuntimeCompiledPlans, false, true, CUDNN_DATA_FLOAT);
+  }
   if (is_matrix_product(s) && target.handle != nullptr) {
     for (const bool fused : {true, false}) {
       for (int rank = 0; rank < kMatmuls && !list.done(); ++rank) {

@@ -18,11 +18,14 @@ struct Problem {
   Conv2dShape shape;
   cudnnDataType_t type = CUDNN_DATA_FLOAT;
   Pass pass = Pass::kForward;
-  Activation activation = Activation::kNone;  // forward only
-  bool bias = false;                          // forward: added to y. Weight gradient: dbias is wanted as well
+  Activation activation = Activation::kNone;  // forward: of y. Data gradient: the one below, whose output x is
+  bool bias = false;  // forward: added to y. Weight gradient: dbias is wanted as well. Data gradient: dbias_below is
 
   bool has_epilogue() const { return bias || activation != Activation::kNone; }
 };
+
+// Whether cuDNN is asked for a data gradient that includes what lies below.
+bool fuses_below(const Problem& problem);
 
 // All that the choice among the ways depends on, besides the device and the libraries' versions.
 using ProblemKey = std::array<int64_t, 21>;
@@ -30,10 +33,10 @@ ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
 std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
 
 struct Way {
-  std::optional<Plan> plan;  // of conv2d_graph or conv2d_epilogue_graph, or
+  std::optional<Plan> plan;  // of conv2d_graph, conv2d_epilogue_graph or conv2d_gradient_below_graph, or
   std::optional<cublaslt::Matmul> matmul;
   int matmul_rank = 0;                           // in cuBLASLt's list
-  bool fused = false;                            // bias, activation or dbias included
+  bool fused = false;                            // bias, activation, its gradient or dbias included
   cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
 
   size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }

@@ -37,6 +37,32 @@ TEST(CudnnWays, AFusedReluIsCompiledIntoCudnnAndComesFirst) {
   }
 }
 
+TEST(CudnnWays, ThePlainDataGradientStandsFirstWithAnActivationBelowAsWell) {
+  // The fused plans behind it are compiled for the graph, for which there is no driver here (fused_graphs_test.cpp).
+  const Target h100 = h100_target();
+  const Problem plain{.shape = kDecoder, .type = CUDNN_DATA_BFLOAT16, .pass = Pass::kDataGradient};
+  for (const Activation below : {Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
+    for (const bool sums : {false, true}) {
+      Problem problem = plain;
+      problem.activation = below;
+      problem.bias = sums;
+      EXPECT_EQ(fuses_below(problem), below == Activation::kRelu);
+      const std::vector<Way> ways = ways_of(h100, problem, {}, true);
+      ASSERT_EQ(ways.size(), 1u);
+      EXPECT_FALSE(ways[0].fused);
+      EXPECT_TRUE(rebuild(h100, problem, {}, record_of(ways[0])).has_value());
+      EXPECT_NE(key_of(problem, {}), key_of(plain, {}));
+      EXPECT_NE(describe(problem, {}), describe(plain, {}));
+    }
+  }
+  EXPECT_FALSE(fuses_below(plain));
+  EXPECT_FALSE(fuses_below(forward(CUDNN_DATA_BFLOAT16, Activation::kRelu, true)));
+  Problem one_output{conv(1, 8, 8, 32, 1, 1), CUDNN_DATA_BFLOAT16, Pass::kDataGradient, Activation::kRelu, true};
+  EXPECT_FALSE(fuses_below(one_output));
+  one_output.type = CUDNN_DATA_FLOAT;
+  EXPECT_TRUE(fuses_below(one_output));
+}
+
 TEST(CudnnWays, EveryPlanSurvivesTheCache) {
   const Target h100 = h100_target();
   const LibraryOptions options;

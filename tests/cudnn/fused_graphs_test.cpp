@@ -94,7 +94,9 @@ TEST_F(FusedGraphs, GradientOfTheActivationBelowAndItsBias) {
   for (const cudnnDataType_t type : kTypes) {
     for (const Layer& layer : {kDecoderPair, kHead}) {
       expect_accepted(layer, "dgrad, relu', channel sums", type,
-                      conv2d_gradient_below_graph(layer.shape, type, Activation::kRelu));
+                      conv2d_gradient_below_graph(layer.shape, type, Activation::kRelu, true));
+      expect_accepted(layer, "dgrad, relu'", type,
+                      conv2d_gradient_below_graph(layer.shape, type, Activation::kRelu, false));
     }
   }
 }

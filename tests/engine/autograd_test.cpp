@@ -60,6 +60,53 @@ TEST(Autograd, PassesUndefinedGradientsOfUnusedOutputs) {
   EXPECT_EQ(item(x.grad()), 1);
 }
 
+// y = x with slots for dy, dz and sums; their gradients end up one after another in that of x.
+Tensor with_slots(const Tensor& x, Activation act, bool wants_sums) {
+  return record_activated("slots", {x}, vec({0, 0, 0}), act, wants_sums, [](const Gradients& dys) -> Gradients {
+    EXPECT_EQ(dys.size(), 3u);
+    std::vector<float> values;
+    for (const Tensor& dy : dys) values.push_back(dy.defined() ? to_vector<float>(dy)[0] : -1.0f);
+    return {vec(values)};
+  });
+}
+
+// Sends `gradients` to its inputs.
+Tensor sends(std::vector<Tensor> inputs, Gradients gradients) {
+  return record("sends", std::move(inputs), vec({0}), [gradients](const Tensor&) { return gradients; });
+}
+
+TEST(Autograd, GradientsBelowAnActivationHaveSlotsOfTheirOwn) {
+  Tensor x = vec({1, 2, 3});
+  x.set_requires_grad();
+  Tensor y = with_slots(x, Activation::kRelu6, true);
+  ActivationBelow below = activation_below(y);
+  EXPECT_EQ(below.kind, Activation::kRelu6);
+  EXPECT_FALSE(below.dz.defined());
+  const Tensor a = sends({below.dz, below.sums}, {vec({2, 0, 0}), vec({10})});
+  const Tensor b = sends({y}, {vec({5, 0, 0})});
+  const Tensor c = sends({below.dz, below.sums}, {vec({4, 0, 0}), vec({30})});
+  below = {};
+  backward(add(a, add(b, c)), vec({1}));
+  EXPECT_EQ(to_vector<float>(x.grad()), (std::vector<float>{5, 6, 40}));
+
+  x.clear_grad();
+  y = with_slots(x, Activation::kRelu, false);
+  below = activation_below(y);
+  EXPECT_FALSE(below.sums.requires_grad()) << "not wanted";
+  backward(sends({below.dz, below.sums}, {vec({7, 0, 0}), Tensor()}), vec({1}));
+  EXPECT_EQ(to_vector<float>(x.grad()), (std::vector<float>{-1, 7, -1}));
+}
+
+TEST(Autograd, OnlyActivationsOnTheTapeOfferSlots) {
+  Tensor x = vec({1, 2, 3});
+  EXPECT_EQ(activation_below(with_slots(x, Activation::kRelu, true)).kind, Activation::kNone) << "nothing is recorded";
+  x.set_requires_grad();
+  EXPECT_EQ(activation_below(x).kind, Activation::kNone);
+  EXPECT_EQ(activation_below(scaled_in_place(x, 2)).kind, Activation::kNone);
+  EXPECT_EQ(activation_below(with_slots(x, Activation::kNone, true)).kind, Activation::kNone);
+  EXPECT_EQ(activation_below(with_slots(x, Activation::kRelu, true).detach()).kind, Activation::kNone);
+}
+
 TEST(Autograd, FreesSavedTensorsAsItGoes) {
   const size_t before = memory_stats(Device::kCpu).in_use;
   Tensor x = vec({1});

@@ -318,6 +318,35 @@ TYPED_TEST(Conv2dKernel, ComputesOnlyTheGradientsThatAreAskedFor) {
   }
 }
 
+TYPED_TEST(Conv2dKernel, GoesOnThroughTheActivationBelow) {
+  using T = TypeParam;
+  for (const Conv2dShape& shape : {kShapes[2], kShapes[3], kShapes[5], kShapes[7], kShapes[11]}) {
+    for (const Activation below : {Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
+      for (const bool with_sums : {false, true}) {
+        SCOPED_TRACE(text(shape) + " activation " + std::to_string(static_cast<int>(below)));
+        Case<T> c(shape);
+        for (T& x : c.x) x = static_cast<T>(8.0f * static_cast<float>(x));  // beyond 6, too
+        auto e = expected_gradients(c, c.dy);
+        for (size_t i = 0; i < e.dx.size(); ++i) e.dx[i] *= slope(below, to_double(c.x[i]));
+        auto dx = nan_values<T>(c.x.size());
+        auto dweight = nan_values<float>(c.weight.size()), sums = nan_values<float>(static_cast<size_t>(shape.C));
+        auto dy = c.dy;
+        cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
+                            dx.data(), dweight.data(), nullptr, below, with_sums ? sums.data() : nullptr);
+        EXPECT_LE(max_relative_error(dx, e.dx), tolerance<T>(shape.R * shape.S * shape.O));
+        const double rows = tolerance<float>(shape.N * shape.P() * shape.Q());
+        EXPECT_LE(max_relative_error(dweight, e.dweight), rows);
+        std::vector<double> expected_sums(sums.size());
+        for (size_t i = 0; i < dx.size(); ++i) expected_sums[i % sums.size()] += to_double(dx[i]);
+        if (with_sums)
+          EXPECT_LE(max_relative_error(sums, expected_sums), tolerance<float>(shape.N * shape.H * shape.W));
+        else
+          EXPECT_TRUE(std::isnan(sums[0]));
+      }
+    }
+  }
+}
+
 TYPED_TEST(Conv2dKernel, NanReachesTheOutput) {
   using T = TypeParam;
   for (const Conv2dShape& shape : {kShapes[2], kShapes[5]}) {

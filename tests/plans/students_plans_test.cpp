@@ -1,6 +1,8 @@
 // Plans for an H100, built without any GPU, of every dense convolution that training the students runs: a dry run of
 // one step per student, batch and precision leaves behind what was planned. A convolution that cuDNN refuses fails the
-// step.
+// step. Where a data gradient goes on through a relu below, cuDNN must also accept the plan that fuses all of it: the
+// plan is compiled when it is made, which ends at the toolkit's stand-in for the driver, so that a dry run takes the
+// plain one.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <vector>
 
 #include "engine/ops.h"
+#include "kernels/cudnn/conv2d_graphs.h"
 #include "kernels/cudnn/conv2d_registry.h"
 #include "kernels/dry_run.h"
 #include "kernels/plans/timer.h"
@@ -113,6 +116,30 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
   }
   std::printf("%s\n%d rows, %zu plans\n", line.c_str(), shapes, chosen.size());
   EXPECT_EQ(chosen.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
+}
+
+// At one batch, which the test above leaves alone, and in fp32 for one student: each is compiled for a second or two.
+TEST(StudentsPlans, GradientsThatGoOnThroughAReluFuseOnAnH100) {
+  constexpr int64_t kBatch = 2;
+  cuda::enable_dry_run(size_t{1} << 40);
+  library_options() = {};
+  for (const Training& training : kTrainings) dry_step(training, kBatch, DType::kBf16);
+  dry_step(kTrainings[0], kBatch, DType::kFloat);
+
+  int graphs = 0;
+  for (const cudnn::ChosenConvolution& chosen : cudnn::chosen_convolutions()) {
+    const cudnn::Problem& problem = chosen.problem;
+    if (!fuses_below(problem) || problem.shape.N != kBatch || chosen.options.strict_fp32) continue;
+    const auto graph =
+        cudnn::conv2d_gradient_below_graph(problem.shape, problem.type, problem.activation, problem.bias);
+    const cudnn::PlanOffer offer = find_plans(cudnn::h100_target(), graph, {.limit = 1});
+    if (!offer.accepted() && offer.refusal.find("libcuda") != std::string::npos)
+      GTEST_SKIP() << "skipped: no libcuda.so.1, not even the toolkit's stub";
+    std::printf("%s  %s\n", row_name(chosen).c_str(), offer.accepted() ? "fused" : "refused");
+    EXPECT_TRUE(offer.accepted()) << row_name(chosen) << ": " << offer.refusal;
+    ++graphs;
+  }
+  EXPECT_GE(graphs, 20);
 }
 
 }  // namespace
