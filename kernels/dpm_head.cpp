@@ -23,8 +23,8 @@ int64_t rows_at_a_time(const DpmHeadShape& shape, const DpmBins& bins) {
 // What `workspace` holds.
 template <class T>
 struct Parts {
-  double* row_sums;        // (N * H, 2)
-  float *dweight, *dbias;  // of the rows at hand
+  double* row_sums;                      // (N * H, 2)
+  float *dweight, *dbias, *dbias_below;  // of the rows at hand
   T* logits;
   size_t bytes;
 
@@ -33,12 +33,14 @@ struct Parts {
     const int64_t sums = aligned(2 * shape.N * shape.H * int64_t{sizeof(double)});
     const int64_t weight_bytes = aligned(shape.C * bins.bins * int64_t{sizeof(float)});
     const int64_t bias_bytes = aligned(bins.bins * int64_t{sizeof(float)});
+    const int64_t below_bytes = aligned(shape.C * int64_t{sizeof(float)});
     auto* at = reinterpret_cast<std::byte*>(workspace);
     row_sums = reinterpret_cast<double*>(at);
     dweight = reinterpret_cast<float*>(at + sums);
     dbias = reinterpret_cast<float*>(at + sums + weight_bytes);
-    logits = reinterpret_cast<T*>(at + sums + weight_bytes + bias_bytes);
-    bytes = static_cast<size_t>(sums + weight_bytes + bias_bytes +
+    dbias_below = reinterpret_cast<float*>(at + sums + weight_bytes + bias_bytes);
+    logits = reinterpret_cast<T*>(at + sums + weight_bytes + bias_bytes + below_bytes);
+    bytes = static_cast<size_t>(sums + weight_bytes + bias_bytes + below_bytes +
                                 rows_at_a_time<T>(shape, bins) * shape.W * bins.bins * int64_t{sizeof(T)});
   }
 };
@@ -87,11 +89,13 @@ template <class T>
 void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
                    const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
                    const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, float* workspace) {
+                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
+                   float* workspace) {
   const Parts<T> parts(shape, bins, workspace);
   const DpmShape map{shape.N, shape.H, shape.W, bins.bins};
   if (dweight != nullptr) std::fill(dweight, dweight + bins.bins * shape.C, 0.0f);
   if (dbias != nullptr) std::fill(dbias, dbias + bins.bins, 0.0f);
+  if (dbias_below != nullptr) std::fill(dbias_below, dbias_below + shape.C, 0.0f);
   for_each_block<T>(shape, bins, [&](RowRange rows, const Conv2dShape& head) {
     const int64_t first = rows.begin * shape.W * shape.C;
     conv2d(stream, head, Activation::kNone, x + first, weight, bias, parts.logits);
@@ -99,9 +103,11 @@ void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins
                   parts.logits);
     conv2d_grad<T>(stream, head, Activation::kNone, x + first, weight, nullptr, parts.logits,
                    dx != nullptr ? dx + first : nullptr, dweight != nullptr ? parts.dweight : nullptr,
-                   dbias != nullptr ? parts.dbias : nullptr);
+                   dbias != nullptr ? parts.dbias : nullptr, below,
+                   dbias_below != nullptr ? parts.dbias_below : nullptr);
     if (dweight != nullptr) add_to(dweight, parts.dweight, bins.bins * shape.C);
     if (dbias != nullptr) add_to(dbias, parts.dbias, bins.bins);
+    if (dbias_below != nullptr) add_to(dbias_below, parts.dbias_below, shape.C);
   });
 }
 
@@ -115,9 +121,11 @@ template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOpt
                        const float*, const float*, const float*, float*, float*, float*, float*, float*);
 template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
                             const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, float*, float*, float*, float*);
+                            const float*, const float*, const float*, const float*, float*, float*, float*, Activation,
+                            float*, float*);
 template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
                             const bf16*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, bf16*, float*, float*, float*);
+                            const float*, const float*, const float*, const float*, bf16*, float*, float*, Activation,
+                            float*, float*);
 
 }  // namespace depthstill::cpu

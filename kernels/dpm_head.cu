@@ -1,5 +1,6 @@
 // Tensor core kernels for bf16 maps of 128 channels. A warp's tile is 16 pixels by 16 bins (mma.cuh); products reduce
 // over channels in an order of their own, so that a lane's operands of two products are one 16-byte chunk.
+#include <algorithm>
 #include <type_traits>
 
 #include "kernels/dpm.cuh"
@@ -219,13 +220,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
+// Multiplies the gradient of 8 channels by the slope of the activation that `y` came from, and adds it to their sums.
+template <Activation kBelow>
+__device__ __forceinline__ void pass_activation(const Chunk& y, Chunk& gradient, float (&sums)[8]) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const float low = bf16_low(gradient.word[k]) * activation_slope<kBelow>(bf16_low(y.word[k]));
+    const float high = bf16_high(gradient.word[k]) * activation_slope<kBelow>(bf16_high(y.word[k]));
+    sums[2 * k] += low;
+    sums[2 * k + 1] += high;
+    gradient.word[k] = pack_bf16(low, high);
+  }
+}
+
 // dx: a warp makes the logits of 16 pixels again, 16 bins at a time; their gradients, rounded, are the left operand of
 // dx += dlogits * weight as they stand in its registers. Blocks as above; shared memory: (kBinRows, kC) bf16, kBinRows
-// floats, and per warp 2 x (16, kC) bf16 to write whole lines. Per pixel 512 B of x and dx and 20 B of maps, twice the
-// operations: bound by mma.sync.
+// floats, and per warp 2 x (16, kC) bf16 to write whole lines. With an activation below, x is read again (from L2) and
+// partials (blocks, kC) get the channels' sums. Per pixel 512 B of x and dx and 20 B of maps, twice the operations:
+// bound by mma.sync.
+template <Activation kBelow>
 __global__ void __launch_bounds__(kThreads, 1)
     dpm_head_dx_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
-                       const float* __restrict__ bias, Maps maps, bf16* __restrict__ dx) {
+                       const float* __restrict__ bias, Maps maps, bf16* __restrict__ dx, float* __restrict__ partials) {
   DYNAMIC_SHARED(Chunk, tile);
   auto* biases = reinterpret_cast<float*>(tile + kBinRows * kRowChunks);
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
@@ -236,6 +252,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const float per_pixel = maps.per_pixel();
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kTile;
   int buffer = 0;
+  float sums[8] = {};  // of a lane's chunk: always the same one
   for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * kTile; begin < pixels; begin += stride) {
     const int64_t pixel[2] = {begin + g, begin + g + 8};
     Chunk* lines = buffers + buffer * kTile * kRowChunks;  // in turn: one __syncwarp is enough
@@ -283,16 +300,33 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = lane; i < kTile * kRowChunks; i += kWarpSize) {
       const int64_t row = begin + i / kRowChunks;
       if (row >= pixels) continue;
-      reinterpret_cast<Chunk*>(dx + row * kC)[i % kRowChunks] =
-          lines[swizzled<kRowChunks>(i / kRowChunks, i % kRowChunks)];
+      Chunk line = lines[swizzled<kRowChunks>(i / kRowChunks, i % kRowChunks)];
+      if constexpr (kBelow != Activation::kNone) {
+        pass_activation<kBelow>(load_chunk(x + row * kC, i % kRowChunks), line, sums);
+      }
+      reinterpret_cast<Chunk*>(dx + row * kC)[i % kRowChunks] = line;
+    }
+  }
+  if constexpr (kBelow != Activation::kNone) {
+    __shared__ float warp_sums[kWarps][kC];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      sums[k] += __shfl_xor_sync(kAllLanes, sums[k], kRowChunks);
+      if (lane < kRowChunks) warp_sums[warp][lane * 8 + k] = sums[k];
+    }
+    __syncthreads();
+    for (int c = static_cast<int>(threadIdx.x); c < kC; c += kThreads) {
+      float sum = 0.0f;
+      for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][c];
+      partials[blockIdx.x * kC + c] = sum;
     }
   }
 }
 
 // dweight and dbias: a warp keeps the weights of 16 bins and their gradient in registers and goes over a share of the
 // pixels, 64 at a time in shared memory (two buffers); transposed logits (16 bins x 16 pixels) become their gradient,
-// which is the left operand of dweight += dlogits^T * x. Grid: (shares of the pixels, kBinShares); partials
-// (shares, bins, kC + 1), dbias last. Per pixel 256 B of x and 20 B of maps, each from L2 the second time; the same
+// which is the left operand of dweight += dlogits^T * x. Grid: (shares of the pixels, kBinShares); partials per
+// share: (bins, kC), then (bins). Per pixel 256 B of x and 20 B of maps, each from L2 the second time; the same
 // operations as dx: bound by mma.sync.
 __global__ void __launch_bounds__(kBinThreads, 1)
     dpm_head_dweight_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
@@ -354,8 +388,9 @@ __global__ void __launch_bounds__(kBinThreads, 1)
   for (int r = 0; r < 2; ++r) {
     dbias[r] = group_reduce<4>(dbias[r], Sum{});
     if (bin[r] >= bins) continue;
-    float* row = partials + (static_cast<int64_t>(blockIdx.x) * bins + bin[r]) * (kC + 1);
-    if (t == 0) row[kC] = dbias[r];
+    float* share = partials + static_cast<int64_t>(blockIdx.x) * bins * (kC + 1);
+    float* row = share + static_cast<int64_t>(bin[r]) * kC;
+    if (t == 0) share[static_cast<int64_t>(bins) * kC + bin[r]] = dbias[r];
 #pragma unroll
     for (int j = 0; j < kC / 8; ++j) {
       row[8 * j + 2 * t] = out[j][2 * r];
@@ -364,16 +399,21 @@ __global__ void __launch_bounds__(kBinThreads, 1)
   }
 }
 
-// Adds up the shares of dpm_head_dweight_kernel in order; a thread per bin and channel. Reads at most 66 * 133 KB.
+// Adds up partials (shares, n) in order: the first `split` sums go to `first`, the others to `second`, unless null. A
+// thread per sum. Reads at most 66 * 133 KB.
 __global__ void __launch_bounds__(kThreads)
-    dpm_head_finish_kernel(int bins, int shares, const float* partials, float* dweight, float* dbias) {
-  for (const int64_t i : grid_stride(static_cast<int64_t>(bins) * (kC + 1))) {
+    add_shares_kernel(int64_t n, int64_t split, int shares, const float* partials, float* first, float* second) {
+  for (const int64_t i : grid_stride(n)) {
     float sum = 0.0f;
-    for (int s = 0; s < shares; ++s) sum += partials[static_cast<int64_t>(s) * bins * (kC + 1) + i];
-    const int64_t bin = i / (kC + 1), channel = i % (kC + 1);
-    if (channel < kC && dweight != nullptr) dweight[bin * kC + channel] = sum;
-    if (channel == kC && dbias != nullptr) dbias[bin] = sum;
+    for (int s = 0; s < shares; ++s) sum += partials[s * n + i];
+    if (i < split && first != nullptr) first[i] = sum;
+    if (i >= split && second != nullptr) second[i - split] = sum;
   }
+}
+
+void add_shares(Stream stream, int64_t n, int64_t split, int shares, const float* partials, float* first,
+                float* second) {
+  launch(add_shares_kernel, blocks_for(n, kThreads), kThreads, 0, stream, n, split, shares, partials, first, second);
 }
 
 // The window's logits of two tiles of 8 warps, within sm_80's 163 KB of shared memory beside the weights.
@@ -404,7 +444,8 @@ size_t dpm_head_workspace(const DpmHeadShape& shape, const DpmBins& bins) {
   const size_t sums = static_cast<size_t>(blocks_of(shape)) * 2 * sizeof(double);
   const size_t shares =
       static_cast<size_t>(pixel_shares(shape)) * static_cast<size_t>(bins.bins) * (kC + 1) * sizeof(float);
-  return sums > shares ? sums : shares;
+  const size_t below = static_cast<size_t>(blocks_of(shape)) * kC * sizeof(float);
+  return std::max({sums, shares, below});
 }
 
 template <class T>
@@ -430,7 +471,8 @@ template <class T>
 void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
                    const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
                    const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, float* workspace) {
+                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
+                   float* workspace) {
   check_supported<T>(shape, bins);
   if constexpr (std::is_same_v<T, bf16>) {
     const DpmProblem problem{{shape.N, shape.H, shape.W, shape.C}, bins, options, table};
@@ -438,15 +480,19 @@ void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins
     if (dx != nullptr) {
       const size_t shared_bytes =
           kBinRows * (kRowChunks * sizeof(Chunk) + sizeof(float)) + 2 * kWarps * kTile * kRowChunks * sizeof(Chunk);
-      launch(dpm_head_dx_kernel, static_cast<unsigned>(blocks_of(shape)), kThreads, shared_bytes, stream, problem, x,
-             weight, bias, maps, dx);
+      const int blocks = blocks_of(shape);
+      visit(below, [&]<Activation kBelow>() {
+        launch(dpm_head_dx_kernel<kBelow>, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x,
+               weight, bias, maps, dx, workspace);
+      });
+      if (dbias_below != nullptr) add_shares(stream, kC, kC, blocks, workspace, dbias_below, nullptr);
     }
     if (dweight == nullptr && dbias == nullptr) return;
     const int shares = pixel_shares(shape);
     launch(dpm_head_dweight_kernel, dim3(static_cast<unsigned>(shares), kBinShares), kBinThreads, 0, stream, problem, x,
            weight, bias, maps, workspace);
-    launch(dpm_head_finish_kernel, blocks_for(static_cast<int64_t>(bins.bins) * (kC + 1), kThreads), kThreads, 0,
-           stream, bins.bins, shares, workspace, dweight, dbias);
+    const int64_t weights = static_cast<int64_t>(bins.bins) * kC;
+    add_shares(stream, weights + bins.bins, weights, shares, workspace, dweight, dbias);
   }
 }
 
@@ -460,9 +506,11 @@ template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOpt
                        const float*, const float*, const float*, float*, float*, float*, float*, float*);
 template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
                             const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, float*, float*, float*, float*);
+                            const float*, const float*, const float*, const float*, float*, float*, float*, Activation,
+                            float*, float*);
 template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
                             const bf16*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, bf16*, float*, float*, float*);
+                            const float*, const float*, const float*, const float*, bf16*, float*, float*, Activation,
+                            float*, float*);
 
 }  // namespace depthstill::cuda

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 
+#include "kernels/activation.h"
 #include "kernels/dpm.h"
 
 namespace depthstill {
@@ -24,7 +25,9 @@ struct DpmHeadShape {
 };
 
 // dpm_head:      teacher null: no KL, `table` unused. depth, lse, offset, result as of dpm.
-// dpm_head_grad: assigns those of dx, dweight and dbias that are not null; dkl and ddepth as of dpm_grad.
+// dpm_head_grad: assigns those of dx, dweight, dbias and dbias_below that are not null; dkl and ddepth as of dpm_grad.
+//                With below != none, x is that activation's output and dx goes on through it (conv2d.h); only then and
+//                with dx may dbias_below (C) be given.
 // dpm_head_supported: whether there is a kernel for these sizes.
 // dpm_head_workspace: bytes at `workspace`, aligned as Scratch, for either.
 namespace cpu {
@@ -40,7 +43,8 @@ template <class T>
 void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
                    const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
                    const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, float* workspace);
+                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
+                   float* workspace);
 }  // namespace cpu
 namespace cuda {
 template <class T>
@@ -55,6 +59,7 @@ template <class T>
 void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
                    const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
                    const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, float* workspace);
+                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
+                   float* workspace);
 }  // namespace cuda
 }  // namespace depthstill

@@ -6,6 +6,7 @@
 // So C, rounded to bf16, is A of the next product: two of them side by side are its 16 columns. All lanes must call.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/bf16.h"
@@ -40,6 +41,10 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return static_cast<uint32_t>(bf16(low).bits) | static_cast<uint32_t>(bf16(high).bits) << 16;
 #endif
 }
+
+// The halves of a word, as floats.
+__device__ __forceinline__ float bf16_low(uint32_t word) { return std::bit_cast<float>(word << 16); }
+__device__ __forceinline__ float bf16_high(uint32_t word) { return std::bit_cast<float>(word & 0xffff0000u); }
 
 // c += a * b
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

@@ -60,27 +60,31 @@ Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const 
     if (with_kl) copy_bytes(kl.raw(), device, result.raw(), device, sizeof(float));
   }
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad(), need_dbias = bias.requires_grad();
-  const auto gradient = [=, teacher = with_kl ? teacher.detach() : Tensor()](const Tensor& dkl,
-                                                                             const Tensor& ddepth) -> Gradients {
+  // Where x is the output of an activation, the kernel that makes dx goes on through that one.
+  const ActivationBelow below_x = activation_below(x);
+  const Activation below = below_x.kind;
+  const bool need_sums = below_x.sums.requires_grad();
+  const auto gradient = [=, x = x.detach(), teacher = with_kl ? teacher.detach() : Tensor()](
+                            const Tensor& dkl, const Tensor& ddepth) -> Gradients {
     const OpRange range(name, [&] {
       return Work{(1.0 + need_dx + need_dweight) * flops,
                   (1 + need_dx) * bytes_of(x) + 2 * bytes_of(weight) + bytes_of(teacher, depth, lse, offset, ddepth)};
     });
     Tensor dx = need_dx ? empty_like(x) : Tensor(), dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty_like(bias) : Tensor();
+    Tensor sums = need_sums ? empty({shape.C}, DType::kFloat, device) : Tensor();
     const Tensor workspace = workspace_for(x, shape, bins);
     visit(x.dtype(), [&]<class T>() {
       run(device, cpu::dpm_head_grad<T>, cuda::dpm_head_grad<T>)(shape, bins, options, table, x, weight, bias, teacher,
                                                                  depth, lse, offset, result, dkl, ddepth, dx, dweight,
-                                                                 dbias, workspace);
+                                                                 dbias, below, sums, workspace);
     });
-    return {dx, dweight, dbias};
+    return {dx, dweight, dbias, sums};
   };
-  if (!with_kl) {
-    return {{}, record(name, {x, weight, bias}, depth, [=](const Tensor& dy) { return gradient({}, dy); })};
-  }
+  const std::vector<Tensor> inputs = {below == Activation::kNone ? x : below_x.dz, weight, bias, below_x.sums};
+  if (!with_kl) return {{}, record(name, inputs, depth, [=](const Tensor& dy) { return gradient({}, dy); })};
   const auto outputs =
-      record(name, {x, weight, bias}, {kl, depth}, [=](const Gradients& dys) { return gradient(dys[0], dys[1]); });
+      record(name, inputs, {kl, depth}, [=](const Gradients& dys) { return gradient(dys[0], dys[1]); });
   return {outputs[0], outputs[1]};
 }
 

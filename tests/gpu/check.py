@@ -219,6 +219,9 @@ class Check:
         wanted = [(batch, precision, what, extra) for batch in batches for precision in precisions
                   for what, extra in [("train-step", g) for g in graphs] + [("infer", [])]]
         wanted += [(batch, precision, "train-step", ["--all-rows"]) for batch in batches for precision in precisions]
+        if "--fused-head" in options:  # in bf16 alone there are kernels for it on CUDA
+            wanted += [(batch, "bf16", "train-step", ["--fused-head"]) for batch in batches]
+            wanted += [(batch, "bf16", "infer", ["--stored-logits"]) for batch in batches]
         found, planned = [], set()
         for batch, precision, what, extra in wanted:
             # What was chosen for a shape is kept: the first run takes the time that choosing takes.

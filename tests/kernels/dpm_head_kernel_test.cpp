@@ -47,18 +47,19 @@ struct Head {
 
 template <class T>
 struct Results {
-  std::vector<float> depth, lse, result, dweight, dbias;
+  std::vector<float> depth, lse, result, dweight, dbias, dbias_below;
   std::vector<T> dx;
 };
 
 // dkl null: no KL, and no teacher.
 template <class T>
 Results<T> run_cpu(const DpmHeadShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
-                   const float* dkl, const float* ddepth) {
+                   const float* dkl, const float* ddepth, Activation below = Activation::kNone) {
   const auto pixels = static_cast<size_t>(shape.N * shape.H * shape.W), bins = head.bias.size();
   const DpmTable table = make_dpm_table(c.bins, c.options.target, c.options.sigma, c.options.floor);
   Results<T> r{nan_values<float>(pixels),    nan_values<float>(pixels), nan_values<float>(2),
-               nan_values<float>(bins * kC), nan_values<float>(bins),   nan_values<T>(pixels * kC)};
+               nan_values<float>(bins * kC), nan_values<float>(bins),   nan_values<float>(kC),
+               nan_values<T>(pixels * kC)};
   auto offset = nan_values<float>(pixels);
   const auto x = head.x_as<T>();
   HostScratch memory;
@@ -69,18 +70,21 @@ Results<T> run_cpu(const DpmHeadShape& shape, const Case& c, const Head& head, c
                 workspace);
   cpu::dpm_head_grad(cpu_stream(), shape, c.bins, c.options, table.view, x.data(), head.weight.data(), head.bias.data(),
                      target, r.depth.data(), r.lse.data(), offset.data(), r.result.data(), dkl, ddepth, r.dx.data(),
-                     r.dweight.data(), r.dbias.data(), workspace);
+                     r.dweight.data(), r.dbias.data(), below,
+                     below != Activation::kNone ? r.dbias_below.data() : nullptr, workspace);
   return r;
 }
 
 Results<bf16> run_cuda(const DpmHeadShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
-                       bool with_kl, const std::vector<float>& dkl, const std::vector<float>& ddepth) {
+                       bool with_kl, const std::vector<float>& dkl, const std::vector<float>& ddepth,
+                       Activation below = Activation::kNone) {
   const auto pixels = static_cast<size_t>(shape.N * shape.H * shape.W), bins = head.bias.size();
   const DpmTable table = make_dpm_table(c.bins, c.options.target, c.options.sigma, c.options.floor);
   const DeviceArray<bf16> x(head.x);
   const DeviceArray<float> weight(head.weight), bias(head.bias), dteacher(teacher), ddkl(dkl), dddepth(ddepth);
   const DeviceArray<float> values(table.values);
   DeviceArray<float> depth(pixels), lse(pixels), offset(pixels), result(2), dweight(bins * kC), dbias(bins);
+  DeviceArray<float> dbias_below(kC);
   DeviceArray<bf16> dx(pixels * kC);
   DeviceArray<float> workspace(cuda::dpm_head_workspace<bf16>(shape, c.bins) / sizeof(float));
   const DpmTableView view = with_kl ? table.at(values.data()) : DpmTableView{};
@@ -90,8 +94,9 @@ Results<bf16> run_cuda(const DpmHeadShape& shape, const Case& c, const Head& hea
                  workspace.data());
   cuda::dpm_head_grad(cuda_stream(), shape, c.bins, c.options, view, x.data(), weight.data(), bias.data(), target,
                       depth.data(), lse.data(), offset.data(), result.data(), with_kl ? ddkl.data() : nullptr,
-                      dddepth.data(), dx.data(), dweight.data(), dbias.data(), workspace.data());
-  return {depth.host(), lse.host(), result.host(), dweight.host(), dbias.host(), dx.host()};
+                      dddepth.data(), dx.data(), dweight.data(), dbias.data(), below,
+                      below != Activation::kNone ? dbias_below.data() : nullptr, workspace.data());
+  return {depth.host(), lse.host(), result.host(), dweight.host(), dbias.host(), dbias_below.host(), dx.host()};
 }
 
 struct ExpectedGradients {
@@ -230,6 +235,40 @@ TEST(DpmHeadKernelGrid, WarpsStrideOverPixels) {
     EXPECT_LE(max_relative_error(r.dweight, expected.dweight), 5e-3);
     EXPECT_LE(max_relative_error(r.dbias, expected.dbias), 1e-5);
   });
+}
+
+// x as the output of an activation, whose slope dx is multiplied by.
+TEST(DpmHeadKernel, GoesOnThroughTheActivationBelow) {
+  const Case c{"below", kNyu, DpmOptions{.sigma = 0.2f}, 49};
+  const DpmHeadShape shape{1, 5, 193, kC};  // warps have several tiles
+  const size_t pixels = 5 * 193;
+  Head head(49, 5 * 193);
+  for (size_t i = 0; i < head.x.size(); i += 7) head.x[i] = bf16(6.0f);  // where relu6 ends
+  const auto teacher = random_values<float>(pixels, 3, -1.0f, 9.5f), ddepth = random_values<float>(pixels, 4);
+  const float dkl = 2.0f;
+  const Results<float> plain = run_cpu<float>(shape, c, head, teacher, &dkl, ddepth.data());
+  const Results<bf16> plain_cuda = run_cuda(shape, c, head, teacher, true, {dkl}, ddepth);
+  for (const Activation below : {Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
+    std::vector<double> dx, sums(kC);
+    for (size_t i = 0; i < plain.dx.size(); ++i) {
+      double slope = 0;
+      visit(below, [&]<Activation kind>() {
+        slope = static_cast<double>(activation_slope<kind>(static_cast<float>(head.x[i])));
+      });
+      dx.push_back(to_double(plain.dx[i]) * slope);
+      sums[i % kC] += dx.back();
+    }
+    const Results<float> r = run_cpu<float>(shape, c, head, teacher, &dkl, ddepth.data(), below);
+    EXPECT_LE(max_relative_error(r.dx, dx), 1e-6);
+    EXPECT_LE(max_relative_error(r.dbias_below, sums), 1e-5);
+    EXPECT_EQ(r.dweight, plain.dweight);
+    for_each_schedule([&] {
+      const Results<bf16> d = run_cuda(shape, c, head, teacher, true, {dkl}, ddepth, below);
+      EXPECT_LE(max_relative_error(d.dx, dx), 5e-3);
+      EXPECT_LE(max_relative_error(d.dbias_below, sums), 2e-2);  // terms of both signs, rounded before they are added
+      EXPECT_EQ(d.dweight, plain_cuda.dweight);
+    });
+  }
 }
 
 TEST(DpmHeadKernel, NoCountedPixelGivesZero) {

@@ -46,6 +46,26 @@ TEST(DpmHead, IsTheLossOfTheConvolution) {
             values_of(dpm_depth(conv2d(in[0], in[1], in[2], {}), kSmall)));
 }
 
+// x from a convolution with an activation, which takes its gradient already multiplied by the slope (autograd.h), also
+// where another op takes the same x.
+TEST(DpmHead, GradientsThroughTheActivationBelow) {
+  const Tensor teacher = random_tensor({2, 3, 5}, 4, 1.5f, 5.5f);
+  for (const bool shared : {false, true}) {
+    const Op op = [=](const std::vector<Tensor>& in) {
+      const Tensor target = to_device(teacher, in[0].device());
+      const Tensor x = conv2d(in[0], in[1], in[2], {.activation = Activation::kSigmoid});
+      const DpmOutput y = dpm_head_loss(x, in[3], in[4], target, kSmall, {});
+      const Tensor total = add(y.kl, scale(mse_loss(y.depth, target), 0.1f));
+      return shared ? add(total, l1_loss(reshape(crop_rows(x, 0, 1), {2, 5, 7}),
+                                         zeros({2, 5, 7}, DType::kFloat, x.device()), {.mask = false}))
+                    : total;
+    };
+    const std::vector<Tensor> in = {random_tensor({2, 3, 5, 4}, 1), random_tensor({7, 1, 1, 4}, 2),
+                                    random_tensor({7}, 3), random_tensor({11, 1, 1, 7}, 5), random_tensor({11}, 6)};
+    expect_gradients(op, in, {}, {1e-2f, 1e-3});
+  }
+}
+
 // Rounded as conv2d's and the loss's products are, in other places: the tolerance is a few steps of bf16.
 TEST(DpmHead, SameOnDevicesInBf16) {
   const Tensor teacher = random_tensor({2, 3, 5}, 4, 1.5f, 5.5f);
