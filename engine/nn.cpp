@@ -191,9 +191,20 @@ DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation, int
 Tensor DepthwiseConv2d::forward(const Tensor& x) const {
   check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
   const ProfileRange range("fwd", path());
-  return depthwise_conv2d(x, weight,
-                          {stride_, dilation_, pads_of(padding_, x.size(1), kernel_, stride_, dilation_).before,
-                           pads_of(padding_, x.size(2), kernel_, stride_, dilation_).before});
+  return depthwise_conv2d(x, weight, options_for(x));
+}
+
+Tensor DepthwiseConv2d::forward(const Tensor& x, BatchNorm2d& norm) const {
+  check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
+  const BatchNormStatistics statistics = norm.statistics(x);
+  const ProfileRange range("fwd", path());
+  return batch_norm_depthwise_conv2d(x, statistics, norm.weight, norm.bias, norm.activation(), weight, options_for(x))
+      .y;
+}
+
+DepthwiseConv2dOptions DepthwiseConv2d::options_for(const Tensor& x) const {
+  return {stride_, dilation_, pads_of(padding_, x.size(1), kernel_, stride_, dilation_).before,
+          pads_of(padding_, x.size(2), kernel_, stride_, dilation_).before};
 }
 
 int64_t DepthwiseConv2d::output_size(int64_t size) const {
@@ -247,12 +258,22 @@ BatchNorm2d::BatchNorm2d(int64_t channels, Activation activation, float eps) : a
   copy_(running_var, tensor<float>({channels}, ones));
 }
 
+BatchNormOptions BatchNorm2d::options() const {
+  return {.training = training(), .eps = eps_, .activation = activation_};
+}
+
 Tensor BatchNorm2d::forward(const Tensor& x) {
   const ProfileRange range("fwd", path());
   if (measuring_) measure(x);
   if (training()) ++*num_batches_tracked.data<int64_t>();
-  return batch_norm(x, weight, bias, running_mean, running_var,
-                    {.training = training(), .eps = eps_, .activation = activation_});
+  return batch_norm(x, weight, bias, running_mean, running_var, options());
+}
+
+BatchNormStatistics BatchNorm2d::statistics(const Tensor& x) {
+  const ProfileRange range("fwd", path());
+  check(!measuring_, "batch_norm: measuring needs the normalised map");
+  if (training()) ++*num_batches_tracked.data<int64_t>();
+  return batch_norm_statistics(x, running_mean, running_var, options());
 }
 
 void BatchNorm2d::start_measuring() {
@@ -295,6 +316,20 @@ void BatchNorm2d::adopt_measured() {
   copy_(running_mean, tensor<float>(channels, mean));
   copy_(running_var, tensor<float>(channels, var));
   measuring_ = false;
+}
+
+Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain) {
+  Tensor y = x;  // of the last convolution, its batch norm still to come
+  for (size_t i = 0; i < chain.size(); ++i) {
+    BatchNorm2d* const before = i > 0 ? chain[i - 1].norm : nullptr;
+    const auto* depthwise = dynamic_cast<const DepthwiseConv2d*>(chain[i].conv);
+    if (before != nullptr && depthwise != nullptr && !before->measuring()) {
+      y = depthwise->forward(y, *before);
+    } else {
+      y = chain[i].conv->forward(before != nullptr ? before->forward(y) : y);
+    }
+  }
+  return chain.empty() ? y : chain.back().norm->forward(y);
 }
 
 }  // namespace depthstill

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -131,6 +132,8 @@ class Conv2d final : public Convolution {
   Conv2dConfig config_;
 };
 
+class BatchNorm2d;
+
 // One filter of 3x3 or 5x5 per channel, no bias.
 class DepthwiseConv2d final : public Convolution {
  public:
@@ -139,8 +142,12 @@ class DepthwiseConv2d final : public Convolution {
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
   ConvGeometry geometry() const override;
+  // Of norm(x), which is computed as x is read.
+  Tensor forward(const Tensor& x, BatchNorm2d& norm) const;
 
  private:
+  DepthwiseConv2dOptions options_for(const Tensor& x) const;
+
   int64_t channels_;
   int stride_, dilation_, kernel_;
   Padding padding_;
@@ -185,12 +192,15 @@ class BatchNorm2d final : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone, float eps = kEps);
   Tensor forward(const Tensor& x);
+  // The first part of forward, for what normalises x itself.
+  BatchNormStatistics statistics(const Tensor& x);
 
   // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then
   // makes them the running statistics and changes weight and bias so that the function in eval mode stays what it was:
   //   slope s = weight * rstd, weight' = s * sqrt(var' + eps), bias' = bias + (mean' - mean) * s
   void start_measuring();
   void adopt_measured();
+  bool measuring() const { return measuring_; }
 
   Activation activation() const { return activation_; }
 
@@ -202,6 +212,7 @@ class BatchNorm2d final : public Module {
 
  private:
   void measure(const Tensor& x);
+  BatchNormOptions options() const;
 
   Activation activation_;
   float eps_;
@@ -209,5 +220,16 @@ class BatchNorm2d final : public Module {
   int64_t measured_batches_ = 0;
   std::vector<double> mean_sum_, square_sum_;  // per channel, over batches: mean, and var + mean^2
 };
+
+// norm(conv(x)), a link of a chain of layers.
+struct ConvNorm {
+  const Convolution* conv = nullptr;
+  BatchNorm2d* norm = nullptr;
+};
+
+// The links one after another. Where a depthwise convolution follows a batch norm, the normalised map is never stored
+// (batch_norm_depthwise_conv2d), but while the batch norm measures. The moments of its output are not asked for: taken
+// relative to running means that are still far off, they are too rough in fp32.
+Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain);
 
 }  // namespace depthstill

@@ -33,9 +33,29 @@ struct BatchNormOptions {
   float eps = 1e-5f;
   Activation activation = Activation::kNone;
 };
-// y = act((x - mean) * rstd * weight + bias), statistics per channel over N, H, W.
+// y = act((x - mean) * rstd * weight + bias), statistics per channel over N, H, W. `moments` (2, C) fp32: mean and
+// biased variance of x where its producer took them; without, training reads x once more.
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
-                  const Tensor& running_var, const BatchNormOptions& options);
+                  const Tensor& running_var, const BatchNormOptions& options, const Tensor& moments = {});
+
+// In two parts, for a convolution that normalises its input as it reads it: the statistics, which also move the running
+// ones, and the convolution.
+struct BatchNormStatistics {
+  Tensor mean, rstd;
+  bool of_batch = false;               // they depend on x
+  const std::string* range = nullptr;  // of the profile, to which the batch norm's gradient belongs
+};
+BatchNormStatistics batch_norm_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                                          const BatchNormOptions& options, const Tensor& moments = {});
+struct DepthwiseConv2dResult {
+  Tensor y, moments;
+};
+// y = depthwise_conv2d(act((x - mean) * rstd * weight + bias), filter); what is in the brackets is not stored. With a
+// reference (C) fp32 near the mean of y (a running mean), also the moments of y, without history.
+DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
+                                                  const Tensor& weight, const Tensor& bias, Activation activation,
+                                                  const Tensor& filter, const DepthwiseConv2dOptions& options,
+                                                  const Tensor& reference = {});
 Tensor activation(const Tensor& x, Activation kind);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 

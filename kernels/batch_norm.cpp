@@ -76,6 +76,15 @@ class Workspace {
   float *sums_, *coefficients_;
 };
 
+// mean, rstd and the running statistics of one channel; `biased` is the variance of n rows.
+void assign_stats(int c, double m, double biased, double n, float eps, float momentum, float* running_mean,
+                  float* running_var, float* mean, float* rstd) {
+  mean[c] = static_cast<float>(m);
+  rstd[c] = static_cast<float>(1.0 / std::sqrt(biased + static_cast<double>(eps)));
+  running_mean[c] += momentum * (mean[c] - running_mean[c]);
+  running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
+}
+
 int64_t grain_of(int channels) { return std::max<int64_t>(1, kGrain / channels); }
 
 // Splits the rows among the threads, cuts them into chunks, and for each chunk: clears its two sums, lets
@@ -132,10 +141,15 @@ void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps
   for (int c = 0; c < channels; ++c) {
     const double m = workspace.sum_of_totals(0, c) / n, var = workspace.sum_of_totals(1, c) / n - m * m;
     const double biased = var < 0.0 ? 0.0 : var;  // NaN passes
-    mean[c] = static_cast<float>(m);
-    rstd[c] = static_cast<float>(1.0 / std::sqrt(biased + static_cast<double>(eps)));
-    running_mean[c] += momentum * (mean[c] - running_mean[c]);
-    running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
+    assign_stats(c, m, biased, n, eps, momentum, running_mean, running_var, mean, rstd);
+  }
+}
+
+void batch_norm_ready_stats(Stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
+                            float* running_mean, float* running_var, float* mean, float* rstd) {
+  for (int c = 0; c < channels; ++c) {
+    assign_stats(c, static_cast<double>(moments[c]), static_cast<double>(moments[channels + c]),
+                 static_cast<double>(rows), eps, momentum, running_mean, running_var, mean, rstd);
   }
 }
 

@@ -8,7 +8,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = ChannelSums::kThreads;
-constexpr int kSplit = 8;  // threads that share the chunks of one channel
 
 template <int N>
 __device__ __forceinline__ void load_channels(const float* from, int channel, float (&values)[N]) {
@@ -41,26 +40,24 @@ __global__ void __launch_bounds__(kThreads)
   store_chunk_sums(sums, sum, partial);
 }
 
-// Sums a and b over the threads of one column of a (kWarpSize, kSplit) block; valid where threadIdx.y == 0. All threads
-// must call it.
-__device__ void sum_splits(double& a, double& b) {
-  __shared__ double part[2][kSplit][kWarpSize];
-  part[0][threadIdx.y][threadIdx.x] = a;
-  part[1][threadIdx.y][threadIdx.x] = b;
-  __syncthreads();
-  if (threadIdx.y != 0) return;
-  for (int k = 1; k < kSplit; ++k) {
-    a += part[0][k][threadIdx.x];
-    b += part[1][k][threadIdx.x];
+struct RunningStats {
+  float eps, momentum;
+  float *running_mean, *running_var, *mean, *rstd;
+
+  // `biased` is the variance of n rows.
+  __device__ void assign(int c, double m, double biased, double n) const {
+    mean[c] = static_cast<float>(m);
+    rstd[c] = static_cast<float>(1.0 / sqrt(biased + static_cast<double>(eps)));
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
   }
-}
+};
 
 // Adds up the chunks of stats_kernel in double. One column of kSplit threads per channel; 8 B per chunk and channel.
 template <class T>
-__global__ void finish_stats_kernel(ChannelSums sums, float eps, float momentum, const T* x, const float* partial,
-                                    float* running_mean, float* running_var, float* mean, float* rstd) {
+__global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* partial, RunningStats stats) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  double sum = 0.0, squares = 0.0;
+  double sum[2] = {};  // of x and of x^2
   if (c < sums.channels) {
     for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
       const int64_t first = chunk * sums.rows_per_chunk, left = sums.rows - first;
@@ -68,18 +65,22 @@ __global__ void finish_stats_kernel(ChannelSums sums, float eps, float momentum,
       const auto shift = static_cast<double>(static_cast<float>(x[first * sums.channels + c]));
       const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
       const auto s0 = static_cast<double>(at[0]), s1 = static_cast<double>(at[sums.channels]);
-      sum += s0 + n * shift;
-      squares += s1 + 2.0 * shift * s0 + n * shift * shift;
+      sum[0] += s0 + n * shift;
+      sum[1] += s1 + 2.0 * shift * s0 + n * shift * shift;
     }
   }
-  sum_splits(sum, squares);
+  sum_splits(sum);
   if (threadIdx.y != 0 || c >= sums.channels) return;
   const auto n = static_cast<double>(sums.rows);
-  const double m = sum / n, var = squares / n - m * m, biased = var < 0.0 ? 0.0 : var;
-  mean[c] = static_cast<float>(m);
-  rstd[c] = static_cast<float>(1.0 / sqrt(biased + static_cast<double>(eps)));
-  running_mean[c] += momentum * (mean[c] - running_mean[c]);
-  running_var[c] += momentum * (static_cast<float>(biased * n / (n - 1.0)) - running_var[c]);
+  const double m = sum[0] / n, var = sum[1] / n - m * m;
+  stats.assign(c, m, var < 0.0 ? 0.0 : var, n);
+}
+
+__global__ void ready_stats_kernel(int64_t rows, int channels, const float* moments, RunningStats stats) {
+  for (const int64_t c : grid_stride(channels)) {
+    stats.assign(static_cast<int>(c), static_cast<double>(moments[c]), static_cast<double>(moments[channels + c]),
+                 static_cast<double>(rows));
+  }
 }
 
 __global__ void running_stats_kernel(int channels, float eps, const float* running_mean, const float* running_var,
@@ -165,18 +166,18 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void finish_grad_kernel(ChannelSums sums, Statistics statistics, const float* rstd, const float* weight,
                                    const float* partial, float* dweight, float* dbias, float* slope, float* offset) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  double sum = 0.0, sum_h = 0.0;
+  double sums_of_dz[2] = {};  // dz, and dz * (x - mean)
   if (c < sums.channels) {
     for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
       const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
-      sum += static_cast<double>(at[0]);
-      sum_h += static_cast<double>(at[sums.channels]);
+      sums_of_dz[0] += static_cast<double>(at[0]);
+      sums_of_dz[1] += static_cast<double>(at[sums.channels]);
     }
   }
-  sum_splits(sum, sum_h);
+  sum_splits(sums_of_dz);
   if (threadIdx.y != 0 || c >= sums.channels) return;
   const auto r = static_cast<double>(rstd[c]);
-  sum_h *= r;
+  const double sum = sums_of_dz[0], sum_h = sums_of_dz[1] * r;
   dbias[c] = static_cast<float>(sum);
   dweight[c] = static_cast<float>(sum_h);
   const bool constant = statistics == Statistics::kConstant;
@@ -221,8 +222,6 @@ void visit_pack(int channels, const F& f, const P*... pointers) {
   }
 }
 
-const dim3 kColumnBlock(kWarpSize, kSplit);
-
 }  // namespace
 
 template <class T>
@@ -232,8 +231,14 @@ void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps
   auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
   visit_pack<kPackSize<T>>(
       channels, [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); }, x);
-  launch(finish_stats_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, eps, momentum, x,
-         partial, running_mean, running_var, mean, rstd);
+  launch(finish_stats_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, x, partial,
+         RunningStats{eps, momentum, running_mean, running_var, mean, rstd});
+}
+
+void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
+                            float* running_mean, float* running_var, float* mean, float* rstd) {
+  launch(ready_stats_kernel, blocks_for(channels, kThreads, 8), kThreads, 0, stream, rows, channels, moments,
+         RunningStats{eps, momentum, running_mean, running_var, mean, rstd});
 }
 
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,

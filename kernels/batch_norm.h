@@ -7,7 +7,7 @@
 //   dx = weight * rstd * (dz - <dz> - h * <dz * h>)   statistics of this batch (training)
 //   dx = weight * rstd * dz                           constant statistics (evaluation, frozen)
 // y is recomputed from x, which costs no memory traffic.
-// Bound: memory. Elements moved: statistics 1, normalisation 2, gradient 5 (x and dy twice, dx once).
+// Bound: memory. Elements moved: statistics 1 (ready ones 0), normalisation 2, gradient 5 (x and dy twice, dx once).
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,14 @@ enum class Statistics : uint8_t { kBatch, kConstant };
 
 // batch_norm_batch_stats: assigns mean and rstd of x (biased variance) and moves the running statistics:
 //   running = (1 - momentum) * running + momentum * (mean, var * rows / (rows - 1)).  rows >= 2.
+// batch_norm_ready_stats: the same from moments (2, channels), the mean and biased variance that x's producer took.
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
 // batch_norm_grad: assigns dweight, dbias and, unless null, dx; dx may be dy.
 namespace cpu {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd);
+void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
                             float* running_mean, float* running_var, float* mean, float* rstd);
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
                               const float* running_var, float* mean, float* rstd);
@@ -41,6 +44,8 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
 namespace cuda {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd);
+void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
                             float* running_mean, float* running_var, float* mean, float* rstd);
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
                               const float* running_var, float* mean, float* rstd);

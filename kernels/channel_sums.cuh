@@ -18,9 +18,9 @@ struct ChannelSums {
   int64_t rows, rows_per_chunk;
   int channels, chunks, slabs;
 
-  ChannelSums(int64_t rows_, int channels_) : rows(rows_), channels(channels_) {
+  ChannelSums(int64_t rows_, int channels_, int64_t min_rows = kMinRows) : rows(rows_), channels(channels_) {
     slabs = (channels + kSlab - 1) / kSlab;
-    const int64_t wanted = kBlocks / slabs + 1, most = (rows + kMinRows - 1) / kMinRows;
+    const int64_t wanted = kBlocks / slabs + 1, most = (rows + min_rows - 1) / min_rows;
     const int64_t count = wanted < most ? wanted : most;
     rows_per_chunk = (rows + count - 1) / count;
     chunks = static_cast<int>((rows + rows_per_chunk - 1) / rows_per_chunk);
@@ -81,31 +81,42 @@ __device__ static void store_chunk_sums(const ChannelSums& sums, float (&values)
   }
 }
 
-// out[i] = sum over chunks of partial[chunk * stride + i], in double. A block takes 32 columns with 8 threads each:
-// 4 B read per element of partial.
+// Kernels that add up chunks: a block takes kWarpSize channels with kSplit threads each.
+inline constexpr int kSplit = 8;
+inline const dim3 kColumnBlock(kWarpSize, kSplit);
+
+// Sums every element of `sums` over the threads of one column of a kColumnBlock; valid where threadIdx.y == 0. All
+// threads must call it.
+template <int K>
+__device__ static void sum_splits(double (&sums)[K]) {
+  __shared__ double part[K][kSplit][kWarpSize];
+#pragma unroll
+  for (int k = 0; k < K; ++k) part[k][threadIdx.y][threadIdx.x] = sums[k];
+  __syncthreads();
+  if (threadIdx.y != 0) return;
+#pragma unroll
+  for (int k = 0; k < K; ++k) {
+    for (int split = 1; split < kSplit; ++split) sums[k] += part[k][split][threadIdx.x];
+  }
+}
+
+// out[i] = sum over chunks of partial[chunk * stride + i], in double: 4 B read per element of partial.
 __global__ static void sum_chunks_kernel(int chunks, int columns, int64_t stride, const float* partial, float* out) {
-  constexpr int kSplit = 8;
-  __shared__ double part[kSplit][kWarpSize];
-  const int x = static_cast<int>(threadIdx.x), y = static_cast<int>(threadIdx.y);
-  const int column = static_cast<int>(blockIdx.x) * kWarpSize + x;
-  double sum = 0.0;
+  const int column = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  double sum[1] = {};
   if (column < columns) {
-    for (int chunk = y; chunk < chunks; chunk += kSplit) {
-      sum += static_cast<double>(partial[chunk * stride + column]);
+    for (int chunk = static_cast<int>(threadIdx.y); chunk < chunks; chunk += kSplit) {
+      sum[0] += static_cast<double>(partial[chunk * stride + column]);
     }
   }
-  part[y][x] = sum;
-  __syncthreads();
-  if (y == 0 && column < columns) {
-    for (int k = 1; k < kSplit; ++k) sum += part[k][x];
-    out[column] = static_cast<float>(sum);
-  }
+  sum_splits(sum);
+  if (threadIdx.y == 0 && column < columns) out[column] = static_cast<float>(sum[0]);
 }
 
 // Chunks lie `stride` floats apart: K * channels for one of several sums.
 inline void sum_chunks(Stream stream, int chunks, int columns, int64_t stride, const float* partial, float* out) {
-  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), dim3(kWarpSize, 8), 0, stream, chunks, columns, stride,
-         partial, out);
+  launch(sum_chunks_kernel, blocks_for(columns, kWarpSize), kColumnBlock, 0, stream, chunks, columns, stride, partial,
+         out);
 }
 inline void sum_chunks(Stream stream, int chunks, int columns, const float* partial, float* out) {
   sum_chunks(stream, chunks, columns, columns, partial, out);

@@ -6,157 +6,288 @@
 namespace depthstill::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kStrip = 4;  // outputs of a thread: amortises loading the weights
+constexpr int kThreads = ChannelSums::kThreads;
 
-// Elements of a thread. Weights, or the sums of dweight, stay in registers: 9 * 8 in bf16 and 25 * 4.
+// Channels of a thread. Weights, or the sums of dweight, stay in registers: 9 * 8 in bf16 and 25 * 4.
 template <class T, int K>
 inline constexpr int kWidth = K == 3 ? kPackSize<T> : 4;
 
-enum class Pass { kForward, kBackward };
+// Outputs of a strip, at most: with K - 1 columns more to read, a multiple of K, by which the walk is unrolled.
+template <int K>
+inline constexpr int kStrip = 3 * K + 1;
 
-// Where tap t of position `out` reads along one axis, or -1: out * stride + t * dilation - pad forward, its inverse
-// backward.
-template <Pass pass, int kStride>
-__device__ __forceinline__ int source(int out, int t, int dilation, int pad, int in_size) {
-  int in = pass == Pass::kForward ? out * kStride + t * dilation - pad : out + pad - t * dilation;
-  if (pass == Pass::kBackward && kStride > 1) {
-    if (in < 0 || in % kStride != 0) return -1;
-    in /= kStride;
+// Work is shared out in strips: `length` outputs of one row, `phases` columns apart. With phases = dilation, the inputs
+// of neighbouring outputs of a strip are the same but for one column. Strips of a map are numbered row by row.
+struct Strips {
+  int rows, width;  // of the map that is walked along, over all images
+  int phases, length, per_row;
+
+  // `stride` of what is read over what is walked along
+  Strips(int64_t rows_, int64_t width_, int stride, int dilation, int most)
+      : rows(static_cast<int>(rows_)), width(static_cast<int>(width_)), phases(stride == 1 ? dilation : 1) {
+    const int count = (width + phases - 1) / phases, pieces = (count + most - 1) / most;
+    length = (count + pieces - 1) / pieces;
+    per_row = pieces * phases;
+    check(rows_ * per_row <= 0x7fffffff, "depthwise_conv2d: expected less than 2^31 strips of a row, got ",
+          rows_ * per_row);
   }
-  return in >= 0 && in < in_size ? in : -1;
-}
+  int64_t count() const { return int64_t{rows} * per_row; }
+
+  // Column of the first output; beyond the width for strips that a short phase does not need.
+  __device__ __forceinline__ int first(int strip) const {
+    const int j = strip % per_row;
+    return j / phases * (phases * length) + j % phases;
+  }
+  __device__ __forceinline__ int row(int strip) const { return strip / per_row; }
+};
+
+// Inputs as they are.
+template <int N>
+struct Plain {
+  __device__ __forceinline__ Plain(const BatchNormInput&, int) {}
+  __device__ __forceinline__ void operator()(float (&)[N]) const {}
+};
+
+// Inputs through the batch norm. The activations are clamps that NaN passes; the sigmoid, which no encoder has before a
+// depthwise convolution, is for N = 1 only.
+template <int N>
+struct Normalised {
+  float scale[N], shift[N], low, high;
+  bool sigmoid;
+
+  __device__ __forceinline__ Normalised(const BatchNormInput& norm, int channel)
+      : low(norm.act == Activation::kNone || norm.act == Activation::kSigmoid ? -INFINITY : 0.0f),
+        high(norm.act == Activation::kRelu6 ? 6.0f : INFINITY),
+        sigmoid(norm.act == Activation::kSigmoid) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      scale[i] = norm.rstd[channel + i] * norm.weight[channel + i];
+      shift[i] = norm.bias[channel + i] - norm.mean[channel + i] * scale[i];
+    }
+  }
+  __device__ __forceinline__ void operator()(float (&x)[N]) const {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float z = x[i] * scale[i] + shift[i];
+      z = z < low ? low : z;
+      x[i] = z > high ? high : z;
+    }
+    if constexpr (N == 1) {
+      if (sigmoid) x[0] = __fdividef(1.0f, 1.0f + std::exp(-x[0]));
+    }
+  }
+};
 
 template <int kCount, int N>
-__device__ __forceinline__ void load_weights(const float* weight, int C, float (&w)[kCount][N]) {
+__device__ __forceinline__ void load_weights(const float* weight, int C, bool flipped, float (&w)[kCount][N]) {
   constexpr int kPart = N < 4 ? N : 4;
 #pragma unroll
   for (int tap = 0; tap < kCount; ++tap) {
+    const float* from = weight + (flipped ? kCount - 1 - tap : tap) * C;
 #pragma unroll
     for (int i = 0; i < N; i += kPart) {
-      const Pack<float, kPart> part = load_pack<kPart>(weight + tap * C + i);
+      const Pack<float, kPart> part = load_pack<kPart>(from + i);
 #pragma unroll
       for (int k = 0; k < kPart; ++k) w[tap][i + k] = part.lane[k];
     }
   }
 }
 
-struct Geometry {
-  int out_height, out_width, in_height, in_width, C, dilation, pad_top, pad_left;
-  int groups;          // packs of channels
-  int strips;          // per row; strip j holds columns j, j + strips, ... so that neighbouring threads read neighbours
-  int blocks_per_row;  // of kThreads (strip, group) pairs
+// What the taps of an output read, along one axis.
+enum class Taps {
+  kStride1,      // o + t * dilation - pad; dx is the same with its taps and padding the other way round
+  kStride2,      // 2 * o + t * dilation - pad
+  kStride2Grad,  // (o + pad - t * dilation) / 2 where that is exact
 };
 
-// out[n,h,w,c] = sum over taps of in[n, source(h), source(w), c] * weight[tap, c]: the forward pass or dx.
-//   in (N, in_height, in_width, C)   weight (K, K, C)   out (N, out_height, out_width, C)
-// One thread per N channels of a strip of kStrip outputs, weights in registers; grid = N * out_height * blocks_per_row.
-// Precondition: C % N == 0. Moves both maps once if the L1/L2 caches keep K rows; for K = 3, 9 loads of 16 B and 72 FMA
-// per 8 bf16 outputs are below the time of their 32 B of DRAM traffic.
-template <int K, class T, int N, Pass pass, int kStride>
-__global__ void __launch_bounds__(kThreads)
-    depthwise_kernel(Geometry g, const T* __restrict__ in, const float* __restrict__ weight, T* __restrict__ out) {
-  const int row = static_cast<int>(blockIdx.x) / g.blocks_per_row;
-  const int item = static_cast<int>(blockIdx.x) % g.blocks_per_row * kThreads + static_cast<int>(threadIdx.x);
-  if (item >= g.strips * g.groups) return;
-  const int c = item % g.groups * N, strip = item / g.groups;
-  const int h = row % g.out_height, n = row / g.out_height;
-
-  float w[K * K][N];
-  load_weights(weight + c, g.C, w);
-  const T* rows[K];
-#pragma unroll
-  for (int r = 0; r < K; ++r) {
-    const int from = source<pass, kStride>(h, r, g.dilation, g.pad_top, g.in_height);
-    rows[r] = from < 0 ? nullptr : in + (static_cast<int64_t>(n) * g.in_height + from) * g.in_width * g.C + c;
+// The position, or -1 outside of the map.
+template <Taps taps>
+__device__ __forceinline__ int source(int out, int t, int dilation, int pad, int in_size) {
+  int in = (taps == Taps::kStride2 ? 2 * out : out) + t * dilation - pad;
+  if (taps == Taps::kStride2Grad) {
+    in = out + pad - t * dilation;
+    if (in < 0 || in % 2 != 0) return -1;
+    in /= 2;
   }
-#pragma unroll 1
-  for (int q = strip; q < g.out_width; q += g.strips) {
-    float sum[N] = {};
+  return in >= 0 && in < in_size ? in : -1;
+}
+
+// in (N, height, width, C), as the taps of strips of an output (N, out_height, ...) read it.
+template <class T>
+struct Input {
+  const T* x;
+  int height, width, C, dilation, pad_top, pad_left, out_height;
+
+  // Input rows of the taps of an output row, at `channel`; null outside of the map.
+  template <Taps taps, int K>
+  __device__ __forceinline__ void rows_of(int row, int channel, const T* (&rows)[K]) const {
+    const int n = row / out_height, h = row % out_height;
 #pragma unroll
-    for (int s = 0; s < K; ++s) {
-      const int column = source<pass, kStride>(q, s, g.dilation, g.pad_left, g.in_width);
-      if (column < 0) continue;
+    for (int r = 0; r < K; ++r) {
+      const int from = source<taps>(h, r, dilation, pad_top, height);
+      rows[r] = from < 0 ? nullptr : x + (static_cast<int64_t>(n) * height + from) * width * C + channel;
+    }
+  }
+  // Calls f(tap, values) for every tap s + K * r in column `column` that is inside.
+  template <int K, int N, class Read, class F>
+  __device__ __forceinline__ void column_of(const T* const (&rows)[K], int column, const Read& read, const F& f) const {
+    if (column < 0 || column >= width) return;
 #pragma unroll
-      for (int r = 0; r < K; ++r) {
-        if (rows[r] == nullptr) continue;
-        float x[N];
-        load_floats(rows[r] + static_cast<int64_t>(column) * g.C, x);
+    for (int r = 0; r < K; ++r) {
+      if (rows[r] == nullptr) continue;
+      float values[N];
+      load_floats(rows[r] + static_cast<int64_t>(column) * C, values);
+      read(values);
+      f(r, values);
+    }
+  }
+};
+
+// Where the outputs of a strip go, rounded; adds up d and d^2 of what is stored, d its difference to `reference`.
+template <class T, int N, bool kMoments>
+struct Output {
+  T* y;
+  int64_t C;
+  float reference[kMoments ? N : 1], sum[kMoments ? 2 : 1][N];
+
+  __device__ __forceinline__ Output(T* y_, int C_, const float* reference_, int channel, bool inside)
+      : y(y_ + channel), C(C_) {
+    if constexpr (kMoments) {
 #pragma unroll
-        for (int i = 0; i < N; ++i) sum[i] += x[i] * w[r * K + s][i];
+      for (int i = 0; i < N; ++i) {
+        reference[i] = inside ? reference_[channel + i] : 0.0f;
+        sum[0][i] = sum[1][i] = 0.0f;
       }
     }
-    store_floats(out + (static_cast<int64_t>(row) * g.out_width + q) * g.C + c, sum);
   }
+  __device__ __forceinline__ void put(int64_t position, const float (&value)[N]) {
+    Pack<T, N> pack;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      pack.lane[i] = static_cast<T>(value[i]);
+      if constexpr (kMoments) {
+        const float d = static_cast<float>(pack.lane[i]) - reference[i];
+        sum[0][i] += d;
+        sum[1][i] += d * d;
+      }
+    }
+    store_pack(y + position * C, pack);
+  }
+};
+
+template <int N>
+__device__ __forceinline__ void add_product(float (&sum)[N], const float (&a)[N], const float (&b)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) sum[i] += a[i] * b[i];
 }
 
-template <int K, Pass pass, class T>
-void depthwise(Stream stream, const DepthwiseShape& shape, const T* in, const float* weight, T* out) {
-  const bool forward = pass == Pass::kForward;
-  const auto H = static_cast<int>(shape.H), W = static_cast<int>(shape.W), P = static_cast<int>(shape.P()),
-             Q = static_cast<int>(shape.Q()), C = static_cast<int>(shape.C);
-  const auto run = [&]<int N, int kStride>() {
-    Geometry g{forward ? P : H,
-               forward ? Q : W,
-               forward ? H : P,
-               forward ? W : Q,
-               C,
-               shape.dilation,
-               shape.pad_top,
-               shape.pad_left,
-               C / N,
-               0,
-               0};
-    g.strips = (g.out_width + kStrip - 1) / kStrip;
-    g.blocks_per_row = static_cast<int>(blocks_for(int64_t{g.strips} * g.groups, kThreads));
-    launch(depthwise_kernel<K, T, N, pass, kStride>, blocks_for(shape.N * g.out_height * g.blocks_per_row, 1), kThreads,
-           0, stream, g, in, weight, out);
-  };
-  constexpr int kPack = kWidth<T, K>;
-  if (packable<kPack>(C, in, out) && packable<4>(C, weight)) {
-    shape.stride == 1 ? run.template operator()<kPack, 1>() : run.template operator()<kPack, 2>();
-  } else {
-    shape.stride == 1 ? run.template operator()<1, 1>() : run.template operator()<1, 2>();
-  }
-}
-
-// partial[chunk, tap, c] = sum over the chunk's positions of dy * x shifted by the tap.
-//   x (N, H, W, C)   dy (N, P, Q, C)   partial (chunks, K * K, C)
-// Positions (n, p, q) are the rows of ChannelSums; K * K * N sums per thread in registers. Reads both maps once, as
-// above.
-template <int K, class T, int N>
-__global__ void __launch_bounds__(ChannelSums::kThreads)
-    depthwise_dweight_kernel(ChannelSums sums, DepthwiseShape shape, const T* __restrict__ x, const T* __restrict__ dy,
-                             float* __restrict__ partial) {
+// out[n,h,w,c] = sum over taps of z[n, source(h), source(w), c] * weight[tap, c], z = read(in): the forward pass or dx.
+//   in (N, height, width, C)   weight (K, K, C)   out (N, out_height, strips.width, C)
+//   partial (chunks, 2, C): sums of Output, if kMoments
+// Strips are the rows of ChannelSums; precondition: C % N == 0. At stride 1 a thread walks the columns of a strip: each
+// input is loaded once per row of taps and goes into the sums of the K outputs that it belongs to, of which sum[i % K]
+// is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3, about 3.6 loads of 16 B and 72
+// FMA (+ 90 instructions of the batch norm) per 8 bf16 outputs are below the time of their 32 B of DRAM traffic.
+template <Taps taps, int K, class T, int N, class Read, bool kMoments>
+__global__ void __launch_bounds__(kThreads, 2)
+    depthwise_kernel(ChannelSums sums, Strips strips, Input<T> in, BatchNormInput norm,
+                     const float* __restrict__ weight, bool flipped, T* __restrict__ out, const float* reference,
+                     float* __restrict__ partial) {
   const ChannelThread<N> thread(sums);
-  const int H = static_cast<int>(shape.H), W = static_cast<int>(shape.W), C = static_cast<int>(shape.C);
-  const int P = static_cast<int>(shape.P()), Q = static_cast<int>(shape.Q());
-  float sum[K * K][N] = {};
+  Output<T, N, kMoments> output(out, in.C, reference, thread.channel, thread.inside);
   if (thread.inside) {
-    int q = static_cast<int>(thread.begin % Q), p = static_cast<int>(thread.begin / Q % P);
-    int64_t n = thread.begin / Q / P;
+    const Read read(norm, thread.channel);
+    float w[K * K][N];
+    load_weights(weight + thread.channel, in.C, flipped, w);
 #pragma unroll 1
-    for (int64_t position = thread.begin; position < thread.end; position += ChannelThread<N>::kRowStep) {
-      float z[N];
-      load_floats(dy + position * C + thread.channel, z);
+    for (int64_t strip = thread.begin; strip < thread.end; strip += ChannelThread<N>::kRowStep) {
+      const int first = strips.first(static_cast<int>(strip)), row = strips.row(static_cast<int>(strip));
+      const int64_t start = static_cast<int64_t>(row) * strips.width;
+      const T* rows[K];
+      in.template rows_of<taps>(row, thread.channel, rows);
+      if constexpr (taps == Taps::kStride1) {
+        float sum[K][N] = {};
+#pragma unroll 1
+        for (int base = 0; base < strips.length + K - 1; base += K) {
 #pragma unroll
-      for (int r = 0; r < K; ++r) {
-        const int h = p * shape.stride + r * shape.dilation - shape.pad_top;
-        if (h < 0 || h >= H) continue;
+          for (int k = 0; k < K; ++k) {
+            in.template column_of<K, N>(rows, first + (base + k) * strips.phases - in.pad_left, read,
+                                        [&](int r, const float(&x)[N]) {
 #pragma unroll
-        for (int s = 0; s < K; ++s) {
-          const int w = q * shape.stride + s * shape.dilation - shape.pad_left;
-          if (w < 0 || w >= W) continue;
-          float v[N];
-          load_floats(x + ((n * H + h) * W + w) * C + thread.channel, v);
+                                          for (int s = 0; s < K; ++s)
+                                            add_product(sum[(k - s + K) % K], x, w[r * K + s]);
+                                        });
+            const int i = base + k - (K - 1), q = first + i * strips.phases;
+            float(&done)[N] = sum[(k + 1) % K];
+            if (i >= 0 && i < strips.length && q < strips.width) output.put(start + q, done);
 #pragma unroll
-          for (int i = 0; i < N; ++i) sum[r * K + s][i] += z[i] * v[i];
+            for (int c = 0; c < N; ++c) done[c] = 0.0f;
+          }
+        }
+      } else {
+#pragma unroll 1
+        for (int q = first; q < first + strips.length && q < strips.width; ++q) {
+          float sum[N] = {};
+#pragma unroll
+          for (int s = 0; s < K; ++s) {
+            in.template column_of<K, N>(rows, source<taps>(q, s, in.dilation, in.pad_left, in.width), read,
+                                        [&](int r, const float(&x)[N]) { add_product(sum, x, w[r * K + s]); });
+          }
+          output.put(start + q, sum);
         }
       }
-      for (q += ChannelThread<N>::kRowStep; q >= Q; q -= Q) {
-        if (++p == P) {
-          p = 0;
-          ++n;
+    }
+  }
+  if constexpr (kMoments) store_chunk_sums(sums, output.sum, partial);
+}
+
+// partial[chunk, tap, c] = sum over the chunk's outputs of dy * z at the tap.
+//   in (N, H, W, C)   dy (N, P, Q, C)   partial (chunks, K * K, C)
+// As depthwise_kernel, walking along dy, of which the last K values of the strip stay in registers beside K * K * N
+// sums. Reads both maps once, as above.
+template <Taps taps, int K, class T, int N, class Read>
+__global__ void __launch_bounds__(kThreads, 2)
+    depthwise_dweight_kernel(ChannelSums sums, Strips strips, Input<T> in, BatchNormInput norm,
+                             const T* __restrict__ dy, float* __restrict__ partial) {
+  const ChannelThread<N> thread(sums);
+  float sum[K * K][N] = {};
+  if (thread.inside) {
+    const Read read(norm, thread.channel);
+#pragma unroll 1
+    for (int64_t strip = thread.begin; strip < thread.end; strip += ChannelThread<N>::kRowStep) {
+      const int first = strips.first(static_cast<int>(strip)), row = strips.row(static_cast<int>(strip));
+      const T* dy_row = dy + static_cast<int64_t>(row) * strips.width * in.C + thread.channel;
+      const T* rows[K];
+      in.template rows_of<taps>(row, thread.channel, rows);
+      if constexpr (taps == Taps::kStride1) {
+        float d[K][N] = {};  // d[i % K] is dy of output i
+#pragma unroll 1
+        for (int base = 0; base < strips.length + K - 1; base += K) {
+#pragma unroll
+          for (int k = 0; k < K; ++k) {
+            const int q = first + (base + k) * strips.phases;
+            if (base + k < strips.length && q < strips.width) {
+              load_floats(dy_row + static_cast<int64_t>(q) * in.C, d[k]);
+            } else {
+#pragma unroll
+              for (int c = 0; c < N; ++c) d[k][c] = 0.0f;
+            }
+            in.template column_of<K, N>(rows, q - in.pad_left, read, [&](int r, const float(&x)[N]) {
+#pragma unroll
+              for (int s = 0; s < K; ++s) add_product(sum[r * K + s], x, d[(k - s + K) % K]);
+            });
+          }
+        }
+      } else {
+#pragma unroll 1
+        for (int q = first; q < first + strips.length && q < strips.width; ++q) {
+          float d[N];
+          load_floats(dy_row + static_cast<int64_t>(q) * in.C, d);
+#pragma unroll
+          for (int s = 0; s < K; ++s) {
+            in.template column_of<K, N>(rows, source<taps>(q, s, in.dilation, in.pad_left, in.width), read,
+                                        [&](int r, const float(&x)[N]) { add_product(sum[r * K + s], x, d); });
+          }
         }
       }
     }
@@ -164,46 +295,147 @@ __global__ void __launch_bounds__(ChannelSums::kThreads)
   store_chunk_sums(sums, sum, partial);
 }
 
-template <int K, class T>
-void sum_dweight(Stream stream, const DepthwiseShape& shape, const T* x, const T* dy, float* dweight) {
-  const auto C = static_cast<int>(shape.C);
-  const ChannelSums sums(shape.N * shape.P() * shape.Q(), C);
-  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(K * K) * sizeof(float)));
-  constexpr int kPack = kWidth<T, K>;
-  if (packable<kPack>(C, x, dy)) {
-    launch(depthwise_dweight_kernel<K, T, kPack>, sums.grid(), ChannelSums::kThreads, 0, stream, sums, shape, x, dy,
-           partial);
-  } else {
-    launch(depthwise_dweight_kernel<K, T, 1>, sums.grid(), ChannelSums::kThreads, 0, stream, sums, shape, x, dy,
-           partial);
+// moments (2, C) from the sums of `count` differences to reference.
+__global__ void finish_moments_kernel(ChannelSums sums, int64_t count, const float* partial, const float* reference,
+                                      float* moments) {
+  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  double sum[2] = {};
+  if (c < sums.channels) {
+    for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
+      const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
+      sum[0] += static_cast<double>(at[0]);
+      sum[1] += static_cast<double>(at[sums.channels]);
+    }
   }
+  sum_splits(sum);
+  if (threadIdx.y != 0 || c >= sums.channels) return;
+  const double n = static_cast<double>(count), mean = sum[0] / n, var = sum[1] / n - mean * mean;
+  moments[c] = static_cast<float>(static_cast<double>(reference[c]) + mean);
+  moments[sums.channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
+}
+
+// One strip is work enough for a thread.
+template <class T, int K>
+ChannelSums share(const Strips& strips, int C) {
+  return ChannelSums(strips.count(), C, kThreads * kWidth<T, K> / ChannelSums::kSlab);
+}
+
+template <class F>
+void visit_bool(bool value, const F& f) {
+  value ? f.template operator()<true>() : f.template operator()<false>();
+}
+
+// Calls f.operator()<N, Read>(): packs of channels where sizes and pointers allow, and what inputs go through.
+template <class T, int K, class F>
+void visit_channels(int C, const BatchNormInput& norm, const float* weight, const T* a, const T* b, const F& f) {
+  const bool wide = norm.act != Activation::kSigmoid && packable<kWidth<T, K>>(C, a, b) && packable<4>(C, weight);
+  visit_bool(norm.mean != nullptr, [&]<bool kNorm>() {
+    visit_bool(wide, [&]<bool kWide>() {
+      constexpr int N = kWide ? kWidth<T, K> : 1;
+      f.template operator()<N, std::conditional_t<kNorm, Normalised<N>, Plain<N>>>();
+    });
+  });
+}
+
+template <Taps taps, int K, class T>
+void forward(Stream stream, const DepthwiseShape& s, const BatchNormInput& norm, const T* x, const float* weight, T* y,
+             const float* reference, float* moments) {
+  const auto C = static_cast<int>(s.C);
+  const Strips strips(s.N * s.P(), s.Q(), s.stride, s.dilation, kStrip<K>);
+  const Input<T> in{x,          static_cast<int>(s.H),  static_cast<int>(s.W), C, s.dilation, s.pad_top,
+                    s.pad_left, static_cast<int>(s.P())};
+  const ChannelSums sums = share<T, K>(strips, C);
+  float* partial = nullptr;
+  if (moments) partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
+  visit_channels<T, K>(C, norm, weight, x, y, [&]<int N, class Read>() {
+    visit_bool(moments != nullptr, [&]<bool kMoments>() {
+      launch(depthwise_kernel<taps, K, T, N, Read, kMoments>, sums.grid(), kThreads, 0, stream, sums, strips, in, norm,
+             weight, false, y, reference, partial);
+    });
+  });
+  if (!moments) return;
+  launch(finish_moments_kernel, blocks_for(C, kWarpSize), kColumnBlock, 0, stream, sums, s.N * s.P() * s.Q(), partial,
+         reference, moments);
+}
+
+template <Taps taps, int K, class T>
+void sum_dx(Stream stream, const DepthwiseShape& s, const T* dy, const float* weight, T* dx) {
+  const auto C = static_cast<int>(s.C);
+  const bool flip = taps == Taps::kStride1;
+  const int reach = s.dilation * (K - 1);
+  const Strips strips(s.N * s.H, s.W, s.stride, s.dilation, kStrip<K>);
+  const Input<T> in{dy,
+                    static_cast<int>(s.P()),
+                    static_cast<int>(s.Q()),
+                    C,
+                    s.dilation,
+                    flip ? reach - s.pad_top : s.pad_top,
+                    flip ? reach - s.pad_left : s.pad_left,
+                    static_cast<int>(s.H)};
+  const ChannelSums sums = share<T, K>(strips, C);
+  const BatchNormInput none;
+  const auto run = [&]<int N>() {
+    launch(depthwise_kernel<taps, K, T, N, Plain<N>, false>, sums.grid(), kThreads, 0, stream, sums, strips, in, none,
+           weight, flip, dx, nullptr, nullptr);
+  };
+  packable<kWidth<T, K>>(C, dy, dx) && packable<4>(C, weight) ? run.template operator()<kWidth<T, K>>()
+                                                              : run.template operator()<1>();
+}
+
+template <Taps taps, int K, class T>
+void sum_dweight(Stream stream, const DepthwiseShape& s, const BatchNormInput& norm, const T* x, const T* dy,
+                 float* dweight) {
+  const auto C = static_cast<int>(s.C);
+  const Strips strips(s.N * s.P(), s.Q(), s.stride, s.dilation, kStrip<K>);
+  const Input<T> in{x,          static_cast<int>(s.H),  static_cast<int>(s.W), C, s.dilation, s.pad_top,
+                    s.pad_left, static_cast<int>(s.P())};
+  const ChannelSums sums = share<T, K>(strips, C);
+  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(K * K) * sizeof(float)));
+  visit_channels<T, K>(C, norm, nullptr, x, dy, [&]<int N, class Read>() {
+    launch(depthwise_dweight_kernel<taps, K, T, N, Read>, sums.grid(), kThreads, 0, stream, sums, strips, in, norm, dy,
+           partial);
+  });
   sum_chunks(stream, sums.chunks, K * K * C, partial, dweight);
+}
+
+// Calls f.operator()<K, taps>(), `strided` being the taps of stride 2.
+template <Taps strided, class F>
+void visit_shape(const DepthwiseShape& s, const F& f) {
+  visit_bool(s.stride == 1, [&]<bool kUnit>() {
+    constexpr Taps taps = kUnit ? Taps::kStride1 : strided;
+    s.kernel == 3 ? f.template operator()<taps, 3>() : f.template operator()<taps, 5>();
+  });
 }
 
 }  // namespace
 
 template <class T>
-void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, const T* x, const float* weight, T* y) {
-  shape.kernel == 3 ? depthwise<3, Pass::kForward>(stream, shape, x, weight, y)
-                    : depthwise<5, Pass::kForward>(stream, shape, x, weight, y);
+void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
+                      T* y, const float* reference, float* moments) {
+  visit_shape<Taps::kStride2>(
+      shape, [&]<Taps taps, int K>() { forward<taps, K>(stream, shape, norm, x, weight, y, reference, moments); });
 }
 
 template <class T>
 void depthwise_conv2d_dx(Stream stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx) {
-  shape.kernel == 3 ? depthwise<3, Pass::kBackward>(stream, shape, dy, weight, dx)
-                    : depthwise<5, Pass::kBackward>(stream, shape, dy, weight, dx);
+  visit_shape<Taps::kStride2Grad>(shape, [&]<Taps taps, int K>() { sum_dx<taps, K>(stream, shape, dy, weight, dx); });
 }
 
 template <class T>
-void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, const T* x, const T* dy, float* dweight) {
-  shape.kernel == 3 ? sum_dweight<3>(stream, shape, x, dy, dweight) : sum_dweight<5>(stream, shape, x, dy, dweight);
+void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
+                              float* dweight) {
+  visit_shape<Taps::kStride2>(shape,
+                              [&]<Taps taps, int K>() { sum_dweight<taps, K>(stream, shape, norm, x, dy, dweight); });
 }
 
-template void depthwise_conv2d(Stream, const DepthwiseShape&, const float*, const float*, float*);
-template void depthwise_conv2d(Stream, const DepthwiseShape&, const bf16*, const float*, bf16*);
+template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,
+                               const float*, float*);
+template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*,
+                               const float*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const float*, const float*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const bf16*, const float*, bf16*);
-template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, const float*, const float*, float*);
-template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, const bf16*, const bf16*, float*);
+template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*,
+                                       float*);
+template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const bf16*, float*);
 
 }  // namespace depthstill::cuda

@@ -23,6 +23,7 @@ struct ConvBn {
   std::unique_ptr<BatchNorm2d> bn;
 
   Tensor forward(const Tensor& x) const { return bn->forward(conv->forward(x)); }
+  ConvNorm link() const { return {conv.get(), bn.get()}; }
 };
 
 struct MapSize {

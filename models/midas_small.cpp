@@ -132,12 +132,13 @@ void MidasSmall::add_decoder() {
 }
 
 std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
-  const auto forward = [](const Unit& unit, const Tensor& x) { return unit.norm->forward(unit.conv->forward(x)); };
   std::vector<Tensor> taps;
-  Tensor x = forward(stem_, image);
+  Tensor x = image;
+  std::vector<Unit> chain = {stem_};  // on to the first block, which has no residual
   for (const Block& block : blocks_) {
-    Tensor y = x;
-    for (const Unit& unit : block.units) y = forward(unit, y);
+    chain.insert(chain.end(), block.units.begin(), block.units.end());
+    const Tensor y = forward_chain(x, chain);
+    chain.clear();
     const ProfileRange range("fwd", block.units.back().norm->path());
     x = block.residual ? add(x, y) : y;
     if (block.tap) taps.push_back(x);

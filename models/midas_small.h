@@ -27,10 +27,7 @@ class MidasSmall final : public Student {
   // Of the deepest fusion, which has no skip.
   std::vector<DeadParameter> dead_parameters() const override;
 
-  struct Unit {  // convolution, batch norm, activation
-    const Convolution* conv;
-    BatchNorm2d* norm;
-  };
+  using Unit = ConvNorm;
   struct Block {
     std::vector<Unit> units;
     bool residual = false, tap = false;

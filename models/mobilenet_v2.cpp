@@ -65,10 +65,12 @@ MobileNetV2::Block MobileNetV2::add_block(const MobileNetV2Stage& stage, int sta
 
 std::vector<Tensor> MobileNetV2::forward(const Tensor& image) const {
   std::vector<Tensor> taps;
-  Tensor x = stem_->forward(image);
+  Tensor x = image;
+  std::vector<ConvNorm> chain = {stem_->link()};  // on to the first block, which has no residual
   for (const Block& block : blocks_) {
-    Tensor y = x;
-    for (const ConvBn* unit : block.units) y = unit->forward(y);
+    for (const ConvBn* unit : block.units) chain.push_back(unit->link());
+    const Tensor y = forward_chain(x, chain);
+    chain.clear();
     const ProfileRange range("fwd", block.units.back()->bn->path());
     x = block.residual ? add(x, y) : y;
     if (block.tap) taps.push_back(x);

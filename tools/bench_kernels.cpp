@@ -91,6 +91,21 @@ Call prepare_depthwise_conv2d(const Dims& d, const Place& place) {
   };
 }
 
+// With the batch norm before it inside, and the moments of its output.
+Call prepare_norm_depthwise(const Dims& d, const Place& place) {
+  const Tensor x = place.values({d[0], d[1], d[2], d[3]}), filter = place.parameter({3, 3, d[3]});
+  const Tensor a = place.parameter({d[3]}), b = place.parameter({d[3]});
+  const int stride = static_cast<int>(d[4]), dilation = static_cast<int>(d[5]);
+  const Tensor dy = place.values({d[0], (d[1] - 1) / stride + 1, (d[2] - 1) / stride + 1, d[3]});
+  return [=] {
+    run_passes("backward", dy, [&] {
+      return batch_norm_depthwise_conv2d(leaf(x), {a, b}, b, a, Activation::kRelu6, leaf(filter),
+                                         {stride, dilation, dilation, dilation}, a)
+          .y;
+    });
+  };
+}
+
 Call prepare_linear(const Dims& d, const Place& place) {
   const Tensor x = place.values({d[0], d[1]}), weight = place.parameter({d[2], d[1]}), bias = place.parameter({d[2]});
   const Tensor dy = place.values({d[0], d[2]});
@@ -227,6 +242,11 @@ const std::vector<Kernel>& kernels() {
        "NxHxWxCxSTRIDExDILATION",
        {{0, 176, 352, 32, 1, 1}, {0, 176, 352, 96, 2, 1}, {0, 88, 176, 144, 1, 1}, {0, 44, 88, 960, 1, 4}},
        prepare_depthwise_conv2d},
+      {"norm_depthwise",
+       "NxHxWxCxSTRIDExDILATION",
+       {{0, 176, 352, 32, 1, 1}, {0, 176, 352, 96, 2, 1}, {0, 88, 176, 144, 1, 1}, {0, 44, 88, 960, 1, 4}},
+       prepare_norm_depthwise,
+       "depthwise_conv2d"},
       {"batch_norm", "NxHxWxC", {{0, 176, 352, 96}, {0, 88, 176, 24}, {0, 44, 88, 960}}, prepare_batch_norm},
       {"upsample_bilinear", "NxHxWxC, to twice the size", {{0, 176, 352, 128}}, prepare_upsample_bilinear},
       {"upsample_concat",

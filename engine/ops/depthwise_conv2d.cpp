@@ -2,16 +2,19 @@
 
 #include "engine/ops.h"
 #include "engine/profile.h"
+#include "kernels/batch_norm.h"
 
 namespace depthstill {
 
-Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int dilation) {
-  check(weight.shape().rank() == 3, "depthwise_conv2d: expected a weight (K, K, C), got ", weight.shape());
-  const int pad = dilation * static_cast<int>(weight.size(0) - 1) / 2;
-  return depthwise_conv2d(x, weight, {stride, dilation, pad, pad});
+namespace {
+
+void check_channels(const char* name, const Tensor& t, const Tensor& x) {
+  check(t.shape() == Shape{x.size(3)} && t.dtype() == DType::kFloat && t.device() == x.device(),
+        "depthwise_conv2d: expected an fp32 ", name, " (", x.size(3), ") on ", x.device(), ", got ", t.dtype(), " ",
+        t.shape(), " on ", t.device());
 }
 
-Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& o) {
+DepthwiseShape checked_shape(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& o) {
   check(x.shape().rank() == 4 && x.numel() > 0, "depthwise_conv2d: expected a non-empty x (N, H, W, C), got ",
         x.shape());
   const int kernel = weight.shape().rank() == 3 && weight.size(0) == 5 ? 5 : 3;
@@ -25,27 +28,99 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseCo
             o.pad_left <= o.dilation * (kernel - 1),
         "depthwise_conv2d: expected a padding of 0 to ", o.dilation * (kernel - 1), ", got ", o.pad_top, " and ",
         o.pad_left);
-  const DepthwiseShape shape{x.size(0),  x.size(1), x.size(2),  x.size(3), o.stride,
-                             o.dilation, o.pad_top, o.pad_left, kernel};
+  return {x.size(0), x.size(1), x.size(2), x.size(3), o.stride, o.dilation, o.pad_top, o.pad_left, kernel};
+}
+
+// Of `products` of the three.
+Work work_of(int products, const DepthwiseShape& s, const Tensor& x, const Tensor& filter) {
+  const auto outputs = static_cast<double>(s.N * s.P() * s.Q() * s.C);
+  return {products * 2.0 * outputs * s.kernel * s.kernel,
+          products * (bytes_of(x, filter) + outputs * static_cast<double>(size_of(x.dtype())))};
+}
+
+DepthwiseConv2dResult forward(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
+                              const Tensor& filter, const Tensor& reference) {
+  const OpRange range("depthwise_conv2d", [&] { return work_of(1, shape, x, filter); });
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.C}, x.dtype(), x.device());
-  const double flops = 2.0 * static_cast<double>(y.numel()) * kernel * kernel;
-  const OpRange range("depthwise_conv2d", [&] { return Work{flops, bytes_of(x, weight, y)}; });
-  visit(x.dtype(),
-        [&]<class T>() { run(x.device(), cpu::depthwise_conv2d<T>, cuda::depthwise_conv2d<T>)(shape, x, weight, y); });
+  Tensor moments = reference.defined() ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor();
+  visit(x.dtype(), [&]<class T>() {
+    run(x.device(), cpu::depthwise_conv2d<T>, cuda::depthwise_conv2d<T>)(shape, norm, x, filter, y, reference, moments);
+  });
+  return {y, moments};
+}
+
+struct DepthwiseGradients {
+  Tensor dx, dfilter;
+};
+
+DepthwiseGradients gradients(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
+                             const Tensor& filter, const Tensor& dy, bool need_dx, bool need_dfilter) {
+  const OpRange op("depthwise_conv2d", [&] { return work_of(need_dx + need_dfilter, shape, x, filter); });
+  DepthwiseGradients d{need_dx ? empty_like(x) : Tensor(), need_dfilter ? empty_like(filter) : Tensor()};
+  visit(x.dtype(), [&]<class T>() {
+    if (need_dfilter) {
+      run(x.device(), cpu::depthwise_conv2d_dweight<T>, cuda::depthwise_conv2d_dweight<T>)(shape, norm, x, dy,
+                                                                                           d.dfilter);
+    }
+    if (need_dx) {
+      run(x.device(), cpu::depthwise_conv2d_dx<T>, cuda::depthwise_conv2d_dx<T>)(shape, dy, filter, d.dx);
+    }
+  });
+  return d;
+}
+
+}  // namespace
+
+Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int dilation) {
+  check(weight.shape().rank() == 3, "depthwise_conv2d: expected a weight (K, K, C), got ", weight.shape());
+  const int pad = dilation * static_cast<int>(weight.size(0) - 1) / 2;
+  return depthwise_conv2d(x, weight, {stride, dilation, pad, pad});
+}
+
+Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& options) {
+  const DepthwiseShape shape = checked_shape(x, weight, options);
+  const Tensor y = forward(shape, {}, x, weight, {}).y;
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   return record("depthwise_conv2d", {x, weight}, y, [=](const Tensor& dy) -> Gradients {
-    const int products = need_dx + need_dweight;
-    const OpRange op("depthwise_conv2d", [&] { return Work{products * flops, products * bytes_of(x, weight, dy)}; });
-    Tensor dx = need_dx ? empty_like(x) : Tensor();
-    Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
-    visit(x.dtype(), [&]<class T>() {
-      if (need_dweight) {
-        run(x.device(), cpu::depthwise_conv2d_dweight<T>, cuda::depthwise_conv2d_dweight<T>)(shape, x, dy, dweight);
-      }
-      if (need_dx) run(x.device(), cpu::depthwise_conv2d_dx<T>, cuda::depthwise_conv2d_dx<T>)(shape, dy, weight, dx);
-    });
-    return {dx, dweight};
+    const DepthwiseGradients d = gradients(shape, {}, x, weight, dy, need_dx, need_dweight);
+    return {d.dx, d.dfilter};
   });
+}
+
+DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
+                                                  const Tensor& weight, const Tensor& bias, Activation activation,
+                                                  const Tensor& filter, const DepthwiseConv2dOptions& options,
+                                                  const Tensor& reference) {
+  const DepthwiseShape shape = checked_shape(x, filter, options);
+  check_channels("mean", statistics.mean, x);
+  check_channels("rstd", statistics.rstd, x);
+  check_channels("batch norm weight", weight, x);
+  check_channels("batch norm bias", bias, x);
+  if (reference.defined()) check_channels("reference", reference, x);
+  const Tensor mean = statistics.mean, rstd = statistics.rstd;
+  const auto norm = [=] { return BatchNormInput{activation, mean, rstd, weight, bias}; };
+  DepthwiseConv2dResult result = forward(shape, norm(), x, filter, reference);
+
+  const Statistics kind = statistics.of_batch ? Statistics::kBatch : Statistics::kConstant;
+  const std::string* norm_range = statistics.range;
+  const bool need_dx = x.requires_grad(), need_dfilter = filter.requires_grad();
+  const bool need_dz = need_dx || weight.requires_grad() || bias.requires_grad();
+  result.y =
+      record("batch_norm_depthwise_conv2d", {x, weight, bias, filter}, result.y, [=](const Tensor& dy) -> Gradients {
+        const auto [dz, dfilter] = gradients(shape, norm(), x, filter, dy, need_dz, need_dfilter);
+        if (!need_dz) return {{}, {}, {}, dfilter};
+        const ProfileRange range(norm_range);
+        const OpRange op("batch_norm", [&] { return Work{0, (need_dx ? 5 : 2) * bytes_of(x)}; });
+        const Tensor dx = need_dx ? dz : Tensor();  // in place
+        const Tensor dweight = empty_like(weight), dbias = empty_like(bias);
+        visit(x.dtype(), [&]<class T>() {
+          run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(
+              x.numel() / shape.C, static_cast<int>(shape.C), activation, kind, x, mean, rstd, weight, bias, dz, dx,
+              dweight, dbias);
+        });
+        return {dx, dweight, dbias, dfilter};
+      });
+  return result;
 }
 
 }  // namespace depthstill

@@ -23,11 +23,11 @@ struct Expected {
 
 // Bytes of the tensors that a step makes itself: without parameters, moments, the batch and scratch memory.
 const Expected kSteps[] = {
-    {"mobilenet_unet", 1, DType::kBf16, 694620416, 694259968},
-    {"mobilenet_unet", 8, DType::kBf16, 5550967296, 5548083712},
-    {"mobilenet_unet", 32, DType::kBf16, 22201299456, 22189765120},
-    {"mobilenet_unet", 32, DType::kBf16, 19323351552, 19323351552, true},
-    {"mobilenet_unet", 8, DType::kFloat, 11095626240, 11089859072},
+    {"mobilenet_unet", 1, DType::kBf16, 617799936, 617439488},
+    {"mobilenet_unet", 8, DType::kBf16, 4936403456, 4933519872},
+    {"mobilenet_unet", 32, DType::kBf16, 19743044096, 19731509760},
+    {"mobilenet_unet", 32, DType::kBf16, 16865096192, 16865096192, true},
+    {"mobilenet_unet", 8, DType::kFloat, 9866498560, 9860731392},
     {"resnet18_unet", 32, DType::kBf16, 13182526464, 13170992128},
     {"resnet50_unet", 32, DType::kBf16, 19623185408, 19611651072},
 };

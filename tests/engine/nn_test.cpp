@@ -204,6 +204,38 @@ TEST(BatchNormLayer, AdoptingMeasuredStatisticsKeepsTheFunction) {
   EXPECT_THROW(norm.adopt_measured(), Error);
 }
 
+// conv, norm, depthwise, norm: as one after another, also while a batch norm measures.
+TEST(Chain, SameAsItsLayers) {
+  for (const bool training : {true, false}) {
+    for (const bool measuring : {false, true}) {
+      const auto run = [&](bool as_chain) {
+        const Conv2d conv({.in = 3, .out = 10, .kernel = 1, .bias = false});
+        const DepthwiseConv2d depthwise(10, 2, 1, 5, Padding::kSame);
+        BatchNorm2d norms[] = {BatchNorm2d(10, Activation::kRelu6), BatchNorm2d(10, Activation::kRelu)};
+        copy_(conv.weight, random_tensor(conv.weight.shape(), 1));
+        copy_(depthwise.weight, random_tensor(depthwise.weight.shape(), 2));
+        for (BatchNorm2d& norm : norms) norm.train(training);
+        if (measuring) norms[0].start_measuring();
+        const Tensor x = random_tensor({2, 8, 6, 3}, 3);
+        const ConvNorm links[] = {{&conv, &norms[0]}, {&depthwise, &norms[1]}};
+        const Tensor y =
+            as_chain ? forward_chain(x, links) : norms[1].forward(depthwise.forward(norms[0].forward(conv.forward(x))));
+        std::vector<float> all = to_vector<float>(y);
+        if (measuring) norms[0].adopt_measured();
+        for (const BatchNorm2d& norm : norms) {
+          EXPECT_EQ(*norm.num_batches_tracked.data<int64_t>(), training ? 1 : 0);
+          for (const Tensor& t : {norm.running_mean, norm.running_var, norm.weight}) {
+            const std::vector<float> values = to_vector<float>(t);
+            all.insert(all.end(), values.begin(), values.end());
+          }
+        }
+        return all;
+      };
+      EXPECT_LE(test::relative_error(run(true), run(false)), 1e-6) << training << measuring;
+    }
+  }
+}
+
 TEST(Init, DependsOnSeedAndNameOnly) {
   const Tensor a = zeros({8, 3, 3, 700}), b = zeros({8, 3, 3, 700}), c = zeros({8, 3, 3, 700});
   kaiming_normal_fan_out(a, Layout::kConv, 1, "x");

@@ -182,6 +182,36 @@ TYPED_TEST(BatchNormKernel, MatchesTheFormulas) {
   }
 }
 
+// From the moments as from the rows; more channels than a block of the kernel has threads.
+TEST(BatchNormKernelReadyStats, MatchThoseOfTheRows) {
+  const Problem<float> p({67, 1100, Activation::kNone});
+  const auto C = static_cast<size_t>(p.channels);
+  const Expected expected = reference(p, Statistics::kBatch);
+  std::vector<float> moments;
+  for (const double mean : expected.mean) moments.push_back(static_cast<float>(mean));
+  for (const double rstd : expected.rstd) moments.push_back(static_cast<float>(1 / (rstd * rstd) - to_double(kEps)));
+  const auto expect_same = [&](const std::vector<float>& running_mean, const std::vector<float>& running_var,
+                               const std::vector<float>& mean, const std::vector<float>& rstd) {
+    EXPECT_LE(max_relative_error(running_mean, expected.running_mean), tolerance<float>());
+    EXPECT_LE(max_relative_error(running_var, expected.running_var), tolerance<float>());
+    EXPECT_LE(max_relative_error(mean, expected.mean), tolerance<float>());
+    EXPECT_LE(max_relative_error(rstd, expected.rstd), tolerance<float>());
+  };
+  auto running_mean = p.running_mean, running_var = p.running_var, mean = nan_values<float>(C), rstd = mean;
+  cpu::batch_norm_ready_stats(cpu_stream(), p.rows, p.channels, kEps, kMomentum, moments.data(), running_mean.data(),
+                              running_var.data(), mean.data(), rstd.data());
+  expect_same(running_mean, running_var, mean, rstd);
+  for_each_schedule([&] {
+    const DeviceArray<float> device_moments(moments);
+    DeviceArray<float> device_running_mean(p.running_mean), device_running_var(p.running_var), device_mean(C),
+        device_rstd(C);
+    cuda::batch_norm_ready_stats(cuda_stream(), p.rows, p.channels, kEps, kMomentum, device_moments.data(),
+                                 device_running_mean.data(), device_running_var.data(), device_mean.data(),
+                                 device_rstd.data());
+    expect_same(device_running_mean.host(), device_running_var.host(), device_mean.host(), device_rstd.host());
+  });
+}
+
 // A mean 4000 standard deviations from zero: E[x^2] - E[x]^2 in float would lose the variance altogether.
 TYPED_TEST(BatchNormKernel, KeepsTheVarianceOfValuesFarFromZero) {
   Problem<float> problem({700, 20, Activation::kNone});

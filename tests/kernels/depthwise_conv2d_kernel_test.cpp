@@ -23,14 +23,53 @@ const DepthwiseShape kShapes[] = {
     {2, 7, 9, 4, 2, 1, 2, 2, 5},   {1, 9, 12, 8, 1, 2, 3, 8, 5},  {1, 3, 2, 33, 2, 1, 0, 4, 5},
 };
 
+// The batch norm before the convolution, or none: rstd is empty then.
+struct Norm {
+  Activation act = Activation::kNone;
+  std::vector<float> mean, rstd, weight, bias;
+
+  static Norm random(Activation act, int64_t channels) {
+    const auto C = static_cast<size_t>(channels);
+    return {act, random_values<float>(C, 11, -0.5f, 1.5f), random_values<float>(C, 12, 0.5f, 3.0f),
+            random_values<float>(C, 13, -2.0f, 3.0f), random_values<float>(C, 14, -1.0f, 3.0f)};
+  }
+  BatchNormInput on_host() const {
+    if (rstd.empty()) return {};
+    return {act, mean.data(), rstd.data(), weight.data(), bias.data()};
+  }
+  double operator()(double x, size_t c) const {
+    if (rstd.empty()) return x;
+    const double z = (x - to_double(mean[c])) * to_double(rstd[c]) * to_double(weight[c]) + to_double(bias[c]);
+    if (std::isnan(z)) return z;
+    if (act == Activation::kRelu) return std::max(z, 0.0);
+    if (act == Activation::kRelu6) return std::min(std::max(z, 0.0), 6.0);
+    if (act == Activation::kSigmoid) return 1.0 / (1.0 + std::exp(-z));
+    return z;
+  }
+};
+
+// The same on the device.
+struct DeviceNorm {
+  Activation act;
+  bool used;
+  DeviceArray<float> mean, rstd, weight, bias;
+
+  explicit DeviceNorm(const Norm& n)
+      : act(n.act), used(!n.rstd.empty()), mean(n.mean), rstd(n.rstd), weight(n.weight), bias(n.bias) {}
+  BatchNormInput input() const {
+    if (!used) return {};
+    return {act, mean.data(), rstd.data(), weight.data(), bias.data()};
+  }
+};
+
 struct Gradients {
   std::vector<double> y, dx, dweight;
 };
 
 // The formulas of the header, tap by tap.
 template <class T>
-Gradients reference(const DepthwiseShape& s, const std::vector<T>& x, const std::vector<float>& weight,
-                    const std::vector<T>& dy) {
+Gradients reference(const DepthwiseShape& s, const Norm& norm, const std::vector<T>& x,
+                    const std::vector<float>& weight, const std::vector<T>& dy) {
   Gradients g;
   g.y.assign(dy.size(), 0.0);
   g.dx.assign(x.size(), 0.0);
@@ -46,9 +85,10 @@ Gradients reference(const DepthwiseShape& s, const std::vector<T>& x, const std:
               const auto i = static_cast<size_t>(((n * s.H + h) * s.W + w) * s.C + c);
               const auto o = static_cast<size_t>(((n * s.P() + p) * s.Q() + q) * s.C + c);
               const auto k = static_cast<size_t>((r * s.kernel + t) * s.C + c);
-              g.y[o] += to_double(x[i]) * to_double(weight[k]);
+              const double z = norm(to_double(x[i]), static_cast<size_t>(c));
+              g.y[o] += z * to_double(weight[k]);
               g.dx[i] += to_double(dy[o]) * to_double(weight[k]);
-              g.dweight[k] += to_double(dy[o]) * to_double(x[i]);
+              g.dweight[k] += to_double(dy[o]) * z;
             }
           }
         }
@@ -58,58 +98,161 @@ Gradients reference(const DepthwiseShape& s, const std::vector<T>& x, const std:
   return g;
 }
 
+// Mean and biased variance per channel of a map.
+template <class T>
+std::vector<double> moments_of(const std::vector<T>& y, int64_t channels) {
+  const auto C = static_cast<size_t>(channels);
+  const double n = static_cast<double>(y.size() / C);
+  std::vector<double> moments(2 * C, 0.0);
+  for (size_t i = 0; i < y.size(); ++i) moments[i % C] += to_double(y[i]) / n;
+  for (size_t i = 0; i < y.size(); ++i) moments[C + i % C] += std::pow(to_double(y[i]) - moments[i % C], 2) / n;
+  return moments;
+}
+
+// All passes on both sides against the formulas. The moments are those of the map that was stored, whatever its
+// rounding.
+template <class T>
+void expect_matches(const DepthwiseShape& s, const Norm& norm, bool with_moments) {
+  SCOPED_TRACE(::testing::Message() << s.N << "x" << s.H << "x" << s.W << "x" << s.C << " stride " << s.stride
+                                    << " dilation " << s.dilation << " padding " << s.pad_top << ", " << s.pad_left
+                                    << " kernel " << s.kernel << " norm " << !norm.rstd.empty() << " activation "
+                                    << static_cast<int>(norm.act) << " moments " << with_moments);
+  const auto C = static_cast<size_t>(s.C);
+  const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 1, -1.0f, 2.0f);
+  const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel * s.C), 2);
+  const auto dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q() * s.C), 3, -2.0f, 1.0f);
+  const auto near = random_values<float>(C, 4, -3.0f, 3.0f);
+  const Gradients expected = reference(s, norm, x, weight, dy);
+  const double map_tolerance = tolerance<T>(s.kernel * s.kernel), sum_tolerance = tolerance<float>(s.N * s.P() * s.Q());
+
+  const auto expect_moments = [&](const std::vector<T>& y, const std::vector<float>& moments) {
+    if (!with_moments) return;
+    const auto of_y = moments_of(y, s.C);
+    const std::vector<float> mean(moments.begin(), moments.begin() + s.C), var(moments.begin() + s.C, moments.end());
+    // Sums of d^2 reach (|mean - near| + deviation)^2, which bounds what is lost.
+    double most = 0, deviation = 0;
+    for (size_t c = 0; c < C; ++c) {
+      deviation = std::max(deviation, std::sqrt(of_y[C + c]));
+      most = std::max(most, std::abs(of_y[c] - to_double(near[c])) + std::sqrt(of_y[C + c]));
+    }
+    const double lost = sum_tolerance * most * most;
+    for (size_t c = 0; c < C; ++c) {
+      EXPECT_NEAR(to_double(mean[c]), of_y[c], sum_tolerance * (most + 3)) << "channel " << c;
+      EXPECT_NEAR(to_double(var[c]), of_y[C + c], lost) << "channel " << c;
+    }
+  };
+
+  auto y = nan_values<T>(dy.size()), dx = nan_values<T>(x.size());
+  auto dweight = nan_values<float>(weight.size()), moments = nan_values<float>(2 * C);
+  cpu::depthwise_conv2d(cpu_stream(), s, norm.on_host(), x.data(), weight.data(), y.data(), near.data(),
+                        with_moments ? moments.data() : nullptr);
+  cpu::depthwise_conv2d_dx(cpu_stream(), s, dy.data(), weight.data(), dx.data());
+  cpu::depthwise_conv2d_dweight(cpu_stream(), s, norm.on_host(), x.data(), dy.data(), dweight.data());
+  EXPECT_LE(max_relative_error(y, expected.y), map_tolerance);
+  EXPECT_LE(max_relative_error(dx, expected.dx), map_tolerance);
+  EXPECT_LE(max_relative_error(dweight, expected.dweight), sum_tolerance);
+  expect_moments(y, moments);
+
+  for_each_schedule([&] {
+    const DeviceNorm device_norm(norm);
+    const DeviceArray<T> device_x(x), device_dy(dy);
+    const DeviceArray<float> device_weight(weight), device_near(near);
+    DeviceArray<T> device_y(dy.size()), device_dx(x.size());
+    DeviceArray<float> device_dweight(weight.size()), device_moments(2 * C);
+    cuda::depthwise_conv2d(cuda_stream(), s, device_norm.input(), device_x.data(), device_weight.data(),
+                           device_y.data(), device_near.data(), with_moments ? device_moments.data() : nullptr);
+    cuda::depthwise_conv2d_dx(cuda_stream(), s, device_dy.data(), device_weight.data(), device_dx.data());
+    cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_norm.input(), device_x.data(), device_dy.data(),
+                                   device_dweight.data());
+    EXPECT_LE(max_relative_error(device_y.host(), expected.y), map_tolerance);
+    EXPECT_LE(max_relative_error(device_dx.host(), expected.dx), map_tolerance);
+    EXPECT_LE(max_relative_error(device_dweight.host(), expected.dweight), sum_tolerance);
+    expect_moments(device_y.host(), device_moments.host());
+  });
+}
+
 TYPED_TEST(DepthwiseConv2dKernel, MatchesTheFormulas) {
-  using T = TypeParam;
+  for (const DepthwiseShape& s : kShapes) expect_matches<TypeParam>(s, {}, false);
+}
+
+// Every activation meets every stride, dilation and kernel over the shapes.
+TYPED_TEST(DepthwiseConv2dKernel, BatchNormBeforeAndMomentsAfter) {
+  constexpr Activation kActivations[] = {Activation::kRelu6, Activation::kNone, Activation::kRelu,
+                                         Activation::kSigmoid};
+  size_t i = 0;
   for (const DepthwiseShape& s : kShapes) {
-    SCOPED_TRACE(::testing::Message() << s.N << "x" << s.H << "x" << s.W << "x" << s.C << " stride " << s.stride
-                                      << " dilation " << s.dilation << " padding " << s.pad_top << ", " << s.pad_left
-                                      << " kernel " << s.kernel);
-    const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 1, -1.0f, 2.0f);
-    const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel * s.C), 2);
-    const auto dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q() * s.C), 3, -2.0f, 1.0f);
-    const Gradients expected = reference(s, x, weight, dy);
-    const double map_tolerance = tolerance<T>(s.kernel * s.kernel),
-                 sum_tolerance = tolerance<float>(s.N * s.P() * s.Q());
-
-    auto y = nan_values<T>(dy.size()), dx = nan_values<T>(x.size());
-    auto dweight = nan_values<float>(weight.size());
-    cpu::depthwise_conv2d(cpu_stream(), s, x.data(), weight.data(), y.data());
-    cpu::depthwise_conv2d_dx(cpu_stream(), s, dy.data(), weight.data(), dx.data());
-    cpu::depthwise_conv2d_dweight(cpu_stream(), s, x.data(), dy.data(), dweight.data());
-    EXPECT_LE(max_relative_error(y, expected.y), map_tolerance);
-    EXPECT_LE(max_relative_error(dx, expected.dx), map_tolerance);
-    EXPECT_LE(max_relative_error(dweight, expected.dweight), sum_tolerance);
-
-    for_each_schedule([&] {
-      const DeviceArray<T> device_x(x), device_dy(dy);
-      const DeviceArray<float> device_weight(weight);
-      DeviceArray<T> device_y(dy.size()), device_dx(x.size());
-      DeviceArray<float> device_dweight(weight.size());
-      cuda::depthwise_conv2d(cuda_stream(), s, device_x.data(), device_weight.data(), device_y.data());
-      cuda::depthwise_conv2d_dx(cuda_stream(), s, device_dy.data(), device_weight.data(), device_dx.data());
-      cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_x.data(), device_dy.data(), device_dweight.data());
-      EXPECT_LE(max_relative_error(device_y.host(), expected.y), map_tolerance);
-      EXPECT_LE(max_relative_error(device_dx.host(), expected.dx), map_tolerance);
-      EXPECT_LE(max_relative_error(device_dweight.host(), expected.dweight), sum_tolerance);
-    });
+    expect_matches<TypeParam>(s, Norm::random(kActivations[i % 4], s.C), true);
+    expect_matches<TypeParam>(s, Norm::random(kActivations[(i + 1) % 4], s.C), false);
+    expect_matches<TypeParam>(s, {}, true);
+    ++i;
   }
 }
 
-// Several chunks of rows per slab, and rows that do not divide evenly among them.
-TYPED_TEST(DepthwiseConv2dKernel, SumsManyChunksOfPositions) {
-  using T = TypeParam;
-  for (const DepthwiseShape& s : {DepthwiseShape{2, 21, 37, 40, 1, 2, 2, 2, 3}, {1, 21, 37, 40, 1, 1, 1, 2, 5}}) {
-    const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W * s.C), 4, -1.0f, 2.0f);
-    const auto dy = random_values<T>(x.size(), 5);
-    const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel * s.C), 6);
-    const auto expected = reference(s, x, weight, dy).dweight;
-    for_each_schedule([&] {
-      const DeviceArray<T> device_x(x), device_dy(dy);
-      DeviceArray<float> dweight(expected.size());
-      cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_x.data(), device_dy.data(), dweight.data());
-      EXPECT_LE(max_relative_error(dweight.host(), expected), tolerance<float>(s.N * s.H * s.W));
-    });
+// Several strips a row, whole and cut off, in every phase of a dilation; several chunks of strips per slab, which do
+// not divide evenly.
+TYPED_TEST(DepthwiseConv2dKernel, ManyStripsAndChunks) {
+  for (const DepthwiseShape& s : {DepthwiseShape{2, 21, 37, 40, 1, 2, 2, 2, 3},
+                                  {1, 21, 37, 40, 1, 1, 1, 2, 5},
+                                  {1, 40, 43, 8, 1, 4, 4, 4, 3},
+                                  {1, 50, 90, 3, 2, 1, 1, 1, 3}}) {
+    expect_matches<TypeParam>(s, Norm::random(Activation::kRelu6, s.C), true);
   }
+}
+
+// Where the reference is the mean, the variance is exact however far the mean is from zero.
+TYPED_TEST(DepthwiseConv2dKernel, MomentsDoNotCancelNearTheReference) {
+  using T = TypeParam;
+  const DepthwiseShape s{1, 24, 40, 8, 1, 1, 1, 1, 3};
+  const auto C = static_cast<size_t>(s.C);
+  const auto x = random_values<T>(static_cast<size_t>(s.H * s.W) * C, 1, 255.0f, 257.0f);
+  std::vector<float> weight(9 * C, 0.0f);
+  for (size_t c = 0; c < C; ++c) weight[4 * C + c] = 1.0f;  // y = x
+  const std::vector<float> near(C, 256.0f);
+  const auto expected = moments_of(x, s.C);
+  const auto expect_near = [&](const std::vector<float>& moments) {
+    for (size_t c = 0; c < C; ++c) {
+      EXPECT_NEAR(to_double(moments[c]), expected[c], 256 * 0x1p-23);
+      EXPECT_NEAR(to_double(moments[C + c]), expected[C + c], tolerance<float>(s.H * s.W));
+    }
+  };
+  auto y = nan_values<T>(x.size());
+  auto moments = nan_values<float>(2 * C);
+  cpu::depthwise_conv2d(cpu_stream(), s, {}, x.data(), weight.data(), y.data(), near.data(), moments.data());
+  expect_near(moments);
+  for_each_schedule([&] {
+    const DeviceArray<T> device_x(x);
+    const DeviceArray<float> device_weight(weight), device_near(near);
+    DeviceArray<T> device_y(x.size());
+    DeviceArray<float> device_moments(2 * C);
+    cuda::depthwise_conv2d(cuda_stream(), s, {}, device_x.data(), device_weight.data(), device_y.data(),
+                           device_near.data(), device_moments.data());
+    expect_near(device_moments.host());
+  });
+}
+
+// A NaN is not lost in the clamp of the activation.
+TYPED_TEST(DepthwiseConv2dKernel, NanPassesTheActivation) {
+  using T = TypeParam;
+  const DepthwiseShape s{1, 4, 5, 8, 1, 1, 1, 1, 3};
+  const Norm norm = Norm::random(Activation::kRelu6, s.C);
+  auto x = random_values<T>(static_cast<size_t>(s.H * s.W * s.C), 1);
+  x[static_cast<size_t>(7 * s.C)] = nan_values<T>(1)[0];
+  const auto weight = random_values<float>(static_cast<size_t>(9 * s.C), 2, 0.5f, 1.0f);
+  const auto expected = reference(s, norm, x, weight, x).y;
+  const auto is_nan = [](double v) { return std::isnan(v); };
+  EXPECT_GT(std::ranges::count_if(expected, is_nan), 0);
+  auto y = nan_values<T>(x.size());
+  cpu::depthwise_conv2d(cpu_stream(), s, norm.on_host(), x.data(), weight.data(), y.data(), nullptr, nullptr);
+  EXPECT_LE(max_relative_error(y, expected), tolerance<T>(9));
+  for_each_schedule([&] {
+    const DeviceNorm device_norm(norm);
+    const DeviceArray<T> device_x(x);
+    const DeviceArray<float> device_weight(weight);
+    DeviceArray<T> device_y(x.size());
+    cuda::depthwise_conv2d(cuda_stream(), s, device_norm.input(), device_x.data(), device_weight.data(),
+                           device_y.data(), nullptr, nullptr);
+    EXPECT_LE(max_relative_error(device_y.host(), expected), tolerance<T>(9));
+  });
 }
 
 }  // namespace
