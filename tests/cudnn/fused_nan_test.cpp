@@ -120,8 +120,8 @@ TYPED_TEST(FusedNan, PassesTheReluOfTheForwardPass) {
   const Array<T> x(this->random_map_with_nan()), weight(this->random(9 * this->kChannels * this->kChannels));
   const Array<T> bias(numbers), fused(std::vector<T>(x.size)), apart(std::vector<T>(x.size));
   const Array<float> bias_float(wide);
-  const Graph graph = conv2d_epilogue_graph(
-      this->shape_, this->kType, {.bias = true, .bias_type = this->kType, .activation = Activation::kRelu});
+  const Graph graph = conv2d_epilogue_graph(this->shape_, this->kType,
+                                            {.bias = true, .bias_type = this->kType, .activation = Activation::kRelu});
   if (!this->run(graph, {{kX, x.data()}, {kWeight, weight.data()}, {kBias, bias.data()}, {kY, fused.data()}}))
     GTEST_SKIP() << "skipped: cuDNN has no plan for " << graph.name();
   ASSERT_TRUE(this->run(conv2d_graph(this->shape_, this->kType, Pass::kForward),
@@ -138,8 +138,8 @@ TYPED_TEST(FusedNan, PassesTheReluOfTheForwardPass) {
   EXPECT_EQ(swallowed, 0) << "of " << 9 * this->kChannels << " outputs that are NaN";
 }
 
-// The gradient that goes on through the relu below: NaN where its output x is positive, also in the sums, and, which our
-// kernel does otherwise, 0 elsewhere.
+// The gradient that goes on through the relu below: NaN where its output x is positive, also in the sums, and, which
+// our kernel does otherwise, 0 elsewhere.
 TYPED_TEST(FusedNan, PassesTheReluBelowInTheBackwardPass) {
   using T = TypeParam;
   std::vector<T> below = this->random(this->kHeight * this->kWidth * this->kChannels);
@@ -149,11 +149,9 @@ TYPED_TEST(FusedNan, PassesTheReluBelowInTheBackwardPass) {
   const Array<T> fused(std::vector<T>(x.size)), apart(std::vector<T>(x.size));
   const Array<float> sums(std::vector<float>(static_cast<size_t>(this->kChannels)));
   const Graph graph = conv2d_gradient_below_graph(this->shape_, this->kType, Activation::kRelu, true);
-  if (!this->run(graph, {{kX, fused.data()},
-                         {kWeight, weight.data()},
-                         {kY, dy.data()},
-                         {kActivated, x.data()},
-                         {kSum, sums.data()}}))
+  if (!this->run(
+          graph,
+          {{kX, fused.data()}, {kWeight, weight.data()}, {kY, dy.data()}, {kActivated, x.data()}, {kSum, sums.data()}}))
     GTEST_SKIP() << "skipped: cuDNN has no plan for " << graph.name();
   ASSERT_TRUE(this->run(conv2d_graph(this->shape_, this->kType, Pass::kDataGradient),
                         {{kX, apart.data()}, {kWeight, weight.data()}, {kY, dy.data()}}));
