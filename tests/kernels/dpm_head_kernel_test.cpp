@@ -1,5 +1,6 @@
 #include "kernels/conv2d.h"
 #include "kernels/dpm_head.h"
+#include "kernels/parallel.h"
 #include "tests/kernels/dpm_reference.h"
 
 namespace depthstill {
@@ -196,6 +197,14 @@ TYPED_TEST(DpmHeadOnCpu, IsTheHeadAndTheLossInBlocksOfRows) {
   const auto teacher = random_values<float>(pixels, 3, -5.0f, 79.0f), ddepth = random_values<float>(pixels, 4);
   const float dkl = 2.0f;
   const Results<T> fused = run_cpu<T>(shape, c, head, teacher, &dkl, ddepth.data());
+
+  const int threads = num_threads();
+  set_num_threads(threads == 1 ? 3 : 1);
+  const Results<T> other = run_cpu<T>(shape, c, head, teacher, &dkl, ddepth.data());
+  set_num_threads(threads);
+  EXPECT_EQ(other.result, fused.result);
+  EXPECT_EQ(other.dweight, fused.dweight);
+  EXPECT_EQ(other.dbias, fused.dbias);
 
   const Conv2dShape conv{.N = 1, .H = 9, .W = 801, .C = kC, .O = 257};
   const DpmTable table = make_dpm_table(c.bins, c.options.target, c.options.sigma, c.options.floor);
