@@ -194,12 +194,13 @@ Tensor DepthwiseConv2d::forward(const Tensor& x) const {
   return depthwise_conv2d(x, weight, options_for(x));
 }
 
-Tensor DepthwiseConv2d::forward(const Tensor& x, BatchNorm2d& norm) const {
+DepthwiseConv2dResult DepthwiseConv2d::forward(const Tensor& x, const Tensor& moments, BatchNorm2d& norm,
+                                               bool take_moments) const {
   check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
-  const BatchNormStatistics statistics = norm.statistics(x);
+  const BatchNormStatistics statistics = norm.statistics(x, moments);
   const ProfileRange range("fwd", path());
-  return batch_norm_depthwise_conv2d(x, statistics, norm.weight, norm.bias, norm.activation(), weight, options_for(x))
-      .y;
+  return batch_norm_depthwise_conv2d(x, statistics, norm.weight, norm.bias, norm.activation(), weight, options_for(x),
+                                     take_moments);
 }
 
 DepthwiseConv2dOptions DepthwiseConv2d::options_for(const Tensor& x) const {
@@ -262,18 +263,18 @@ BatchNormOptions BatchNorm2d::options() const {
   return {.training = training(), .eps = eps_, .activation = activation_};
 }
 
-Tensor BatchNorm2d::forward(const Tensor& x) {
+Tensor BatchNorm2d::forward(const Tensor& x, const Tensor& moments) {
   const ProfileRange range("fwd", path());
   if (measuring_) measure(x);
   if (training()) ++*num_batches_tracked.data<int64_t>();
-  return batch_norm(x, weight, bias, running_mean, running_var, options());
+  return batch_norm(x, weight, bias, running_mean, running_var, options(), moments);
 }
 
-BatchNormStatistics BatchNorm2d::statistics(const Tensor& x) {
+BatchNormStatistics BatchNorm2d::statistics(const Tensor& x, const Tensor& moments) {
   const ProfileRange range("fwd", path());
   check(!measuring_, "batch_norm: measuring needs the normalised map");
   if (training()) ++*num_batches_tracked.data<int64_t>();
-  return batch_norm_statistics(x, running_mean, running_var, options());
+  return batch_norm_statistics(x, running_mean, running_var, options(), moments);
 }
 
 void BatchNorm2d::start_measuring() {
@@ -319,17 +320,19 @@ void BatchNorm2d::adopt_measured() {
 }
 
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain) {
-  Tensor y = x;  // of the last convolution, its batch norm still to come
+  DepthwiseConv2dResult last{x, {}};  // of the last convolution, its batch norm still to come
   for (size_t i = 0; i < chain.size(); ++i) {
     BatchNorm2d* const before = i > 0 ? chain[i - 1].norm : nullptr;
     const auto* depthwise = dynamic_cast<const DepthwiseConv2d*>(chain[i].conv);
     if (before != nullptr && depthwise != nullptr && !before->measuring()) {
-      y = depthwise->forward(y, *before);
+      const bool take_moments = chain[i].norm->training() && !chain[i].norm->measuring();
+      last = depthwise->forward(last.y, last.moments, *before, take_moments);
     } else {
-      y = chain[i].conv->forward(before != nullptr ? before->forward(y) : y);
+      const Tensor in = before != nullptr ? before->forward(last.y, last.moments) : last.y;
+      last = {chain[i].conv->forward(in), {}};
     }
   }
-  return chain.empty() ? y : chain.back().norm->forward(y);
+  return chain.empty() ? last.y : chain.back().norm->forward(last.y, last.moments);
 }
 
 }  // namespace depthstill

@@ -142,8 +142,8 @@ class DepthwiseConv2d final : public Convolution {
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
   ConvGeometry geometry() const override;
-  // Of norm(x), which is computed as x is read.
-  Tensor forward(const Tensor& x, BatchNorm2d& norm) const;
+  // Of norm(x), which is computed as x is read; `moments` are those of x, if known.
+  DepthwiseConv2dResult forward(const Tensor& x, const Tensor& moments, BatchNorm2d& norm, bool take_moments) const;
 
  private:
   DepthwiseConv2dOptions options_for(const Tensor& x) const;
@@ -191,9 +191,10 @@ class LayerNorm final : public Module {
 class BatchNorm2d final : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, Activation activation = Activation::kNone, float eps = kEps);
-  Tensor forward(const Tensor& x);
+  // `moments` of x, if its producer took them (batch_norm).
+  Tensor forward(const Tensor& x, const Tensor& moments = {});
   // The first part of forward, for what normalises x itself.
-  BatchNormStatistics statistics(const Tensor& x);
+  BatchNormStatistics statistics(const Tensor& x, const Tensor& moments = {});
 
   // Measuring: until adopt_measured(), every forward also takes the statistics of its input. adopt_measured() then
   // makes them the running statistics and changes weight and bias so that the function in eval mode stays what it was:
@@ -228,8 +229,8 @@ struct ConvNorm {
 };
 
 // The links one after another. Where a depthwise convolution follows a batch norm, the normalised map is never stored
-// (batch_norm_depthwise_conv2d), but while the batch norm measures. The moments of its output are not asked for: taken
-// relative to running means that are still far off, they are too rough in fp32.
+// (batch_norm_depthwise_conv2d), but while the batch norm measures; and the batch norm behind it gets its statistics
+// from the convolution.
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain);
 
 }  // namespace depthstill

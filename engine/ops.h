@@ -50,12 +50,12 @@ BatchNormStatistics batch_norm_statistics(const Tensor& x, const Tensor& running
 struct DepthwiseConv2dResult {
   Tensor y, moments;
 };
-// y = depthwise_conv2d(act((x - mean) * rstd * weight + bias), filter); what is in the brackets is not stored. With a
-// reference (C) fp32 near the mean of y (a running mean), also the moments of y, without history.
+// y = depthwise_conv2d(act((x - mean) * rstd * weight + bias), filter); what is in the brackets is not stored. If
+// asked for, also the moments of y, without history.
 DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
                                                   const Tensor& weight, const Tensor& bias, Activation activation,
                                                   const Tensor& filter, const DepthwiseConv2dOptions& options,
-                                                  const Tensor& reference = {});
+                                                  bool take_moments = false);
 Tensor activation(const Tensor& x, Activation kind);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 

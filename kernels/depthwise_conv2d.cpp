@@ -16,6 +16,7 @@
 #endif
 
 #include "kernels/channels.h"
+#include "kernels/depthwise_runs.h"
 #include "kernels/parallel.h"
 
 namespace depthstill::cpu {
@@ -23,79 +24,8 @@ namespace {
 
 constexpr int64_t kStrip = 16;            // positions per block of channels: amortises loading the weights
 constexpr int64_t kGrainFlops = 1 << 16;  // multiply-adds worth a thread
-constexpr int64_t kFlushRows = 8;         // rows summed in float before the sums go to double
-
-// Outputs out + i * out_step, 0 <= i < count, read inputs in[t] + i * in_step with weight tap[t], 0 <= t < taps.
-template <int K>
-struct Run {
-  int64_t out, out_step, count, in_step;
-  int taps;
-  int64_t in[K];
-  int tap[K];
-};
-
-enum class Direction { kForward, kBackward };
-
-struct Axis {
-  int64_t out_size, in_size;
-  int stride, dilation, pad;
-  Direction direction;
-};
-
-// Covers an axis with runs. Position o reads o * stride + t * dilation - pad forward, and in the gradient
-// (o + pad - t * dilation) / stride where that is exact. Positions are visited `phases` apart.
-template <int K>
-std::vector<Run<K>> runs_of(const Axis& axis, int phases) {
-  const bool forward = axis.direction == Direction::kForward;
-  const int mul = forward ? axis.stride : 1, div = forward ? 1 : axis.stride;
-  const int64_t period = int64_t{phases} * div, in_step = int64_t{phases} * mul;
-  std::vector<Run<K>> runs;
-  for (int64_t first = 0; first < std::min(period, axis.out_size); ++first) {
-    const int64_t count = (axis.out_size - first + period - 1) / period;
-    int64_t in[K], begin[K], end[K];  // tap t is inside the map for begin <= i < end
-    std::vector<int64_t> cuts = {0, count};
-    for (int t = 0; t < K; ++t) {
-      const int64_t shift = int64_t{t} * axis.dilation - axis.pad, numerator = first * mul + (forward ? shift : -shift);
-      in[t] = numerator / div;
-      begin[t] = in[t] >= 0 ? 0 : std::min(count, (-in[t] + in_step - 1) / in_step);
-      end[t] = in[t] >= axis.in_size ? 0 : std::min(count, (axis.in_size - 1 - in[t]) / in_step + 1);
-      if (numerator % div != 0) begin[t] = end[t] = 0;
-      cuts.push_back(begin[t]);
-      cuts.push_back(end[t]);
-    }
-    std::sort(cuts.begin(), cuts.end());
-    for (size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
-      const int64_t i = cuts[cut];
-      if (i == cuts[cut + 1]) continue;
-      Run<K> run{first + i * period, period, cuts[cut + 1] - i, in_step, 0, {}, {}};
-      for (int k = 0; k < K; ++k) {  // from the smallest input position to the largest
-        const int t = forward ? k : K - 1 - k;
-        if (begin[t] > i || end[t] <= i) continue;
-        run.in[run.taps] = in[t] + i * in_step;
-        run.tap[run.taps++] = t;
-      }
-      runs.push_back(run);
-    }
-  }
-  return runs;
-}
-
-// The runs of an axis position by position. With phases = dilation, neighbours in this order share input rows, which
-// are then still in the cache.
-template <int K>
-std::vector<Run<K>> positions_of(const Axis& axis) {
-  std::vector<Run<K>> positions;
-  for (const Run<K>& run : runs_of<K>(axis, axis.dilation)) {
-    for (int64_t i = 0; i < run.count; ++i) {
-      Run<K> one = run;
-      one.out += i * run.out_step;
-      for (int t = 0; t < run.taps; ++t) one.in[t] += i * run.in_step;
-      one.count = 1;
-      positions.push_back(one);
-    }
-  }
-  return positions;
-}
+constexpr int64_t kFlushRows = 8;         // rows of dweight summed in float before the sums go to double
+constexpr int64_t kFlushOutputs = 64;     // the same for moments: at least a row, and about as many outputs
 
 // Reads inputs as they are.
 struct Plain {
@@ -187,42 +117,53 @@ struct NoMoments {
     void add(const T*) {}
     void finish() {}
   };
-  void add_zeros(int64_t, int64_t) const {}
+  void add_zeros(int64_t, int64_t) {}
+  void has_outputs() {}
 };
 
-// Sums of d and of d^2 over outputs as they are stored, d = y - reference.
+// Sums of d and of d^2 over outputs as they are stored, d being the difference to the first.
 struct Moments {
-  const float* reference;
-  float *sum, *squares;
+  float *sum, *squares, *first;
+  bool empty = true;
 
   template <class V>
   struct Channels {
-    float *sum_at, *squares_at;
-    V reference, sum, squares;
+    float *sum_at, *squares_at, *first_at;
+    V sum, squares, first;
+    bool empty;
 
     Channels(const Moments& moments, int64_t c)
         : sum_at(moments.sum + c),
           squares_at(moments.squares + c),
-          reference(load<V>(moments.reference + c)),
+          first_at(moments.first + c),
           sum(load<V>(sum_at)),
-          squares(load<V>(squares_at)) {}
+          squares(load<V>(squares_at)),
+          first(load<V>(first_at)),
+          empty(moments.empty) {}
     template <class T>
-    void add(const T* y) {
-      const V d = load<V>(y) - reference;
+    void add(const T* at) {
+      const V y = load<V>(at);
+      if (empty) first = y;
+      empty = false;
+      const V d = y - first;
       sum += d;
       squares += d * d;
     }
     void finish() {
       store(sum_at, sum);
       store(squares_at, squares);
+      store(first_at, first);
     }
   };
-  void add_zeros(int64_t count, int64_t C) const {
+  void add_zeros(int64_t count, int64_t C) {
     for (int64_t c = 0; c < C; ++c) {
-      sum[c] -= static_cast<float>(count) * reference[c];
-      squares[c] += static_cast<float>(count) * reference[c] * reference[c];
+      if (empty) first[c] = 0.0f;
+      sum[c] -= static_cast<float>(count) * first[c];
+      squares[c] += static_cast<float>(count) * first[c] * first[c];
     }
+    empty = false;
   }
+  void has_outputs() { empty = false; }
 };
 
 template <class Read, class Body>
@@ -248,11 +189,13 @@ class Sums {
   }
   float* floats() const { return sums_ + parts_ * slot_; }
   float* sum(int part) const { return sums_ + static_cast<size_t>(part) * slot_; }
+  double* totals(int part) const { return totals_ + static_cast<size_t>(part) * slot_; }
+  void clear(int part) const { std::fill_n(sum(part), size_, 0.0f); }
   void flush(int part) const {
-    double* total = totals_ + static_cast<size_t>(part) * slot_;
-    float* sums = sum(part);
+    double* total = totals(part);
+    const float* sums = sum(part);
     for (size_t i = 0; i < size_; ++i) total[i] += static_cast<double>(sums[i]);
-    std::fill_n(sums, size_, 0.0f);
+    clear(part);
   }
   double total(int64_t i) const {
     double sum = 0.0;
@@ -375,36 +318,26 @@ void for_strips(const Run<K>& row, const Run<K>& run, const In* in, int64_t in_r
                  [&]<int R>() { visit_count<K>(run.taps, [&]<int S>() { with_taps.template operator()<R, S>(); }); });
 }
 
-Axis vertical(const DepthwiseShape& s, Direction direction) {
-  return direction == Direction::kForward ? Axis{s.P(), s.H, s.stride, s.dilation, s.pad_top, direction}
-                                          : Axis{s.H, s.P(), s.stride, s.dilation, s.pad_top, direction};
-}
-
-Axis horizontal(const DepthwiseShape& s, Direction direction) {
-  return direction == Direction::kForward ? Axis{s.Q(), s.W, s.stride, s.dilation, s.pad_left, direction}
-                                          : Axis{s.W, s.Q(), s.stride, s.dilation, s.pad_left, direction};
-}
-
-// Splits the rows of an output of P rows of Q positions among the threads, in pieces of kFlushRows:
-// body(first, last, part).
+// Splits rows among the threads, in pieces of `most`: body(first, last, part).
 template <class Body>
-void for_row_blocks(int64_t rows, int64_t row_work, const Body& body) {
+void for_row_blocks(int64_t rows, int64_t most, int64_t row_work, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, kGrainFlops / row_work);
   parallel_ranges(rows, grain, [&](int64_t begin, int64_t end, int part) {
-    for (int64_t first = begin; first < end; first += kFlushRows) body(first, std::min(end, first + kFlushRows), part);
+    for (int64_t first = begin; first < end; first += most) body(first, std::min(end, first + most), part);
   });
 }
 
 // out (N, rows.out_size, columns.out_size, C) = read(in), in (N, rows.in_size, columns.in_size, C), correlated with
-// weight. keep_of(part) is told the outputs of a thread; flush(part) is called every few rows.
+// weight. keep_of(part) is told some outputs of a thread, then flush(part, number of outputs) is called.
 template <int K, class T, class Read, class KeepOf, class Flush>
 void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
                     const float* weight, T* out, const KeepOf& keep_of, const Flush& flush) {
   const Axis rows = vertical(shape, direction), columns = horizontal(shape, direction);
   const std::vector<Run<K>> row_list = positions_of<K>(rows), runs = runs_of<K>(columns, columns.dilation);
   const int64_t C = shape.C, in_row = columns.in_size * C, out_row = columns.out_size * C;
-  for_row_blocks(shape.N * rows.out_size, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
-    const auto keep = keep_of(part);
+  const int64_t most = std::max<int64_t>(1, kFlushOutputs / columns.out_size);
+  for_row_blocks(shape.N * rows.out_size, most, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
+    auto keep = keep_of(part);
     for (int64_t index = begin; index < end; ++index) {
       const int64_t n = index / rows.out_size;
       const Run<K>& row = row_list[static_cast<size_t>(index % rows.out_size)];
@@ -418,10 +351,11 @@ void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read
         }
         for_strips(row, run, from, in_row, to, C, [&]<int R, int S>(const Strip<K, T, T>& strip) {
           for_channels_of(read, C, [&]<class V>(int64_t c) { correlate<R, S, V>(strip, read, weight, keep, c); });
+          keep.has_outputs();
         });
       }
     }
-    flush(part);
+    flush(part, (end - begin) * columns.out_size);
   });
 }
 
@@ -429,26 +363,40 @@ template <int K, class T, class Read>
 void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
                     const float* weight, T* out) {
   correlate_maps<K>(
-      shape, direction, read, in, weight, out, [](int) { return NoMoments{}; }, [](int) {});
+      shape, direction, read, in, weight, out, [](int) { return NoMoments{}; }, [](int, int64_t) {});
+}
+
+// Adds what Moments holds of n outputs, as sums of y and of y^2, to a thread's totals.
+void flush_moments(const Sums& sums, int part, int64_t outputs, int64_t C) {
+  const float *sum = sums.sum(part), *squares = sum + C, *first = squares + C;
+  double* total = sums.totals(part);
+  const auto n = static_cast<double>(outputs);
+  for (int64_t c = 0; c < C; ++c) {
+    const auto y = static_cast<double>(first[c]), s = static_cast<double>(sum[c]);
+    total[c] += s + n * y;
+    total[C + c] += static_cast<double>(squares[c]) + 2.0 * y * s + n * y * y;
+  }
+  sums.clear(part);
 }
 
 template <int K, class T>
 void forward(Stream stream, const DepthwiseShape& shape, const BatchNormInput& norm, const T* x, const float* weight,
-             T* y, const float* reference, float* moments) {
+             T* y, float* moments) {
   const int64_t C = shape.C;
-  const Sums sums(stream, moments ? 2 * C : 0, norm.mean ? 2 * C : 0);
+  const Sums sums(stream, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
   const auto with = [&](const auto& read) {
     if (!moments) return correlate_maps<K>(shape, Direction::kForward, read, x, weight, y);
     correlate_maps<K>(
         shape, Direction::kForward, read, x, weight, y,
         [&](int part) {
-          return Moments{reference, sums.sum(part), sums.sum(part) + C};
+          float* sum = sums.sum(part);
+          return Moments{sum, sum + C, sum + 2 * C};
         },
-        [&](int part) { sums.flush(part); });
+        [&](int part, int64_t outputs) { flush_moments(sums, part, outputs, C); });
     const auto n = static_cast<double>(shape.N * shape.P() * shape.Q());
     for (int64_t c = 0; c < C; ++c) {
       const double mean = sums.total(c) / n, var = sums.total(C + c) / n - mean * mean;
-      moments[c] = static_cast<float>(static_cast<double>(reference[c]) + mean);
+      moments[c] = static_cast<float>(mean);
       moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
     }
   };
@@ -460,13 +408,14 @@ void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, cons
   const int64_t C = shape.C, P = shape.P(), in_row = shape.W * C, out_row = shape.Q() * C;
   const std::vector<Run<K>> rows = positions_of<K>(vertical(shape, Direction::kForward));
   const std::vector<Run<K>> runs = runs_of<K>(horizontal(shape, Direction::kForward), shape.dilation);
-  for_row_blocks(shape.N * P, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
+  for_row_blocks(shape.N * P, kFlushRows, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
     float* sum = sums.sum(part);
     for (int64_t index = begin; index < end; ++index) {
       const Run<K>& row = rows[static_cast<size_t>(index % P)];
       const T* from = x + index / P * shape.H * in_row;
       const T* dy_row = dy + (index / P * P + row.out) * out_row;
       for (const Run<K>& run : runs) {
+        if (row.taps == 0 || run.taps == 0) continue;
         for_strips(row, run, from, in_row, dy_row, C, [&]<int R, int S>(const Strip<K, T, const T>& strip) {
           for_channels_of(read, C, [&]<class V>(int64_t c) { accumulate<R, S, V>(strip, read, sum, c); });
         });
@@ -490,9 +439,9 @@ void sum_dweight(Stream stream, const DepthwiseShape& shape, const BatchNormInpu
 
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
-                      T* y, const float* reference, float* moments) {
-  shape.kernel == 3 ? forward<3>(stream, shape, norm, x, weight, y, reference, moments)
-                    : forward<5>(stream, shape, norm, x, weight, y, reference, moments);
+                      T* y, float* moments) {
+  shape.kernel == 3 ? forward<3>(stream, shape, norm, x, weight, y, moments)
+                    : forward<5>(stream, shape, norm, x, weight, y, moments);
 }
 
 template <class T>
@@ -509,9 +458,8 @@ void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchN
 }
 
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,
-                               const float*, float*);
-template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*,
-                               const float*, float*);
+                               float*);
+template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const float*, const float*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const bf16*, const float*, bf16*);
 template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*,

@@ -143,34 +143,94 @@ struct Input {
   }
 };
 
-// Where the outputs of a strip go, rounded; adds up d and d^2 of what is stored, d its difference to `reference`.
-template <class T, int N, bool kMoments>
+// Sums over n values of d and d^2, d being the difference to a value near them, in N channels.
+template <int N>
+struct Spread {
+  float n = 0.0f, near[N] = {}, sum[N] = {}, squares[N] = {};  // n: exact up to 2^24
+
+  __device__ __forceinline__ void add(const float (&y)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      if (n == 0.0f) near[i] = y[i];
+      const float d = y[i] - near[i];
+      sum[i] += d;
+      squares[i] += d * d;
+    }
+    n += 1.0f;
+  }
+  // Adds channel i of another, whose differences become those to `near`.
+  __device__ __forceinline__ void merge(int i, float other_n, float other_near, float other_sum, float other_squares) {
+    if (n == 0.0f) near[i] = other_near;
+    const float shift = other_near - near[i];
+    if (other_n == 0.0f) return;
+    sum[i] += other_sum + other_n * shift;
+    squares[i] += other_squares + shift * (2.0f * other_sum + other_n * shift);
+  }
+};
+
+constexpr int kMoments = 4;  // sums per chunk and channel: n, near, sum, squares of Spread
+
+// Writes the block's spread to its place in `partial` (chunks, kMoments, channels), as store_chunk_sums does sums.
+template <int N>
+__device__ __forceinline__ void store_chunk_spread(const ChannelSums& sums, Spread<N>& spread, float* partial) {
+  constexpr int kWarps = kThreads / kWarpSize, kSlab = ChannelSums::kSlab, kGroups = ChannelThread<N>::kGroups;
+  __shared__ float warps[kWarps][kMoments][kSlab];
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarpSize, lane = thread % kWarpSize;
+#pragma unroll
+  for (int offset = kWarpSize / 2; offset >= kGroups; offset /= 2) {  // lanes of the same channels
+    const float n = __shfl_xor_sync(kAllLanes, spread.n, offset);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float near = __shfl_xor_sync(kAllLanes, spread.near[i], offset);
+      const float sum = __shfl_xor_sync(kAllLanes, spread.sum[i], offset);
+      const float squares = __shfl_xor_sync(kAllLanes, spread.squares[i], offset);
+      spread.merge(i, n, near, sum, squares);
+    }
+    spread.n += n;
+  }
+  if (lane < kGroups) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float* const to = &warps[warp][0][lane * N + i];
+      to[0] = spread.n;
+      to[kSlab] = spread.near[i];
+      to[2 * kSlab] = spread.sum[i];
+      to[3 * kSlab] = spread.squares[i];
+    }
+  }
+  __syncthreads();
+  const int channel = static_cast<int>(blockIdx.y) * kSlab + thread;
+  if (thread >= kSlab || channel >= sums.channels) return;
+  Spread<1> all;
+  for (int w = 0; w < kWarps; ++w) {
+    const float* const from = &warps[w][0][thread];
+    all.merge(0, from[0], from[kSlab], from[2 * kSlab], from[3 * kSlab]);
+    all.n += from[0];
+  }
+  float* const to = partial + static_cast<int64_t>(blockIdx.x) * kMoments * sums.channels + channel;
+  to[0] = all.n;
+  to[sums.channels] = all.near[0];
+  to[2 * sums.channels] = all.sum[0];
+  to[3 * sums.channels] = all.squares[0];
+}
+
+// Where the outputs of a strip go, rounded; `spread` is that of what is stored.
+template <class T, int N, bool kSpread>
 struct Output {
   T* y;
   int64_t C;
-  float reference[kMoments ? N : 1], sum[kMoments ? 2 : 1][N];
+  Spread<kSpread ? N : 1> spread;
 
-  __device__ __forceinline__ Output(T* y_, int C_, const float* reference_, int channel, bool inside)
-      : y(y_ + channel), C(C_) {
-    if constexpr (kMoments) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        reference[i] = inside ? reference_[channel + i] : 0.0f;
-        sum[0][i] = sum[1][i] = 0.0f;
-      }
-    }
-  }
+  __device__ __forceinline__ Output(T* y_, int C_, int channel) : y(y_ + channel), C(C_) {}
   __device__ __forceinline__ void put(int64_t position, const float (&value)[N]) {
     Pack<T, N> pack;
+    float stored[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       pack.lane[i] = static_cast<T>(value[i]);
-      if constexpr (kMoments) {
-        const float d = static_cast<float>(pack.lane[i]) - reference[i];
-        sum[0][i] += d;
-        sum[1][i] += d * d;
-      }
+      stored[i] = static_cast<float>(pack.lane[i]);
     }
+    if constexpr (kSpread) spread.add(stored);
     store_pack(y + position * C, pack);
   }
 };
@@ -183,18 +243,17 @@ __device__ __forceinline__ void add_product(float (&sum)[N], const float (&a)[N]
 
 // out[n,h,w,c] = sum over taps of z[n, source(h), source(w), c] * weight[tap, c], z = read(in): the forward pass or dx.
 //   in (N, height, width, C)   weight (K, K, C)   out (N, out_height, strips.width, C)
-//   partial (chunks, 2, C): sums of Output, if kMoments
+//   partial: of store_chunk_spread, if kSpread
 // Strips are the rows of ChannelSums; precondition: C % N == 0. At stride 1 a thread walks the columns of a strip: each
 // input is loaded once per row of taps and goes into the sums of the K outputs that it belongs to, of which sum[i % K]
 // is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3, about 3.6 loads of 16 B and 72
 // FMA (+ 90 instructions of the batch norm) per 8 bf16 outputs are below the time of their 32 B of DRAM traffic.
-template <Taps taps, int K, class T, int N, class Read, bool kMoments>
+template <Taps taps, int K, class T, int N, class Read, bool kSpread>
 __global__ void __launch_bounds__(kThreads, 2)
     depthwise_kernel(ChannelSums sums, Strips strips, Input<T> in, BatchNormInput norm,
-                     const float* __restrict__ weight, bool flipped, T* __restrict__ out, const float* reference,
-                     float* __restrict__ partial) {
+                     const float* __restrict__ weight, bool flipped, T* __restrict__ out, float* __restrict__ partial) {
   const ChannelThread<N> thread(sums);
-  Output<T, N, kMoments> output(out, in.C, reference, thread.channel, thread.inside);
+  Output<T, N, kSpread> output(out, in.C, thread.channel);
   if (thread.inside) {
     const Read read(norm, thread.channel);
     float w[K * K][N];
@@ -238,7 +297,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
     }
   }
-  if constexpr (kMoments) store_chunk_sums(sums, output.sum, partial);
+  if constexpr (kSpread) store_chunk_spread(sums, output.spread, partial);
 }
 
 // partial[chunk, tap, c] = sum over the chunk's outputs of dy * z at the tap.
@@ -295,22 +354,23 @@ __global__ void __launch_bounds__(kThreads, 2)
   store_chunk_sums(sums, sum, partial);
 }
 
-// moments (2, C) from the sums of `count` differences to reference.
-__global__ void finish_moments_kernel(ChannelSums sums, int64_t count, const float* partial, const float* reference,
-                                      float* moments) {
+// moments (2, C) of `count` outputs, from the chunks' spreads in double. Geometry of sum_chunks.
+__global__ void finish_moments_kernel(ChannelSums sums, int64_t count, const float* partial, float* moments) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  double sum[2] = {};
+  double sum[2] = {};  // of y and of y^2
   if (c < sums.channels) {
     for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
-      const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
-      sum[0] += static_cast<double>(at[0]);
-      sum[1] += static_cast<double>(at[sums.channels]);
+      const float* at = partial + static_cast<int64_t>(chunk) * kMoments * sums.channels + c;
+      const auto n = static_cast<double>(at[0]), near = static_cast<double>(at[sums.channels]);
+      const auto s = static_cast<double>(at[2 * sums.channels]), squares = static_cast<double>(at[3 * sums.channels]);
+      sum[0] += s + n * near;
+      sum[1] += squares + 2.0 * near * s + n * near * near;
     }
   }
   sum_splits(sum);
   if (threadIdx.y != 0 || c >= sums.channels) return;
   const double n = static_cast<double>(count), mean = sum[0] / n, var = sum[1] / n - mean * mean;
-  moments[c] = static_cast<float>(static_cast<double>(reference[c]) + mean);
+  moments[c] = static_cast<float>(mean);
   moments[sums.channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
 }
 
@@ -339,23 +399,23 @@ void visit_channels(int C, const BatchNormInput& norm, const float* weight, cons
 
 template <Taps taps, int K, class T>
 void forward(Stream stream, const DepthwiseShape& s, const BatchNormInput& norm, const T* x, const float* weight, T* y,
-             const float* reference, float* moments) {
+             float* moments) {
   const auto C = static_cast<int>(s.C);
   const Strips strips(s.N * s.P(), s.Q(), s.stride, s.dilation, kStrip<K>);
   const Input<T> in{x,          static_cast<int>(s.H),  static_cast<int>(s.W), C, s.dilation, s.pad_top,
                     s.pad_left, static_cast<int>(s.P())};
   const ChannelSums sums = share<T, K>(strips, C);
   float* partial = nullptr;
-  if (moments) partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
+  if (moments) partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(kMoments) * sizeof(float)));
   visit_channels<T, K>(C, norm, weight, x, y, [&]<int N, class Read>() {
-    visit_bool(moments != nullptr, [&]<bool kMoments>() {
-      launch(depthwise_kernel<taps, K, T, N, Read, kMoments>, sums.grid(), kThreads, 0, stream, sums, strips, in, norm,
-             weight, false, y, reference, partial);
+    visit_bool(moments != nullptr, [&]<bool kSpread>() {
+      launch(depthwise_kernel<taps, K, T, N, Read, kSpread>, sums.grid(), kThreads, 0, stream, sums, strips, in, norm,
+             weight, false, y, partial);
     });
   });
   if (!moments) return;
   launch(finish_moments_kernel, blocks_for(C, kWarpSize), kColumnBlock, 0, stream, sums, s.N * s.P() * s.Q(), partial,
-         reference, moments);
+         moments);
 }
 
 template <Taps taps, int K, class T>
@@ -376,7 +436,7 @@ void sum_dx(Stream stream, const DepthwiseShape& s, const T* dy, const float* we
   const BatchNormInput none;
   const auto run = [&]<int N>() {
     launch(depthwise_kernel<taps, K, T, N, Plain<N>, false>, sums.grid(), kThreads, 0, stream, sums, strips, in, none,
-           weight, flip, dx, nullptr, nullptr);
+           weight, flip, dx, nullptr);
   };
   packable<kWidth<T, K>>(C, dy, dx) && packable<4>(C, weight) ? run.template operator()<kWidth<T, K>>()
                                                               : run.template operator()<1>();
@@ -411,9 +471,9 @@ void visit_shape(const DepthwiseShape& s, const F& f) {
 
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
-                      T* y, const float* reference, float* moments) {
+                      T* y, float* moments) {
   visit_shape<Taps::kStride2>(
-      shape, [&]<Taps taps, int K>() { forward<taps, K>(stream, shape, norm, x, weight, y, reference, moments); });
+      shape, [&]<Taps taps, int K>() { forward<taps, K>(stream, shape, norm, x, weight, y, moments); });
 }
 
 template <class T>
@@ -429,9 +489,8 @@ void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchN
 }
 
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,
-                               const float*, float*);
-template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*,
-                               const float*, float*);
+                               float*);
+template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const float*, const float*, float*);
 template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const bf16*, const float*, bf16*);
 template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*,

@@ -12,8 +12,8 @@
 // respect to z. After it there may be the statistics that a batch norm of y needs.
 // Bound: memory. Forward and dx move two maps once, dweight reads two: 2 * sizeof(T) bytes per element at stride 1 for
 // K^2 multiply-adds. From the statistics of x to the normalised y, at stride 1 and in training, convolution and batch
-// norms move 8 maps one by one (1 + 2, 2, 1 + 2), 6 with the first inside (1, 2, 1 + 2) and 5 if the moments of the
-// second are taken along (1, 2, 2); and z is not kept for the gradient, which moves as much as before.
+// norms move 8 maps one by one (1 + 2, 2, 1 + 2) and 5 with the first inside and the moments of the second taken along
+// (1, 2, 2); and z is not kept for the gradient, which moves as much as before.
 #pragma once
 
 #include <cstdint>
@@ -42,11 +42,11 @@ struct BatchNormInput {
 };
 
 // All outputs are assigned. moments (2, C), or null: mean and biased variance of y as it is stored, per channel. They
-// are summed as differences to reference (C), which should be somewhere near the mean: a running mean is.
+// are summed as differences to values of y itself, so that a mean far from zero does not cancel the variance.
 namespace cpu {
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
-                      T* y, const float* reference, float* moments);
+                      T* y, float* moments);
 template <class T>
 void depthwise_conv2d_dx(Stream stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx);
 template <class T>
@@ -56,7 +56,7 @@ void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchN
 namespace cuda {
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
-                      T* y, const float* reference, float* moments);
+                      T* y, float* moments);
 template <class T>
 void depthwise_conv2d_dx(Stream stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx);
 template <class T>

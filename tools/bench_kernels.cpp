@@ -101,7 +101,7 @@ Call prepare_norm_depthwise(const Dims& d, const Place& place) {
   return [=] {
     run_passes("backward", dy, [&] {
       return batch_norm_depthwise_conv2d(leaf(x), {a, b}, b, a, Activation::kRelu6, leaf(filter),
-                                         {stride, dilation, dilation, dilation}, a)
+                                         {stride, dilation, dilation, dilation}, true)
           .y;
     });
   };

@@ -39,12 +39,12 @@ Work work_of(int products, const DepthwiseShape& s, const Tensor& x, const Tenso
 }
 
 DepthwiseConv2dResult forward(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
-                              const Tensor& filter, const Tensor& reference) {
+                              const Tensor& filter, bool take_moments) {
   const OpRange range("depthwise_conv2d", [&] { return work_of(1, shape, x, filter); });
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.C}, x.dtype(), x.device());
-  Tensor moments = reference.defined() ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor();
+  Tensor moments = take_moments ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor();
   visit(x.dtype(), [&]<class T>() {
-    run(x.device(), cpu::depthwise_conv2d<T>, cuda::depthwise_conv2d<T>)(shape, norm, x, filter, y, reference, moments);
+    run(x.device(), cpu::depthwise_conv2d<T>, cuda::depthwise_conv2d<T>)(shape, norm, x, filter, y, moments);
   });
   return {y, moments};
 }
@@ -79,7 +79,7 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int d
 
 Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& options) {
   const DepthwiseShape shape = checked_shape(x, weight, options);
-  const Tensor y = forward(shape, {}, x, weight, {}).y;
+  const Tensor y = forward(shape, {}, x, weight, false).y;
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   return record("depthwise_conv2d", {x, weight}, y, [=](const Tensor& dy) -> Gradients {
     const DepthwiseGradients d = gradients(shape, {}, x, weight, dy, need_dx, need_dweight);
@@ -90,16 +90,15 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseCo
 DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
                                                   const Tensor& weight, const Tensor& bias, Activation activation,
                                                   const Tensor& filter, const DepthwiseConv2dOptions& options,
-                                                  const Tensor& reference) {
+                                                  bool take_moments) {
   const DepthwiseShape shape = checked_shape(x, filter, options);
   check_channels("mean", statistics.mean, x);
   check_channels("rstd", statistics.rstd, x);
   check_channels("batch norm weight", weight, x);
   check_channels("batch norm bias", bias, x);
-  if (reference.defined()) check_channels("reference", reference, x);
   const Tensor mean = statistics.mean, rstd = statistics.rstd;
   const auto norm = [=] { return BatchNormInput{activation, mean, rstd, weight, bias}; };
-  DepthwiseConv2dResult result = forward(shape, norm(), x, filter, reference);
+  DepthwiseConv2dResult result = forward(shape, norm(), x, filter, take_moments);
 
   const Statistics kind = statistics.of_batch ? Statistics::kBatch : Statistics::kConstant;
   const std::string* norm_range = statistics.range;

@@ -50,8 +50,7 @@ struct Network {
       const Shape channels = norm->weight.shape();
       copy_(norm->weight, random_tensor(channels, ++seed, 0.5f, 1.5f));
       copy_(norm->bias, random_tensor(channels, ++seed, -0.5f, 1.0f));
-      // Not far off the batches' means in their deviations, as after some steps: moments are taken relative to them.
-      copy_(norm->running_mean, random_tensor(channels, ++seed, -0.02f, 0.02f));
+      copy_(norm->running_mean, random_tensor(channels, ++seed, -0.5f, 0.5f));
       copy_(norm->running_var, random_tensor(channels, ++seed, 0.5f, 2.0f));
     }
   }

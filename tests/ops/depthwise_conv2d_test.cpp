@@ -132,19 +132,18 @@ TEST(BatchNormDepthwiseConv2d, MomentsServeTheNextBatchNorm) {
     auto in = normalised_inputs();
     if (half) in[0] = to_bf16(in[0]);
     const BatchNormStatistics statistics = batch_norm_statistics(in[0], in[3], in[4], {.training = true});
-    const Tensor near = random_tensor({19}, 8);
     const auto [y, moments] =
-        batch_norm_depthwise_conv2d(in[0], statistics, in[1], in[2], Activation::kRelu6, in[5], {2, 1, 1, 1}, near);
+        batch_norm_depthwise_conv2d(in[0], statistics, in[1], in[2], Activation::kRelu6, in[5], {2, 1, 1, 1}, true);
     EXPECT_FALSE(moments.requires_grad());
-    const Tensor one = random_tensor({19}, 9, 0.5f, 1.5f), mean[] = {clone(near), clone(near)},
-                 var[] = {clone(one), clone(one)};
+    const Tensor zero = random_tensor({19}, 8), one = random_tensor({19}, 9, 0.5f, 1.5f);
+    const Tensor mean[] = {clone(zero), clone(zero)}, var[] = {clone(one), clone(one)};
     const BatchNormOptions options{.training = true, .activation = Activation::kRelu};
-    const Tensor with = batch_norm(y, one, near, mean[0], var[0], options, moments);
-    const Tensor without = batch_norm(y, one, near, mean[1], var[1], options);
+    const Tensor with = batch_norm(y, one, zero, mean[0], var[0], options, moments);
+    const Tensor without = batch_norm(y, one, zero, mean[1], var[1], options);
     EXPECT_LE(relative_error(values_of(with), values_of(without)), half ? 4e-3 : 1e-6);
     EXPECT_LE(relative_error(values_of(mean[0]), values_of(mean[1])), 1e-6);
     EXPECT_LE(relative_error(values_of(var[0]), values_of(var[1])), 1e-6);
-    batch_norm(y, one, near, mean[0], var[0], {.training = false}, moments);  // constant statistics: not looked at
+    batch_norm(y, one, zero, mean[0], var[0], {.training = false}, moments);  // constant statistics: not looked at
     EXPECT_LE(relative_error(values_of(mean[0]), values_of(mean[1])), 1e-6);
   }
 }
@@ -153,14 +152,13 @@ TEST(BatchNormDepthwiseConv2d, RefusesWhatDoesNotFit) {
   const auto in = normalised_inputs();
   const Tensor four = random_tensor({4}, 1);
   const BatchNormStatistics statistics = batch_norm_statistics(in[0], in[3], in[4], {});
-  const auto run = [&](const BatchNormStatistics& s, const Tensor& weight, const Tensor& reference) {
-    batch_norm_depthwise_conv2d(in[0], s, weight, in[2], Activation::kNone, in[5], {1, 1, 1, 1}, reference);
+  const auto run = [&](const BatchNormStatistics& s, const Tensor& weight) {
+    batch_norm_depthwise_conv2d(in[0], s, weight, in[2], Activation::kNone, in[5], {1, 1, 1, 1});
   };
-  EXPECT_NO_THROW(run(statistics, in[1], in[3]));
-  EXPECT_THROW(run(statistics, four, in[3]), Error);
-  EXPECT_THROW(run(statistics, in[1], four), Error);
-  EXPECT_THROW(run({four, statistics.rstd}, in[1], in[3]), Error);
-  EXPECT_THROW(run({}, in[1], in[3]), Error);
+  EXPECT_NO_THROW(run(statistics, in[1]));
+  EXPECT_THROW(run(statistics, four), Error);
+  EXPECT_THROW(run({four, statistics.rstd}, in[1]), Error);
+  EXPECT_THROW(run({}, in[1]), Error);
   EXPECT_THROW(batch_norm_statistics(in[0], in[3], in[4], {.training = true}, four), Error);
 }
 
