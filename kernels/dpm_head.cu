@@ -64,55 +64,6 @@ __device__ __forceinline__ void multiply_rows(float (&out)[kC / 8][4], const uin
   }
 }
 
-// What the gradient of one pixel's logits needs besides the logits.
-struct PixelGradient {
-  float lse, a, log_factor, step, constant;  // dlogit = q (log_factor z + step b + constant) + the window's part
-  int first, lo, hi;                         // the window, if a != 0
-  const float* row;
-  float blend, norm;
-
-  // For a pixel that kLanes lanes share; `pixel` < 0: none, all gradients are 0.
-  template <int kLanes>
-  __device__ static PixelGradient of(const DpmProblem& p, int64_t pixel, const float* teacher, const float* depth,
-                                     const float* lse, const float* offset, float per_pixel, const float* ddepth,
-                                     int lane) {
-    PixelGradient g{-kNoBin, 0, 0, 0, 0, 0, 0, -1, nullptr, 0, 0};
-    const bool inside = pixel >= 0;
-    if (inside && per_pixel != 0.0f && pixel_counts(p, teacher, pixel)) g.a = per_pixel;
-    const float gd = inside && ddepth != nullptr ? ddepth[pixel] : 0.0f;
-    DpmWindow window{};
-    if (per_pixel != 0.0f) {
-      window = locate(p.table, p.bins.bins, g.a != 0.0f ? teacher[pixel] : p.table.d_min);
-      g.norm = target_norm<kLanes>(p.table, window, lane);
-    }
-    if (g.a == 0.0f && gd == 0.0f) return g;
-    g.lse = lse[pixel];
-    g.step = gd * static_cast<float>(p.bins.width());
-    g.constant = -gd * (depth[pixel] - static_cast<float>(p.bins.centre(0)));
-    if (g.a == 0.0f) return g;
-    const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
-    g.log_factor = student_teacher ? g.a : 0.0f;
-    g.constant -= g.a * (student_teacher ? p.table.log_floor + offset[pixel] : offset[pixel]);
-    g.first = window.first;
-    g.lo = window.lo;
-    g.hi = window.hi;
-    g.row = window.row;
-    g.blend = window.blend;
-    return g;
-  }
-
-  __device__ float at(const DpmProblem& p, int bin, float logit) const {
-    const float z = logit - lse, q = __expf(z);
-    float value = q * (log_factor * z + (step * static_cast<float>(bin) + constant));
-    const int j = bin - first;
-    if (j >= lo && j <= hi) {
-      const DpmWindow window{first, lo, hi, row, blend, 0.0f};
-      value += kl_gradient(p, log_target(p.table, window, norm, j), q, a);
-    }
-    return value;
-  }
-};
-
 struct Maps {
   const float *teacher, *depth, *lse, *offset, *result, *dkl, *ddepth;
 
@@ -258,12 +209,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     Chunk* lines = buffers + buffer * kTile * kRowChunks;  // in turn: one __syncwarp is enough
     buffer ^= 1;
     Chunk rows[2][4] = {};
-    PixelGradient gradient[2];
+    DpmPixelGradient gradient[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const bool inside = pixel[r] < pixels;
-      gradient[r] = PixelGradient::of<4>(p, inside ? pixel[r] : -1, maps.teacher, maps.depth, maps.lse, maps.offset,
-                                         per_pixel, maps.ddepth, t);
+      gradient[r] = DpmPixelGradient::of<4>(p, inside ? pixel[r] : -1, maps.teacher, maps.depth, maps.lse, maps.offset,
+                                            per_pixel, maps.ddepth, t);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         if (inside) rows[r][k] = load_chunk(x + pixel[r] * kC, 4 * k + t);
@@ -332,7 +283,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
     dpm_head_dweight_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
                             const float* __restrict__ bias, Maps maps, float* __restrict__ partials) {
   __shared__ Chunk tiles[2][kSharePixels * kRowChunks];
-  __shared__ PixelGradient gradients[2][kSharePixels];
+  __shared__ DpmPixelGradient gradients[2][kSharePixels];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, g = lane / 4, t = lane % 4;
   const int bins = p.bins.bins;
   const int first_bin = (static_cast<int>(blockIdx.y) * kBinWarps + thread / kWarpSize) * 16;
@@ -359,7 +310,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
     if (thread < kSharePixels) {
       const int64_t pixel = begin + thread < pixels ? begin + thread : -1;
       gradients[buffer][thread] =
-          PixelGradient::of<1>(p, pixel, maps.teacher, maps.depth, maps.lse, maps.offset, per_pixel, maps.ddepth, 0);
+          DpmPixelGradient::of<1>(p, pixel, maps.teacher, maps.depth, maps.lse, maps.offset, per_pixel, maps.ddepth, 0);
     }
     __syncthreads();  // the only one: the other buffer was last read before it
 #pragma unroll 1
@@ -373,7 +324,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
           multiply_chunks(logits, weights[0][k], weights[1][k],
                           tile[swizzled<kRowChunks>(first + 8 * half + g, 4 * k + t)]);
         }
-        const PixelGradient* pixel = gradients[buffer] + first + 8 * half + 2 * t;
+        const DpmPixelGradient* pixel = gradients[buffer] + first + 8 * half + 2 * t;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const float left = pixel[0].at(p, bin[r], logits[2 * r]), right = pixel[1].at(p, bin[r], logits[2 * r + 1]);

@@ -122,6 +122,16 @@ TEST(Trainer, KeepsTheBestModelOfTheValidationList) {
   EXPECT_TRUE(fs::exists(folder / "run/epoch_002.safetensors"));
 }
 
+// Of every step, to rounding.
+void expect_same_losses(const fs::path& a, const fs::path& b) {
+  const RunLog one = read_run_log(a / "metrics.jsonl"), other = read_run_log(b / "metrics.jsonl");
+  ASSERT_EQ(one.steps.size(), other.steps.size());
+  for (size_t i = 0; i < one.steps.size(); ++i) {
+    const double expected = other.steps[i].losses[0].second;
+    EXPECT_NEAR(one.steps[i].losses[0].second, expected, 1e-4 * expected) << "step " << i + 1;
+  }
+}
+
 TEST(Trainer, ComputingAllRowsGivesTheSameLoss) {
   const TemporaryFolder folder;
   const Recipe recipe = small_recipe(folder);
@@ -129,13 +139,7 @@ TEST(Trainer, ComputingAllRowsGivesTheSameLoss) {
   all.dead_rows = false;
   train(recipe, into(folder / "needed"));
   train(recipe, all);
-  const RunLog needed = read_run_log(folder / "needed/metrics.jsonl"),
-               whole = read_run_log(folder / "all/metrics.jsonl");
-  ASSERT_EQ(needed.steps.size(), whole.steps.size());
-  for (size_t i = 0; i < needed.steps.size(); ++i) {
-    const double expected = whole.steps[i].losses[0].second;
-    EXPECT_NEAR(needed.steps[i].losses[0].second, expected, 1e-4 * expected) << "step " << i + 1;
-  }
+  expect_same_losses(folder / "needed", folder / "all");
 }
 
 TEST(Trainer, TheFusedHeadTrainsTheSame) {
@@ -145,13 +149,7 @@ TEST(Trainer, TheFusedHeadTrainsTheSame) {
   fused.fused_head = true;
   train(recipe, into(folder / "stored"));
   train(recipe, fused);
-  const RunLog stored = read_run_log(folder / "stored/metrics.jsonl"),
-               log = read_run_log(folder / "fused/metrics.jsonl");
-  ASSERT_EQ(stored.steps.size(), log.steps.size());
-  for (size_t i = 0; i < log.steps.size(); ++i) {
-    const double expected = stored.steps[i].losses[0].second;
-    EXPECT_NEAR(log.steps[i].losses[0].second, expected, 1e-4 * expected) << "step " << i + 1;
-  }
+  expect_same_losses(folder / "fused", folder / "stored");
 }
 
 TEST(Trainer, ANonFiniteLossNamesStepImagesAndCheckpoint) {
