@@ -229,9 +229,9 @@ TYPED_TEST(DpmHeadOnCpu, IsTheHeadAndTheLossInBlocksOfRows) {
 // Warps have several tiles to do, blocks several rounds: shared memory is used again. Sizes that end within a tile.
 TEST(DpmHeadKernelGrid, WarpsStrideOverPixels) {
   const Case c{"many pixels", kNyu, DpmOptions{.sigma = 0.2f, .first_row = 2}, 49};
-  const DpmHeadShape shape{1, 5, 193, kC};
-  const size_t pixels = 5 * 193;
-  const Head head(49, 5 * 193);
+  const DpmHeadShape shape{1, 5, 85, kC};
+  const size_t pixels = 5 * 85;
+  const Head head(49, 5 * 85);
   const auto teacher = random_values<float>(pixels, 3, -1.0f, 9.5f), ddepth = random_values<float>(pixels, 4);
   const float dkl = 2.0f;
   const Results<float> expected = run_cpu<float>(shape, c, head, teacher, &dkl, ddepth.data());
@@ -249,9 +249,9 @@ TEST(DpmHeadKernelGrid, WarpsStrideOverPixels) {
 // x as the output of an activation, whose slope dx is multiplied by.
 TEST(DpmHeadKernel, GoesOnThroughTheActivationBelow) {
   const Case c{"below", kNyu, DpmOptions{.sigma = 0.2f}, 49};
-  const DpmHeadShape shape{1, 5, 193, kC};  // warps have several tiles
-  const size_t pixels = 5 * 193;
-  Head head(49, 5 * 193);
+  const DpmHeadShape shape{1, 3, 23, kC};
+  const size_t pixels = 3 * 23;
+  Head head(49, 3 * 23);
   for (size_t i = 0; i < head.x.size(); i += 7) head.x[i] = bf16(6.0f);  // where relu6 ends
   const auto teacher = random_values<float>(pixels, 3, -1.0f, 9.5f), ddepth = random_values<float>(pixels, 4);
   const float dkl = 2.0f;
