@@ -29,7 +29,7 @@ void add_train_command(CLI::App& app, Run& run) {
   command->add_flag("--all-rows", args->all_rows,
                     "Also compute the decoder's rows that cannot reach the loss (the same result, slower)");
   command->add_flag("--fused-head", args->fused_head,
-                    "Make the logits of a DPM head twice, a few rows at a time, and never store them: less memory");
+                    "Never store the logits of a DPM head but make them again in the gradient: less memory");
   command->add_flag("--no-graph", args->no_graph,
                     "On CUDA, launch every kernel of a step anew instead of replaying the step as one graph");
   command->add_flag("--print-recipe", args->print, "Print the effective recipe and do nothing else");

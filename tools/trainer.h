@@ -18,7 +18,7 @@ struct TrainOptions {
   DType dtype = DType::kFloat;  // of the activations
   bool resume = false;
   bool dead_rows = true;    // leave out decoder rows that cannot reach the loss: the same result, faster
-  bool fused_head = false;  // never store the logits of a DPM head: less memory, one more product (kernels/dpm_head.h)
+  bool fused_head = false;  // never store the logits of a DPM head: less memory, more arithmetic (kernels/dpm_head.h)
   bool graph = true;        // on CUDA, replay the step as a graph (engine/captured_step.h)
   std::function<void(int64_t updates)> on_step;  // called after each step; may be empty
 };
