@@ -160,13 +160,31 @@ Conv2d::Conv2d(const Conv2dConfig& config) : config_(config) {
 }
 
 Tensor Conv2d::forward(const Tensor& x) const {
+  const ProfileRange range("fwd", path());
+  return conv2d(x, weight, bias, options_for(x));
+}
+
+ConvolutionResult Conv2d::forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const {
+  check(!config_.bias && config_.activation == Activation::kNone,
+        "conv2d: expected neither bias nor activation before a batch norm, at ", path());
+  const Tensor guess = above.wants_moments() ? above.running_mean : Tensor();
+  if (below != nullptr) {
+    const BatchNormStatistics statistics = below->statistics(x.y, x.moments);
+    const ProfileRange range("fwd", path());
+    return batch_norm_conv2d(x.y, statistics, below->weight, below->bias, below->activation(), weight, options_for(x.y),
+                             guess);
+  }
+  if (!guess.defined()) return {forward(x.y), {}};
+  const ProfileRange range("fwd", path());
+  return conv2d_moments(x.y, weight, guess, options_for(x.y));
+}
+
+Conv2dOptions Conv2d::options_for(const Tensor& x) const {
   check(x.shape().rank() == 4, "conv2d: expected x (N, H, W, C), got ", x.shape());
   const Conv2dConfig& c = config_;
-  const ProfileRange range("fwd", path());
   const Pads rows = pads_of(c.padding, x.size(1), c.kernel, c.stride, c.dilation);
   const Pads columns = pads_of(c.padding, x.size(2), c.kernel, c.stride, c.dilation);
-  return conv2d(x, weight, bias,
-                {c.stride, c.dilation, rows.before, rows.after, columns.before, columns.after, c.activation});
+  return {c.stride, c.dilation, rows.before, rows.after, columns.before, columns.after, c.activation};
 }
 
 Tensor Conv2d::forward(const Tensor& x, int pad_top) const {
@@ -189,21 +207,21 @@ DepthwiseConv2d::DepthwiseConv2d(int64_t channels, int stride, int dilation, int
 }
 
 Tensor DepthwiseConv2d::forward(const Tensor& x) const {
-  check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
   const ProfileRange range("fwd", path());
   return depthwise_conv2d(x, weight, options_for(x));
 }
 
-DepthwiseConv2dResult DepthwiseConv2d::forward(const Tensor& x, const Tensor& moments, BatchNorm2d& norm,
-                                               bool take_moments) const {
-  check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
-  const BatchNormStatistics statistics = norm.statistics(x, moments);
+ConvolutionResult DepthwiseConv2d::forward(const ConvolutionResult& x, BatchNorm2d* below,
+                                           const BatchNorm2d& above) const {
+  if (below == nullptr) return {forward(x.y), {}};
+  const BatchNormStatistics statistics = below->statistics(x.y, x.moments);
   const ProfileRange range("fwd", path());
-  return batch_norm_depthwise_conv2d(x, statistics, norm.weight, norm.bias, norm.activation(), weight, options_for(x),
-                                     take_moments);
+  return batch_norm_depthwise_conv2d(x.y, statistics, below->weight, below->bias, below->activation(), weight,
+                                     options_for(x.y), above.wants_moments());
 }
 
 DepthwiseConv2dOptions DepthwiseConv2d::options_for(const Tensor& x) const {
+  check(x.shape().rank() == 4, "depthwise_conv2d: expected x (N, H, W, C), got ", x.shape());
   return {stride_, dilation_, pads_of(padding_, x.size(1), kernel_, stride_, dilation_).before,
           pads_of(padding_, x.size(2), kernel_, stride_, dilation_).before};
 }
@@ -320,19 +338,17 @@ void BatchNorm2d::adopt_measured() {
 }
 
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain) {
-  DepthwiseConv2dResult last{x, {}};  // of the last convolution, its batch norm still to come
-  for (size_t i = 0; i < chain.size(); ++i) {
-    BatchNorm2d* const before = i > 0 ? chain[i - 1].norm : nullptr;
-    const auto* depthwise = dynamic_cast<const DepthwiseConv2d*>(chain[i].conv);
-    if (before != nullptr && depthwise != nullptr && !before->measuring()) {
-      const bool take_moments = chain[i].norm->training() && !chain[i].norm->measuring();
-      last = depthwise->forward(last.y, last.moments, *before, take_moments);
-    } else {
-      const Tensor in = before != nullptr ? before->forward(last.y, last.moments) : last.y;
-      last = {chain[i].conv->forward(in), {}};
+  ConvolutionResult last{x, {}};
+  BatchNorm2d* below = nullptr;  // of the last convolution, still to come
+  for (const ConvNorm& link : chain) {
+    if (below != nullptr && below->measuring()) {
+      last = {below->forward(last.y), {}};
+      below = nullptr;
     }
+    last = link.conv->forward(last, below, *link.norm);
+    below = link.norm;
   }
-  return chain.empty() ? last.y : chain.back().norm->forward(last.y, last.moments);
+  return below != nullptr ? below->forward(last.y, last.moments) : x;
 }
 
 }  // namespace depthstill

@@ -93,10 +93,15 @@ struct ConvGeometry {
   Layout layout = Layout::kConv;  // of the weight: dense or depthwise
 };
 
-// What ConvBn needs of a convolution without bias, dense or depthwise.
+class BatchNorm2d;
+
+// What a chain (forward_chain) needs of a convolution without bias, dense or depthwise.
 class Convolution : public Module {
  public:
   virtual Tensor forward(const Tensor& x) const = 0;
+  // In a chain: of below(x.y), which is made as it is read, or without `below` of x.y; x.moments are those of x.y, if
+  // known. The result has its moments if `above` wants them and they cost nothing to speak of.
+  virtual ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const = 0;
   // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
   virtual int64_t output_size(int64_t size) const = 0;
   virtual int64_t macs_per_pixel() const = 0;
@@ -118,6 +123,7 @@ class Conv2d final : public Convolution {
  public:
   explicit Conv2d(const Conv2dConfig& config);
   Tensor forward(const Tensor& x) const override;
+  ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const override;
   // With another padding above the first row than padding(): 0 where x is a window that starts one row early.
   Tensor forward(const Tensor& x, int pad_top) const;
   int64_t output_size(int64_t size) const override;
@@ -129,21 +135,20 @@ class Conv2d final : public Convolution {
   Tensor bias;
 
  private:
+  Conv2dOptions options_for(const Tensor& x) const;
+
   Conv2dConfig config_;
 };
-
-class BatchNorm2d;
 
 // One filter of 3x3 or 5x5 per channel, no bias.
 class DepthwiseConv2d final : public Convolution {
  public:
   DepthwiseConv2d(int64_t channels, int stride, int dilation, int kernel = 3, Padding padding = Padding::kEqual);
   Tensor forward(const Tensor& x) const override;
+  ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const override;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
   ConvGeometry geometry() const override;
-  // Of norm(x), which is computed as x is read; `moments` are those of x, if known.
-  DepthwiseConv2dResult forward(const Tensor& x, const Tensor& moments, BatchNorm2d& norm, bool take_moments) const;
 
  private:
   DepthwiseConv2dOptions options_for(const Tensor& x) const;
@@ -203,6 +208,9 @@ class BatchNorm2d final : public Module {
   void adopt_measured();
   bool measuring() const { return measuring_; }
 
+  // Whether it would use moments of its input.
+  bool wants_moments() const { return training() && !measuring_; }
+
   Activation activation() const { return activation_; }
 
   static constexpr float kEps = 1e-5f;
@@ -228,9 +236,9 @@ struct ConvNorm {
   BatchNorm2d* norm = nullptr;
 };
 
-// The links one after another. Where a depthwise convolution follows a batch norm, the normalised map is never stored
-// (batch_norm_depthwise_conv2d), but while the batch norm measures; and the batch norm behind it gets its statistics
-// from the convolution.
+// The links one after another. A convolution that follows a batch norm normalises its input itself, so that the
+// normalised map is not kept for the gradient (but while the batch norm measures); and the batch norm behind a
+// convolution gets its statistics from there.
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain);
 
 }  // namespace depthstill

@@ -17,6 +17,14 @@ struct Conv2dOptions {
 };
 // y = act(x * weight + bias); weight (O, R, S, C) fp32, bias (O) fp32 or undefined.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
+// What a convolution has for the batch norm above it: mean and biased variance of y (2, C), without history.
+struct ConvolutionResult {
+  Tensor y, moments;
+};
+// Without bias and activation, and with the moments of y; mean_guess (O) fp32: near their mean, such as the running
+// one.
+ConvolutionResult conv2d_moments(const Tensor& x, const Tensor& weight, const Tensor& mean_guess,
+                                 const Conv2dOptions& options);
 struct DepthwiseConv2dOptions {
   int stride = 1, dilation = 1;
   int pad_top = 0, pad_left = 0;  // below and to the right: as much as the output size ceil(size / stride) needs
@@ -39,7 +47,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
                   const Tensor& running_var, const BatchNormOptions& options, const Tensor& moments = {});
 
 // In two parts, for a convolution that normalises its input as it reads it: the statistics, which also move the running
-// ones, and the convolution.
+// ones, and the convolution of z = act((x - mean) * rstd * weight + bias). z is not kept.
 struct BatchNormStatistics {
   Tensor mean, rstd;
   bool of_batch = false;               // they depend on x
@@ -47,15 +55,15 @@ struct BatchNormStatistics {
 };
 BatchNormStatistics batch_norm_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                                           const BatchNormOptions& options, const Tensor& moments = {});
-struct DepthwiseConv2dResult {
-  Tensor y, moments;
-};
-// y = depthwise_conv2d(act((x - mean) * rstd * weight + bias), filter); what is in the brackets is not stored. If
-// asked for, also the moments of y, without history.
-DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
-                                                  const Tensor& weight, const Tensor& bias, Activation activation,
-                                                  const Tensor& filter, const DepthwiseConv2dOptions& options,
-                                                  bool take_moments = false);
+// y = conv2d(z, filter) without bias and activation. With a mean_guess also the moments of y, as above.
+ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& statistics, const Tensor& weight,
+                                    const Tensor& bias, Activation activation, const Tensor& filter,
+                                    const Conv2dOptions& options, const Tensor& mean_guess = {});
+// y = depthwise_conv2d(z, filter). If asked for, also the moments of y.
+ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
+                                              const Tensor& weight, const Tensor& bias, Activation activation,
+                                              const Tensor& filter, const DepthwiseConv2dOptions& options,
+                                              bool take_moments = false);
 Tensor activation(const Tensor& x, Activation kind);
 Tensor max_pool2d(const Tensor& x, int kernel, int stride, int pad);
 

@@ -112,12 +112,9 @@ void sum_rows(int64_t rows, int channels, const Workspace& workspace, const Add&
   });
 }
 
-}  // namespace
-
-// Sums in float are taken relative to the chunk's first row, so that a mean far from zero does not cancel the variance.
-template <class T>
-void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
-                            float* running_mean, float* running_var, float* mean, float* rstd) {
+// assign(c, mean, biased variance) for every channel of x. Sums in float are taken relative to the chunk's first row.
+template <class T, class Assign>
+void moments_of(Stream stream, int64_t rows, int channels, const T* x, const Assign& assign) {
   const Workspace workspace(stream, channels);
   sum_rows(
       rows, channels, workspace,
@@ -140,8 +137,43 @@ void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps
   const auto n = static_cast<double>(rows);
   for (int c = 0; c < channels; ++c) {
     const double m = workspace.sum_of_totals(0, c) / n, var = workspace.sum_of_totals(1, c) / n - m * m;
-    const double biased = var < 0.0 ? 0.0 : var;  // NaN passes
-    assign_stats(c, m, biased, n, eps, momentum, running_mean, running_var, mean, rstd);
+    assign(c, m, var < 0.0 ? 0.0 : var);  // NaN passes
+  }
+}
+
+}  // namespace
+
+template <class T>
+void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
+                            float* running_mean, float* running_var, float* mean, float* rstd) {
+  const auto assign = [&](int c, double m, double biased) {
+    assign_stats(c, m, biased, static_cast<double>(rows), eps, momentum, running_mean, running_var, mean, rstd);
+  };
+  moments_of(stream, rows, channels, x, assign);
+}
+
+template <class T>
+void batch_norm_moments(Stream stream, int64_t rows, int channels, const T* x, float* moments) {
+  moments_of(stream, rows, channels, x, [&](int c, double m, double biased) {
+    moments[c] = static_cast<float>(m);
+    moments[channels + c] = static_cast<float>(biased);
+  });
+}
+
+template <class T>
+void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const T* x, const float* guess,
+                                float* moments) {
+  const auto n = static_cast<double>(rows);
+  for (int c = 0; c < channels; ++c) {
+    const double d = static_cast<double>(moments[c]) / n;
+    const double var = static_cast<double>(moments[channels + c]) / n - d * d;
+    if (cancels(d, var)) return batch_norm_moments(stream, rows, channels, x, moments);
+  }
+  for (int c = 0; c < channels; ++c) {
+    const double d = static_cast<double>(moments[c]) / n;
+    const double var = static_cast<double>(moments[channels + c]) / n - d * d;
+    moments[c] = static_cast<float>(static_cast<double>(guess[c]) + d);
+    moments[channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
   }
 }
 
@@ -231,6 +263,10 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
 
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
+template void batch_norm_moments(Stream, int64_t, int, const float*, float*);
+template void batch_norm_moments(Stream, int64_t, int, const bf16*, float*);
+template void batch_norm_moments_of_sums(Stream, int64_t, int, const float*, const float*, float*);
+template void batch_norm_moments_of_sums(Stream, int64_t, int, const bf16*, const float*, float*);
 template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
                          const float*, float*);
 template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,

@@ -53,9 +53,19 @@ struct RunningStats {
   }
 };
 
+struct Moments {
+  int channels;
+  float* moments;
+
+  __device__ void assign(int c, double m, double biased, double) const {
+    moments[c] = static_cast<float>(m);
+    moments[channels + c] = static_cast<float>(biased);
+  }
+};
+
 // Adds up the chunks of stats_kernel in double. One column of kSplit threads per channel; 8 B per chunk and channel.
-template <class T>
-__global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* partial, RunningStats stats) {
+template <class T, class Stats>
+__global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* partial, Stats stats) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
   double sum[2] = {};  // of x and of x^2
   if (c < sums.channels) {
@@ -74,6 +84,38 @@ __global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* p
   const auto n = static_cast<double>(sums.rows);
   const double m = sum[0] / n, var = sum[1] / n - m * m;
   stats.assign(c, m, var < 0.0 ? 0.0 : var, n);
+}
+
+// batch_norm_moments_of_sums, in place. One column of kSplit threads per channel; x is not read but in the rare case.
+template <class T>
+__global__ void moments_of_sums_kernel(int64_t rows, int channels, const T* x, const float* guess, float* moments) {
+  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  const bool inside = c < channels;
+  const auto n = static_cast<double>(rows);
+  double origin = 0.0, d = 0.0, var = 0.0, sum[2] = {};
+  bool again = false;
+  if (inside) {
+    origin = static_cast<double>(guess[c]);
+    d = static_cast<double>(moments[c]) / n;
+    var = static_cast<double>(moments[channels + c]) / n - d * d;
+    again = cancels(d, var);
+  }
+  if (again) {
+    origin = static_cast<double>(static_cast<float>(x[c]));
+    for (int64_t row = threadIdx.y; row < rows; row += kSplit) {
+      const double v = static_cast<double>(static_cast<float>(x[row * channels + c])) - origin;
+      sum[0] += v;
+      sum[1] += v * v;
+    }
+  }
+  sum_splits(sum);
+  if (threadIdx.y != 0 || !inside) return;
+  if (again) {
+    d = sum[0] / n;
+    var = sum[1] / n - d * d;
+  }
+  moments[c] = static_cast<float>(origin + d);
+  moments[channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
 }
 
 __global__ void ready_stats_kernel(int64_t rows, int channels, const float* moments, RunningStats stats) {
@@ -222,17 +264,34 @@ void visit_pack(int channels, const F& f, const P*... pointers) {
   }
 }
 
+template <class T, class Stats>
+void take_stats(Stream stream, int64_t rows, int channels, const T* x, const Stats& stats) {
+  const ChannelSums sums(rows, channels);
+  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
+  visit_pack<kPackSize<T>>(
+      channels, [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); }, x);
+  launch(finish_stats_kernel<T, Stats>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, x, partial,
+         stats);
+}
+
 }  // namespace
 
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
                             float* running_mean, float* running_var, float* mean, float* rstd) {
-  const ChannelSums sums(rows, channels);
-  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
-  visit_pack<kPackSize<T>>(
-      channels, [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); }, x);
-  launch(finish_stats_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, x, partial,
-         RunningStats{eps, momentum, running_mean, running_var, mean, rstd});
+  take_stats(stream, rows, channels, x, RunningStats{eps, momentum, running_mean, running_var, mean, rstd});
+}
+
+template <class T>
+void batch_norm_moments(Stream stream, int64_t rows, int channels, const T* x, float* moments) {
+  take_stats(stream, rows, channels, x, Moments{channels, moments});
+}
+
+template <class T>
+void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const T* x, const float* guess,
+                                float* moments) {
+  launch(moments_of_sums_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, rows, channels, x, guess,
+         moments);
 }
 
 void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
@@ -288,6 +347,10 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
 
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
+template void batch_norm_moments(Stream, int64_t, int, const float*, float*);
+template void batch_norm_moments(Stream, int64_t, int, const bf16*, float*);
+template void batch_norm_moments_of_sums(Stream, int64_t, int, const float*, const float*, float*);
+template void batch_norm_moments_of_sums(Stream, int64_t, int, const bf16*, const float*, float*);
 template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
                          const float*, float*);
 template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,

@@ -20,15 +20,37 @@ namespace depthstill {
 
 enum class Statistics : uint8_t { kBatch, kConstant };
 
+// A batch norm that a kernel applies to what it reads: z = act((x - mean) * rstd * weight + bias), (channels) each;
+// none without pointers.
+struct BatchNormInput {
+  Activation act = Activation::kNone;
+  const float *mean = nullptr, *rstd = nullptr, *weight = nullptr, *bias = nullptr;
+};
+
+// Whether sums in float of differences that have this mean and variance are too far from zero for the variance, whose
+// error they make about 1e-5 * (mean^2 + variance). What is far below eps does not count.
+DS_HOST_DEVICE inline bool cancels(double mean, double variance) { return mean * mean > 100.0 * (variance + 1e-5); }
+
 // batch_norm_batch_stats: assigns mean and rstd of x (biased variance) and moves the running statistics:
 //   running = (1 - momentum) * running + momentum * (mean, var * rows / (rows - 1)).  rows >= 2.
-// batch_norm_ready_stats: the same from moments (2, channels), the mean and biased variance that x's producer took.
+// batch_norm_moments: assigns moments (2, channels), the mean and biased variance of x. Sums are of differences to
+//   values of x itself, so that a mean far from zero does not cancel the variance.
+// batch_norm_moments_of_sums: the same where x's producer left in moments the sums, taken in float, of d = x - guess
+// and
+//   of d^2 (guess (channels), such as the running mean). Where the mean is more than 10 standard deviations from the
+//   guess, such sums say little of the variance, and x is read again.
+// batch_norm_ready_stats: batch_norm_batch_stats from moments that x's producer took.
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
 // batch_norm_grad: assigns dweight, dbias and, unless null, dx; dx may be dy.
 namespace cpu {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
                             float* running_mean, float* running_var, float* mean, float* rstd);
+template <class T>
+void batch_norm_moments(Stream stream, int64_t rows, int channels, const T* x, float* moments);
+template <class T>
+void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const T* x, const float* guess,
+                                float* moments);
 void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
                             float* running_mean, float* running_var, float* mean, float* rstd);
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,
@@ -45,6 +67,11 @@ namespace cuda {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
                             float* running_mean, float* running_var, float* mean, float* rstd);
+template <class T>
+void batch_norm_moments(Stream stream, int64_t rows, int channels, const T* x, float* moments);
+template <class T>
+void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const T* x, const float* guess,
+                                float* moments);
 void batch_norm_ready_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const float* moments,
                             float* running_mean, float* running_var, float* mean, float* rstd);
 void batch_norm_running_stats(Stream stream, int channels, float eps, const float* running_mean,

@@ -28,6 +28,18 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
 }
 
 template <class T>
+void batch_norm_conv2d(Stream stream, const Conv2dShape& shape, const BatchNormInput& norm, const T* x,
+                       const float* weight, const float*, T* z, T* y, float* moments) {
+  const bool normed = norm.mean != nullptr;
+  if (normed) {
+    batch_norm(stream, shape.N * shape.H * shape.W, static_cast<int>(shape.C), norm.act, x, norm.mean, norm.rstd,
+               norm.weight, norm.bias, z);
+  }
+  conv2d<T>(stream, shape, Activation::kNone, normed ? z : x, weight, nullptr, y);
+  if (moments) batch_norm_moments(stream, shape.N * shape.P() * shape.Q(), static_cast<int>(shape.O), y, moments);
+}
+
+template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
   if (act != Activation::kNone || dbias) {
@@ -47,6 +59,10 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
 
 template void conv2d(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*);
 template void conv2d(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const float*, bf16*);
+template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const float*, const float*,
+                                const float*, float*, float*, float*);
+template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const bf16*, const float*,
+                                const float*, bf16*, bf16*, float*);
 template void conv2d_grad(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*,
                           float*, float*, float*, Activation, float*);
 template void conv2d_grad(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const bf16*, bf16*, bf16*,

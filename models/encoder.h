@@ -2,6 +2,7 @@
 // maps at several scales.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <string>
@@ -22,7 +23,7 @@ struct ConvBn {
   std::unique_ptr<Convolution> conv;
   std::unique_ptr<BatchNorm2d> bn;
 
-  Tensor forward(const Tensor& x) const { return bn->forward(conv->forward(x)); }
+  Tensor forward(const Tensor& x) const { return forward_chain(x, std::array{link()}); }
   ConvNorm link() const { return {conv.get(), bn.get()}; }
 };
 

@@ -71,8 +71,9 @@ std::vector<Tensor> ResNet::forward(const Tensor& image) const {
     x = max_pool2d(x, 3, 2, 1);
   }
   for (const Block& block : blocks_) {
-    Tensor y = x;
-    for (const ConvBn* unit : block.units) y = unit->forward(y);
+    std::vector<ConvNorm> chain;
+    for (const ConvBn* unit : block.units) chain.push_back(unit->link());
+    const Tensor y = forward_chain(x, chain);
     const Tensor shortcut = block.downsample ? block.downsample->forward(x) : x;
     const ProfileRange range("fwd", block.units.back()->bn->path());
     x = activation(add(y, shortcut), Activation::kRelu);

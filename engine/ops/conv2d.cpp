@@ -57,16 +57,10 @@ OutputGradient join(const Gradients& dys, Activation act, const Tensor& y, bool 
   return {all, dbias};
 }
 
-}  // namespace
-
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
-  const Conv2dShape shape = shape_of(x, weight, bias, options);
-  const Activation act = options.activation;
-  Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.O}, x.dtype(), x.device());
+// Attaches the gradient to y.
+Tensor record_conv2d(const Conv2dShape& shape, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                     Activation act, const Tensor& y) {
   const double flops = flops_of(shape);
-  const OpRange range("conv2d", [&] { return Work{flops, bytes_of(x, weight, y)}; });
-  visit(x.dtype(),
-        [&]<class T>() { run(x.device(), cpu::conv2d<T>, cuda::conv2d<T>)(shape, act, x, weight, bias, y); });
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
   const Tensor saved_y = act == Activation::kNone ? Tensor() : y;
@@ -97,6 +91,101 @@ Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const C
   };
   const Tensor& to_x = below == Activation::kNone ? x : below_x.dz;
   return record_activated("conv2d", {to_x, weight, bias, below_x.sums}, y, act, need_dbias, gradient);
+}
+
+void check_channels(const char* name, const Tensor& t, int64_t channels, const Tensor& x) {
+  check(t.shape() == Shape{channels} && t.dtype() == DType::kFloat && t.device() == x.device(),
+        "conv2d: expected an fp32 ", name, " (", channels, ") on ", x.device(), ", got ", t.dtype(), " ", t.shape(),
+        " on ", t.device());
+}
+
+// The forward pass between batch norms. z exists while it runs.
+ConvolutionResult forward_in_chain(const Conv2dShape& shape, const BatchNormInput& norm, const Tensor& x,
+                                   const Tensor& filter, const Tensor& mean_guess) {
+  if (mean_guess.defined()) check_channels("mean_guess", mean_guess, shape.O, x);
+  const Tensor z = norm.mean != nullptr ? empty_like(x) : Tensor();
+  const ConvolutionResult result = {empty({shape.N, shape.P(), shape.Q(), shape.O}, x.dtype(), x.device()),
+                                    mean_guess.defined() ? empty({2, shape.O}, DType::kFloat, x.device()) : Tensor()};
+  const OpRange range("conv2d", [&] { return Work{flops_of(shape), bytes_of(x, filter, result.y)}; });
+  visit(x.dtype(), [&]<class T>() {
+    run(x.device(), cpu::batch_norm_conv2d<T>, cuda::batch_norm_conv2d<T>)(shape, norm, x, filter, mean_guess, z,
+                                                                           result.y, result.moments);
+  });
+  return result;
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options) {
+  const Conv2dShape shape = shape_of(x, weight, bias, options);
+  const Activation act = options.activation;
+  const Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.O}, x.dtype(), x.device());
+  const OpRange range("conv2d", [&] { return Work{flops_of(shape), bytes_of(x, weight, y)}; });
+  visit(x.dtype(),
+        [&]<class T>() { run(x.device(), cpu::conv2d<T>, cuda::conv2d<T>)(shape, act, x, weight, bias, y); });
+  return record_conv2d(shape, x, weight, bias, act, y);
+}
+
+ConvolutionResult conv2d_moments(const Tensor& x, const Tensor& weight, const Tensor& mean_guess,
+                                 const Conv2dOptions& options) {
+  const Conv2dShape shape = shape_of(x, weight, {}, options);
+  ConvolutionResult result = forward_in_chain(shape, {}, x, weight, mean_guess);
+  result.y = record_conv2d(shape, x, weight, {}, Activation::kNone, result.y);
+  return result;
+}
+
+ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& statistics, const Tensor& weight,
+                                    const Tensor& bias, Activation activation, const Tensor& filter,
+                                    const Conv2dOptions& options, const Tensor& mean_guess) {
+  const Conv2dShape shape = shape_of(x, filter, {}, options);
+  check_channels("mean", statistics.mean, shape.C, x);
+  check_channels("rstd", statistics.rstd, shape.C, x);
+  check_channels("batch norm weight", weight, shape.C, x);
+  check_channels("batch norm bias", bias, shape.C, x);
+  const Tensor mean = statistics.mean, rstd = statistics.rstd;
+  ConvolutionResult result =
+      forward_in_chain(shape, BatchNormInput{activation, mean, rstd, weight, bias}, x, filter, mean_guess);
+
+  const Statistics kind = statistics.of_batch ? Statistics::kBatch : Statistics::kConstant;
+  const std::string* norm_range = statistics.range;
+  const bool need_dx = x.requires_grad(), need_dfilter = filter.requires_grad();
+  const bool need_dz = need_dx || weight.requires_grad() || bias.requires_grad();
+  result.y = record("batch_norm_conv2d", {x, weight, bias, filter}, result.y, [=](const Tensor& dy) -> Gradients {
+    const int64_t rows = x.numel() / shape.C;
+    const auto channels = static_cast<int>(shape.C);
+    Tensor z = need_dfilter ? empty_like(x) : Tensor();
+    const Tensor dz = need_dz ? empty_like(x) : Tensor(), dfilter = need_dfilter ? empty_like(filter) : Tensor();
+    if (need_dfilter) {
+      const ProfileRange range(norm_range);
+      const OpRange op("batch_norm", [&] { return Work{0, 2 * bytes_of(x)}; });
+      visit(x.dtype(), [&]<class T>() {
+        run(x.device(), cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, channels, activation, x, mean, rstd, weight,
+                                                                 bias, z);
+      });
+    }
+    {
+      const OpRange op("conv2d", [&] {
+        const int products = need_dz + need_dfilter;
+        return Work{products * flops_of(shape), products * bytes_of(dy, filter, x)};
+      });
+      visit(x.dtype(), [&]<class T>() {
+        run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, Activation::kNone, z, filter, Tensor(), dy,
+                                                                   dz, dfilter, Tensor(), Activation::kNone, Tensor());
+      });
+    }
+    if (!need_dz) return {{}, {}, {}, dfilter};
+    z = Tensor();
+    const ProfileRange range(norm_range);
+    const OpRange op("batch_norm", [&] { return Work{0, (need_dx ? 5 : 2) * bytes_of(x)}; });
+    const Tensor dx = need_dx ? dz : Tensor();  // in place
+    const Tensor dweight = empty_like(weight), dbias = empty_like(bias);
+    visit(x.dtype(), [&]<class T>() {
+      run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, channels, activation, kind, x, mean,
+                                                                         rstd, weight, bias, dz, dx, dweight, dbias);
+    });
+    return {dx, dweight, dbias, dfilter};
+  });
+  return result;
 }
 
 }  // namespace depthstill

@@ -38,8 +38,8 @@ Work work_of(int products, const DepthwiseShape& s, const Tensor& x, const Tenso
           products * (bytes_of(x, filter) + outputs * static_cast<double>(size_of(x.dtype())))};
 }
 
-DepthwiseConv2dResult forward(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
-                              const Tensor& filter, bool take_moments) {
+ConvolutionResult forward(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
+                          const Tensor& filter, bool take_moments) {
   const OpRange range("depthwise_conv2d", [&] { return work_of(1, shape, x, filter); });
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.C}, x.dtype(), x.device());
   Tensor moments = take_moments ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor();
@@ -87,10 +87,10 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseCo
   });
 }
 
-DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
-                                                  const Tensor& weight, const Tensor& bias, Activation activation,
-                                                  const Tensor& filter, const DepthwiseConv2dOptions& options,
-                                                  bool take_moments) {
+ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
+                                              const Tensor& weight, const Tensor& bias, Activation activation,
+                                              const Tensor& filter, const DepthwiseConv2dOptions& options,
+                                              bool take_moments) {
   const DepthwiseShape shape = checked_shape(x, filter, options);
   check_channels("mean", statistics.mean, x);
   check_channels("rstd", statistics.rstd, x);
@@ -98,7 +98,7 @@ DepthwiseConv2dResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNo
   check_channels("batch norm bias", bias, x);
   const Tensor mean = statistics.mean, rstd = statistics.rstd;
   const auto norm = [=] { return BatchNormInput{activation, mean, rstd, weight, bias}; };
-  DepthwiseConv2dResult result = forward(shape, norm(), x, filter, take_moments);
+  ConvolutionResult result = forward(shape, norm(), x, filter, take_moments);
 
   const Statistics kind = statistics.of_batch ? Statistics::kBatch : Statistics::kConstant;
   const std::string* norm_range = statistics.range;

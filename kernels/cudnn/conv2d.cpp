@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/batch_norm.h"
 #include "kernels/bias_activation.h"
 #include "kernels/cast.h"
 #include "kernels/cudnn/conv2d_registry.h"
@@ -18,7 +19,8 @@ namespace depthstill::cuda {
 namespace {
 
 using cudnn::kActivated, cudnn::kBias, cudnn::kSum, cudnn::kWeight, cudnn::kX, cudnn::kY;
-using cudnn::Pass, cudnn::Problem, cudnn::Way;
+using cudnn::kMean, cudnn::kRstd, cudnn::kNormWeight, cudnn::kNormBias, cudnn::kMeanGuess, cudnn::kSquareSum;
+using cudnn::Pass, cudnn::Problem, cudnn::TensorPointers, cudnn::Way;
 
 template <class T>
 constexpr cudnnDataType_t kCudnnType = std::is_same_v<T, float> ? CUDNN_DATA_FLOAT : CUDNN_DATA_BFLOAT16;
@@ -137,6 +139,76 @@ class Forward final : public Call {
   T* y_;
 };
 
+// Between two batch norms.
+template <class T>
+class ForwardInChain final : public Call {
+ public:
+  ForwardInChain(Stream stream, const Conv2dShape& s, const BatchNormInput& norm, const T* x, const float* weight,
+                 const float* mean_guess, T* z, T* y, float* moments)
+      : stream_(stream),
+        s_(s),
+        norm_(norm),
+        x_(x),
+        weight_(weight),
+        mean_guess_(mean_guess),
+        z_(z),
+        y_(y),
+        moments_(moments) {}
+
+  Problem problem() const override {
+    return {.shape = s_,
+            .type = kCudnnType<T>,
+            .activation = normed() ? norm_.act : Activation::kNone,
+            .norm = normed(),
+            .moments = moments_ != nullptr};
+  }
+  size_t scratch_bytes() const override { return rounded_bytes<T>(weight_count(s_)); }
+  void run(const Way& way, char* scratch, void* workspace) const override {
+    const void* weight = rounded<T>(stream_, weight_count(s_), weight_, scratch);
+    const T* from = x_;
+    if (normed() && !way.fused) {
+      batch_norm(stream_, s_.N * s_.H * s_.W, static_cast<int>(s_.C), norm_.act, x_, norm_.mean, norm_.rstd,
+                 norm_.weight, norm_.bias, z_);
+      from = z_;
+    }
+    if (way.matmul)
+      (*way.matmul)(stream_, from, weight, nullptr, y_, workspace);
+    else if (way.fused || way.sums)
+      run_fused(way, from, weight, workspace);
+    else
+      way.plan->execute(stream_, {{kX, from}, {kWeight, weight}, {kY, y_}}, workspace);
+    const int64_t rows = s_.N * s_.P() * s_.Q();
+    const auto channels = static_cast<int>(s_.O);
+    if (moments_ != nullptr && (way.fused || way.sums))
+      batch_norm_moments_of_sums(stream_, rows, channels, y_, mean_guess_, moments_);
+    else if (moments_ != nullptr)
+      batch_norm_moments(stream_, rows, channels, y_, moments_);
+  }
+
+ private:
+  bool normed() const { return norm_.mean != nullptr; }
+  void run_fused(const Way& way, const T* from, const void* weight, void* workspace) const {
+    TensorPointers tensors = {{kX, from}, {kWeight, weight}, {kY, y_}};
+    if (normed() && way.fused) {
+      tensors.insert(tensors.end(),
+                     {{kMean, norm_.mean}, {kRstd, norm_.rstd}, {kNormWeight, norm_.weight}, {kNormBias, norm_.bias}});
+    }
+    if (moments_ != nullptr) {
+      zero(moments_, 2 * static_cast<size_t>(s_.O) * sizeof(float), stream_);  // as in DataGradient
+      tensors.insert(tensors.end(), {{kMeanGuess, mean_guess_}, {kSum, moments_}, {kSquareSum, moments_ + s_.O}});
+    }
+    way.plan->execute(stream_, tensors, workspace);
+  }
+
+  Stream stream_;
+  const Conv2dShape& s_;
+  const BatchNormInput& norm_;
+  const T* x_;
+  const float *weight_, *mean_guess_;
+  T *z_, *y_;
+  float* moments_;
+};
+
 // dx or, with an activation below, du and perhaps dbias_below.
 template <class T>
 class DataGradient final : public Call {
@@ -230,6 +302,13 @@ void conv2d(Stream stream, const Conv2dShape& s, Activation act, const T* x, con
 }
 
 template <class T>
+void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput& norm, const T* x, const float* weight,
+                       const float* mean_guess, T* z, T* y, float* moments) {
+  ForwardInChain<T> call(stream, s, norm, x, weight, mean_guess, z, y, moments);
+  run(stream, call);
+}
+
+template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
   const bool dbias_with_dweight = act == Activation::kNone && dweight != nullptr;
@@ -248,6 +327,8 @@ void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x
 
 #define DS_INSTANTIATE(T)                                                                                        \
   template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
+  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*,  \
+                                     const float*, T*, T*, float*);                                              \
   template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
                                float*, float*, Activation, float*);
 DS_INSTANTIATE(float)
@@ -263,7 +344,9 @@ std::vector<ChosenConvolution> chosen_convolutions() {
   for (const auto& [key, chosen] : cuda::registry()) {
     const Way& way = chosen.way;
     list.push_back({chosen.problem, chosen.options,
-                    way.matmul ? (way.fused ? "matmul, fused" : "matmul") : (way.fused ? "plan, fused" : "plan"),
+                    (way.matmul ? "matmul" : "plan") + std::string(way.fused  ? ", fused"
+                                                                   : way.sums ? ", sums"
+                                                                              : ""),
                     way.workspace_bytes()});
   }
   return list;

@@ -145,35 +145,39 @@ Graph conv2d_gradient_below_graph(const Conv2dShape& s, cudnnDataType_t type, Ac
   return graph;
 }
 
-Graph conv2d_sums_graph(const Conv2dShape& s, cudnnDataType_t type) {
-  Graph graph(describe("forward with channel sums", s));
+Graph conv2d_chain_graph(const Conv2dShape& s, cudnnDataType_t type, const ChainLink& link) {
+  Graph graph(describe("forward in a chain of batch norms", s));
   graph.tensor(kX, type, size_of_x(s));
   graph.tensor(kWeight, type, size_of_weight(s));
   graph.tensor(kY, type, size_of_y(s));
-  graph.tensor(kSum, CUDNN_DATA_FLOAT, per_channel(s.O));
-  graph.tensor(kSquareSum, CUDNN_DATA_FLOAT, per_channel(s.O));
-  const TensorId square = graph.intermediate(CUDNN_DATA_FLOAT, size_of_y(s));
-  add_pass(graph, s, Pass::kForward, kX, kWeight, kY);
-  graph.binary(CUDNN_POINTWISE_MUL, kY, kY, square);
-  graph.channel_sums(kY, kSum);
-  graph.channel_sums(square, kSquareSum);
-  return graph;
-}
-
-Graph conv2d_prologue_graph(const Conv2dShape& s, cudnnDataType_t type, Activation activation) {
-  Graph graph(describe("forward with scale, shift and activation before", s));
-  graph.tensor(kX, type, size_of_x(s));
-  graph.tensor(kWeight, type, size_of_weight(s));
-  graph.tensor(kY, type, size_of_y(s));
-  graph.tensor(kScale, CUDNN_DATA_FLOAT, per_channel(s.C));
-  graph.tensor(kShift, CUDNN_DATA_FLOAT, per_channel(s.C));
-  const TensorId scaled = graph.intermediate(CUDNN_DATA_FLOAT, size_of_x(s));
-  const TensorId shifted = graph.intermediate(CUDNN_DATA_FLOAT, size_of_x(s));
-  const TensorId factor = graph.intermediate(type, size_of_x(s));  // what the tensor cores multiply
-  graph.binary(CUDNN_POINTWISE_MUL, kX, kScale, scaled);
-  graph.binary(CUDNN_POINTWISE_ADD, scaled, kShift, shifted);
-  add_activation(graph, activation, shifted, factor);
+  TensorId factor = kX;
+  if (link.norm) {
+    const auto apply = [&](cudnnPointwiseMode_t mode, TensorId vector) {
+      graph.tensor(vector, CUDNN_DATA_FLOAT, per_channel(s.C));
+      const TensorId result = graph.intermediate(CUDNN_DATA_FLOAT, size_of_x(s));
+      graph.binary(mode, factor, vector, result);
+      factor = result;
+    };
+    apply(CUDNN_POINTWISE_SUB, kMean);
+    apply(CUDNN_POINTWISE_MUL, kRstd);
+    apply(CUDNN_POINTWISE_MUL, kNormWeight);
+    apply(CUDNN_POINTWISE_ADD, kNormBias);
+    const TensorId rounded = graph.intermediate(type, size_of_x(s));  // what the tensor cores multiply
+    add_activation(graph, link.activation, factor, rounded);
+    factor = rounded;
+  }
   add_pass(graph, s, Pass::kForward, factor, kWeight, kY);
+  if (link.sums) {
+    graph.tensor(kMeanGuess, CUDNN_DATA_FLOAT, per_channel(s.O));
+    graph.tensor(kSum, CUDNN_DATA_FLOAT, per_channel(s.O));
+    graph.tensor(kSquareSum, CUDNN_DATA_FLOAT, per_channel(s.O));
+    const TensorId difference = graph.intermediate(CUDNN_DATA_FLOAT, size_of_y(s));
+    const TensorId square = graph.intermediate(CUDNN_DATA_FLOAT, size_of_y(s));
+    graph.binary(CUDNN_POINTWISE_SUB, kY, kMeanGuess, difference);
+    graph.binary(CUDNN_POINTWISE_MUL, difference, difference, square);
+    graph.channel_sums(difference, kSum);
+    graph.channel_sums(square, kSquareSum);
+  }
   return graph;
 }
 

@@ -13,11 +13,12 @@ const char* name_of(Pass pass);
 
 // Tensor ids; a gradient has the id of its tensor.
 constexpr TensorId kX = 1, kWeight = 2, kY = 3;
-constexpr TensorId kBias = 4;                  // (O), of the type that the graph was made with
-constexpr TensorId kResidual = 5;              // like y
-constexpr TensorId kActivated = 6;             // like x: the output of the activation below
-constexpr TensorId kScale = 7, kShift = 8;     // (C) fp32
-constexpr TensorId kSum = 9, kSquareSum = 10;  // (O) or (C) fp32
+constexpr TensorId kBias = 4;       // (O), of the type that the graph was made with
+constexpr TensorId kResidual = 5;   // like y
+constexpr TensorId kActivated = 6;  // like x: the output of the activation below
+constexpr TensorId kMean = 7, kRstd = 8, kNormWeight = 9, kNormBias = 10;  // (C) fp32: of the batch norm below
+constexpr TensorId kMeanGuess = 11;                                        // (O) fp32
+constexpr TensorId kSum = 12, kSquareSum = 13;                             // (O) or (C) fp32
 
 // y = x * weight, dx or dweight.
 Graph conv2d_graph(const Conv2dShape& shape, cudnnDataType_t type, Pass pass);
@@ -37,10 +38,12 @@ Graph conv2d_epilogue_graph(const Conv2dShape& shape, cudnnDataType_t type, cons
 // Only relu is known to cuDNN by its output.
 Graph conv2d_gradient_below_graph(const Conv2dShape& shape, cudnnDataType_t type, Activation activation, bool sums);
 
-// y = x * weight, with sum and square_sum of y per channel: the statistics of the batch norm above.
-Graph conv2d_sums_graph(const Conv2dShape& shape, cudnnDataType_t type);
-
-// y = act(x * scale + shift) * weight: the batch norm below is applied as x is read.
-Graph conv2d_prologue_graph(const Conv2dShape& shape, cudnnDataType_t type, Activation activation);
+struct ChainLink {
+  bool norm = false;  // x is normalised as it is read: act((x - mean) * rstd * norm_weight + norm_bias)
+  Activation activation = Activation::kNone;
+  bool sums = false;  // per channel, of d = y - mean_guess and of d^2: the statistics of the batch norm above
+};
+// y = x * weight in a chain of convolutions and batch norms.
+Graph conv2d_chain_graph(const Conv2dShape& shape, cudnnDataType_t type, const ChainLink& link);
 
 }  // namespace depthstill::cudnn

@@ -12,7 +12,8 @@ namespace depthstill::cudnn {
 struct ChosenConvolution {
   Problem problem;
   LibraryOptions options;
-  std::string way;  // "plan" or "matmul" (cuBLASLt), ", fused" with the epilogue
+  std::string
+      way;  // "plan" or "matmul" (cuBLASLt), then ", fused" with all besides the product, ", sums" with the moments
   size_t workspace_bytes = 0;
 };
 

@@ -19,24 +19,33 @@ struct Problem {
   cudnnDataType_t type = CUDNN_DATA_FLOAT;
   Pass pass = Pass::kForward;
   Activation activation = Activation::kNone;  // forward: of y. Data gradient: the one below, whose output x is
-  bool bias = false;  // forward: added to y. Weight gradient: dbias is wanted as well. Data gradient: dbias_below is
+  bool bias = false;     // forward: added to y. Weight gradient: dbias is wanted as well. Data gradient: dbias_below is
+  bool norm = false;     // forward in a chain: x is normalised first, and `activation` belongs to that
+  bool moments = false;  // forward in a chain: those of y are wanted
 
-  bool has_epilogue() const { return bias || activation != Activation::kNone; }
+  bool in_chain() const { return norm || moments; }
+  bool has_epilogue() const { return !in_chain() && (bias || activation != Activation::kNone); }
 };
 
 // Whether cuDNN is asked for a data gradient that includes what lies below.
 bool fuses_below(const Problem& problem);
 
+// What cuDNN is asked to do in a chain besides the convolution, most first. Nothing for small maps, where the
+// microseconds that it saves in a step are not worth the seconds that it takes to compile the plans. No norm where
+// there is padding: zeros of z, which are none of x.
+std::vector<ChainLink> chain_fusions(const Problem& problem);
+
 // All that the choice among the ways depends on, besides the device and the libraries' versions.
-using ProblemKey = std::array<int64_t, 21>;
+using ProblemKey = std::array<int64_t, 23>;
 ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
 std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
 
 struct Way {
-  std::optional<Plan> plan;  // of conv2d_graph, conv2d_epilogue_graph or conv2d_gradient_below_graph, or
-  std::optional<cublaslt::Matmul> matmul;
+  std::optional<Plan> plan = std::nullopt;  // of one of the graphs in conv2d_graphs.h, or
+  std::optional<cublaslt::Matmul> matmul = std::nullopt;
   int matmul_rank = 0;                           // in cuBLASLt's list
-  bool fused = false;                            // bias, activation, its gradient or dbias included
+  bool fused = false;                            // all that the problem asks for besides the product is included
+  bool sums = false;                             // of it, only the sums for the moments are
   cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
 
   size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }

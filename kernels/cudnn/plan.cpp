@@ -131,8 +131,7 @@ std::string Plan::json() const {
   return text;
 }
 
-void Plan::execute(Stream stream, std::initializer_list<std::pair<TensorId, const void*>> tensors,
-                   void* workspace) const {
+void Plan::execute(Stream stream, const TensorPointers& tensors, void* workspace) const {
   if (cuda::dry_running()) return cuda::record_library_call("cudnn: " + name_);
   std::vector<int64_t> ids;
   std::vector<void*> pointers;

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
@@ -23,6 +22,8 @@ struct Target {
 Target current_target(Stream stream);
 Target h100_target();  // without a GPU
 
+using TensorPointers = std::vector<std::pair<TensorId, const void*>>;
+
 class Plan {
  public:
   // What json() gave before; nothing if this cuDNN and GPU do not accept it any more.
@@ -30,7 +31,7 @@ class Plan {
   std::string json() const;  // one line
 
   size_t workspace_bytes() const { return workspace_bytes_; }
-  void execute(Stream stream, std::initializer_list<std::pair<TensorId, const void*>> tensors, void* workspace) const;
+  void execute(Stream stream, const TensorPointers& tensors, void* workspace) const;
 
  private:
   friend class PlanSearch;

@@ -1,5 +1,7 @@
 // Stands in for cuDNN where there is no CUDA, so that whole networks run on the emulated device: the CPU's convolution
 // on what is host memory anyway.
+#include <algorithm>
+
 #include "kernels/conv2d.h"
 #include "kernels/dry_run.h"
 
@@ -11,6 +13,29 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
   if (dry_running()) return record_library_call("conv2d");
   cpu::conv2d(stream, shape, act, x, weight, bias, y);
 }
+// As with all of it fused in cuDNN, but for the normalised map.
+template <class T>
+void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput& norm, const T* x, const float* weight,
+                       const float* mean_guess, T* z, T* y, float* moments) {
+  const bool normed = norm.mean != nullptr;
+  const int64_t rows = s.N * s.P() * s.Q();
+  if (normed) {
+    batch_norm(stream, s.N * s.H * s.W, static_cast<int>(s.C), norm.act, x, norm.mean, norm.rstd, norm.weight,
+               norm.bias, z);
+  }
+  conv2d<T>(stream, s, Activation::kNone, normed ? z : x, weight, nullptr, y);
+  if (!moments) return;
+  if (!dry_running()) {
+    std::fill_n(moments, 2 * s.O, 0.0f);
+    for (int64_t i = 0; i < rows * s.O; ++i) {
+      const int64_t c = i % s.O;
+      const float d = static_cast<float>(y[i]) - mean_guess[c];
+      moments[c] += d;
+      moments[s.O + c] += d * d;
+    }
+  }
+  batch_norm_moments_of_sums(stream, rows, static_cast<int>(s.O), y, mean_guess, moments);
+}
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
@@ -20,6 +45,8 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
 
 #define DS_INSTANTIATE(T)                                                                                        \
   template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
+  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*,  \
+                                     const float*, T*, T*, float*);                                              \
   template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
                                float*, float*, Activation, float*);
 DS_INSTANTIATE(float)

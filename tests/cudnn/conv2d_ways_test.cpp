@@ -63,6 +63,58 @@ TEST(CudnnWays, ThePlainDataGradientStandsFirstWithAnActivationBelowAsWell) {
   EXPECT_TRUE(fuses_below(one_output));
 }
 
+TEST(CudnnWays, BetweenBatchNormsThePlainPlanStandsFirst) {
+  const Target h100 = h100_target();
+  const Problem plain{.shape = conv(32, 88, 176, 24, 144, 1), .type = CUDNN_DATA_BFLOAT16};
+  for (const bool norm : {false, true}) {
+    for (const bool moments : {false, true}) {
+      if (!norm && !moments) continue;
+      Problem problem = plain;
+      problem.norm = norm;
+      problem.moments = moments;
+      if (norm) problem.activation = Activation::kRelu6;
+      const std::vector<ChainLink> links = chain_fusions(problem);
+      EXPECT_EQ(links.size(), norm && moments ? 2u : 1u);
+      EXPECT_EQ(links.front().norm, norm);
+      EXPECT_EQ(links.front().sums, moments);
+      const std::vector<Way> ways = ways_of(h100, problem, {}, true);
+      ASSERT_EQ(ways.size(), 1u);
+      EXPECT_FALSE(ways[0].fused || ways[0].sums);
+      EXPECT_TRUE(rebuild(h100, problem, {}, record_of(ways[0])).has_value());
+      EXPECT_NE(key_of(problem, {}), key_of(plain, {}));
+      EXPECT_NE(describe(problem, {}), describe(plain, {}));
+    }
+  }
+  EXPECT_TRUE(chain_fusions(plain).empty());
+  Problem moments = plain;
+  moments.moments = true;
+  moments.shape.N = 3;  // 13 MB
+  EXPECT_TRUE(chain_fusions(moments).empty());
+  moments.shape.N = 4;
+  EXPECT_EQ(chain_fusions(moments).size(), 1u);
+  moments.shape.O = 143;
+  EXPECT_TRUE(chain_fusions(moments).empty());
+
+  Problem padded{.shape = kDecoder, .type = CUDNN_DATA_BFLOAT16, .norm = true, .moments = true};
+  ASSERT_EQ(chain_fusions(padded).size(), 1u);
+  EXPECT_FALSE(chain_fusions(padded).front().norm);
+  padded.moments = false;
+  EXPECT_TRUE(chain_fusions(padded).empty());
+}
+
+TEST(CudnnWays, ARecordSaysWhetherOnlyTheSumsAreFused) {
+  const Target h100 = h100_target();
+  const Problem problem{.shape = kDecoder, .type = CUDNN_DATA_BFLOAT16, .norm = true, .moments = true};
+  Way way = std::move(ways_of(h100, problem, {}, true).front());
+  for (const bool sums : {false, true}) {
+    way.sums = sums;
+    const std::optional<Way> again = rebuild(h100, problem, {}, record_of(way));
+    ASSERT_TRUE(again.has_value());
+    EXPECT_EQ(again->sums, sums);
+    EXPECT_FALSE(again->fused);
+  }
+}
+
 TEST(CudnnWays, EveryPlanSurvivesTheCache) {
   const Target h100 = h100_target();
   const LibraryOptions options;

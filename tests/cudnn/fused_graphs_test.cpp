@@ -29,8 +29,14 @@ Conv2dShape without_top_padding(Conv2dShape s) {
   return s;
 }
 
+Conv2dShape strided(Conv2dShape s, int stride) {
+  s.stride = stride;
+  return s;
+}
+
 const Layer kDecoderPair = {"decoder pair 3x3", without_top_padding(conv(8, 88, 176, 128, 128, 3))};
 const Layer kExpand = {"expand 1x1", conv(8, 88, 176, 24, 144, 1)};
+const Layer kStrided = {"downsampling 1x1", strided(conv(8, 88, 176, 64, 128, 1), 2)};
 const Layer kHead = {"head 1x1", conv(8, 88, 176, 128, 264, 1)};
 const Layer kOneChannel = {"depth 3x3", conv(8, 88, 176, 128, 1, 3)};
 
@@ -51,7 +57,7 @@ class FusedGraphs : public ::testing::Test {
   // One JIT compilation must have reached the stub, or nothing here means anything.
   static void SetUpTestSuite() {
     const LibraryOptions options;
-    const Graph graph = conv2d_sums_graph(kExpand.shape, CUDNN_DATA_BFLOAT16);
+    const Graph graph = conv2d_chain_graph(kExpand.shape, CUDNN_DATA_BFLOAT16, {.sums = true});
     const PlanOffer offer = find_plans(h100_target(), graph, {.options = &options, .limit = 1});
     usable_ = offer.accepted() || offer.refusal.find("libcuda") == std::string::npos;
   }
@@ -101,19 +107,16 @@ TEST_F(FusedGraphs, GradientOfTheActivationBelowAndItsBias) {
   }
 }
 
-TEST_F(FusedGraphs, StatisticsOfTheBatchNormAbove) {
+TEST_F(FusedGraphs, BatchNormsBelowAndAbove) {
   for (const cudnnDataType_t type : kTypes) {
-    for (const Layer& layer : {kDecoderPair, kExpand})
-      expect_accepted(layer, "sums of y and y^2", type, conv2d_sums_graph(layer.shape, type));
-  }
-}
-
-TEST_F(FusedGraphs, BatchNormBelow) {
-  for (const cudnnDataType_t type : kTypes) {
-    for (const Layer& layer : {kDecoderPair, kExpand}) {
-      for (const Activation activation : {Activation::kRelu, Activation::kRelu6})
-        expect_accepted(layer, "scale, shift, activation before", type,
-                        conv2d_prologue_graph(layer.shape, type, activation));
+    for (const Layer& layer : {kDecoderPair, kExpand, kStrided}) {
+      expect_accepted(layer, "moments", type, conv2d_chain_graph(layer.shape, type, {.sums = true}));
+      for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kRelu6}) {
+        for (const bool sums : {false, true}) {
+          expect_accepted(layer, sums ? "batch norm before, moments" : "batch norm before", type,
+                          conv2d_chain_graph(layer.shape, type, {true, activation, sums}));
+        }
+      }
     }
   }
 }

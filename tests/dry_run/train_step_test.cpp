@@ -23,13 +23,13 @@ struct Expected {
 
 // Bytes of the tensors that a step makes itself: without parameters, moments, the batch and scratch memory.
 const Expected kSteps[] = {
-    {"mobilenet_unet", 1, DType::kBf16, 617799936, 617439488},
-    {"mobilenet_unet", 8, DType::kBf16, 4936403456, 4933519872},
-    {"mobilenet_unet", 32, DType::kBf16, 19743044096, 19731509760},
-    {"mobilenet_unet", 32, DType::kBf16, 16865096192, 16865096192, true},
-    {"mobilenet_unet", 8, DType::kFloat, 9866498560, 9860731392},
-    {"resnet18_unet", 32, DType::kBf16, 13182526464, 13170992128},
-    {"resnet50_unet", 32, DType::kBf16, 19623185408, 19611651072},
+    {"mobilenet_unet", 1, DType::kBf16, 553245952, 552885504},
+    {"mobilenet_unet", 8, DType::kBf16, 4419971584, 4417088000},
+    {"mobilenet_unet", 32, DType::kBf16, 17677316608, 17665782272},
+    {"mobilenet_unet", 32, DType::kBf16, 14799368704, 14799368704, true},
+    {"mobilenet_unet", 8, DType::kFloat, 8833634816, 8827867648},
+    {"resnet18_unet", 32, DType::kBf16, 12944630784, 12933096448},
+    {"resnet50_unet", 32, DType::kBf16, 18584374272, 18572839936},
 };
 
 TEST(TrainStep, MemoryPlansInBytes) {

@@ -204,24 +204,30 @@ TEST(BatchNormLayer, AdoptingMeasuredStatisticsKeepsTheFunction) {
   EXPECT_THROW(norm.adopt_measured(), Error);
 }
 
-// conv, norm, depthwise, norm: as one after another, also while a batch norm measures.
+// conv, norm, depthwise, norm, conv, norm: as one after another, also while the first or second batch norm measures.
 TEST(Chain, SameAsItsLayers) {
   for (const bool training : {true, false}) {
-    for (const bool measuring : {false, true}) {
+    for (const int measuring : {-1, 0, 1}) {
       const auto run = [&](bool as_chain) {
         const Conv2d conv({.in = 3, .out = 10, .kernel = 1, .bias = false});
         const DepthwiseConv2d depthwise(10, 2, 1, 5, Padding::kSame);
-        BatchNorm2d norms[] = {BatchNorm2d(10, Activation::kRelu6), BatchNorm2d(10, Activation::kRelu)};
+        const Conv2d project({.in = 10, .out = 10, .kernel = 3, .stride = 2, .bias = false});
+        BatchNorm2d norms[] = {BatchNorm2d(10, Activation::kRelu6), BatchNorm2d(10, Activation::kRelu),
+                               BatchNorm2d(10)};
         copy_(conv.weight, random_tensor(conv.weight.shape(), 1));
         copy_(depthwise.weight, random_tensor(depthwise.weight.shape(), 2));
+        copy_(project.weight, random_tensor(project.weight.shape(), 4));
         for (BatchNorm2d& norm : norms) norm.train(training);
-        if (measuring) norms[0].start_measuring();
+        if (measuring >= 0) norms[measuring].start_measuring();
         const Tensor x = random_tensor({2, 8, 6, 3}, 3);
-        const ConvNorm links[] = {{&conv, &norms[0]}, {&depthwise, &norms[1]}};
-        const Tensor y =
-            as_chain ? forward_chain(x, links) : norms[1].forward(depthwise.forward(norms[0].forward(conv.forward(x))));
+        const ConvNorm links[] = {{&conv, &norms[0]}, {&depthwise, &norms[1]}, {&project, &norms[2]}};
+        const auto one_by_one = [&](Tensor y) {
+          for (const ConvNorm& link : links) y = link.norm->forward(link.conv->forward(y));
+          return y;
+        };
+        const Tensor y = as_chain ? forward_chain(x, links) : one_by_one(x);
         std::vector<float> all = to_vector<float>(y);
-        if (measuring) norms[0].adopt_measured();
+        if (measuring >= 0) norms[measuring].adopt_measured();
         for (const BatchNorm2d& norm : norms) {
           EXPECT_EQ(*norm.num_batches_tracked.data<int64_t>(), training ? 1 : 0);
           for (const Tensor& t : {norm.running_mean, norm.running_var, norm.weight}) {

@@ -222,6 +222,63 @@ TYPED_TEST(BatchNormKernel, KeepsTheVarianceOfValuesFarFromZero) {
       [&] { EXPECT_LE(max_relative_error(run_cuda(problem, Statistics::kBatch).rstd, expected.rstd), 1e-5); });
 }
 
+// mean and biased variance per channel, one after the other, in double.
+template <class T>
+std::vector<double> moments_of(const Problem<T>& p) {
+  const auto C = static_cast<size_t>(p.channels);
+  const auto n = static_cast<double>(p.rows);
+  std::vector<double> moments(2 * C);
+  for (size_t i = 0; i < p.x.size(); ++i) moments[i % C] += to_double(p.x[i]) / n;
+  for (size_t i = 0; i < p.x.size(); ++i) moments[C + i % C] += std::pow(to_double(p.x[i]) - moments[i % C], 2) / n;
+  return moments;
+}
+
+TYPED_TEST(BatchNormKernel, MomentsMatchTheFormulas) {
+  for (const Case& c : kCases) {
+    const Problem<TypeParam> p(c);
+    const std::vector<double> expected = moments_of(p);
+    auto moments = nan_values<float>(expected.size());
+    cpu::batch_norm_moments(cpu_stream(), p.rows, p.channels, p.x.data(), moments.data());
+    EXPECT_LE(max_relative_error(moments, expected), tolerance<float>(c.rows));
+    for_each_schedule([&] {
+      const DeviceArray<TypeParam> x(p.x);
+      DeviceArray<float> found(expected.size());
+      cuda::batch_norm_moments(cuda_stream(), p.rows, p.channels, x.data(), found.data());
+      EXPECT_LE(max_relative_error(found.host(), expected), tolerance<float>(c.rows));
+    });
+  }
+}
+
+// Sums in float around a guess: near the mean they are enough; from far away, in every third channel, x is read again.
+TYPED_TEST(BatchNormKernel, MomentsOfSumsMatchTheFormulasHoweverFarTheGuess) {
+  for (const Case& c : kCases) {
+    for (const bool far : {false, true}) {
+      const Problem<TypeParam> p(c);
+      const auto C = static_cast<size_t>(c.channels);
+      const std::vector<double> expected = moments_of(p);
+      std::vector<float> guess = random_values<float>(C, 7, -1.0f, 2.0f), sums(2 * C, 0.0f);
+      for (size_t i = 0; far && i < C; i += 3) guess[i] += i % 2 == 0 ? 3000.0f : -500.0f;
+      for (size_t i = 0; i < p.x.size(); ++i) {
+        const float d = static_cast<float>(p.x[i]) - guess[i % C];
+        sums[i % C] += d;
+        sums[C + i % C] += d * d;
+      }
+      const double allowed = 20 * tolerance<float>(c.rows);
+      std::vector<float> moments = sums;
+      cpu::batch_norm_moments_of_sums(cpu_stream(), p.rows, p.channels, p.x.data(), guess.data(), moments.data());
+      EXPECT_LE(max_relative_error(moments, expected), allowed) << far;
+      for_each_schedule([&] {
+        const DeviceArray<TypeParam> x(p.x);
+        const DeviceArray<float> device_guess(guess);
+        DeviceArray<float> found(sums);
+        cuda::batch_norm_moments_of_sums(cuda_stream(), p.rows, p.channels, x.data(), device_guess.data(),
+                                         found.data());
+        EXPECT_LE(max_relative_error(found.host(), expected), allowed) << far;
+      });
+    }
+  }
+}
+
 TYPED_TEST(BatchNormKernel, WithoutDxGivesTheSameParameterGradients) {
   const Problem<TypeParam> p({70, 19, Activation::kRelu});
   const Found<TypeParam> with = run_cpu(p, Statistics::kBatch);

@@ -1,4 +1,4 @@
-// Encoders whose depthwise convolutions normalise their input as they read it, against the same networks with every
+// Encoders whose convolutions normalise their input as they read it, against the same networks with every
 // normalised map stored. Measuring is what takes the plain path.
 #include <gtest/gtest.h>
 
@@ -10,6 +10,7 @@
 #include "engine/init.h"
 #include "models/midas_small.h"
 #include "models/mobilenet_v2.h"
+#include "models/resnet.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -37,7 +38,9 @@ struct Network {
       midas->initialize(3);
       module = std::move(midas);
     } else {
-      auto encoder = std::make_unique<MobileNetV2>();
+      std::unique_ptr<Encoder> encoder;
+      if (name == "mobilenet_v2") encoder = std::make_unique<MobileNetV2>();
+      if (name == "resnet50") encoder = std::make_unique<ResNet>(50);
       for (const ConvBn& unit : encoder->units()) {
         norms.push_back(unit.bn.get());
         kaiming_normal_fan_out(unit.conv->weight, unit.conv->geometry().layout, 3, unit.names.conv);
@@ -115,7 +118,7 @@ TEST_P(BatchNormChain, SameAsStoredMaps) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BatchNormChain, testing::Values("mobilenet_v2", "midas_small"),
+INSTANTIATE_TEST_SUITE_P(All, BatchNormChain, testing::Values("mobilenet_v2", "resnet50", "midas_small"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Plans for an H100, built without any GPU, of every dense convolution that training the students runs: a dry run of
 // one step per student, batch and precision leaves behind what was planned. A convolution that cuDNN refuses fails the
-// step. Where a data gradient goes on through a relu below, cuDNN must also accept the plan that fuses all of it: the
-// plan is compiled when it is made, which ends at the toolkit's stand-in for the driver, so that a dry run takes the
-// plain one.
+// step. Where a data gradient goes on through a relu below, or a large map is normalised before a convolution or summed
+// up behind it, cuDNN must also accept the plans that fuse this: they are compiled when they are made, which ends at
+// the toolkit's stand-in for the driver, so that a dry run takes the plain ones.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -60,16 +60,16 @@ std::string row_name(const cudnn::ChosenConvolution& chosen) {
   const cudnn::Problem& problem = chosen.problem;
   const bool strict = chosen.options.strict_fp32;
   const Conv2dShape& s = problem.shape;
-  char text[160];
-  std::snprintf(text, sizeof text, "%4lldx%-4lld %4lld -> %-4lld %lldx%lld/%d d%d p%d%d%d%d  %s %-15s%s%s",
+  char text[176];
+  std::snprintf(text, sizeof text, "%4lldx%-4lld %4lld -> %-4lld %lldx%lld/%d d%d p%d%d%d%d  %s %-15s%s%s%s%s",
                 static_cast<long long>(s.H), static_cast<long long>(s.W), static_cast<long long>(s.C),
                 static_cast<long long>(s.O), static_cast<long long>(s.R), static_cast<long long>(s.S), s.stride,
                 s.dilation, s.pad_top, s.pad_bottom, s.pad_left, s.pad_right,
                 problem.type == CUDNN_DATA_BFLOAT16 ? "bf16  "
                 : strict                            ? "strict"
                                                     : "tf32  ",
-                name_of(problem.pass), problem.bias ? " bias" : "",
-                problem.activation != Activation::kNone ? " act" : "");
+                name_of(problem.pass), problem.bias ? " bias" : "", problem.norm ? " norm" : "",
+                problem.activation != Activation::kNone ? " act" : "", problem.moments ? " moments" : "");
   return text;
 }
 
@@ -118,28 +118,43 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
   EXPECT_EQ(chosen.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
 }
 
-// At one batch, which the test above leaves alone, and in fp32 for one student: each is compiled for a second or two.
-TEST(StudentsPlans, GradientsThatGoOnThroughAReluFuseOnAnH100) {
-  constexpr int64_t kBatch = 2;
+// What cuDNN is to fuse for a problem, besides the plain convolution.
+std::vector<cudnn::Graph> fused_graphs(const cudnn::Problem& problem) {
+  std::vector<cudnn::Graph> graphs;
+  if (fuses_below(problem)) {
+    graphs.push_back(cudnn::conv2d_gradient_below_graph(problem.shape, problem.type, problem.activation, problem.bias));
+  }
+  for (const cudnn::ChainLink& link : chain_fusions(problem))
+    graphs.push_back(cudnn::conv2d_chain_graph(problem.shape, problem.type, link));
+  return graphs;
+}
+
+// At batches that the test above leaves alone, a large one for the default student, and in fp32 for that one only: each
+// is compiled for a second or two.
+TEST(StudentsPlans, WhatIsToBeFusedIsAcceptedForAnH100) {
+  constexpr int64_t kBatch = 2, kLargeBatch = 31;
   cuda::enable_dry_run(size_t{1} << 40);
   library_options() = {};
   for (const Training& training : kTrainings) dry_step(training, kBatch, DType::kBf16);
   dry_step(kTrainings[0], kBatch, DType::kFloat);
+  dry_step(kTrainings[0], kLargeBatch, DType::kBf16);
 
-  int graphs = 0;
+  int below = 0, chain = 0;
   for (const cudnn::ChosenConvolution& chosen : cudnn::chosen_convolutions()) {
     const cudnn::Problem& problem = chosen.problem;
-    if (!fuses_below(problem) || problem.shape.N != kBatch || chosen.options.strict_fp32) continue;
-    const auto graph =
-        cudnn::conv2d_gradient_below_graph(problem.shape, problem.type, problem.activation, problem.bias);
-    const cudnn::PlanOffer offer = find_plans(cudnn::h100_target(), graph, {.limit = 1});
-    if (!offer.accepted() && offer.refusal.find("libcuda") != std::string::npos)
-      GTEST_SKIP() << "skipped: no libcuda.so.1, not even the toolkit's stub";
-    std::printf("%s  %s\n", row_name(chosen).c_str(), offer.accepted() ? "fused" : "refused");
-    EXPECT_TRUE(offer.accepted()) << row_name(chosen) << ": " << offer.refusal;
-    ++graphs;
+    const bool large = problem.shape.N == kLargeBatch && !chain_fusions(problem).empty();
+    if ((problem.shape.N != kBatch && !large) || chosen.options.strict_fp32) continue;
+    for (const cudnn::Graph& graph : fused_graphs(problem)) {
+      const cudnn::PlanOffer offer = find_plans(cudnn::h100_target(), graph, {.limit = 1});
+      if (!offer.accepted() && offer.refusal.find("libcuda") != std::string::npos)
+        GTEST_SKIP() << "skipped: no libcuda.so.1, not even the toolkit's stub";
+      std::printf("%s  %s\n", row_name(chosen).c_str(), offer.accepted() ? "fused" : "refused");
+      EXPECT_TRUE(offer.accepted()) << row_name(chosen) << ": " << graph.name() << ": " << offer.refusal;
+      ++(problem.in_chain() ? chain : below);
+    }
   }
-  EXPECT_GE(graphs, 20);
+  EXPECT_GE(below, 20);
+  EXPECT_GE(chain, 20);
 }
 
 }  // namespace
