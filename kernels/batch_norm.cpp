@@ -214,7 +214,7 @@ void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const
 template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias) {
+                     float* dweight, float* dbias, T* y) {
   const Workspace workspace(stream, channels);
   // dx = scale * dz + slope * (x - mean) + offset
   float *scale = workspace.coefficient(0), *slope = workspace.coefficient(1), *offset = workspace.coefficient(2);
@@ -250,10 +250,12 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
       slope[c] = constant ? 0.0f : static_cast<float>(-per_row * sum_h * r);
       offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
     }
-    if (!dx) return;
+    if (!dx && !y) return;
     parallel_for(rows, grain_of(channels), [&](int64_t row) {
       for_channels(channels, [&]<class V>(int64_t c) {
         const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
+        if (y) store(y + row * channels + c, activate<kind>(centred * load<V>(scale + c) + load<V>(bias + c)));
+        if (!dx) return;
         const V dz = dz_of(row, c, centred);
         store(dx + row * channels + c, dz * load<V>(scale + c) + (centred * load<V>(slope + c) + load<V>(offset + c)));
       });
@@ -272,8 +274,8 @@ template void batch_norm(Stream, int64_t, int, Activation, const float*, const f
 template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
                          const float*, bf16*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
-                              const float*, const float*, const float*, float*, float*, float*);
+                              const float*, const float*, const float*, float*, float*, float*, float*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
-                              const float*, const float*, const bf16*, bf16*, float*, float*);
+                              const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
 
 }  // namespace depthstill::cpu

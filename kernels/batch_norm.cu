@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A thread's channels in the gradient: dz from x and dy.
+// A thread's channels in the gradient: y, and dz from x and dy.
 template <class T, int N, Activation kind>
 struct Channels {
   float mean[N], scale[N], bias[N];
@@ -167,13 +167,15 @@ struct Channels {
 #pragma unroll
     for (int i = 0; i < N; ++i) scale[i] = rstd[channel + i] * weight[channel + i];
   }
-  __device__ __forceinline__ void load(const T* x, const T* dy, float (&centred)[N], float (&dz)[N]) const {
+  __device__ __forceinline__ void load(const T* x, const T* dy, float (&centred)[N], float (&dz)[N],
+                                       float (&y)[N]) const {
     load_floats(x, centred);
     load_floats(dy, dz);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       centred[i] -= mean[i];
-      dz[i] *= activation_slope<kind>(activate<kind>(centred[i] * scale[i] + bias[i]));
+      y[i] = activate<kind>(centred[i] * scale[i] + bias[i]);
+      dz[i] *= activation_slope<kind>(y[i]);
     }
   }
 };
@@ -191,8 +193,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 1
     for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
       const int64_t at = row * sums.channels + thread.channel;
-      float centred[N], dz[N];
-      channels.load(x + at, dy + at, centred, dz);
+      float centred[N], dz[N], y[N];
+      channels.load(x + at, dy + at, centred, dz, y);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         sum[0][i] += dz[i];
@@ -228,12 +230,12 @@ __global__ void finish_grad_kernel(ChannelSums sums, Statistics statistics, cons
   offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
 }
 
-// dx may be dy. Reads x and dy and writes dx once: 6 B per bf16 element.
+// dx may be dy. Reads x and dy and writes dx and, unless null, y once: 6 or 8 B per bf16 element.
 template <class T, int N, Activation kind>
 __global__ void __launch_bounds__(kThreads)
     batch_norm_dx_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
                          const float* weight, const float* bias, const float* slope, const float* offset, const T* dy,
-                         T* dx) {
+                         T* dx, T* __restrict__ y_out) {
   const ChannelThread<N> thread(sums);
   if (!thread.inside) return;
   const Channels<T, N, kind> channels(thread.channel, mean, rstd, weight, bias);
@@ -242,8 +244,9 @@ __global__ void __launch_bounds__(kThreads)
   load_channels(offset, thread.channel, b);
   for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
     const int64_t at = row * sums.channels + thread.channel;
-    float centred[N], dz[N];
-    channels.load(x + at, dy + at, centred, dz);
+    float centred[N], dz[N], y[N];
+    channels.load(x + at, dy + at, centred, dz, y);
+    if (y_out) store_floats(y_out + at, y);
 #pragma unroll
     for (int i = 0; i < N; ++i) dz[i] = dz[i] * channels.scale[i] + (centred[i] * a[i] + b[i]);
     store_floats(dx + at, dz);
@@ -323,7 +326,7 @@ void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const
 template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias) {
+                     float* dweight, float* dbias, T* y) {
   const ChannelSums sums(rows, channels);
   const size_t partials = sums.partial_floats(2);
   auto* partial =
@@ -339,10 +342,12 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
                  weight, partial, dweight, dbias, slope, offset);
           if (!dx) return;
           launch(batch_norm_dx_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight, bias,
-                 slope, offset, dy, dx);
+                 slope, offset, dy, dx, y);
         },
-        x, dy, dx);
+        x, dy, dx, y);
   });
+  // Without dx there is no pass to share.
+  if (y && !dx) batch_norm(stream, rows, channels, act, x, mean, rstd, weight, bias, y);
 }
 
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
@@ -356,8 +361,8 @@ template void batch_norm(Stream, int64_t, int, Activation, const float*, const f
 template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
                          const float*, bf16*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
-                              const float*, const float*, const float*, float*, float*, float*);
+                              const float*, const float*, const float*, float*, float*, float*, float*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
-                              const float*, const float*, const bf16*, bf16*, float*, float*);
+                              const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
 
 }  // namespace depthstill::cuda

@@ -7,7 +7,8 @@
 //   dx = weight * rstd * (dz - <dz> - h * <dz * h>)   statistics of this batch (training)
 //   dx = weight * rstd * dz                           constant statistics (evaluation, frozen)
 // y is recomputed from x, which costs no memory traffic.
-// Bound: memory. Elements moved: statistics 1 (ready ones 0), normalisation 2, gradient 5 (x and dy twice, dx once).
+// Bound: memory. Elements moved: statistics 1 (ready ones 0), normalisation 2, gradient 5 (x and dy twice, dx once),
+// and 1 more where it also stores y.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +42,8 @@ DS_HOST_DEVICE inline bool cancels(double mean, double variance) { return mean *
 //   guess, such sums say little of the variance, and x is read again.
 // batch_norm_ready_stats: batch_norm_batch_stats from moments that x's producer took.
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
-// batch_norm_grad: assigns dweight, dbias and, unless null, dx; dx may be dy.
+// batch_norm_grad: assigns dweight, dbias and, unless null, dx, which may be dy, and y: what batch_norm gave, for an op
+//   that did not keep it.
 namespace cpu {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
@@ -61,7 +63,7 @@ void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const
 template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias);
+                     float* dweight, float* dbias, T* y);
 }  // namespace cpu
 namespace cuda {
 template <class T>
@@ -82,6 +84,6 @@ void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const
 template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias);
+                     float* dweight, float* dbias, T* y);
 }  // namespace cuda
 }  // namespace depthstill

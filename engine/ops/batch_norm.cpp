@@ -71,7 +71,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
     Tensor dweight = empty_like(weight), dbias = empty_like(bias);
     visit(x.dtype(), [&]<class T>() {
       run(device, cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, C, act, statistics, x, mean, rstd, weight,
-                                                                     bias, dy, dx, dweight, dbias);
+                                                                     bias, dy, dx, dweight, dbias, Tensor());
     });
     return {dx, dweight, dbias};
   });

@@ -151,38 +151,37 @@ ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& 
   const bool need_dx = x.requires_grad(), need_dfilter = filter.requires_grad();
   const bool need_dz = need_dx || weight.requires_grad() || bias.requires_grad();
   result.y = record("batch_norm_conv2d", {x, weight, bias, filter}, result.y, [=](const Tensor& dy) -> Gradients {
-    const int64_t rows = x.numel() / shape.C;
     const auto channels = static_cast<int>(shape.C);
-    Tensor z = need_dfilter ? empty_like(x) : Tensor();
+    const int64_t rows = x.numel() / channels;
     const Tensor dz = need_dz ? empty_like(x) : Tensor(), dfilter = need_dfilter ? empty_like(filter) : Tensor();
-    if (need_dfilter) {
-      const ProfileRange range(norm_range);
-      const OpRange op("batch_norm", [&] { return Work{0, 2 * bytes_of(x)}; });
+    const auto product = [&](const Tensor& z, const Tensor& to_z, const Tensor& to_filter) {
+      const OpRange op("conv2d", [&] { return Work{flops_of(shape), bytes_of(dy, filter, x)}; });
       visit(x.dtype(), [&]<class T>() {
-        run(x.device(), cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, channels, activation, x, mean, rstd, weight,
-                                                                 bias, z);
+        run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(
+            shape, Activation::kNone, z, filter, Tensor(), dy, to_z, to_filter, Tensor(), Activation::kNone, Tensor());
       });
-    }
-    {
-      const OpRange op("conv2d", [&] {
-        const int products = need_dz + need_dfilter;
-        return Work{products * flops_of(shape), products * bytes_of(dy, filter, x)};
-      });
-      visit(x.dtype(), [&]<class T>() {
-        run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, Activation::kNone, z, filter, Tensor(), dy,
-                                                                   dz, dfilter, Tensor(), Activation::kNone, Tensor());
-      });
-    }
-    if (!need_dz) return {{}, {}, {}, dfilter};
-    z = Tensor();
-    const ProfileRange range(norm_range);
-    const OpRange op("batch_norm", [&] { return Work{0, (need_dx ? 5 : 2) * bytes_of(x)}; });
+    };
+    if (need_dz) product({}, dz, {});
+
+    // Between the products z is made again, in the same pass as dx.
+    const Tensor z = need_dfilter ? empty_like(x) : Tensor();
     const Tensor dx = need_dx ? dz : Tensor();  // in place
-    const Tensor dweight = empty_like(weight), dbias = empty_like(bias);
-    visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, channels, activation, kind, x, mean,
-                                                                         rstd, weight, bias, dz, dx, dweight, dbias);
-    });
+    const Tensor dweight = need_dz ? empty_like(weight) : Tensor(), dbias = need_dz ? empty_like(bias) : Tensor();
+    {
+      const ProfileRange range(norm_range);
+      const int maps = (need_dx ? 5 : need_dz ? 2 : 0) + (need_dfilter ? (need_dx ? 1 : 2) : 0);
+      const OpRange op("batch_norm", [&] { return Work{0, maps * bytes_of(x)}; });
+      visit(x.dtype(), [&]<class T>() {
+        if (need_dz) {
+          run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(
+              rows, channels, activation, kind, x, mean, rstd, weight, bias, dz, dx, dweight, dbias, z);
+        } else if (need_dfilter) {
+          run(x.device(), cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, channels, activation, x, mean, rstd, weight,
+                                                                   bias, z);
+        }
+      });
+    }
+    if (need_dfilter) product(z, {}, dfilter);
     return {dx, dweight, dbias, dfilter};
   });
   return result;

@@ -115,7 +115,7 @@ ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormSt
         visit(x.dtype(), [&]<class T>() {
           run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(
               x.numel() / shape.C, static_cast<int>(shape.C), activation, kind, x, mean, rstd, weight, bias, dz, dx,
-              dweight, dbias);
+              dweight, dbias, Tensor());
         });
         return {dx, dweight, dbias, dfilter};
       });

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "kernels/batch_norm.h"
 #include "tests/kernels/kernel_test.h"
 
@@ -125,8 +127,9 @@ Found<T> run_cpu(const Problem<T>& p, Statistics statistics) {
   }
   cpu::batch_norm(stream, p.rows, p.channels, p.act, p.x.data(), f.mean.data(), f.rstd.data(), p.weight.data(),
                   p.bias.data(), f.y.data());
-  cpu::batch_norm_grad(stream, p.rows, p.channels, p.act, statistics, p.x.data(), f.mean.data(), f.rstd.data(),
-                       p.weight.data(), p.bias.data(), p.dy.data(), f.dx.data(), f.dweight.data(), f.dbias.data());
+  cpu::batch_norm_grad<T>(stream, p.rows, p.channels, p.act, statistics, p.x.data(), f.mean.data(), f.rstd.data(),
+                          p.weight.data(), p.bias.data(), p.dy.data(), f.dx.data(), f.dweight.data(), f.dbias.data(),
+                          nullptr);
   return f;
 }
 
@@ -148,8 +151,8 @@ Found<T> run_cuda(const Problem<T>& p, Statistics statistics) {
   }
   cuda::batch_norm(stream, p.rows, p.channels, p.act, x.data(), mean.data(), rstd.data(), weight.data(), bias.data(),
                    y.data());
-  cuda::batch_norm_grad(stream, p.rows, p.channels, p.act, statistics, x.data(), mean.data(), rstd.data(),
-                        weight.data(), bias.data(), dx.data(), dx.data(), dweight.data(), dbias.data());
+  cuda::batch_norm_grad<T>(stream, p.rows, p.channels, p.act, statistics, x.data(), mean.data(), rstd.data(),
+                           weight.data(), bias.data(), dx.data(), dx.data(), dweight.data(), dbias.data(), nullptr);
   return {running_mean.host(), running_var.host(), mean.host(), rstd.host(),
           dweight.host(),      dbias.host(),       y.host(),    dx.host()};
 }
@@ -285,9 +288,49 @@ TYPED_TEST(BatchNormKernel, WithoutDxGivesTheSameParameterGradients) {
   auto dweight = nan_values<float>(19), dbias = dweight;
   cpu::batch_norm_grad<TypeParam>(cpu_stream(), p.rows, p.channels, p.act, Statistics::kBatch, p.x.data(),
                                   with.mean.data(), with.rstd.data(), p.weight.data(), p.bias.data(), p.dy.data(),
-                                  nullptr, dweight.data(), dbias.data());
+                                  nullptr, dweight.data(), dbias.data(), nullptr);
   EXPECT_EQ(dweight, with.dweight);
   EXPECT_EQ(dbias, with.dbias);
+}
+
+template <class T>
+void expect_same_bits(const std::vector<T>& found, const std::vector<T>& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)), 0);
+}
+
+// The output comes again along with the gradient, bit for bit, with dx and without.
+TYPED_TEST(BatchNormKernel, TheGradientMakesTheOutputAgain) {
+  for (const Case& c : kCases) {
+    for (const bool with_dx : {true, false}) {
+      const Problem<TypeParam> p(c);
+      const auto C = static_cast<size_t>(p.channels);
+      const Found<TypeParam> expected = run_cpu(p, Statistics::kBatch);
+      auto dweight = nan_values<float>(C), dbias = dweight;
+      auto y = nan_values<TypeParam>(p.x.size()), dx = y;
+      cpu::batch_norm_grad<TypeParam>(cpu_stream(), p.rows, p.channels, p.act, Statistics::kBatch, p.x.data(),
+                                      expected.mean.data(), expected.rstd.data(), p.weight.data(), p.bias.data(),
+                                      p.dy.data(), with_dx ? dx.data() : nullptr, dweight.data(), dbias.data(),
+                                      y.data());
+      expect_same_bits(y, expected.y);
+      if (with_dx) expect_same_bits(dx, expected.dx);
+      EXPECT_EQ(dweight, expected.dweight);
+      for_each_schedule([&] {
+        const Found<TypeParam> on_device = run_cuda(p, Statistics::kBatch);
+        const DeviceArray<TypeParam> x(p.x);
+        const DeviceArray<float> weight(p.weight), bias(p.bias), mean(on_device.mean), rstd(on_device.rstd);
+        DeviceArray<float> device_dweight(C), device_dbias(C);
+        DeviceArray<TypeParam> device_y(p.x.size()), device_dx(p.dy);
+        cuda::batch_norm_grad<TypeParam>(cuda_stream(), p.rows, p.channels, p.act, Statistics::kBatch, x.data(),
+                                         mean.data(), rstd.data(), weight.data(), bias.data(), device_dx.data(),
+                                         with_dx ? device_dx.data() : nullptr, device_dweight.data(),
+                                         device_dbias.data(), device_y.data());
+        expect_same_bits(device_y.host(), on_device.y);
+        if (with_dx) expect_same_bits(device_dx.host(), on_device.dx);
+        EXPECT_EQ(device_dbias.host(), on_device.dbias);
+      });
+    }
+  }
 }
 
 TYPED_TEST(BatchNormKernel, NanReachesTheOutput) {
