@@ -92,7 +92,19 @@ Call prepare_depthwise_conv2d(const Dims& d, const Place& place) {
   };
 }
 
-// With the batch norm before it inside, and the moments of its output.
+// A 1 x 1 convolution with the batch norm before it inside, and the moments of its output.
+Call prepare_norm_conv2d(const Dims& d, const Place& place) {
+  const Tensor x = place.values({d[0], d[1], d[2], d[3]}), filter = place.parameter({d[4], 1, 1, d[3]});
+  const Tensor a = place.parameter({d[3]}), b = place.parameter({d[3]}), guess = place.parameter({d[4]});
+  const Tensor dy = place.values({d[0], d[1], d[2], d[4]});
+  return [=] {
+    run_passes("backward", dy, [&] {
+      return batch_norm_conv2d(leaf(x), {a, b}, b, a, Activation::kRelu6, leaf(filter), {}, guess).y;
+    });
+  };
+}
+
+// The same for a depthwise one.
 Call prepare_norm_depthwise(const Dims& d, const Place& place) {
   const Tensor x = place.values({d[0], d[1], d[2], d[3]}), filter = place.parameter({3, 3, d[3]});
   const Tensor a = place.parameter({d[3]}), b = place.parameter({d[3]});
@@ -241,6 +253,11 @@ const std::vector<Kernel>& kernels() {
         {0, 352, 704, 128, 257, 1},
         {0, 352, 704, 128, 264, 1}},
        prepare_conv2d},
+      {"norm_conv2d",
+       "NxHxWxCxO",
+       {{0, 176, 352, 32, 16}, {0, 88, 176, 144, 24}, {0, 44, 88, 960, 160}},
+       prepare_norm_conv2d,
+       "conv2d"},
       {"depthwise_conv2d",
        "NxHxWxCxSTRIDExDILATION",
        {{0, 176, 352, 32, 1, 1}, {0, 176, 352, 96, 2, 1}, {0, 88, 176, 144, 1, 1}, {0, 44, 88, 960, 1, 4}},
