@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -115,7 +116,7 @@ void* malloc_device(size_t wanted) {
   check_not_capturing("allocating");
   State& s = state();
   ++s.record.mallocs;
-  const size_t bytes = (wanted + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t bytes = (std::max<size_t>(wanted, 1) + kAlignment - 1) / kAlignment * kAlignment;
   size_t offset = 0;
   for (const auto& [start, size] : s.used) {
     if (start - offset >= bytes) break;

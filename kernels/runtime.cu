@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -78,7 +79,7 @@ int runtime_version() { return CUDART_VERSION; }
 void* malloc_device(size_t bytes) {
   if (dry_running()) return dry::malloc_device(bytes);
   void* pointer = nullptr;
-  const cudaError_t status = cudaMalloc(&pointer, bytes);
+  const cudaError_t status = cudaMalloc(&pointer, std::max<size_t>(bytes, 1));  // of 0 bytes it gives null
   if (status == cudaSuccess) return pointer;
   cudaGetLastError();  // out of memory is not sticky: leave no error behind for the next launch
   check(status == cudaErrorMemoryAllocation, "cuda: allocating ", bytes, " bytes: ", cudaGetErrorString(status));
@@ -129,7 +130,7 @@ void* malloc_pinned(size_t bytes) {
 
 void free_pinned(void* pointer) noexcept {
   if (dry_running()) return std::free(pointer);
-  report(cudaFreeHost(pointer), "free pinned host memory");
+  if (pointer != nullptr) report(cudaFreeHost(pointer), "free pinned host memory");
 }
 
 void* create_event() {

@@ -30,8 +30,9 @@ DeviceInfo device_info();  // of the current device
 int driver_version();   // 13000 means 13.0; 0 without a driver; never throws
 int runtime_version();  // that this binary was built with
 
-void* malloc_device(size_t bytes);         // aligned to 256 bytes, contents undefined; null when memory is full
-void free_device(void* pointer) noexcept;  // waits for kernels that use it
+// Aligned to 256 bytes, contents undefined; null when memory is full, and only then.
+void* malloc_device(size_t bytes);
+void free_device(void* pointer) noexcept;  // waits for kernels that use it; nothing to do for null
 
 enum class Direction : uint8_t { kToDevice, kToHost, kOnDevice };
 
@@ -45,7 +46,7 @@ void destroy_stream(void* handle) noexcept;
 
 // Host memory that copies may use while the host goes on; throws Error when it is full.
 void* malloc_pinned(size_t bytes);
-void free_pinned(void* pointer) noexcept;
+void free_pinned(void* pointer) noexcept;  // nothing to do for null
 
 // A point in a stream's work.
 void* create_event();

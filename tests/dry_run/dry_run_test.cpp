@@ -110,6 +110,17 @@ TEST_F(DryRunTest, MemoryIsFiniteAndReused) {
   EXPECT_EQ(record.frees, 3);
 }
 
+TEST_F(DryRunTest, NoBytesHaveAPlaceOfTheirOwnToo) {  // null means full
+  void *a = cuda::malloc_device(0), *b = cuda::malloc_device(0);
+  EXPECT_NE(a, nullptr);
+  EXPECT_NE(b, nullptr);
+  EXPECT_NE(a, b);
+  cuda::free_device(a);
+  cuda::free_device(b);
+  cuda::free_device(nullptr);
+  cuda::free_pinned(nullptr);
+}
+
 TEST_F(DryRunTest, AGraphHoldsWhatWasCaptured) {
   const Stream stream = stream_of(Device::kCuda);
   const Tensor x = empty({64}, DType::kFloat, Device::kCuda);
