@@ -92,6 +92,7 @@ Matmul::Matmul(const MatmulShape& s, int rank)
   check_status(status, name_);
   check(found > rank, "cublaslt: expected more than ", rank, " algorithms for ", name_, ", found ", found);
   algorithm_ = ranked[static_cast<size_t>(rank)];
+  check_status(algorithm_.state, name_);
 }
 
 void Matmul::set_vector(const void* vector) const {

@@ -21,11 +21,11 @@ struct Chooser {
   PlanCache* cache = nullptr;  // may be null
   // Empty: nothing may be timed. May throw Error: the way is left out. `best` is the least so far, infinite at first.
   std::function<double(const Way&, double best)> milliseconds;
-  // Used where nothing may be timed: runs the way. May throw Error: the next one is taken. Empty: the first one is
-  // taken.
+  // Tries a way that is remembered, or where nothing may be timed. May throw Error: others are looked at. Empty: it is
+  // taken as it is.
   std::function<void(const Way&)> run;
-  std::function<std::string(const Way&)> record;                         // one line from which
-  std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again, or nothing
+  std::function<std::string(const Way&)> record;  // one line; may throw Error: the way is taken, but not remembered
+  std::function<std::optional<Way>(const std::string& record)> rebuild;  // makes the way again from it, or nothing
   int candidate = -1;  // >= 0: this one or the last, without a look at cache or clock
   bool log = false;
 };
@@ -34,6 +34,30 @@ struct Chooser {
 enum class Wanted : uint8_t { kAll, kFirst };
 template <class Way>
 using Candidates = std::function<std::vector<Way>(Wanted)>;
+
+// The line for a way; empty if there is none.
+template <class Way>
+std::string record_of(const Chooser<Way>& by, const Way& way) {
+  try {
+    return by.record(way);
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+// The way that was chosen before, if it still runs.
+template <class Way>
+std::optional<Way> remembered(const std::string& key, const Chooser<Way>& by) {
+  const std::optional<std::string> record = by.cache != nullptr ? by.cache->find(key) : std::nullopt;
+  std::optional<Way> way = record ? by.rebuild(*record) : std::nullopt;
+  if (!way || !by.run) return way;
+  try {
+    by.run(*way);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+  return way;
+}
 
 // The first way that runs. Further ones are only made when it does not.
 template <class Way>
@@ -49,7 +73,7 @@ Way first_that_runs(const std::string& key, const Chooser<Way>& by, const Candid
         refused = error.what();
         continue;
       }
-      if (by.log) std::fprintf(stderr, "plan: %s: %s\n", key.c_str(), by.record(way).c_str());
+      if (by.log) std::fprintf(stderr, "plan: %s: %s\n", key.c_str(), record_of(by, way).c_str());
       return std::move(way);
     }
   }
@@ -65,11 +89,7 @@ Way choose(const std::string& key, const Chooser<Way>& by, const Candidates<Way>
     check(!ways.empty(), "no library offers a way to compute ", key);
     return std::move(ways[std::min(static_cast<size_t>(by.candidate), ways.size() - 1)]);
   }
-  if (by.cache != nullptr) {
-    if (const auto record = by.cache->find(key)) {
-      if (std::optional<Way> way = by.rebuild(*record)) return std::move(*way);
-    }
-  }
+  if (std::optional<Way> way = remembered(key, by)) return std::move(*way);
   if (!by.milliseconds) return first_that_runs(key, by, candidates);
   std::vector<Way> ways = candidates(Wanted::kAll);
   check(!ways.empty(), "no library offers a way to compute ", key);
@@ -88,12 +108,12 @@ Way choose(const std::string& key, const Chooser<Way>& by, const Candidates<Way>
     }
   }
   check(best < ways.size(), "no way to compute ", key, " runs: ", refused);
-  const std::string record = by.record(ways[best]);
+  const std::string record = record_of(by, ways[best]);
   if (by.log) {
     std::fprintf(stderr, "plan: %s: number %zu of %zu, %.4f ms: %s\n", key.c_str(), best + 1, ways.size(), best_ms,
                  record.c_str());
   }
-  if (by.cache != nullptr) by.cache->put(key, record);
+  if (by.cache != nullptr && !record.empty()) by.cache->put(key, record);
   return std::move(ways[best]);
 }
 

@@ -149,6 +149,28 @@ TEST_F(Choice, MeasuresAgainWhereARecordIsNotAcceptedAnyMore) {
   EXPECT_EQ(PlanCache(folder_, "gpu").find("key"), "way 2");
 }
 
+TEST_F(Choice, MeasuresAgainWhereWhatIsRememberedDoesNotRun) {
+  PlanCache cache(folder_, "gpu");
+  cache.put("key", "way 9");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = fake_timer();
+  by.run = [](const int& way) { check(way != 9, "does not run any more"); };
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, 1}; }), 2);
+  EXPECT_EQ(PlanCache(folder_, "gpu").find("key"), "way 2");
+}
+
+TEST_F(Choice, TakesAWayThatHasNoRecordWithoutRememberingIt) {
+  PlanCache cache(folder_, "gpu");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = fake_timer();
+  by.log = true;
+  by.record = [](const int&) -> std::string { throw Error("has no text"); };
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, 1}; }), 2);
+  EXPECT_FALSE(cache.find("key").has_value());
+  by.milliseconds = nullptr;
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, 1}; }), 2);
+}
+
 TEST_F(Choice, LeavesOutWhatDoesNotRun) {
   Chooser<int> by = chooser(nullptr);
   by.milliseconds = fake_timer();
