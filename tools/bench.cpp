@@ -77,6 +77,7 @@ class Bench {
 
   Parts step() { return args_.what == "infer" ? infer() : step_ ? replay() : train(); }
   Device device() const { return device_; }
+  bool captured() const { return step_ && step_->captured(); }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
 
  private:
@@ -194,6 +195,7 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"precision", name_of(args.compute.dtype())},
           {"device", name_of(bench.device())},
           {"threads", num_threads()},
+          {"captured", bench.captured()},
           {"dead_rows", args.dead_rows},
           {"fused_head", args.fused_head.value_or(args.what == "infer")}};
 }
