@@ -5,7 +5,7 @@
 #include <cudnn.h>
 
 #include <algorithm>
-#include <optional>
+#include <limits>
 #include <vector>
 
 #include "kernels/dry_run.h"
@@ -79,9 +79,8 @@ double median_of(int count, F measure) {
   return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
 }
 
-// Of one run, which takes about `guess_ms`, within a graph; nothing where it cannot be captured.
-std::optional<double> replayed_ms(const Stopwatch& watch, double guess_ms, const std::function<void()>& run) {
-  if (!cuda::can_capture()) return std::nullopt;
+// Of one run, which takes about `guess_ms`, within a graph; infinite where it cannot be captured.
+double replayed_ms(const Stopwatch& watch, double guess_ms, const std::function<void()>& run) {
   const int per_graph =
       guess_ms * kMostPerGraph <= kGraphMs ? kMostPerGraph : std::max(1, static_cast<int>(kGraphMs / guess_ms));
   try {
@@ -90,7 +89,7 @@ std::optional<double> replayed_ms(const Stopwatch& watch, double guess_ms, const
     replay_ms();  // uploads the graph
     return median_of(kReplays, replay_ms) / per_graph;
   } catch (const Error&) {
-    return std::nullopt;
+    return std::numeric_limits<double>::infinity();
   }
 }
 
@@ -109,7 +108,7 @@ double median_ms(Stream stream, double best_ms, const std::function<void()>& run
   watch.ms(run);  // loads the kernels
   const double second = watch.ms(run);
   if (second > kHopeless * best_ms + kJitterMs) return second;
-  if (const std::optional<double> ms = replayed_ms(watch, second, run)) return *ms;
+  if (cuda::can_capture()) return replayed_ms(watch, second, run);
   watch.ms(run);
   return median_of(kRuns, [&] { return watch.ms(run); });
 }

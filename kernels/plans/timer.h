@@ -13,9 +13,9 @@ namespace depthstill::plans {
 bool may_measure(Stream stream);
 
 // What `run`, which gives its work to `stream`, takes there in milliseconds: the median of several replays of a CUDA
-// graph of one to ten runs, since below about 20 us the host's pace would be timed; where it cannot be captured, of ten
-// runs. What takes clearly more than twice `best_ms` in its second run is not run again: some ways are slower a hundred
-// times.
+// graph of one to ten runs, since below about 20 us the host's pace would be timed; with DEPTHSTILL_SYNC=1, of ten
+// runs. Infinite where it cannot be captured: no training step with it could be. What takes clearly more than twice
+// `best_ms` in its second run is not run again: some ways are slower a hundred times.
 double median_ms(Stream stream, double best_ms, const std::function<void()>& run);
 
 // Of this process's device, or null where nothing is measured.

@@ -171,6 +171,14 @@ TEST_F(Choice, TakesAWayThatHasNoRecordWithoutRememberingIt) {
   EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{2, 1}; }), 2);
 }
 
+TEST_F(Choice, TakesAnInfiniteTimeOnlyWhereThereIsNoOther) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  Chooser<int> by = chooser(nullptr);
+  by.milliseconds = [](const int& way, double) { return way < 0 ? kInfinity : 1.0; };
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{-1, 4, -2}; }), 4);
+  EXPECT_EQ(choose<int>("key", by, [](Wanted) { return std::vector<int>{-1, -2}; }), -1);
+}
+
 TEST_F(Choice, LeavesOutWhatDoesNotRun) {
   Chooser<int> by = chooser(nullptr);
   by.milliseconds = fake_timer();
