@@ -13,8 +13,9 @@ using cublaslt::Matmul, cublaslt::MatmulShape;
 const char* const kMatmul = "matmul ";
 const char* const kMatmulFused = "matmul with epilogue ";
 
-// Compiled when they are made, in half a second or more each. In a chain there are more shapes and less to gain.
-constexpr int kRuntimeCompiledPlans = 3, kChainPlans = 1;
+// Of those that are compiled when they are made, each in half a second to a second, and in three where a data gradient
+// goes on below: more would keep a first training step waiting for minutes.
+constexpr int kRuntimeCompiledPlans = 1;
 constexpr int64_t kChainBytes = 16 << 20;  // of memory traffic saved: 5 us on an H100
 
 bool is_matrix_product(const Conv2dShape& s) {
@@ -189,7 +190,7 @@ std::vector<Way> ways_of(const Target& target, const Problem& problem, const Lib
   }
   for (const ChainLink& link : chain_fusions(problem)) {
     const bool everything = link.norm == problem.norm;
-    list.add_plans(conv2d_chain_graph(s, problem.type, link), kChainPlans, false, everything ? all : sums);
+    list.add_plans(conv2d_chain_graph(s, problem.type, link), kRuntimeCompiledPlans, false, everything ? all : sums);
   }
   if (is_matrix_product(s) && target.handle != nullptr) {
     for (const bool fused : {true, false}) {

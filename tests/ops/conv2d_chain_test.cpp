@@ -171,12 +171,12 @@ TEST(Conv2dChain, IsTheSameOnBothDevices) {
 }
 
 // On a GPU the product with the slope and the sums in its epilogue competes with the plain one and our kernel behind
-// it. kernels/cudnn/conv2d_ways.cpp lists it behind the plain plans.
+// it. kernels/cudnn/conv2d_ways.cpp lists it last, behind the plain plans.
 TEST(Conv2dChain, EveryCandidateOfTheLibrariesAgrees) {
   if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
   const LibraryOptions before = library_options();
   const Tensor weight = random_tensor({16, 3, 3, 8}, 2), bias = random_tensor({16}, 3);
-  for (const int candidate : {0, 5, 8, 9, 10, 11, 12, 13, 14}) {
+  for (const int candidate : {0, 5, 9, 20}) {
     library_options().candidate = candidate;
     SCOPED_TRACE(testing::Message() << "candidate " << candidate);
     for (const bool with_bias : {false, true}) {
