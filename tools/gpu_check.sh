@@ -5,16 +5,18 @@
 #       Gathers in DIR what a machine without package manager and network needs: binaries, their libraries (those of
 #       CUDA come with its toolkit or with PyTorch there), scripts, fixtures, and what the emulator computes in the
 #       kernel tests. Builds what is not given, for GPUs of compute capability 9.0 and any CPU with AVX2.
-#   tools/gpu_check.sh --run DIR OUT.json [--dry] [--seconds 570] [--only STEP,STEP]
+#   tools/gpu_check.sh --run DIR OUT.json [--dry] [--seconds 570] [--only STEP,STEP] [--after EARLIER.json]
 #       Runs there, what matters most first. Each step has its share of the time that is left, one that fails does not
 #       stop the others, and OUT.json is written after each. What could not be taken, or was not reached when the run was
-#       cut off, is null, with its reason.
+#       cut off, is null, with its reason; --after takes over an earlier run's figures and takes those that are missing.
+#       Beside OUT.json: OUT.log, what the programs said, and OUT.plans-*.txt, the ways chosen for convolutions.
 #
 # --dry: without a GPU, to test this script: CPU, emulated kernels and small sizes. Its figures mean nothing else.
+# GPU_CHECK_PYTHON: the Python that has PyTorch, where it is not python3.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 pack() {
   local out=$1; shift
@@ -35,7 +37,9 @@ pack() {
   if [ -z "$emulated" ]; then
     emulated=$root/build/gpu-check-emulated
     cmake -S "$root" --preset dev -B "$emulated" "${travels[@]}"
-    cmake --build "$emulated" -j "$(nproc)" --target depthstill kernel_tests engine_tests
+    local targets=(kernel_tests)
+    [ $dry -eq 1 ] && targets+=(depthstill engine_tests)
+    cmake --build "$emulated" -j "$(nproc)" --target "${targets[@]}"
   fi
   if [ -z "$build" ] && [ $dry -eq 0 ]; then
     build=$root/build/gpu-check
@@ -43,6 +47,9 @@ pack() {
     cmake --build "$build" -j "$(nproc)" --target depthstill kernel_tests engine_tests cudnn_tests
   fi
   [ $dry -eq 1 ] && build=$emulated
+  for binary in "$build/tools/depthstill" "$build"/tests/{kernel,engine}_tests "$emulated/tests/kernel_tests"; do
+    [ -x "$binary" ] || { echo "$binary: expected the program, found nothing" >&2; exit 1; }
+  done
 
   stage=$(mktemp -d) # not local: the trap reads it
   trap 'rm -rf "$stage"' EXIT
@@ -60,14 +67,25 @@ pack() {
   (cd "$root" && cp --parents -r tests/gpu tests/bench/compare_pytorch_cuda.py tests/oracle/make_student_fixture.py \
     tests/oracle/losses.safetensors tools/recipes "$stage")
   echo "the emulated kernel tests, for comparison"
-  DEPTHSTILL_RECORD="$stage/emulated.record" "$emulated/tests/kernel_tests" --gtest_brief=1 || true
+  DEPTHSTILL_RECORD="$stage/whole.record" "$emulated/tests/kernel_tests" --gtest_brief=1 || true
+  python3 "$root/tests/gpu/compare.py" "$stage/whole.record" "$stage/emulated.record"
+  rm "$stage/whole.record"
   {
     echo "commit $(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)"
     echo "changed $(git -C "$root" status --porcelain 2>/dev/null | wc -l)"
     echo "built $(date -u +%Y-%m-%dT%H:%M:%SZ)"
     grep -E '^(DEPTHSTILL_MARCH|CMAKE_CUDA_ARCHITECTURES|CMAKE_BUILD_TYPE):' "$build/CMakeCache.txt" | sed 's/:[A-Z]*=/ /'
+    # What the other machine must have at least.
+    objdump -T "$stage"/bin/* "$stage"/lib/* | grep -oE '\b(GLIBC|GLIBCXX)_[0-9.]+' | sort -uV |
+      awk -F_ '{last[$1] = $2} END {for (name in last) print "needs_" tolower(name), last[name]}'
+    local headers
+    headers=$(sed -n 's/^CUDNN_INCLUDE_DIR:[A-Z]*=//p' "$build/CMakeCache.txt")
+    [ -f "$headers/cudnn_version.h" ] && awk '/define CUDNN_(MAJOR|MINOR|PATCHLEVEL)/ {v = v "." $3}
+      END {print "needs_cudnn", substr(v, 2)}' "$headers/cudnn_version.h"
+    ldd "$stage"/bin/* | awk '$1 ~ /^lib(cuda|cublas|nv|cudnn)/ {print $1}' | sort -u | paste -sd, |
+      sed -n 's/^./needs_libraries &/p'
   } >"$stage/gpu_check.txt"
-  tar -C "$stage" -czf "$out/payload.tar.gz" .
+  tar -C "$stage" --exclude=__pycache__ -czf "$out/payload.tar.gz" .
   cp "$0" "$out/gpu_check.sh"
   echo "$out: $(du -sm "$out" | cut -f1) MB; on the other machine: bash $(basename "$out")/gpu_check.sh --run DIR OUT.json"
 }
@@ -77,11 +95,22 @@ run() {
   folder=$(mktemp -d) # not local: the trap reads it
   trap 'rm -rf "$folder"' EXIT
   tar -C "$folder" -xzf "$packed/payload.tar.gz"
-  for candidate in "${GPU_CHECK_PYTHON:-}" python3 /opt/torch/bin/python; do
-    [ -n "$candidate" ] && "$candidate" -c 'import torch' 2>/dev/null && python=$candidate && break
+  local has_torch='import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' # importing it takes seconds
+  for candidate in "${GPU_CHECK_PYTHON:-}" python3 python; do
+    [ -n "$candidate" ] && "$candidate" -c "$has_torch" 2>/dev/null && python=$candidate && break
   done
-  [ -n "$python" ] || python=python3 # the comparison with PyTorch will say that it is missing
-  "$python" "$folder/tests/gpu/check.py" "$folder" "$out" "$@"
+  [ -n "$python" ] || python=${GPU_CHECK_PYTHON:-python3} # the comparison with PyTorch will say that it is missing
+  # Beside this shell, which would otherwise see a signal only after the run.
+  GPU_CHECK_SPENT=$SECONDS "$python" -u "$folder/tests/gpu/check.py" "$folder" "$out" "$@" &
+  local check=$!
+  trap 'kill -TERM "$check" 2>/dev/null' TERM INT HUP
+  local code=0
+  wait "$check" || code=$?
+  while kill -0 "$check" 2>/dev/null; do
+    code=0
+    wait "$check" || code=$?
+  done
+  return $code
 }
 
 case "${1:-}" in

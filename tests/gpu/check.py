@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""The run of tools/gpu_check.sh on the machine with the GPU: steps with a share of the time each, results in one JSON
-file, which is complete at any time: what has not been reached yet is null.
+"""The run of tools/gpu_check.sh on the machine with the GPU. Results are in one JSON file, which is complete at any time:
+what has not been reached yet is null. Beside it, OUT.log has what the programs said, and OUT.plans-*.txt the libraries'
+ways that were chosen there.
 
-Usage: check.py FOLDER OUT.json [--dry] [--seconds 570] [--only STEP,STEP]     FOLDER: an unpacked payload"""
+Usage: check.py FOLDER OUT.json [--dry] [--seconds 570] [--only STEP,STEP] [--after EARLIER.json]
+FOLDER: an unpacked payload. --after: an earlier run of the same pack on the same kind of machine, whose figures are taken
+over and whose missing ones are taken now."""
 import argparse
 import datetime
 import glob
@@ -13,18 +16,24 @@ import platform
 import re
 import shutil
 import signal
-import subprocess
+import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-BATCHES = [32, 8, 1]  # what matters most first
+from runner import FULL, Partial, Runner, Stopped
+
+MAIN_BATCH, OTHER_BATCHES = 32, [8, 1]
+PRECISIONS = ("bf16", "fp32")
+VARIANTS = ("eager_fp32", "eager_amp", "tuned", "tuned_graphs")  # of tests/bench/compare_pytorch_cuda.py
 STRICT = {"DEPTHSTILL_FP32": "strict"}  # without it, tensor cores round the factors of fp32 products
 UNTIMED = {"DEPTHSTILL_MEASURE": "0"}  # else the libraries' ways are built and timed for each of many small shapes
 CANDIDATES = "*EveryCandidate*:*BothWays*"  # of the libraries: each is built for each shape, which takes minutes
+LIBRARIES = "Conv2dKernel*:LinearKernel*:*/Conv2dKernel*:*/LinearKernel*"  # kernel tests of NVIDIA's kernels
+LOSSES = ("dpm", "ssim", "dpm_head")  # kernels that are timed first
+BY_LIBRARY = ("conv2d", "linear")  # and last: choosing among a library's ways takes longer than all others together
 COPY = """
 import json, sys, time, torch
 device = torch.device(sys.argv[1])
@@ -38,72 +47,32 @@ print(json.dumps({"bytes_per_s": 2 * 4 * a.numel() / sorted(times[2:])[5], "byte
 """
 
 
-class Stopped(Exception):
-    """A step that could not give its figures; the text says why."""
-
-
-class Done:
-    """What a program left: its exit code, or None where it ran out of time, after `seconds`."""
-
-    def __init__(self, code, out, err, seconds):
-        self.code, self.out, self.err, self.seconds = code, out, err, seconds
-
-    def why(self):
-        if self.code is None:
-            return f"stopped after {self.seconds:.0f} s"
-        lines = [line.strip() for line in self.err.strip().splitlines() if line.strip()]
-        said = next((line for line in reversed(lines) if line.startswith("depthstill: ")), lines[-1] if lines else "")
-        return f"exit code {self.code}" + (f": {said[:300]}" if said else "")
-
-    def reason(self):
-        return {} if self.code == 0 else {"reason": self.why()}
-
-
-class Check:
+class Check(Runner):
     def __init__(self, args):
-        self.args = args
-        self.folder = Path(args.folder).resolve()
-        self.deadline = time.time() + args.seconds
+        super().__init__(args.out, args.seconds - float(os.environ.get("GPU_CHECK_SPENT", 0)), args.only, args.after)
+        self.folder, self.dry = Path(args.folder).resolve(), args.dry
         self.device = "cpu" if args.dry else "cuda"
-        self.work = Path(tempfile.mkdtemp(prefix="gpu_check_"))
-        info = dict(line.split(" ", 1) for line in (self.folder / "gpu_check.txt").read_text().splitlines())
-        self.result = {"date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                       "dry": args.dry, "build": info, "steps": []}
+        text = (self.folder / "gpu_check.txt").read_text()
+        info = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+        if self.earlier.get("build", info) != info:
+            sys.exit(f"{args.after}: expected a run of this pack, {info}, found {self.earlier['build']}")
+        self.result.update(date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                           dry=args.dry, build=info)
+        self.cache = self.work / "cache"
+        self.cache.mkdir()
+        if args.after:
+            for file in Path(args.after).parent.glob(f"{Path(args.after).stem}.plans-*.txt"):
+                shutil.copy(file, self.cache / file.name[len(Path(args.after).stem) + 1:])
 
-    # ---- running things ------------------------------------------------------------------------------------------
     def environment(self, ours):
-        env = dict(os.environ, DEPTHSTILL_TREE=str(self.folder), DEPTHSTILL_CACHE=str(self.work / "cache"),
+        env = dict(os.environ, DEPTHSTILL_TREE=str(self.folder), DEPTHSTILL_CACHE=str(self.cache),
                    OMP_WAIT_POLICY="passive")
-        if ours:  # libraries of CUDA: the toolkit's, and for cuDNN those that PyTorch brings along
-            wheels = [p for base in sys.path for p in glob.glob(f"{base}/nvidia/*/lib")]
-            folders = [str(self.folder / "lib"), *wheels, "/usr/local/cuda/lib64", env.get("LD_LIBRARY_PATH", "")]
+        if ours:  # libraries of CUDA: those that PyTorch brings along, cuDNN among them, else the toolkit's
+            wheels = sorted(p for base in sys.path for p in glob.glob(f"{base}/nvidia/*/lib"))
+            folders = [str(self.folder / "lib"), *wheels, *sorted(glob.glob("/usr/local/cuda*/lib64")),
+                       *sorted(glob.glob("/usr/local/cuda*/lib")), "/usr/local/nvidia/lib64", env.get("LD_LIBRARY_PATH", "")]
             env["LD_LIBRARY_PATH"] = ":".join(f for f in folders if f)
         return env
-
-    def call(self, command, limit=math.inf, ours=True, **environment):
-        """Done. The limit also ends with the step's or the run's time."""
-        limit = min(limit, self.left())
-        if limit < 1:
-            raise Stopped("the time of the step was over" if self.step_end < self.deadline else
-                          "the time of the whole run was over")
-        with open(self.work / "stdout", "w+b") as out, open(self.work / "stderr", "w+b") as err:
-            process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=err, cwd=self.work,
-                                       env={**self.environment(ours), **environment}, start_new_session=True)
-            try:
-                code = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                code = None
-            texts = []
-            for stream in (out, err):
-                stream.seek(0)
-                texts.append(stream.read().decode(errors="replace"))
-        return Done(code, *texts, limit)
-
-    def left(self):
-        """Seconds of the step."""
-        return self.step_end - time.time()
 
     def binary(self, name):
         path = self.folder / "bin" / name
@@ -117,65 +86,237 @@ class Check:
             raise Stopped(done.why())
         return json.loads(done.out)
 
-    def step(self, entry, limit, function):
-        """Puts function()'s value under the step's name; null and a reason if it has none."""
-        start = time.time()
-        self.step_end = min(start + limit, self.deadline)
-        entry["reason"] = "was under way when the run was cut off"
-        self.save()
-        try:
-            self.result[entry["name"]] = function()
-            entry["ok"] = True
-            del entry["reason"]
-        except Stopped as stopped:
-            entry["reason"] = str(stopped)
-        except Exception as error:  # of this script: the other steps still count
-            entry["reason"] = f"{type(error).__name__}: {error}"
-        entry["seconds"] = round(time.time() - start, 1)
-        print(f"{entry['seconds']:6.1f} s  {entry['name']}: {'done' if entry['ok'] else entry['reason']}", flush=True)
-        self.save()
-
-    def run_steps(self, steps):
-        """steps: (name, weight, function), what matters most first. The time that remains is shared out by the weights of
-        the steps that remain, so that none can take that of all others."""
-        steps = [step for step in steps if not self.args.only or step[0] in self.args.only]
-        entries = [{"name": name, "ok": False, "reason": "was not reached"} for name, _, _ in steps]
-        self.result.update({name: None for name, _, _ in steps}, steps=entries)
-        self.save()
-        for i, (entry, (_, weight, function)) in enumerate(zip(entries, steps)):
-            share = weight / sum(later for _, later, _ in steps[i:])
-            self.step(entry, share * max(self.deadline - time.time(), 0), function)
-
     def save(self):
-        out = Path(self.args.out)
-        beside = out.with_name(out.name + ".tmp")
-        beside.write_text(json.dumps(self.result, indent=1) + "\n")
-        beside.replace(out)
+        with self.lock:
+            self.result["ratios"] = self.ratios()
+            for file in self.cache.glob("plans-*.txt"):
+                shutil.copy(file, self.out.with_name(f"{self.out.stem}.{file.name}"))
+        super().save()
 
-    # ---- the steps -----------------------------------------------------------------------------------------------
+    # ---- the machine ---------------------------------------------------------------------------------------------
     def machine(self):
         found = {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform(), "python": sys.version.split()[0],
-                 "gpu": None, "driver": None, "memory_mib": None, "torch": None, "cudnn_of_torch": None, "nvcc": None}
+                 "libc": " ".join(platform.libc_ver()), "gpu": None, "driver": None, "memory_mib": None, "torch": None,
+                 "cudnn_of_torch": None, "nvcc": None}
+        try:
+            self.ask_machine(found)
+        except Stopped as stopped:
+            raise Partial(found, str(stopped))
+        return found
+
+    def ask_machine(self, found):
+        done = self.call([self.binary("depthstill"), "info", "--json"], 60)  # reads gigabytes of libraries
+        found["depthstill"] = {k: v for k, v in json.loads(done.out).items() if k != "models"} if done.code == 0 else None
+        if done.code != 0:
+            linked = self.call(["ldd", self.binary("depthstill")], 10)
+            found["libraries_not_found"] = re.findall(r"(\S+) => not found", linked.out)
+        start = done
         done = self.call(["bash", "-c", "nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm "
                           "--format=csv,noheader,nounits"], 20, ours=False)
         if done.code == 0:
-            name, driver, memory, clock = done.out.strip().splitlines()[0].split(", ")
-            found.update(gpu=name, driver=driver, memory_mib=int(memory), max_sm_mhz=int(clock))
+            values = [text.strip() for text in done.out.strip().splitlines()[0].split(",")]
+            found.update(zip(("gpu", "driver", "memory_mib", "max_sm_mhz"), map(number_or_text, values)))
+        done = self.call(["bash", "-c", "$(command -v nvcc || echo /usr/local/cuda/bin/nvcc) --version"], 20, ours=False)
+        version = re.search(r"V[\d.]+", done.out)
+        found["nvcc"] = version.group() if version else None
         done = self.call([sys.executable, "-c", "import torch; print(torch.__version__, torch.version.cuda, "
                           "torch.backends.cudnn.version())"], 60, ours=False)
         if done.code == 0:
             found["torch"], found["cuda_of_torch"], found["cudnn_of_torch"] = done.out.split()
-        done = self.call(["bash", "-c", "(nvcc || /usr/local/cuda/bin/nvcc) --version 2>/dev/null || "
-                          "/usr/local/cuda/bin/nvcc --version"], 20, ours=False)
-        if done.code == 0:
-            found["nvcc"] = re.search(r"V[\d.]+", done.out).group()
-        done = self.call([self.binary("depthstill"), "info", "--json"], 30)
-        found["depthstill"] = {k: v for k, v in json.loads(done.out).items() if k != "models"} if done.code == 0 else None
+        if start.code != 0:
+            raise Stopped("depthstill does not start: " + start.why())
+
+    def smoke(self):
+        """A small training step: launched, captured as a graph, and in both precisions."""
+        rows = [self.bench_row("train-step", precision, 1, UNTIMED, *extra, size="64x96")
+                for precision in PRECISIONS for extra in ([], ["--no-graph"])[:1 if self.dry else 2]]
+        bad = [row["reason"] for row in rows if row["median_ms"] is None]
+        if bad:
+            raise Partial(rows, bad[0])
+        return rows
+
+    # ---- benchmarks ----------------------------------------------------------------------------------------------
+    def bench_row(self, what, precision, batch, environment, *extra, size=None, limit=math.inf):
+        row = {"what": what, "precision": precision, "batch": batch, "options": " ".join(extra)}
+        if self.dry:
+            timing = ["--size", "64x96", "--steps", 1, "--warmup", 1]
+        else:
+            timing = ["--steps", 10, "--warmup", 3, *(["--size", size] if size else [])]
+        try:
+            run = self.depthstill_json("bench", what, "--device", self.device, "--precision", precision, "--batch", batch,
+                                       *timing, *extra, limit=limit, **environment)
+            row.update(run, images_per_s=1000 * batch / run["median_ms"])
+        except Stopped as stopped:
+            row.update(median_ms=None, reason=str(stopped))
+        return row
+
+    def bench_rows(self, name, wanted, environment, limit=math.inf):
+        """wanted: (what, precision, batch, options). Rows that an earlier run has are taken from there."""
+        key = lambda r: (r["what"], r["precision"], r["batch"], r["options"])
+        had = {key(r): r for r in self.earlier.get(name) or [] if r["median_ms"] is not None}
+        rows = []
+        for what, precision, batch, extra in wanted:
+            row = had.get((what, precision, batch, " ".join(extra)))
+            rows.append(row or self.bench_row(what, precision, batch, environment, *extra, limit=limit))
+            self.result[name] = rows
+            self.save()
+        missing = [r for r in rows if r["median_ms"] is None]
+        if missing:
+            raise Partial(rows, f"{len(missing)} of {len(rows)} have no figure, the first: {missing[0]['reason']}")
+        return rows
+
+    def main_batch(self):
+        return 1 if self.dry else MAIN_BATCH
+
+    def bench_untimed(self):
+        """Steps with the plans that the libraries rank first: figures within seconds."""
+        wanted = [("train-step", precision, self.main_batch(), []) for precision in PRECISIONS]
+        return self.bench_rows("bench_untimed", wanted, UNTIMED)
+
+    def bench_main(self, precision):
+        """Its first run also builds and times the libraries' ways, for a minute or more; they are kept."""
+        wanted = [("train-step", precision, self.main_batch(), [])]
+        return self.bench_rows(f"bench_{precision}", wanted, {})
+
+    def bench(self):
+        """Predictions, other batches and what the options bring."""
+        options = self.call([self.binary("depthstill"), "bench", "--help"], 20).out
+        batches = [self.main_batch(), *([] if self.dry else OTHER_BATCHES)]
+        pairs = [(batch, precision) for batch in batches for precision in PRECISIONS]
+        wanted = [("infer", precision, batch, []) for batch, precision in pairs]
+        wanted += [("train-step", precision, batch, []) for batch, precision in pairs if batch != self.main_batch()]
+        for option, precisions in (("--no-graph", PRECISIONS), ("--fused-head", ["bf16"]), ("--all-rows", PRECISIONS)):
+            if option in options:  # of the fused head there are kernels in bf16 alone on CUDA
+                wanted += [("train-step", precision, batch, [option]) for batch, precision in pairs if precision in precisions]
+        if "--fused-head" in options:
+            wanted += [("infer", "bf16", batch, ["--stored-logits"]) for batch in batches]
+        return self.bench_rows("bench", wanted, {}, limit=120)
+
+    def largest_batch(self):
+        """The greatest batch whose training step fits into the device's memory, to about an eighth."""
+        if self.dry:
+            raise Stopped("a dry run has no device memory to fill")
+        found = {}
+        for precision in PRECISIONS:
+            fits, fails, reason = 0, 0, None
+            while fails == 0 or fails - fits > max(1, fits // 8):
+                batch = (fits + fails) // 2 if fails else 2 * fits or 32
+                try:
+                    self.depthstill_json("bench", "train-step", "--device", self.device, "--precision", precision,
+                                         "--batch", batch, "--steps", 1, "--warmup", 1, limit=30, **UNTIMED)
+                    fits = batch
+                except Stopped as stopped:
+                    reason = str(stopped)
+                    if "out of cuda memory" not in reason:  # says nothing about the size
+                        break
+                    fails = batch
+                    if batch == 1:
+                        break
+            found[precision] = {"batch": fits or None, "fails": fails or None, "reason": reason}
         return found
 
+    def kernel_times(self, names):
+        """{precision: {kernel: rows}} of single kernels, beside the copy bandwidth and the products' rate measured there.
+        Together in one process; each alone where that fails."""
+        tiny = ["--steps", 2, "--warmup", 1] if self.dry else ["--steps", 20, "--batch", 8]
+        found = {}
+        for precision in PRECISIONS:
+            one = lambda *some: self.depthstill_json("bench", *some, "--device", self.device, "--precision", precision, *tiny)
+            try:
+                found[precision] = one(*names)
+            except Stopped as stopped:
+                if self.left() < 1:
+                    raise Partial(found, str(stopped)) if found else stopped
+                found[precision] = {"reason": str(stopped), "alone": {}}
+                for name in names:
+                    try:
+                        found[precision]["alone"][name] = one(name)
+                    except Stopped as alone:
+                        found[precision]["alone"][name] = {"reason": str(alone)}
+        failed = [run["reason"] for run in found.values() if "reason" in run]
+        if failed:
+            raise Partial(found, failed[0])
+        return found
+
+    def kernels(self, among):
+        text = self.call([self.binary("depthstill"), "bench", "--help"], 20).out
+        known = re.search(r"what TEXT:\{([^}]*)\}", text)
+        names = [n for n in known.group(1).split(",") if n not in ("train-step", "infer") and among(n)] if known else []
+        if not names:
+            raise Stopped("this depthstill has no such benchmarks")
+        return self.kernel_times(names[:2] if self.dry else names)
+
+    def copy_bandwidth(self):
+        """Bytes read and written per second by a copy within device memory, through PyTorch."""
+        done = self.call([sys.executable, "-c", COPY, self.device], ours=False)
+        if done.code != 0:
+            raise Stopped(done.why())
+        return json.loads(done.out)
+
+    # ---- PyTorch -------------------------------------------------------------------------------------------------
+    def pytorch(self, variant, batches, *options, limit=math.inf):
+        script = self.folder / "tests/bench/compare_pytorch_cuda.py"
+        batches = [1] if self.dry else batches
+        size = ["--size", "64x96", "--steps", "1"] if self.dry else []
+        seconds = max(min(self.left(), limit) - 10, 5)
+        done = self.call([sys.executable, script, variant, "--device", self.device, "--seconds", f"{seconds:.0f}",
+                          "--batches", ",".join(map(str, batches)), *size, *options], limit, ours=False)
+        rows = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
+        if not rows:
+            raise Stopped(done.why())
+        found = {"rows": rows, **done.reason()}
+        if done.code != 0:
+            raise Partial(found, done.why())
+        return found
+
+    def pytorch_more(self):
+        """Predictions and other batches. What was compiled before comes from the compiler's cache on disk."""
+        found = {}
+        for i, variant in enumerate(VARIANTS):
+            main = [] if variant == "tuned_graphs" else [MAIN_BATCH]
+            try:
+                found[variant] = self.pytorch(variant, [*main, *OTHER_BATCHES], "--skip", f"train-step:{MAIN_BATCH}",
+                                              "--largest", limit=self.left() / (len(VARIANTS) - i))
+            except Partial as partial:
+                found[variant] = partial.value
+            except Stopped as stopped:
+                found[variant] = {"rows": [], "reason": str(stopped)}
+        missing = [f"{variant}: {run['reason']}" for variant, run in found.items() if "reason" in run]
+        if missing:
+            raise Partial(found, "; ".join(missing))
+        return found
+
+    def ratios(self):
+        """PyTorch's time per image and memory over ours, at the same precision, and the same batch if both have it."""
+        ours = {}
+        for name in ("bench_untimed", "bench_fp32", "bench_bf16", "bench"):  # later ones replace earlier ones
+            for row in self.result.get(name) or []:
+                if row["options"] == "" and row.get("median_ms"):
+                    ours[row["what"], row["precision"], row["batch"]] = row
+        more = self.result.get("pytorch_more") or {}
+        found = []
+        for variant in VARIANTS:
+            runs = [self.result.get(f"pytorch_{variant}") or {}, more.get(variant) or {}]
+            for row in [row for run in runs for row in run.get("rows", [])]:
+                wanted = row.get("instead_of") or row["batch"]  # where that did not fit
+                mine = ours.get((row["what"], row["precision"], row["batch"])) or \
+                    ours.get((row["what"], row["precision"], wanted))
+                if not mine or not row.get("median_ms"):
+                    continue
+                same = mine["batch"] == row["batch"]
+                found.append({"variant": variant, **{k: row[k] for k in ("what", "precision", "batch")},
+                              "our_batch": mine["batch"],
+                              "time": row["median_ms"] / row["batch"] / (mine["median_ms"] / mine["batch"]),
+                              "memory": row["peak_bytes"] / mine["peak_bytes"] if same and row.get("peak_bytes") else None})
+        return found
+
+    # ---- correctness ---------------------------------------------------------------------------------------------
     def tests(self, name, *arguments, **environment):
         done = self.call([self.binary(name), "--gtest_color=no", *arguments], **environment)
-        return {**test_figures(done.out), **done.reason()}
+        found = {**test_figures(done.out), **done.reason()}
+        if done.code is None:
+            raise Partial(found, done.why())
+        return found
 
     def kernel_tests(self):
         """All kernel tests on the device, recorded."""
@@ -191,110 +332,19 @@ class Check:
             raise Stopped("nothing was recorded: no kernel ran on a device")
         return {"kernels": table, "not_comparable": unmatched}
 
-    def kernels(self):
-        """Time and bandwidth of single kernels, and the copy bandwidth that they are held against."""
-        known = re.search(r"what TEXT:\{([^}]*)\}", self.call([self.binary("depthstill"), "bench", "--help"], 20).out)
-        names = [n for n in known.group(1).split(",") if n not in ("train-step", "infer")] if known else []
-        if not names:
-            raise Stopped("this depthstill has no benchmarks of single kernels")
-        tiny = ["--steps", 2, "--warmup", 1] if self.args.dry else ["--steps", 20, "--batch", 8]
-        found = {}
-        for precision in ("bf16", "fp32"):
-            for name in names[:2] if self.args.dry else names:
-                try:
-                    run = self.depthstill_json("bench", name, "--device", self.device, "--precision", precision, *tiny)
-                except Stopped as stopped:
-                    run = {"reason": str(stopped)}
-                found.setdefault(precision, {})[name] = run
-        return found
-
-    def bench(self):
-        """Training steps and predictions of depthstill."""
-        options = self.call([self.binary("depthstill"), "bench", "--help"], 20).out
-        graphs = [[], ["--no-graph"]] if "--no-graph" in options else [[]]
-        if len(graphs) == 1:
-            self.result["no_graph_reason"] = "this depthstill has no --no-graph"
-        size = ["--size", "64x96", "--steps", 1, "--warmup", 1] if self.args.dry else ["--steps", 10, "--warmup", 3]
-        batches, precisions = [1] if self.args.dry else BATCHES, ("bf16", "fp32")
-        wanted = [(batch, precision, what, extra) for batch in batches for precision in precisions
-                  for what, extra in [("train-step", g) for g in graphs] + [("infer", [])]]
-        wanted += [(batch, precision, "train-step", ["--all-rows"]) for batch in batches for precision in precisions]
-        if "--fused-head" in options:  # in bf16 alone there are kernels for it on CUDA
-            wanted += [(batch, "bf16", "train-step", ["--fused-head"]) for batch in batches]
-            wanted += [(batch, "bf16", "infer", ["--stored-logits"]) for batch in batches]
-        found, planned = [], set()
-        for batch, precision, what, extra in wanted:
-            # What was chosen for a shape is kept: the first run takes the time that choosing takes.
-            shapes = (batch, precision, what, "--all-rows" in extra)
-            limit = 40 if shapes in planned else 90
-            planned.add(shapes)
-            row = {"what": what, "precision": precision, "batch": batch, "options": " ".join(extra)}
-            try:
-                run = self.depthstill_json("bench", what, "--device", self.device, "--precision", precision, "--batch",
-                                           batch, *size, *extra, limit=limit)
-                row.update(run, images_per_s=1000 * batch / run["median_ms"])
-            except Stopped as stopped:
-                row.update(median_ms=None, reason=str(stopped))
-            found.append(row)
-            self.result["bench"] = found
-            self.save()
-        return found
-
-    def largest_batch(self):
-        """The greatest batch whose training step fits into the device's memory, to about an eighth."""
-        if self.args.dry:
-            raise Stopped("a dry run has no device memory to fill")
-        found = {}
-        for precision in ("bf16", "fp32"):
-            fits, fails, reason = 0, 0, None
-            end = time.time() + self.left() / (2 if precision == "bf16" else 1)
-            while time.time() < end and (fails == 0 or fails - fits > max(1, fits // 8)):
-                batch = (fits + fails) // 2 if fails else 2 * fits or 32
-                try:
-                    self.depthstill_json("bench", "train-step", "--device", self.device, "--precision", precision,
-                                         "--batch", batch, "--steps", 1, "--warmup", 1, limit=20, **UNTIMED)
-                    fits = batch
-                except Stopped as stopped:
-                    reason = str(stopped)
-                    if "out of cuda memory" not in reason:  # says nothing about the size
-                        break
-                    fails = batch
-                    if batch == 1:
-                        break
-            found[precision] = {"batch": fits or None, "fails": fails or None, "reason": reason}
-        return found
-
-    def copy_bandwidth(self):
-        """Bytes read and written per second by a copy within device memory, through PyTorch."""
-        done = self.call([sys.executable, "-c", COPY, self.device], ours=False)
-        if done.code != 0:
-            raise Stopped(done.why())
-        return json.loads(done.out)
-
-    def pytorch(self, variant):
-        script = self.folder / "tests/bench/compare_pytorch_cuda.py"
-        size = ["--size", "64x96", "--batches", "1", "--steps", "1"] if self.args.dry else ["--largest"]
-        done = self.call([sys.executable, script, variant, "--device", self.device, *size,
-                          "--seconds", str(max(self.left() - 10, 5))], ours=False)
-        rows = [json.loads(line) for line in done.out.splitlines() if line.startswith("{")]
-        if not rows:
-            raise Stopped(done.why())
-        return {"rows": rows, **done.reason()}
-
-    def ratios(self):
-        """PyTorch's step time and memory over ours, at equal batches and the precision of the variant."""
-        ours = {(r["what"], r["precision"], r["batch"]): r for r in self.result.get("bench") or []
-                if r["options"] == "" and r.get("median_ms")}
-        found = []
-        for variant in ("eager_fp32", "eager_amp", "tuned"):
-            for row in (self.result.get(f"pytorch_{variant}") or {}).get("rows", []):
-                mine = ours.get((row["what"], row["precision"], row["batch"]))
-                if mine and row.get("median_ms"):
-                    found.append({"variant": variant, **{k: row[k] for k in ("what", "precision", "batch")},
-                                  "time": row["median_ms"] / mine["median_ms"],
-                                  "memory": row["peak_bytes"] / mine["peak_bytes"] if row.get("peak_bytes") else None})
-        if not found:
-            raise Stopped("no benchmark of ours has a counterpart in PyTorch")
+    def sanitizer(self, kind):
+        """Of our own kernels."""
+        tool = shutil.which("compute-sanitizer") or next(iter(glob.glob("/usr/local/cuda*/bin/compute-sanitizer")), None)
+        if tool is None:
+            raise Stopped("compute-sanitizer was not found")
+        done = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"), "--gtest_color=no",
+                          f"--gtest_filter=-{LIBRARIES}"], **UNTIMED)
+        errors = re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier|Program hit).*)", done.out)
+        summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out)
+        found = {**test_figures(done.out), "summary": summary[-1] if summary else None, "first_errors": errors[:10],
+                 **done.reason()}
+        if done.code is None:
+            raise Partial(found, done.why())
         return found
 
     def parity(self):
@@ -303,10 +353,10 @@ class Check:
         done = self.call([self.binary("depthstill"), "synth", "--out", data, "--train", 6, "--val", 1, "--size", "120x240"])
         if done.code != 0:
             raise Stopped("synth: " + done.why())
-        steps = 2 if self.args.dry else 20
         settings = {"data.crop": "none", "data.resize_height": 96, "data.resize_width": 192, "data.val.list": "''",
                     "augment.crop_height": 96, "augment.crop_width": 160, "loss.top_rows": 30, "train.log_every": 1,
-                    "train.max_steps": steps, "train.epochs": 50, "train.checkpoint_keep": 1, "select.on": "val"}
+                    "train.max_steps": 2 if self.dry else 20, "train.epochs": 50, "train.checkpoint_keep": 1,
+                    "select.on": "val"}
         assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 
         def losses(name, device, **environment):
@@ -322,10 +372,9 @@ class Check:
         found = {}
         for precision in ("fp32", "bf16"):
             try:
-                cpu = losses(f"cpu_{precision}", "cpu")
-                found[f"{precision}_cpu"] = cpu
-                for name, environment in ({"fp32_strict": STRICT, "fp32": {}} if precision == "fp32" else
-                                          {"bf16": {}}).items():
+                cpu = found[f"{precision}_cpu"] = losses(f"cpu_{precision}", "cpu")
+                settings_of = {"fp32_strict": STRICT, "fp32": {}} if precision == "fp32" else {"bf16": {}}
+                for name, environment in settings_of.items():
                     device = losses(f"device_{name}", self.device, **UNTIMED, **environment)
                     relative = [abs(a - b) / abs(a) for a, b in zip(cpu, device)]
                     found[name] = {"steps": len(relative), "device": device, "first_rel": relative[0],
@@ -333,48 +382,51 @@ class Check:
                                    "finite": all(map(math.isfinite, device))}
             except Stopped as stopped:
                 found[f"{precision}_reason"] = str(stopped)
-        return found
-
-    def sanitizer(self):
-        tool = shutil.which("compute-sanitizer") or next(iter(glob.glob("/usr/local/cuda/bin/compute-sanitizer")), None)
-        if tool is None:
-            raise Stopped("compute-sanitizer was not found")
-        found = {}
-        for kind, share in (("memcheck", 0.5), ("racecheck", 0.67), ("synccheck", 1)):  # of what is left then
-            try:
-                done = self.call([tool, "--tool", kind, "--error-exitcode", 99, self.binary("kernel_tests"),
-                                  "--gtest_color=no"], share * self.left(), **UNTIMED)
-                errors = re.findall(r"========= ((?:Invalid|Error|Race|Uninit|Barrier).*)", done.out)
-                summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.out)
-                found[kind] = {**test_figures(done.out), "summary": summary[-1] if summary else None,
-                               "first_errors": errors[:10], **done.reason()}
-            except Stopped as stopped:
-                found[kind] = {"reason": str(stopped)}
+        missing = [found[key] for key in found if key.endswith("_reason")]
+        if missing:
+            raise Partial(found, missing[0])
         return found
 
     def run(self):
         untimed = f"--gtest_filter=-Layering*:{CANDIDATES}"
+        own = lambda n: n not in LOSSES and n not in BY_LIBRARY
         self.run_steps([
-            ("machine", 25, self.machine),
-            ("kernel_tests", 50, self.kernel_tests),
-            ("deviations", 5, self.deviations),
-            ("engine_tests", 50, lambda: self.tests("engine_tests", untimed, **STRICT, **UNTIMED)),
-            ("fused_nan", 10, lambda: self.tests("cudnn_tests", "--gtest_filter=FusedNan*")),
-            ("parity", 55, self.parity),
-            ("bench", 120, self.bench),
-            ("copy_bandwidth", 10, self.copy_bandwidth),
-            ("pytorch_eager_fp32", 30, lambda: self.pytorch("eager_fp32")),
-            ("pytorch_tuned", 75, lambda: self.pytorch("tuned")),
-            ("pytorch_eager_amp", 30, lambda: self.pytorch("eager_amp")),
-            ("ratios", 2, self.ratios),
-            ("sanitizer", 70, self.sanitizer),
-            ("kernels", 45, self.kernels),
-            ("candidates", 25, lambda: self.tests("engine_tests", f"--gtest_filter={CANDIDATES}", **STRICT)),
-            ("largest_batch", 25, self.largest_batch),
-            ("cudnn_tests", 20, lambda: self.tests("cudnn_tests", "--gtest_filter=-FusedNan*")),
+            [("machine", 60, self.machine)],
+            [("smoke", 40, self.smoke)],
+            [("bench_untimed", 60, self.bench_untimed)],
+            [("pytorch_eager_fp32", 45, lambda: self.pytorch("eager_fp32", [MAIN_BATCH], "--what", "train-step"))],
+            [("bench_bf16", 200, lambda: self.bench_main("bf16"))],
+            [("pytorch_tuned", 120, lambda: self.pytorch("tuned", [MAIN_BATCH], "--what", "train-step"))],
+            [("losses", 45, lambda: self.kernels(lambda n: n in LOSSES))],
+            [("pytorch_eager_amp", 30, lambda: self.pytorch("eager_amp", [MAIN_BATCH], "--what", "train-step"))],
+            [("kernel_tests", 110, self.kernel_tests),  # none of them is timed
+             ("engine_tests", 110, lambda: self.tests("engine_tests", untimed, **STRICT, **UNTIMED)),
+             ("fused_nan", 110, lambda: self.tests("cudnn_tests", "--gtest_filter=FusedNan*")),
+             ("parity", 110, self.parity),
+             *((kind, 110, lambda kind=kind: self.sanitizer(kind)) for kind in ("memcheck", "racecheck", "synccheck"))],
+            [("deviations", 10, self.deviations)],
+            [("bench_fp32", 60, lambda: self.bench_main("fp32"))],
+            [("copy_bandwidth", 20, self.copy_bandwidth)],
+            [("kernels", 30, lambda: self.kernels(own))],
+            [("bench", 60, self.bench)],
+            [("pytorch_more", 40, self.pytorch_more)],
+            [("largest_batch", 15, self.largest_batch)],
+            [("library_kernels", 15, lambda: self.kernels(lambda n: n in BY_LIBRARY))],
+            [("candidates", 15, lambda: self.tests("engine_tests", f"--gtest_filter={CANDIDATES}", **STRICT)),
+             ("cudnn_tests", 15, lambda: self.tests("cudnn_tests", "--gtest_filter=-FusedNan*"))],
         ])
+        self.print_table()
         shutil.rmtree(self.work, ignore_errors=True)
         return 0 if all(s["ok"] for s in self.result["steps"]) else 1
+
+    def print_table(self):
+        rows = [(name, row) for name in ("bench_untimed", "bench_bf16", "bench_fp32", "bench")
+                for row in self.result.get(name) or []]
+        rows += [(f"pytorch_{v}", row) for v in VARIANTS for row in (self.result.get(f"pytorch_{v}") or {}).get("rows", [])]
+        for name, row in rows:
+            if row.get("median_ms"):
+                print(f"{name:20} {row['what']:11} {row['precision']} batch {row['batch']:<3} {row.get('options', ''):16}"
+                      f"{row['median_ms']:9.2f} ms  {(row.get('peak_bytes') or 0) / 1e9:6.2f} GB")
 
 
 def test_figures(log):
@@ -382,6 +434,13 @@ def test_figures(log):
     count = lambda mark: len(re.findall(rf"^\[{mark}\] \S+(?: \(\d+ ms\)|, where .*\(\d+ ms\))$", log, re.M))
     failures = re.findall(r"^\[  FAILED  \] (\S+?),? .*\(\d+ ms\)$", log, re.M)
     return {"passed": count("       OK "), "failed": len(failures), "skipped": count("  SKIPPED "), "failures": failures}
+
+
+def number_or_text(text):
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def cpu_name():
@@ -396,9 +455,13 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("out")
     parser.add_argument("--dry", action="store_true")
-    parser.add_argument("--seconds", type=float, default=570)
+    parser.add_argument("--seconds", type=float, default=FULL)
     parser.add_argument("--only", type=lambda text: text.split(","))
-    return Check(parser.parse_args()).run()
+    parser.add_argument("--after")
+    check = Check(parser.parse_args())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, check.stop)
+    return check.run()
 
 
 if __name__ == "__main__":

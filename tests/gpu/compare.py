@@ -1,7 +1,13 @@
-"""Reads what kernel tests recorded (tests/kernels/record.h) and compares two recordings, per kernel and type."""
+"""Reads what kernel tests recorded (tests/kernels/record.h) and compares two recordings, per kernel and type. Of long
+arrays about MOST values are compared, evenly spaced.
+
+Usage: compare.py RECORD THINNED     writes what of a recording is compared"""
 import math
 import re
+import sys
 from array import array
+
+MOST = 4096
 
 
 def to_floats(kind, raw):
@@ -12,19 +18,39 @@ def to_floats(kind, raw):
     return array({"f4": "f", "f8": "d"}.get(kind, "B"), raw)
 
 
-def read(path):
-    """{test: [(type, values)]}, in the order of recording."""
+def entries(path):
+    """(test, type, values in the test, bytes of those that are compared). In a thinned file the line ends with the count."""
+    width = {"f4": 4, "f8": 8, "bf16": 2}
     with open(path, "rb") as file:
         data = file.read()
-    records, at = {}, 0
+    at = 0
     while (end := data.find(b"\n", at)) >= 0:
-        test, kind, size = data[at:end].decode().split(" ")
+        test, kind, size, *count = data[at:end].decode().split(" ")
         raw = data[end + 1:end + 1 + int(size)]
         if len(raw) < int(size):
-            break  # the test program was stopped
+            return  # the test program was stopped
         at = end + 1 + int(size)
-        records.setdefault(test, []).append((kind, to_floats(kind, raw)))
+        w = width.get(kind, 1)
+        if count:
+            yield test, kind, int(count[0]), raw
+            continue
+        n = len(raw) // w
+        step = max(1, n // MOST)
+        yield test, kind, n, raw if step == 1 else b"".join(raw[i:i + w] for i in range(0, n * w, step * w))
+
+
+def read(path):
+    """{test: [(type, count, values)]}, in the order of recording."""
+    records = {}
+    for test, kind, count, raw in entries(path):
+        records.setdefault(test, []).append((kind, count, to_floats(kind, raw)))
     return records
+
+
+def thin(path, to):
+    with open(to, "wb") as file:
+        for test, kind, count, raw in entries(path):
+            file.write(f"{test} {kind} {len(raw)} {count}\n".encode() + raw)
 
 
 def kernel_of(test):
@@ -59,12 +85,18 @@ def deviations(emulated, device):
     table, unmatched = {}, []
     for test, arrays in emulated.items():
         others = device.get(test, [])
-        if [(kind, len(values)) for kind, values in arrays] != [(kind, len(values)) for kind, values in others]:
+        if [(kind, count) for kind, count, _ in arrays] != [(kind, count) for kind, count, _ in others]:
             unmatched.append(test)
             continue
-        for (kind, a), (_, b) in zip(arrays, others):
+        for (kind, _, a), (_, _, b) in zip(arrays, others):
             empty = {"arrays": 0, "values": 0, "equal": 0, "not_finite_on_one_side": 0}
             if kind != "bytes":
                 empty.update(max_abs=0.0, max_rel=0.0)
             add_array(table.setdefault(kernel_of(test), {}).setdefault(kind, empty), kind, a, b)
     return table, unmatched
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    thin(*sys.argv[1:])
