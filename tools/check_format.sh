@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# Versions disagree in details; Debian 12 and Ubuntu 22.04 have the one that the tree is formatted with.
+# Versions disagree in details; Debian 12 has the one that the tree is formatted with.
 formatter=clang-format
 command -v clang-format-14 >/dev/null && formatter=clang-format-14
 command -v "$formatter" >/dev/null || { echo "clang-format was not found" >&2; exit 1; }

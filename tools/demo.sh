@@ -17,7 +17,6 @@ case "${1:-}" in
 esac
 
 bash tools/setup.sh
-export PATH="$HOME/.local/bin:$PATH"
 cuda=OFF
 [ -e /dev/nvidia0 ] && cuda=AUTO
 binary=build/release/tools/depthstill

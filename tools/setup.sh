@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building depthstill needs on Debian 12 / Ubuntu 22.04 or newer, and nothing that is there already.
+# Installs what building depthstill needs on Debian 12 / Ubuntu 24.04 or newer, and nothing that is there already.
 # Usage: bash tools/setup.sh [--tests]      (--tests adds what only the test suite uses)
 set -euo pipefail
 
@@ -20,13 +20,4 @@ if [ ${#missing[@]} -gt 0 ]; then
   echo "setup: installing ${missing[*]}" >&2
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
-
-# Ubuntu 22.04 has CMake 3.22; the wheel of a newer one needs no compiler.
-version=$(cmake --version | sed -n '1s/[^0-9]*//p')
-if [ "$(printf '%s\n3.24\n' "$version" | sort -V | head -n 1)" != "3.24" ]; then
-  echo "setup: CMake $version is older than 3.24; installing a newer one for this user" >&2
-  command -v pip3 >/dev/null || "${as_root[@]}" apt-get install -y -qq python3-pip >/dev/null
-  pip3 install --user --quiet 'cmake>=3.24'
-  echo "setup: put \$HOME/.local/bin first on PATH" >&2
 fi

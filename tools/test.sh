@@ -15,7 +15,6 @@ case "${1:-}" in
 esac
 
 bash tools/setup.sh --tests || exit 1
-export PATH="$HOME/.local/bin:$PATH"
 jobs=$(nproc)
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
