@@ -101,7 +101,9 @@ double difference(const std::map<std::string, std::vector<float>>& a,
 class BatchNormChain : public testing::TestWithParam<const char*> {};
 
 // The rounding of z = x * scale + shift, and in bf16 that of z itself, is not that of the stored map. What a network
-// makes of such differences, its batch statistics and kinks included, is seen from an image that differs by a rounding.
+// makes of such differences, its batch statistics included, is seen from an image that differs by a rounding. In
+// training, a value next to a kink of relu may fall on its other side in one network and not in the other: seen to move
+// the gradients of these small images by up to 0.5%.
 TEST_P(BatchNormChain, SameAsStoredMaps) {
   for (const DType dtype : {DType::kFloat, DType::kBf16}) {
     for (const bool training : {true, false}) {
@@ -111,8 +113,9 @@ TEST_P(BatchNormChain, SameAsStoredMaps) {
       const Result moved = run(GetParam(), Maps::kStoredMoved, training, dtype);
       const double rounding = dtype == DType::kBf16 ? 0x1p-8 : 0x1p-21;
       EXPECT_LE(relative_error(fused.y, stored.y), rounding + 10 * relative_error(moved.y, stored.y));
+      const double kink = training ? 1e-2 : 0;
       EXPECT_LE(difference(fused.gradients, stored.gradients),
-                rounding + 10 * difference(moved.gradients, stored.gradients));
+                rounding + kink + 10 * difference(moved.gradients, stored.gradients));
       EXPECT_LE(difference(fused.buffers, stored.buffers), rounding + 10 * difference(moved.buffers, stored.buffers));
     }
   }

@@ -52,7 +52,8 @@ OpResult apart(const Op& op, const Tensor& x, const Case& c, int64_t first, int6
   return {values_of(y), {values_of(moved.grad())}};
 }
 
-// The same bits as from an op each, forward and backward.
+// The same bits as from an op each; but where a compiler fuses multiply-adds in one loop and not in the other, the sums
+// of the resize's gradient round differently.
 TEST(UpsampleConcat, EqualsResizingCroppingAndJoining) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(testing::Message() << c.channels << " + " << c.tap_channels << " channels at " << c.height);
@@ -76,7 +77,7 @@ TEST(UpsampleConcat, EqualsResizingCroppingAndJoining) {
         const int64_t channels = c.channels + c.tap_channels;
         EXPECT_EQ(channels_of(joined.y, channels, 0, c.channels), x.y);
         EXPECT_EQ(channels_of(joined.y, channels, c.channels, c.tap_channels), tap.y);
-        EXPECT_EQ(joined.gradients[0], x.gradients[0]);
+        EXPECT_LE(relative_error(joined.gradients[0], x.gradients[0]), dtype == DType::kBf16 ? 0x1p-8 : 1e-6);
         EXPECT_EQ(joined.gradients[1], tap.gradients[0]);
       }
     }

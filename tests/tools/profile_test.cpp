@@ -90,10 +90,10 @@ TEST(ProfileTraining, ReadsTheRecipesData) {
 }
 
 TEST(BenchKernels, EveryKernelRunsAllItsPasses) {
-  const std::vector<std::string> shapes = {"1x6x8x33",    "1x6x8x16", "1x20x24",   "1x6x8x4x5x3", "1x6x8x4x2x1",
-                                           "1x6x8x4x2x1", "2x6x8x4",  "1x6x8x4",   "1x6x8x4x3x2", "20x24",
-                                           "100",         "6x8x4",    "1x12x16x2", "6x8",         "6x8",
-                                           "6x8",         "6x8"};
+  const std::vector<std::string> shapes = {"1x6x8x33",    "1x6x8x16",    "1x20x24", "1x6x8x4x5x3", "1x6x8x4x5",
+                                           "1x6x8x4x2x1", "1x6x8x4x2x1", "2x6x8x4", "1x6x8x4",     "1x6x8x4x3x2",
+                                           "20x24",       "100",         "6x8x4",   "1x12x16x2",   "6x8",
+                                           "6x8",         "6x8",         "6x8"};
   const std::vector<std::string> kernels = bench_kernel_names();
   ASSERT_EQ(shapes.size(), kernels.size());
   KernelBenchOptions options;
