@@ -396,7 +396,7 @@ class Check(Runner):
             [("bench_untimed", 60, self.bench_untimed)],
             [("pytorch_eager_fp32", 45, lambda: self.pytorch("eager_fp32", [MAIN_BATCH], "--what", "train-step"))],
             [("bench_bf16", 200, lambda: self.bench_main("bf16"))],
-            [("pytorch_tuned", 120, lambda: self.pytorch("tuned", [MAIN_BATCH], "--what", "train-step"))],
+            [("pytorch_tuned", 150, lambda: self.pytorch("tuned", [MAIN_BATCH], "--what", "train-step"))],
             [("losses", 45, lambda: self.kernels(lambda n: n in LOSSES))],
             [("pytorch_eager_amp", 30, lambda: self.pytorch("eager_amp", [MAIN_BATCH], "--what", "train-step"))],
             [("kernel_tests", 110, self.kernel_tests),  # none of them is timed
