@@ -13,6 +13,8 @@ namespace {
 thread_local bool recording = true;
 thread_local int64_t next_sequence = 1;
 
+constexpr size_t kSecondDy = 3;  // the slot of record_activated()
+
 // sum += x, taking x over where nothing has arrived yet.
 void accumulate(Tensor& sum, Tensor x) {
   if (!sum.defined()) {
@@ -71,12 +73,13 @@ Tensor record(const char* name, std::vector<Tensor> inputs, Tensor output,
 }
 
 Tensor record_activated(const char* name, std::vector<Tensor> inputs, Tensor y, Activation activation, bool wants_sums,
-                        std::function<Gradients(const Gradients& dys)> gradient) {
+                        std::function<Gradients(const Gradients& dys)> gradient, bool takes_two) {
   y = record(name, std::move(inputs), std::vector<Tensor>{std::move(y)}, std::move(gradient))[0];
   if (const std::shared_ptr<Node>& node = y.node()) {
-    node->grads.resize(3);
+    node->grads.resize(takes_two ? kSecondDy + 1 : kSecondDy);
     node->activation = activation;
     node->wants_sums = wants_sums;
+    node->takes_two = takes_two;
   }
   return y;
 }
@@ -85,6 +88,12 @@ ActivationBelow activation_below(const Tensor& y) {
   const std::shared_ptr<Node>& node = y.node();
   if (node == nullptr || node->activation == Activation::kNone) return {};
   return {node->activation, with_node(Tensor(), node, 1), node->wants_sums ? with_node(Tensor(), node, 2) : Tensor()};
+}
+
+bool ActivationBelow::wants_dz() const {
+  if (kind == Activation::kNone) return false;
+  const Gradients& arrived = dz.node()->grads;
+  return arrived.empty() || !arrived[0].defined();  // empty: the tape was used, which backward() will say
 }
 
 Tensor writable(const Tensor& dy) { return dy.sole_owner() ? dy.detach() : clone(dy); }
@@ -111,7 +120,8 @@ void backward(const Tensor& y, const Tensor& dy) {
       node->queued = true;
       ready.push(node);
     }
-    accumulate(node->grads[static_cast<size_t>(output)], std::move(gradient));
+    const bool second = output == 0 && node->takes_two && node->grads[0].defined();
+    accumulate(node->grads[second ? kSecondDy : static_cast<size_t>(output)], std::move(gradient));
   };
 
   arrive(y.node(), y.output_index(), dy.detach());

@@ -26,9 +26,9 @@ struct Node {
   // Gradients of the outputs (undefined where none arrived) -> gradients of the inputs (undefined where none is
   // needed).
   std::function<Gradients(const Gradients&)> gradient;
-  Gradients grads;  // one slot per output, filled by backward(); three behind record_activated()
+  Gradients grads;  // one slot per output, filled by backward(); more behind record_activated()
   Activation activation = Activation::kNone;  // of record_activated()
-  bool wants_sums = false;
+  bool wants_sums = false, takes_two = false;
   bool queued = false;
 };
 
@@ -43,14 +43,19 @@ std::vector<Tensor> record(const char* name, std::vector<Tensor> inputs, std::ve
 // three slots: 0 takes dy. 1 takes dz, from an op above whose kernel has already multiplied by act'(y). 2 takes the
 // sums of what arrives at 1 over all but the last dimension, in fp32: with `wants_sums` they come along with it and
 // save a pass for dbias. Each slot adds up by itself, and `gradient` puts them together: it gets {dy, dz, sums},
-// undefined where none arrived, and has dz + dy * act'(y) to go on with.
+// undefined where none arrived, and has dz + dy * act'(y) to go on with. With `takes_two` there is a slot 3 for what
+// arrives at 0 after the first dy, so that `gradient` adds the two in the pass that it makes anyway.
 Tensor record_activated(const char* name, std::vector<Tensor> inputs, Tensor y, Activation activation, bool wants_sums,
-                        std::function<Gradients(const Gradients& dys)> gradient);
+                        std::function<Gradients(const Gradients& dys)> gradient, bool takes_two = false);
 
 // How an op that takes y for its input may send its gradient to slots 1 and 2 instead of 0.
 struct ActivationBelow {
   Activation kind = Activation::kNone;  // none: only slot 0 is there
-  Tensor dz, sums;  // inputs to record instead of y: history without memory; sums has none if unwanted
+  Tensor dz, sums;  // inputs to record beside y or instead of it: history without memory; sums has none if unwanted
+
+  // For the gradient function of an op that recorded y as well: false where there is no slot 1, or where another op's
+  // dy waits at 0 already. A pass over that one is due then in any case, and the slope comes with it.
+  bool wants_dz() const;
 };
 ActivationBelow activation_below(const Tensor& y);
 

@@ -82,10 +82,14 @@ void activation(Stream, int64_t n, Activation kind, const T* x, T* y) {
 }
 
 template <class T>
-void activation_grad(Stream, int64_t n, Activation kind, const T* y, const T* dy, T* dx) {
+void activation_grad(Stream, int64_t n, Activation kind, const T* y, const T* dy, const T* second, T* dx) {
   visit(kind, [&]<Activation k>() {
     parallel_ranges(n, kGrain, [&](int64_t begin, int64_t end, int) {
-      scale_by_slope<k>(end - begin, y + begin, dy + begin, dx + begin);
+      if (second == nullptr) return scale_by_slope<k>(end - begin, y + begin, dy + begin, dx + begin);
+      for (int64_t i = begin; i < end; ++i) {
+        const float sum = static_cast<float>(dy[i]) + static_cast<float>(second[i]);
+        dx[i] = static_cast<T>(sum * activation_slope<k>(static_cast<float>(y[i])));
+      }
     });
   });
 }
@@ -94,7 +98,7 @@ template <class T>
 void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation kind, const T* y, const T* dy, T* dx,
                           float* dbias) {
   if (!dbias) {
-    if (kind != Activation::kNone || dx != dy) activation_grad(stream, rows * channels, kind, y, dy, dx);
+    if (kind != Activation::kNone || dx != dy) activation_grad<T>(stream, rows * channels, kind, y, dy, nullptr, dx);
     return;
   }
   visit(kind, [&]<Activation k>() { bias_grad<k>(stream, rows, channels, y, dy, dx, dbias); });
@@ -102,8 +106,8 @@ void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation 
 
 template void activation(Stream, int64_t, Activation, const float*, float*);
 template void activation(Stream, int64_t, Activation, const bf16*, bf16*);
-template void activation_grad(Stream, int64_t, Activation, const float*, const float*, float*);
-template void activation_grad(Stream, int64_t, Activation, const bf16*, const bf16*, bf16*);
+template void activation_grad(Stream, int64_t, Activation, const float*, const float*, const float*, float*);
+template void activation_grad(Stream, int64_t, Activation, const bf16*, const bf16*, const bf16*, bf16*);
 template void bias_activation_grad(Stream, int64_t, int, Activation, const float*, const float*, float*, float*);
 template void bias_activation_grad(Stream, int64_t, int, Activation, const bf16*, const bf16*, bf16*, float*);
 

@@ -21,13 +21,20 @@ __global__ void activation_kernel(int64_t packs, const T* x, T* y) {
   }
 }
 
-// dx = dy * slope(y). One thread per pack; 6 B per bf16 element. dx may be dy.
+// dx = (dy + second) * slope(y); second may be null. One thread per pack; 6 B per bf16 element, 8 B with second. dx may
+// be either.
 template <class T, int N, Activation kind>
-__global__ void activation_grad_kernel(int64_t packs, const T* y, const T* dy, T* dx) {
+__global__ void activation_grad_kernel(int64_t packs, const T* y, const T* dy, const T* second, T* dx) {
   for (const int64_t i : grid_stride(packs)) {
     float out[N], z[N];
     load_floats(y + i * N, out);
     load_floats(dy + i * N, z);
+    if (second != nullptr) {
+      float more[N];
+      load_floats(second + i * N, more);
+#pragma unroll
+      for (int k = 0; k < N; ++k) z[k] += more[k];
+    }
 #pragma unroll
     for (int k = 0; k < N; ++k) z[k] *= activation_slope<kind>(out[k]);
     store_floats(dx + i * N, z);
@@ -86,15 +93,15 @@ void activation(Stream stream, int64_t n, Activation kind, const T* x, T* y) {
 }
 
 template <class T>
-void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, T* dx) {
+void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, const T* second, T* dx) {
   visit(kind, [&]<Activation k>() {
     visit_pack<T>(
         n,
         [&]<int N>() {
           launch(activation_grad_kernel<T, N, k>, blocks_for(n / N, kThreads, kMaxBlocks), kThreads, 0, stream, n / N,
-                 y, dy, dx);
+                 y, dy, second, dx);
         },
-        y, dy, dx);
+        y, dy, second, dx);
   });
 }
 
@@ -102,7 +109,7 @@ template <class T>
 void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation kind, const T* y, const T* dy, T* dx,
                           float* dbias) {
   if (!dbias) {
-    if (kind != Activation::kNone || dx != dy) activation_grad(stream, rows * channels, kind, y, dy, dx);
+    if (kind != Activation::kNone || dx != dy) activation_grad<T>(stream, rows * channels, kind, y, dy, nullptr, dx);
     return;
   }
   // Rows of few channels are taken several at a time, so that a slab is full; sum_chunks then sees more chunks.
@@ -124,8 +131,8 @@ void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation 
 
 template void activation(Stream, int64_t, Activation, const float*, float*);
 template void activation(Stream, int64_t, Activation, const bf16*, bf16*);
-template void activation_grad(Stream, int64_t, Activation, const float*, const float*, float*);
-template void activation_grad(Stream, int64_t, Activation, const bf16*, const bf16*, bf16*);
+template void activation_grad(Stream, int64_t, Activation, const float*, const float*, const float*, float*);
+template void activation_grad(Stream, int64_t, Activation, const bf16*, const bf16*, const bf16*, bf16*);
 template void bias_activation_grad(Stream, int64_t, int, Activation, const float*, const float*, float*, float*);
 template void bias_activation_grad(Stream, int64_t, int, Activation, const bf16*, const bf16*, bf16*, float*);
 

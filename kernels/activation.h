@@ -1,6 +1,6 @@
 // Activations that producers fuse into their epilogue. Each derivative is a function of the output y alone, so that
 // backward needs no saved input: relu y>0, relu6 0<y<6, sigmoid y(1-y).
-// Bound: memory. Elements moved: 2 forward, 3 in the gradient (y and dy read, dx written).
+// Bound: memory. Elements moved: 2 forward, 3 in the gradient (y and dy read, dx written), 4 of two gradients.
 #pragma once
 
 #include <cmath>
@@ -45,15 +45,15 @@ void visit(Activation kind, F f) {
   }
 }
 
-// activation:      y = f(x)                    all arrays of n elements; y may be x
-// activation_grad: dx = dy * slope(y)          dx may be dy
+// activation:      y = f(x)                         all arrays of n elements; y may be x
+// activation_grad: dx = (dy + second) * slope(y)    second may be null; dx may be dy or second
 // bias_activation_grad: rows x channels; dx = dy * slope(y), dbias[c] = sum over rows of dx[., c]; dx may be dy;
 //                  dbias may be null
 namespace cpu {
 template <class T>
 void activation(Stream stream, int64_t n, Activation kind, const T* x, T* y);
 template <class T>
-void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, T* dx);
+void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, const T* second, T* dx);
 template <class T>
 void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation kind, const T* y, const T* dy, T* dx,
                           float* dbias);
@@ -62,7 +62,7 @@ namespace cuda {
 template <class T>
 void activation(Stream stream, int64_t n, Activation kind, const T* x, T* y);
 template <class T>
-void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, T* dx);
+void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, const T* second, T* dx);
 template <class T>
 void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation kind, const T* y, const T* dy, T* dx,
                           float* dbias);

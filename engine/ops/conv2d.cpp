@@ -64,11 +64,11 @@ Tensor record_conv2d(const Conv2dShape& shape, const Tensor& x, const Tensor& we
   const bool need_dx = x.requires_grad(), need_dweight = weight.requires_grad();
   const bool need_dbias = bias.defined() && bias.requires_grad();
   const Tensor saved_y = act == Activation::kNone ? Tensor() : y;
-  // Where x is the output of an activation, the kernel that makes dx goes on through that one.
+  // Where x is the output of an activation, the kernel that makes dx may go on through that one.
   const ActivationBelow below_x = activation_below(x);
-  const Activation below = below_x.kind;
-  const bool need_sums = below_x.sums.requires_grad();
   const auto gradient = [=, x = x.detach()](const Gradients& dys) -> Gradients {
+    const bool through = below_x.wants_dz(), need_sums = through && below_x.sums.requires_grad();
+    const Activation below = through ? below_x.kind : Activation::kNone;
     // Each product is a pass of its own over dz; the activation's slope is one more, in place, unless it is done.
     const OpRange op("conv2d", [&] {
       const Tensor& any = dys[1].defined() ? dys[1] : dys[0];
@@ -87,10 +87,9 @@ Tensor record_conv2d(const Conv2dShape& shape, const Tensor& x, const Tensor& we
       run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(
           shape, from.missing, x, weight, saved_y, from.dz, dx, dweight, dbias_missing ? dbias : Tensor(), below, sums);
     });
-    return {dx, dweight, dbias, sums};
+    return {through ? Tensor() : dx, dweight, dbias, through ? dx : Tensor(), sums};
   };
-  const Tensor& to_x = below == Activation::kNone ? x : below_x.dz;
-  return record_activated("conv2d", {to_x, weight, bias, below_x.sums}, y, act, need_dbias, gradient);
+  return record_activated("conv2d", {x, weight, bias, below_x.dz, below_x.sums}, y, act, need_dbias, gradient);
 }
 
 void check_channels(const char* name, const Tensor& t, int64_t channels, const Tensor& x) {

@@ -155,8 +155,8 @@ TYPED_TEST(FusedNan, PassesTheReluBelowInTheBackwardPass) {
     GTEST_SKIP() << "skipped: cuDNN has no plan for " << graph.name();
   ASSERT_TRUE(this->run(conv2d_graph(this->shape_, this->kType, Pass::kDataGradient),
                         {{kX, apart.data()}, {kWeight, weight.data()}, {kY, dy.data()}}));
-  cuda::activation_grad(this->stream(), static_cast<int64_t>(x.size), Activation::kRelu, x.data(), apart.data(),
-                        apart.data());
+  cuda::activation_grad<T>(this->stream(), static_cast<int64_t>(x.size), Activation::kRelu, x.data(), apart.data(),
+                           nullptr, apart.data());
   const std::vector<float> f = fused.host(), a = apart.host(), input = x.host(), sum = sums.host();
   int swallowed = 0, not_zero = 0, swallowed_by_sums = 0;
   for (size_t i = 0; i < f.size(); ++i) {

@@ -97,6 +97,51 @@ TEST(Autograd, GradientsBelowAnActivationHaveSlotsOfTheirOwn) {
   EXPECT_EQ(to_vector<float>(x.grad()), (std::vector<float>{-1, 7, -1}));
 }
 
+TEST(Autograd, ASecondGradientHasASlotOfItsOwnIfTheOpTakesTwo) {
+  Tensor x = vec({1, 2, 3});
+  x.set_requires_grad();
+  Gradients arrived;
+  const Tensor y = record_activated(
+      "two", {x}, vec({0}), Activation::kRelu, false,
+      [&](const Gradients& dys) -> Gradients {
+        arrived = dys;
+        return {Tensor()};
+      },
+      true);
+  const auto expect = [&](float dy, float dz, float second) {
+    ASSERT_EQ(arrived.size(), 4u);
+    EXPECT_EQ(to_vector<float>(arrived[0]), std::vector<float>{dy});
+    EXPECT_EQ(to_vector<float>(arrived[1]), std::vector<float>{dz});
+    EXPECT_EQ(to_vector<float>(arrived[3]), std::vector<float>{second});
+  };
+  const Tensor a = sends({y}, {vec({1})}), b = sends({activation_below(y).dz}, {vec({2})});
+  const Tensor c = sends({y}, {vec({4})}), d = sends({y}, {vec({8})});
+  backward(add(add(a, b), add(c, d)), vec({1}));
+  expect(8, 2, 4 + 1);  // the last op comes first
+}
+
+TEST(Autograd, AnActivationWantsDzUnlessADyWaits) {
+  Tensor x = vec({1, 2, 3});
+  x.set_requires_grad();
+  EXPECT_FALSE(activation_below(x).wants_dz());
+  const Tensor y = with_slots(x, Activation::kRelu, false);
+  const auto asks = [&](bool expected) {
+    return record("asks", {y}, vec({0}), [=, below = activation_below(y)](const Tensor&) -> Gradients {
+      EXPECT_EQ(below.wants_dz(), expected);
+      return {Tensor()};
+    });
+  };
+  const Tensor late = asks(false), dy = sends({y}, {vec({5, 0, 0})}), early = asks(true);
+  const ActivationBelow below = activation_below(y);
+  const Tensor too_late = record("again", {y, below.dz}, vec({0}), [below](const Tensor&) -> Gradients {
+    EXPECT_TRUE(below.wants_dz());
+    return {Tensor(), vec({0, 0, 0})};
+  });
+  backward(add(add(late, dy), early), vec({1}));
+  EXPECT_EQ(to_vector<float>(x.grad()), (std::vector<float>{5, -1, -1}));
+  EXPECT_THROW(backward(too_late, vec({1})), Error) << "the tape was used";
+}
+
 TEST(Autograd, OnlyActivationsOnTheTapeOfferSlots) {
   Tensor x = vec({1, 2, 3});
   EXPECT_EQ(activation_below(with_slots(x, Activation::kRelu, true)).kind, Activation::kNone) << "nothing is recorded";

@@ -42,7 +42,7 @@ TYPED_TEST(ActivationKernel, MatchesTheFormulas) {
       }
       auto found_y = nan_values<T>(size), found_dx = dy;  // in place
       cpu::activation(cpu_stream(), n, kind, x.data(), found_y.data());
-      cpu::activation_grad(cpu_stream(), n, kind, x.data(), found_dx.data(), found_dx.data());
+      cpu::activation_grad<T>(cpu_stream(), n, kind, x.data(), found_dx.data(), nullptr, found_dx.data());
       EXPECT_LE(max_relative_error(found_y, y), tolerance<T>());
       EXPECT_LE(max_relative_error(found_dx, dx), tolerance<T>());
 
@@ -50,9 +50,41 @@ TYPED_TEST(ActivationKernel, MatchesTheFormulas) {
         const DeviceArray<T> device_x(x);
         DeviceArray<T> device_y(size), device_dx(dy);
         cuda::activation(cuda_stream(), n, kind, device_x.data(), device_y.data());
-        cuda::activation_grad(cuda_stream(), n, kind, device_x.data(), device_dx.data(), device_dx.data());
+        cuda::activation_grad<T>(cuda_stream(), n, kind, device_x.data(), device_dx.data(), nullptr, device_dx.data());
         EXPECT_LE(max_relative_error(device_y.host(), y), tolerance<T>());
         EXPECT_LE(max_relative_error(device_dx.host(), dx), tolerance<T>());
+      });
+    }
+  }
+}
+
+TYPED_TEST(ActivationKernel, AddsTwoGradients) {
+  using T = TypeParam;
+  for (const size_t size : {1u, 7u, 8u, 16u, 33u, 1000u, 4099u}) {
+    for (const Activation kind : kKinds) {
+      SCOPED_TRACE(::testing::Message() << size << " elements, activation " << static_cast<int>(kind));
+      const auto n = static_cast<int64_t>(size);
+      // Of one sign: sums that cancel would lose digits, which says nothing.
+      const auto y = random_values<T>(size, 1, -4.0f, 9.0f), dy = random_values<T>(size, 2, 0.1f, 1.0f),
+                 second = random_values<T>(size, 3, 0.1f, 1.0f);
+      std::vector<double> dx(size);
+      for (size_t i = 0; i < size; ++i)
+        dx[i] = (to_double(dy[i]) + to_double(second[i])) * slope(kind, to_double(y[i]));
+      auto apart = nan_values<T>(size), over_dy = dy, over_second = second;
+      cpu::activation_grad(cpu_stream(), n, kind, y.data(), dy.data(), second.data(), apart.data());
+      cpu::activation_grad(cpu_stream(), n, kind, y.data(), over_dy.data(), second.data(), over_dy.data());
+      cpu::activation_grad(cpu_stream(), n, kind, y.data(), dy.data(), over_second.data(), over_second.data());
+      for (const auto& found : {apart, over_dy, over_second}) EXPECT_LE(max_relative_error(found, dx), tolerance<T>());
+
+      for_each_schedule([&] {
+        const DeviceArray<T> device_y(y), device_dy(dy), device_second(second);
+        DeviceArray<T> device_apart(size), device_over(second);
+        cuda::activation_grad(cuda_stream(), n, kind, device_y.data(), device_dy.data(), device_second.data(),
+                              device_apart.data());
+        cuda::activation_grad(cuda_stream(), n, kind, device_y.data(), device_dy.data(), device_over.data(),
+                              device_over.data());
+        EXPECT_LE(max_relative_error(device_apart.host(), dx), tolerance<T>());
+        EXPECT_LE(max_relative_error(device_over.host(), dx), tolerance<T>());
       });
     }
   }

@@ -48,16 +48,18 @@ TEST(Conv2dChain, TheGradientEntersBelowTheActivation) {
     return conv3x3(input, above, Tensor(), Activation::kNone).node()->edges;
   };
   EXPECT_EQ(edges(y)[0].node, y.node());
-  EXPECT_EQ(edges(y)[0].output, 1);
-  EXPECT_EQ(edges(y)[3].node, nullptr) << "sums that nobody needs";
-  EXPECT_EQ(edges(hidden(y))[0].output, 0);
+  EXPECT_EQ(edges(y)[0].output, 0);
+  EXPECT_EQ(edges(y)[3].node, y.node());
+  EXPECT_EQ(edges(y)[3].output, 1);
+  EXPECT_EQ(edges(y)[4].node, nullptr) << "sums that nobody needs";
+  EXPECT_EQ(edges(hidden(y))[3].node, nullptr);
 
   bias.set_requires_grad();
   const Tensor with_bias = conv3x3(x, weight, bias, Activation::kRelu);
-  EXPECT_EQ(edges(with_bias)[3].node, with_bias.node());
-  EXPECT_EQ(edges(with_bias)[3].output, 2);
-  EXPECT_EQ(edges(conv3x3(x, weight, bias, Activation::kNone))[0].output, 0);
+  EXPECT_EQ(edges(with_bias)[4].node, with_bias.node());
+  EXPECT_EQ(edges(with_bias)[4].output, 2);
   EXPECT_EQ(edges(conv3x3(x, weight, bias, Activation::kNone))[3].node, nullptr);
+  EXPECT_EQ(edges(conv3x3(x, weight, bias, Activation::kNone))[4].node, nullptr);
   const NoGrad no_grad;
   EXPECT_FALSE(conv3x3(y, above, Tensor(), Activation::kNone).requires_grad());
 }
