@@ -2,6 +2,7 @@
 #include "kernels/linear.h"
 
 #include <array>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -24,12 +25,36 @@ using cublaslt::Epilogue, cublaslt::Matmul, cublaslt::MatmulShape;
 template <class T>
 constexpr cudaDataType_t kCudaType = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
 
-const Matmul& plan_for(MatmulShape shape) {
-  static std::map<MatmulShape, Matmul>& plans = *new std::map<MatmulShape, Matmul>();
+MatmulShape with_precision(MatmulShape shape) {
   shape.tf32 = !library_options().strict_fp32;
-  auto found = plans.find(shape);
-  if (found == plans.end()) found = plans.emplace(shape, Matmul(shape)).first;
-  return found->second;
+  return shape;
+}
+
+using RunProduct = std::function<void(const Matmul&)>;
+
+// Calls `run` with the first of the heuristic's algorithms that runs: from its second call on, a shape has its plan.
+void run_product(const MatmulShape& any_precision, const RunProduct& run) {
+  static auto& chosen = *new std::map<MatmulShape, Matmul>();
+  const MatmulShape shape = with_precision(any_precision);
+  const auto found = chosen.find(shape);
+  if (found != chosen.end()) return run(found->second);
+  plans::Chooser<Matmul> by;
+  by.run = run;
+  const auto ranked = [&](plans::Wanted wanted) {
+    constexpr int kMost = 8;
+    std::vector<Matmul> algorithms;
+    algorithms.emplace_back(shape);
+    for (int rank = 1; wanted == plans::Wanted::kAll && rank < kMost; ++rank) {
+      try {
+        algorithms.emplace_back(shape, rank);
+      } catch (const Error&) {  // not for this rank
+      }
+    }
+    return algorithms;
+  };
+  const std::string name =
+      concat_text("a linear layer's product ", shape.rows, " x ", shape.inner, " x ", shape.columns);
+  chosen.emplace(shape, plans::first_that_runs<Matmul>(name, by, ranked));
 }
 
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -52,17 +77,18 @@ const void* typed(Stream stream, int64_t n, const float* parameter, void* room) 
 }
 
 template <class T>
-const Matmul& weight_gradient_plan(const LinearShape& s, Epilogue epilogue) {
-  return plan_for(
-      {.rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .epilogue = epilogue, .type = kCudaType<T>});
+MatmulShape weight_gradient_shape(const LinearShape& s, Epilogue epilogue) {
+  return {
+      .rows = s.O, .columns = s.I, .inner = s.rows, .a_transposed = true, .epilogue = epilogue, .type = kCudaType<T>};
 }
 
 template <class T>
 void run_weight_gradient(Stream stream, const LinearShape& s, Epilogue epilogue, const T* x, const T* dy,
                          float* dweight, float* dbias) {
-  const Matmul& product = weight_gradient_plan<T>(s, epilogue);
-  void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
-  product(stream, dy, x, dbias, dweight, workspace);
+  run_product(weight_gradient_shape<T>(s, epilogue), [&](const Matmul& product) {
+    void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
+    product(stream, dy, x, dbias, dweight, workspace);
+  });
 }
 
 template <class T>
@@ -87,13 +113,14 @@ void run_parameter_gradients(Stream stream, const LinearShape& s, const T* x, co
 
 // The faster, measured once per shape; the kernel where nothing can be measured.
 template <class T>
-BiasGradient bias_gradient_for(Stream stream, const LinearShape& s, const T* x, const T* dy, float* dweight,
-                               float* dbias) {
+void run_parameter_gradients(Stream stream, const LinearShape& s, const T* x, const T* dy, float* dweight,
+                             float* dbias) {
   static auto& chosen = *new std::map<std::array<int64_t, 5>, BiasGradient>();
   const LibraryOptions& options = library_options();
   const std::array<int64_t, 5> key{s.rows, s.I, s.O, options.strict_fp32 ? 1 : 0, options.candidate};
+  const auto run_by = [&](BiasGradient from) { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); };
   const auto found = chosen.find(key);
-  if (found != chosen.end()) return found->second;
+  if (found != chosen.end()) return run_by(found->second);
 
   plans::Chooser<BiasGradient> by;
   by.cache = plans::device_cache(stream);
@@ -107,55 +134,65 @@ BiasGradient bias_gradient_for(Stream stream, const LinearShape& s, const T* x, 
   };
   if (plans::may_measure(stream)) {
     by.milliseconds = [&](const BiasGradient& from, double best_ms) {
-      return plans::median_ms(stream, best_ms,
-                              [&] { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); });
+      return plans::median_ms(stream, best_ms, [&] { run_by(from); });
     };
   }
+  bool has_run = false;
+  by.run = [&](const BiasGradient& from) {
+    run_by(from);
+    has_run = true;
+  };
   const std::string name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ",
                                        s.rows, " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
-  const auto offered = [&](plans::Wanted) {
+  const auto offered = [&](plans::Wanted wanted) {
     std::vector<BiasGradient> ways{BiasGradient::kKernel};
+    if (wanted == plans::Wanted::kFirst) return ways;
     try {
-      weight_gradient_plan<T>(s, Epilogue::kBiasGradient);
+      const Matmul there_is_one(with_precision(weight_gradient_shape<T>(s, Epilogue::kBiasGradient)));
       ways.push_back(BiasGradient::kEpilogue);
     } catch (const Error&) {  // cuBLASLt has no algorithm with this epilogue for these types
     }
     return ways;
   };
-  return chosen[key] = plans::choose<BiasGradient>(name, by, offered);
+  const BiasGradient from = plans::choose<BiasGradient>(name, by, offered);
+  if (!has_run) run_by(from);
+  chosen[key] = from;
 }
 
 }  // namespace
 
 template <class T>
 void linear(Stream stream, const LinearShape& s, const T* x, const float* weight, const float* bias, T* y) {
-  const Matmul& product = plan_for({.rows = s.rows,
-                                    .columns = s.O,
-                                    .inner = s.I,
-                                    .b_transposed = true,
-                                    .epilogue = bias != nullptr ? Epilogue::kBias : Epilogue::kNone,
-                                    .type = kCudaType<T>,
-                                    .d_type = kCudaType<T>});
-  const size_t weight_bytes = typed_bytes<T>(s.O * s.I), bias_bytes = typed_bytes<T>(s.O);
-  auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + bias_bytes + product.workspace_bytes() + 256));
-  const void* w = typed<T>(stream, s.O * s.I, weight, room);
-  const void* b = bias == nullptr ? nullptr : typed<T>(stream, s.O, bias, room + weight_bytes);
-  product(stream, x, w, b, y, room + weight_bytes + bias_bytes);
+  const MatmulShape shape{.rows = s.rows,
+                          .columns = s.O,
+                          .inner = s.I,
+                          .b_transposed = true,
+                          .epilogue = bias != nullptr ? Epilogue::kBias : Epilogue::kNone,
+                          .type = kCudaType<T>,
+                          .d_type = kCudaType<T>};
+  run_product(shape, [&](const Matmul& product) {
+    const size_t weight_bytes = typed_bytes<T>(s.O * s.I), bias_bytes = typed_bytes<T>(s.O);
+    auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + bias_bytes + product.workspace_bytes() + 256));
+    const void* w = typed<T>(stream, s.O * s.I, weight, room);
+    const void* b = bias == nullptr ? nullptr : typed<T>(stream, s.O, bias, room + weight_bytes);
+    product(stream, x, w, b, y, room + weight_bytes + bias_bytes);
+  });
 }
 
 template <class T>
 void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* weight, const T* dy, T* dx,
                  float* dweight, float* dbias) {
   if (dx != nullptr) {
-    const Matmul& product =
-        plan_for({.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>});
-    const size_t weight_bytes = typed_bytes<T>(s.O * s.I);
-    auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + product.workspace_bytes() + 256));
-    const void* w = typed<T>(stream, s.O * s.I, weight, room);
-    product(stream, dy, w, nullptr, dx, room + weight_bytes);
+    const MatmulShape shape{.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>};
+    run_product(shape, [&](const Matmul& product) {
+      const size_t weight_bytes = typed_bytes<T>(s.O * s.I);
+      auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + product.workspace_bytes() + 256));
+      const void* w = typed<T>(stream, s.O * s.I, weight, room);
+      product(stream, dy, w, nullptr, dx, room + weight_bytes);
+    });
   }
   if (dweight != nullptr && dbias != nullptr) {
-    run_parameter_gradients(stream, s, x, dy, dweight, dbias, bias_gradient_for(stream, s, x, dy, dweight, dbias));
+    run_parameter_gradients(stream, s, x, dy, dweight, dbias);
   } else if (dweight != nullptr) {
     run_weight_gradient(stream, s, Epilogue::kNone, x, dy, dweight, nullptr);
   } else if (dbias != nullptr) {

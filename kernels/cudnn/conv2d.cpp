@@ -60,24 +60,26 @@ std::map<cudnn::ProblemKey, Chosen>& registry() {
 Way first_run(Stream stream, const Call& call, const Problem& problem, const LibraryOptions& options) {
   const cudnn::Target target = cudnn::current_target(stream);
   const auto run_by = [&](const Way& way) { run(stream, call, way); };
-  const bool measure = plans::may_measure(stream);
   plans::Chooser<Way> by;
   by.cache = plans::device_cache(stream);
   by.candidate = options.candidate;
   by.log = options.log;
   by.record = cudnn::record_of;
   by.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
-  if (measure) {
+  if (plans::may_measure(stream)) {
     by.milliseconds = [&](const Way& way, double best_ms) {
       return plans::median_ms(stream, best_ms, [&] { run_by(way); });
     };
   }
-  by.run = run_by;
+  bool has_run = false;
+  by.run = [&](const Way& way) {
+    run_by(way);
+    has_run = true;
+  };
   const auto candidates = [&](plans::Wanted wanted) {
     return cudnn::ways_of(target, problem, options, wanted == plans::Wanted::kFirst);
   };
   Way way = plans::choose<Way>(cudnn::describe(problem, options), by, candidates);
-  const bool has_run = !measure && options.candidate < 0;
   if (!has_run) run_by(way);
   return way;
 }
