@@ -12,11 +12,11 @@ struct Problem : Targets {
   DpmTable table;
   std::vector<T> logits;
 
-  explicit Problem(const Case& c)
+  explicit Problem(const Case& c, float low = -4.0f, float high = 6.0f)
       : Targets(c),
         shape{kN, kH, kW, c.channels},
         table(make_dpm_table(c.bins, c.options.target, c.options.sigma, c.options.floor)),
-        logits(random_values<T>(static_cast<size_t>(kPixels * c.channels), 5, -4.0f, 6.0f)) {}
+        logits(random_values<T>(static_cast<size_t>(kPixels * c.channels), 5, low, high)) {}
 
   std::vector<double> row(const Case& c, int64_t pixel) const {
     std::vector<double> x;
@@ -70,6 +70,29 @@ TYPED_TEST(DpmKernel, MatchesTheFormulas) {
       expect(ddepth.host(), dlse.host(), dresult.host(), dlogits.host());
     });
   }
+}
+
+// Probabilities down to e^-99, which is no float: all is as exact as ever, and no denormal number is left.
+TYPED_TEST(DpmKernel, LogitsFarApart) {
+  using T = TypeParam;
+  for (const Case& c : cases()) {
+    SCOPED_TRACE(c.name);
+    const Problem<T> p(c, -50.0f, 49.0f);
+    const Expected e = expected_results(c, p, p.rows(c));
+    auto depth = nan_values<float>(kPixels), lse = depth, offset = depth, result = nan_values<float>(2);
+    auto logits = p.logits;
+    cpu::dpm(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.logits.data(), p.teacher.data(), depth.data(),
+             lse.data(), offset.data(), result.data());
+    cpu::dpm_grad(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.teacher.data(), depth.data(), lse.data(),
+                  offset.data(), result.data(), &p.dkl, p.ddepth.data(), logits.data());
+    EXPECT_LE(max_relative_error(depth, e.depth), 4e-6);
+    EXPECT_LE(max_relative_error(lse, e.lse), 1e-6);
+    EXPECT_NEAR(static_cast<double>(result[0]), e.kl, 2e-5 + 1e-5 * e.kl);
+    EXPECT_LE(max_relative_error(logits, e.dlogits), (std::is_same_v<T, bf16> ? 4e-3 : 5e-5));
+    for (const T v : logits) EXPECT_TRUE(to_double(v) == 0.0 || std::abs(to_double(v)) >= 0x1p-126) << to_double(v);
+  }
+  volatile float small = 1e-30f;
+  EXPECT_GT(small * 1e-10f, 0.0f) << "denormal numbers are still flushed";
 }
 
 TYPED_TEST(DpmKernel, DepthAlone) {
