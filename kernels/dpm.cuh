@@ -18,16 +18,6 @@ __device__ inline bool pixel_counts(const DpmProblem& p, const float* teacher, i
   return dpm_counts(p.bins, p.options, row, teacher[pixel]);
 }
 
-// Over groups of kLanes neighbouring lanes; every lane gets the result, and the whole warp must call.
-template <int kLanes, class Combine>
-__device__ inline float group_reduce(float value, Combine combine) {
-#pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-    value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
-  }
-  return value;
-}
-
 // The logarithm that normalises the target of a pixel that kLanes lanes share; `lane` of them.
 template <int kLanes>
 __device__ inline float target_norm(const DpmTableView& table, const DpmWindow& window, int lane) {
@@ -36,7 +26,7 @@ __device__ inline float target_norm(const DpmTableView& table, const DpmWindow& 
   for (int j = lane; j < table.columns; j += kLanes) {
     if (j >= window.lo && j <= window.hi) sum += __expf(blended(window, table.columns, j));
   }
-  return logf(group_reduce<kLanes>(sum, Sum{}));
+  return logf(warp_reduce<kLanes>(sum, Sum{}));
 }
 
 __device__ inline float log_target(const DpmTableView& table, const DpmWindow& window, float norm, int j) {

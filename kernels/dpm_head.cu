@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       float largest = -INFINITY;
 #pragma unroll
       for (int j = 0; j < kBinBlocks; ++j) largest = fmaxf(largest, fmaxf(logits[j][2 * r], logits[j][2 * r + 1]));
-      largest = group_reduce<4>(largest, Max{});
+      largest = warp_reduce<4>(largest, Max{});
       float sum = 0.0f, moment = 0.0f, log_moment = 0.0f;
 #pragma unroll
       for (int j = 0; j < kBinBlocks; ++j) {
@@ -126,8 +126,8 @@ __global__ void __launch_bounds__(kThreads, 1)
           log_moment += e * z;
         }
       }
-      sum = group_reduce<4>(sum, Sum{});
-      moment = group_reduce<4>(moment, Sum{});
+      sum = warp_reduce<4>(sum, Sum{});
+      moment = warp_reduce<4>(moment, Sum{});
       const float log_sum = logf(sum), row_lse = largest + log_sum;
       float kl = 0.0f, pull = 0.0f;
       if (teacher != nullptr) {
@@ -149,9 +149,9 @@ __global__ void __launch_bounds__(kThreads, 1)
           add_kl(p, log_target(p.table, window, norm, j), row[j] - row_lse, &kl, &pull);
         }
         if (student_teacher) kl += log_moment / sum;
-        kl = group_reduce<4>(kl, Sum{}) + 0.0f * (sum + target);  // a NaN logit or teacher shows outside the window too
+        kl = warp_reduce<4>(kl, Sum{}) + 0.0f * (sum + target);  // a NaN logit or teacher shows outside the window too
         if (student_teacher) kl -= log_sum + p.table.log_floor;
-        pull = student_teacher ? kl : group_reduce<4>(pull, Sum{});
+        pull = student_teacher ? kl : warp_reduce<4>(pull, Sum{});
       }
       if (t == 0 && inside) {
         depth[pixel[r]] = first_centre + width * (moment / sum);
@@ -337,7 +337,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
   }
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    dbias[r] = group_reduce<4>(dbias[r], Sum{});
+    dbias[r] = warp_reduce<4>(dbias[r], Sum{});
     if (bin[r] >= bins) continue;
     float* share = partials + static_cast<int64_t>(blockIdx.x) * bins * (kC + 1);
     float* row = share + static_cast<int64_t>(bin[r]) * kC;

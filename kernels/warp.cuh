@@ -1,6 +1,7 @@
 // Reductions within a warp and within a block. The order of the additions is fixed, so results are reproducible.
 //
-// warp_*:  all 32 lanes of the warp must call it; every lane gets the result.
+// warp_*:  all 32 lanes of the warp must call it; every lane gets the result, of warp_reduce<kLanes> that of its kLanes
+//          neighbouring lanes (a power of two).
 // block_*: all threads of a block of kThreads threads (any shape, kThreads % 32 == 0) must call it, unconditionally;
 //          every thread gets the result. Two barriers each, so calls may follow one another.
 #pragma once
@@ -37,10 +38,10 @@ struct Min {
   }
 };
 
-template <class T, class Combine>
+template <int kLanes = kWarpSize, class T, class Combine>
 __device__ inline T warp_reduce(T value, Combine combine) {
 #pragma unroll
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) {
     value = combine(value, __shfl_xor_sync(kAllLanes, value, offset));
   }
   return value;
