@@ -193,7 +193,7 @@ Call prepare_dpm_head(const Dims& d, const Place& place) {
   const DpmBins bins{};
   const Tensor x = place.values({d[0], d[1], d[2], d[3]});
   if (!dpm_head_supported(x, bins)) return {};
-  // Logits as wide as those of bench dpm: among wider ones, probabilities become denormal numbers, which are slow.
+  // Logits as wide as those of bench dpm.
   const Tensor weight = scale(place.parameter({bins.bins, 1, 1, d[3]}), 1.0f / std::sqrt(static_cast<float>(d[3])));
   const Tensor bias = place.parameter({bins.bins});
   const Tensor teacher = random_teacher({d[0], d[1], d[2]}, bins.d_max, place.device);
