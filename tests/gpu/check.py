@@ -131,6 +131,8 @@ class Check(Runner):
         rows = [self.bench_row("train-step", precision, 1, UNTIMED, *extra, size="64x96")
                 for precision in PRECISIONS for extra in ([], ["--no-graph"])[:1 if self.dry else 2]]
         bad = [row["reason"] for row in rows if row["median_ms"] is None]
+        bad += [f"{row['precision']}: the step was not captured" for row in rows
+                if row.get("captured") is False and not row["options"] and not self.dry]
         if bad:
             raise Partial(rows, bad[0])
         return rows
