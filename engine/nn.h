@@ -100,7 +100,7 @@ class Convolution : public Module {
  public:
   virtual Tensor forward(const Tensor& x) const = 0;
   // In a chain: of below(x.y), which is made as it is read, or without `below` of x.y; x.moments are those of x.y, if
-  // known. The result has its moments if `above` wants them and they cost nothing to speak of.
+  // known. The result may have its moments, if `above` wants them.
   virtual ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const = 0;
   // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
   virtual int64_t output_size(int64_t size) const = 0;

@@ -36,10 +36,9 @@ DS_HOST_DEVICE inline bool cancels(double mean, double variance) { return mean *
 //   running = (1 - momentum) * running + momentum * (mean, var * rows / (rows - 1)).  rows >= 2.
 // batch_norm_moments: assigns moments (2, channels), the mean and biased variance of x. Sums are of differences to
 //   values of x itself, so that a mean far from zero does not cancel the variance.
-// batch_norm_moments_of_sums: the same where x's producer left in moments the sums, taken in float, of d = x - guess
-// and
-//   of d^2 (guess (channels), such as the running mean). Where the mean is more than 10 standard deviations from the
-//   guess, such sums say little of the variance, and x is read again.
+// batch_norm_moments_of_sums: the same where x's producer left in moments the float sums of d = x - guess
+//   and of d^2; guess (channels) may be the running mean. Where the mean is more than 10 standard deviations from it,
+//   such sums say little of the variance, and x is read again.
 // batch_norm_ready_stats: batch_norm_batch_stats from moments that x's producer took.
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
 // batch_norm_grad: assigns dweight, dbias and, unless null, dx, which may be dy, and y: what batch_norm gave, for an op

@@ -7,13 +7,15 @@
 //                     weight[r,s,c] over the taps whose divisions are exact and inside the map
 //   dweight[r,s,c]  = sum_{n,p,q} dy[n,p,q,c] *
 //                     x[n, p*stride + r*dilation - pad_top, q*stride + s*dilation - pad_left, c]
-// Before it there may be a batch norm (BatchNormInput, kernels/batch_norm.h): then x stands for z = act((x - mean) *
-// rstd * weight + bias), which is computed as x is read, in float, and never stored; the padding is zeros of z, and dx
-// is the gradient with respect to z. After it there may be the statistics that a batch norm of y needs. Bound: memory.
-// Forward and dx move two maps once, dweight reads two: 2 * sizeof(T) bytes per element at stride 1 for K^2
-// multiply-adds. From the statistics of x to the normalised y, at stride 1 and in training, convolution and batch norms
-// move 8 maps one by one (1 + 2, 2, 1 + 2) and 5 with the first inside and the moments of the second taken along (1, 2,
-// 2); and z is not kept for the gradient, which moves as much as before.
+// Before it there may be a batch norm (BatchNormInput, kernels/batch_norm.h): then x stands for
+// z = act((x - mean) * rstd * weight + bias), which is computed as x is read, in float, and never stored; the padding
+// is zeros of z, and dx is the gradient with respect to z. After it there may be the statistics that a batch norm of y
+// needs.
+//
+// Bound: memory. Forward and dx move two maps once, dweight reads two: 2 * sizeof(T) bytes per element at stride 1 for
+// K^2 multiply-adds. From the statistics of x to the normalised y, at stride 1 and in training, convolution and batch
+// norms move 8 maps one by one (1 + 2, 2, 1 + 2) and 5 with the first inside and the moments of the second taken along
+// (1, 2, 2); and z is not kept for the gradient, which moves as much as before.
 #pragma once
 
 #include <cstdint>
