@@ -161,6 +161,8 @@ void synchronize_event() {
 
 void* new_handle() { return reinterpret_cast<void*>(++state().handles); }
 
+bool capturing() { return state().capturing; }
+
 void begin_capture() {
   check_not_capturing("a second capture");
   state().capturing = true;

@@ -13,6 +13,7 @@ void zero(void* to, size_t bytes);
 void synchronize();
 void synchronize_event();
 void* new_handle();  // of a stream or an event: never null, means nothing
+bool capturing();
 void begin_capture();
 void* end_capture();
 void abandon_capture() noexcept;

@@ -21,6 +21,7 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #else
+#include "kernels/simt/queue.h"
 #include "kernels/simt/simt.h"
 #endif
 
@@ -94,10 +95,12 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
             std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (detail::launched_dry(grid, block, shared_bytes, at, args...)) return;
-  const auto call = [&] { kernel(args...); };
-  using Call = decltype(call);
-  simt::run_grid(
-      grid, block, shared_bytes, {at.file, at.line}, [](const void* state) { (*static_cast<Call*>(state))(); }, &call);
+  simt::submit(at.stream.handle, [=, where = simt::Where{at.file, at.line}] {
+    const auto call = [&] { kernel(args...); };
+    using Call = decltype(call);
+    simt::run_grid(
+        grid, block, shared_bytes, where, [](const void* state) { (*static_cast<Call*>(state))(); }, &call);
+  });
 }
 
 #endif

@@ -163,6 +163,13 @@ bool can_capture() {
   return sync == nullptr || sync[0] != '1';
 }
 
+bool capturing(Stream stream) {
+  if (dry_running()) return dry::capturing();
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(handle_of(stream), &status), "asking for a capture");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 void begin_capture(Stream stream) {
   if (dry_running()) return dry::begin_capture();
   check_cuda(cudaStreamBeginCapture(handle_of(stream), cudaStreamCaptureModeThreadLocal), "begin capture");
@@ -197,5 +204,6 @@ void destroy_graph(void* graph) noexcept {
 }
 
 void set_schedule(Schedule, uint32_t) {}
+void set_pace(Pace) {}
 
 }  // namespace depthstill::cuda

@@ -57,7 +57,8 @@ void synchronize_event(void* event);              // the host waits
 
 // Between begin and end, what `stream` is given becomes a graph instead of being run. Meanwhile this thread must not
 // wait, allocate, or copy between host and device. Addresses and kernel arguments are frozen in the graph.
-bool can_capture();  // false in the emulator, and with DEPTHSTILL_SYNC=1
+bool can_capture();  // false with DEPTHSTILL_SYNC=1
+bool capturing(Stream stream);
 void begin_capture(Stream stream);
 void* end_capture(Stream stream);
 void abandon_capture(Stream stream) noexcept;  // after an error between the two
@@ -68,5 +69,14 @@ void destroy_graph(void* graph) noexcept;
 // the same result under all of them. No effect on a GPU.
 enum class Schedule : uint8_t { kForward, kReverse, kShuffled };
 void set_schedule(Schedule schedule, uint32_t seed = 0);
+
+// When the emulator does what its streams are given: correct host code gives the same result at any pace. No effect on
+// a GPU.
+enum class Pace : uint8_t {
+  kAtOnce,       // faults surface in the line that launches
+  kWhenAwaited,  // as late as possible: no more than what the host waits for
+  kOthersFirst,  // likewise, but the other streams run ahead as far as events let them
+};
+void set_pace(Pace pace);  // waits for the device
 
 }  // namespace depthstill::cuda

@@ -1,7 +1,6 @@
 #include "kernels/plans/timer.h"
 
 #include <cublasLt.h>
-#include <cuda_runtime.h>
 #include <cudnn.h>
 
 #include <algorithm>
@@ -97,10 +96,7 @@ double replayed_ms(const Stopwatch& watch, double guess_ms, const std::function<
 
 bool may_measure(Stream stream) {
   const LibraryOptions& options = library_options();
-  if (!options.measure || options.deterministic || cuda::dry_running()) return false;
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(static_cast<cudaStream_t>(stream.handle), &status) == cudaSuccess &&
-         status == cudaStreamCaptureStatusNone;
+  return options.measure && !options.deterministic && !cuda::dry_running() && !cuda::capturing(stream);
 }
 
 double median_ms(Stream stream, double best_ms, const std::function<void()>& run) {

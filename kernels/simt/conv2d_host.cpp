@@ -4,6 +4,7 @@
 
 #include "kernels/conv2d.h"
 #include "kernels/dry_run.h"
+#include "kernels/simt/queue.h"
 
 namespace depthstill::cuda {
 
@@ -11,7 +12,7 @@ template <class T>
 void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
             T* y) {
   if (dry_running()) return record_library_call("conv2d");
-  cpu::conv2d(stream, shape, act, x, weight, bias, y);
+  simt::submit_on_cpu(stream, [=](Stream cpu) { cpu::conv2d(cpu, shape, act, x, weight, bias, y); });
 }
 // As with all of it fused in cuDNN, but for the normalised map.
 template <class T>
@@ -26,13 +27,15 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput
   conv2d<T>(stream, s, Activation::kNone, normed ? z : x, weight, nullptr, y);
   if (!moments) return;
   if (!dry_running()) {
-    std::fill_n(moments, 2 * s.O, 0.0f);
-    for (int64_t i = 0; i < rows * s.O; ++i) {
-      const int64_t c = i % s.O;
-      const float d = static_cast<float>(y[i]) - mean_guess[c];
-      moments[c] += d;
-      moments[s.O + c] += d * d;
-    }
+    simt::submit(stream.handle, [=, channels = s.O] {
+      std::fill_n(moments, 2 * channels, 0.0f);
+      for (int64_t i = 0; i < rows * channels; ++i) {
+        const int64_t c = i % channels;
+        const float d = static_cast<float>(y[i]) - mean_guess[c];
+        moments[c] += d;
+        moments[channels + c] += d * d;
+      }
+    });
   }
   batch_norm_moments_of_sums(stream, rows, static_cast<int>(s.O), y, mean_guess, moments);
 }
@@ -40,7 +43,9 @@ template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
                  T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
   if (dry_running()) return record_library_call("conv2d gradient");
-  cpu::conv2d_grad(stream, shape, act, x, weight, y, dy, dx, dweight, dbias, below, dbias_below);
+  simt::submit_on_cpu(stream, [=](Stream cpu) {
+    cpu::conv2d_grad(cpu, shape, act, x, weight, y, dy, dx, dweight, dbias, below, dbias_below);
+  });
 }
 
 #define DS_INSTANTIATE(T)                                                                                        \

@@ -2,19 +2,20 @@
 // on what is host memory anyway.
 #include "kernels/dry_run.h"
 #include "kernels/linear.h"
+#include "kernels/simt/queue.h"
 
 namespace depthstill::cuda {
 
 template <class T>
 void linear(Stream stream, const LinearShape& shape, const T* x, const float* weight, const float* bias, T* y) {
   if (dry_running()) return record_library_call("linear");
-  cpu::linear(stream, shape, x, weight, bias, y);
+  simt::submit_on_cpu(stream, [=](Stream cpu) { cpu::linear(cpu, shape, x, weight, bias, y); });
 }
 template <class T>
 void linear_grad(Stream stream, const LinearShape& shape, const T* x, const float* weight, const T* dy, T* dx,
                  float* dweight, float* dbias) {
   if (dry_running()) return record_library_call("linear gradient");
-  cpu::linear_grad(stream, shape, x, weight, dy, dx, dweight, dbias);
+  simt::submit_on_cpu(stream, [=](Stream cpu) { cpu::linear_grad(cpu, shape, x, weight, dy, dx, dweight, dbias); });
 }
 
 #define DS_INSTANTIATE(T)                                                                        \

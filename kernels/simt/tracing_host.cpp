@@ -1,6 +1,7 @@
 // kernels/tracing.h without CUDA: no ranges, and timestamps of the host.
 #include <chrono>
 
+#include "kernels/simt/queue.h"
 #include "kernels/tracing.h"
 
 namespace depthstill::cuda {
@@ -19,7 +20,9 @@ void profiler_stop() {}
 
 void* create_timestamp() { return new Clock::time_point; }
 void destroy_timestamp(void* timestamp) noexcept { delete static_cast<Clock::time_point*>(timestamp); }
-void take_timestamp(void* timestamp, Stream) noexcept { time_of(timestamp) = Clock::now(); }
+void take_timestamp(void* timestamp, Stream stream) noexcept {
+  simt::submit(stream.handle, [timestamp] { time_of(timestamp) = Clock::now(); });
+}
 double elapsed_ms(void* from, void* to) {
   return std::chrono::duration<double, std::milli>(time_of(to) - time_of(from)).count();
 }
