@@ -74,7 +74,7 @@ bool attempt(std::vector<std::string>& problems, const F& f) {
   }
 }
 
-SampleReport check_sample(const Dataset& dataset, int64_t index, const std::optional<ImageSize>& crop) {
+SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
   attempt(report.problems, [&] {
@@ -82,10 +82,12 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const std::opti
     if (!attempt(report.problems, [&] { dataset.load_image(sample); })) return;
     report.stored = sample.stored_size;
     report.sample = sample.image.size();
+    const auto& crop = options.crop;
     if (crop && (crop->width > report.sample.width || crop->height > report.sample.height)) {
       report.problems.push_back(concat_text(sample.where, ": expected a sample of at least the training crop's ", *crop,
                                             ", found ", report.sample));
     }
+    attempt(report.problems, [&] { check_frame(options.frame, sample); });
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
       report.depth = summarise(sample.depth.copy(), spec);
       check(report.depth.valid > 0, sample.where, ": ", dataset.depth_path(index), ": expected depths between ",
@@ -106,7 +108,7 @@ std::vector<SampleReport> check_samples(const Dataset& dataset, const CheckOptio
   std::vector<SampleReport> reports(static_cast<size_t>(dataset.size()));
   std::atomic<int64_t> done{0};
   parallel_for(dataset.size(), 1, [&](int64_t i) {
-    reports[static_cast<size_t>(i)] = check_sample(dataset, i, options.crop);
+    reports[static_cast<size_t>(i)] = check_sample(dataset, i, options);
     if (options.progress) options.progress(++done, dataset.size());
   });
   return reports;
@@ -205,11 +207,12 @@ void note_shared_images(const DatasetSpec& train, const DatasetSpec& validation,
 
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options,
                std::ostream& out) {
-  int64_t problems = check_set("train", train, options, out);
+  CheckOptions cropped = options, framed = options;
+  cropped.frame = EvalFrame::kImage;
+  framed.crop.reset();
+  int64_t problems = check_set("train", train, cropped, out);
   if (validation != nullptr) {
-    CheckOptions whole = options;
-    whole.crop.reset();
-    problems += check_set("validation", *validation, whole, out);
+    problems += check_set("validation", *validation, framed, out);
     if (problems == 0) note_shared_images(train, *validation, out);
   }
   if (problems > 0) {

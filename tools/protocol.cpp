@@ -63,6 +63,14 @@ Window frame_window(EvalFrame frame, int height, int width) {
   return {top, height, left, left + kFrameWidth};
 }
 
+void check_frame(EvalFrame frame, const Sample& sample) {
+  try {
+    frame_window(frame, sample.image.size().height, sample.image.size().width);
+  } catch (const Error& error) {
+    fail(sample.where, ": ", error.what());
+  }
+}
+
 Window eval_window(const Protocol& protocol, int height, int width) {
   Window window{0, height, 0, width};
   if (protocol.crop != EvalCrop::kNone) {

@@ -66,6 +66,7 @@ class Trainer {
   void run_steps();
   void initialise();
   void recalibrate();
+  void check_validation() const;
   Loader make_loader() const;
   void train_step(BatchRing& ring);
   void compute(const BatchTensors& batch);
@@ -109,12 +110,22 @@ Trainer::Trainer(const Recipe& recipe, const TrainOptions& options) : recipe_(re
   check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
         " rows of a training crop, found ", top_rows);
 
+  check_validation();
   make_folder(options_.out);
   const bool has_run = fs::exists(path("last.safetensors"));
   check(options_.resume || !has_run, options_.out,
         ": holds a run already; give --resume to go on with it, or another --out");
   check(!options_.resume || has_run, options_.out, ": expected last.safetensors to resume from, found none");
   initialise();
+}
+
+// By its first image, for what would otherwise fail after the first epoch.
+void Trainer::check_validation() const {
+  if (!has_split(recipe_, recipe_.select.on)) return;
+  const Dataset data(dataset_spec(recipe_, recipe_.select.on));
+  Sample sample = data.start(0);
+  data.load_image(sample);
+  check_frame(protocol_of(recipe_).frame, sample);
 }
 
 // The settings that must not change between a run and its continuation, because they decide what a step computes.

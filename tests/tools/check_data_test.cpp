@@ -61,6 +61,17 @@ TEST(check_data, every_problem_with_its_line) {
   EXPECT_TRUE(run(spec, nullptr, options).says("... and 4 more"));
 }
 
+TEST(check_data, the_frame_that_the_validation_needs) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 2);
+  CheckOptions options;
+  options.frame = EvalFrame::kKittiBenchmark;
+  EXPECT_EQ(run(spec, nullptr, options).status, 0);  // not of training images
+  const Outcome outcome = run(spec, &spec, options);
+  EXPECT_TRUE(outcome.says("list.txt:1: protocol: the KITTI frame needs at least 352x1216")) << outcome.text;
+  EXPECT_TRUE(outcome.says("training would fail: 2 problems")) << outcome.text;
+}
+
 TEST(check_data, list_crop_and_scale) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 2);

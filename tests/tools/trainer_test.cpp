@@ -179,6 +179,12 @@ TEST(Trainer, RefusesWhatCannotWork) {
   rows.loss.top_rows = 32;
   EXPECT_NE(message_of(rows, into(folder / "rows")).find("loss.top_rows"), std::string::npos);
 
+  Recipe frame = good;
+  frame.data.val = {"list.txt", ""};
+  frame.eval.protocol = "kitti";
+  EXPECT_NE(message_of(frame, into(folder / "frame")).find("list.txt:1: protocol: the KITTI frame needs at least"),
+            std::string::npos);
+
   TrainOptions nothing = into(folder / "nothing");
   nothing.resume = true;
   EXPECT_NE(message_of(good, nothing).find("expected last.safetensors to resume from"), std::string::npos);
