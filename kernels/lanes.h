@@ -1,5 +1,5 @@
-// Sixteen floats that stay in registers, for CPU loops whose accumulators the compiler would otherwise spill. The
-// vector extension of GCC and Clang: any target compiles it, with the registers that it has.
+// Floats of one vector register, for CPU loops whose accumulators the compiler would otherwise spill. The vector
+// extension of GCC and Clang: any target compiles it. Wider than the registers of AVX2, vectors would lie in memory.
 #pragma once
 
 #include <bit>
@@ -14,7 +14,11 @@
 
 namespace depthstill {
 
+#if defined(__AVX512F__)
 inline constexpr int kLanes = 16;
+#else
+inline constexpr int kLanes = 8;
+#endif
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 
 namespace detail {
