@@ -1,8 +1,9 @@
 // Forward and both gradients walk the same structure: an output position reads the inputs of up to K taps per axis.
 // Each axis is cut into runs of positions that have the same taps inside the map, so that the inner loops, which go
-// over a block of channels and along a run, contain no branch. Weights (or the sums of dweight) stay in registers. A
-// batch norm before the convolution is computed at every load, that is K times per element at stride 1: it costs less
-// than to write its result and to read it again.
+// over a block of channels and along a run, contain no branch. Weights (or the sums of dweight) stay in registers.
+// Each number of rows and columns of taps that is frequent has loops of its own (visit_rows): all pairs of numbers
+// would take the compiler a minute and more. A batch norm before the convolution is computed at every load, that is K
+// times per element at stride 1: it costs less than to write its result and to read it again.
 #include "kernels/depthwise_conv2d.h"
 
 #include <algorithm>
@@ -23,6 +24,7 @@ namespace depthstill::cpu {
 namespace {
 
 constexpr int64_t kStrip = 16;            // positions per block of channels: amortises loading the weights
+constexpr int kBlockPositions = 4;        // whose sums stay in registers
 constexpr int64_t kGrainFlops = 1 << 16;  // multiply-adds worth a thread
 constexpr int64_t kFlushRows = 8;         // rows of dweight summed in float before the sums go to double
 constexpr int64_t kFlushOutputs = 64;     // the same for moments: at least a row, and about as many outputs
@@ -108,53 +110,28 @@ struct Normalised {
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();
 };
 
-// Outputs of which nothing is kept beside the map.
-struct NoMoments {
-  template <class V>
-  struct Channels {
-    Channels(const NoMoments&, int64_t) {}
-    template <class T>
-    void add(const T*) {}
-    void finish() {}
-  };
-  void add_zeros(int64_t, int64_t) {}
-  void has_outputs() {}
-};
-
 // Sums of d and of d^2 over outputs as they are stored, d being the difference to the first.
 struct Moments {
-  float *sum, *squares, *first;
+  float *sum = nullptr, *squares = nullptr, *first = nullptr;
   bool empty = true;
 
-  template <class V>
-  struct Channels {
-    float *sum_at, *squares_at, *first_at;
-    V sum, squares, first;
-    bool empty;
+  Moments() = default;
+  Moments(float* sums, int64_t C) : sum(sums), squares(sums + C), first(sums + 2 * C) {}
 
-    Channels(const Moments& moments, int64_t c)
-        : sum_at(moments.sum + c),
-          squares_at(moments.squares + c),
-          first_at(moments.first + c),
-          sum(load<V>(sum_at)),
-          squares(load<V>(squares_at)),
-          first(load<V>(first_at)),
-          empty(moments.empty) {}
-    template <class T>
-    void add(const T* at) {
-      const V y = load<V>(at);
-      if (empty) first = y;
-      empty = false;
-      const V d = y - first;
-      sum += d;
-      squares += d * d;
+  // Adds `count` outputs of the channels from c.
+  template <class V, class T>
+  void add(const T* from, int64_t pitch, int64_t count, int64_t c) const {
+    const V base = empty ? load<V>(from + c) : load<V>(first + c);
+    V s = load<V>(sum + c), s2 = load<V>(squares + c);
+    for (int64_t i = 0; i < count; ++i) {
+      const V d = load<V>(from + i * pitch + c) - base;
+      s += d;
+      s2 += d * d;
     }
-    void finish() {
-      store(sum_at, sum);
-      store(squares_at, squares);
-      store(first_at, first);
-    }
-  };
+    store(sum + c, s);
+    store(squares + c, s2);
+    store(first + c, base);
+  }
   void add_zeros(int64_t count, int64_t C) {
     for (int64_t c = 0; c < C; ++c) {
       if (empty) first[c] = 0.0f;
@@ -163,13 +140,12 @@ struct Moments {
     }
     empty = false;
   }
-  void has_outputs() { empty = false; }
 };
 
-template <class Read, class Body>
-inline void for_channels_of(const Read& read, int64_t C, const Body& body) {
-  if (!read.one_by_one()) return for_channels(C, body);
-  for (int64_t c = 0; c < C; ++c) body.template operator()<float>(c);
+// The channels that are taken kLanes at a time.
+template <class Read>
+int64_t vector_channels(const Read& read, int64_t C) {
+  return read.one_by_one() ? 0 : C / kLanes * kLanes;
 }
 
 // Sums of `size` elements: in float over some rows, then in double, per thread, then over the threads in their order.
@@ -209,27 +185,30 @@ class Sums {
   float* sums_;
 };
 
-// A piece of a run in one output row, as pointers: input of taps (r, s) is in[r] + column[s] + i * in_pitch.
-template <int K, class In, class Out>
+// A piece of a run in one output row, for the channels from c: tap (r, s) of position i reads
+// in[r * in_row + s * in_tap + i * in_pitch + c] with weight[r * weight_row + s * weight_tap + c].
+template <class In, class Out>
 struct Strip {
-  const In* in[K];
-  int64_t column[K];
+  const In* in;
   Out* out;
-  int64_t in_pitch, out_pitch, count, weight[K][K];  // weight: offsets of the taps' rows of C
-  bool sliding;                                      // the input of tap s + 1 is that of tap s one position on
+  int64_t in_row, in_tap, in_pitch, out_pitch, count, weight, weight_row, weight_tap;
+  int rows;
+  bool sliding() const { return in_tap == in_pitch; }  // tap s + 1 reads what tap s reads one position on
 };
 
-// Calls f(x) for every position i of the strip, x[r][s] being the inputs of its taps in channels c, c + 1, ...
-template <int R, int S, class V, int K, class In, class Out, class Read, class F>
-inline void for_positions(const Strip<K, In, Out>& strip, const Read& reader, int64_t c, const F& f) {
+// Calls f(i, x) for every position i of a strip of R x S taps, x[r][s] being their inputs.
+template <int R, int S, class V, class In, class Out, class Read, class F>
+[[gnu::always_inline]] inline void for_all_taps(Strip<In, Out> strip, const Read& reader, int64_t c, const F& f) {
   const typename Read::template Channels<V> read(reader, c);
   const In* in[R];
   V x[R][S];
-  for (int r = 0; r < R; ++r) in[r] = strip.in[r] + c;
-  if (S == K && strip.sliding) {  // loads, and converts, each input once
+  for (int r = 0; r < R; ++r) in[r] = strip.in + r * strip.in_row + c;
+  if (strip.sliding()) {  // loads, and converts, each input once
+#pragma GCC unroll 5
     for (int r = 0; r < R; ++r) {
-      for (int s = 0; s + 1 < S; ++s) x[r][s + 1] = read(in[r] + strip.column[s]);
-      in[r] += strip.column[S - 1];
+#pragma GCC unroll 4
+      for (int s = 0; s + 1 < S; ++s) x[r][s + 1] = read(in[r] + s * strip.in_tap);
+      in[r] += (S - 1) * strip.in_tap;
     }
     for (int64_t i = 0; i < strip.count; ++i) {
       for (int r = 0; r < R; ++r) {
@@ -242,128 +221,169 @@ inline void for_positions(const Strip<K, In, Out>& strip, const Read& reader, in
   }
   for (int64_t i = 0; i < strip.count; ++i) {
     for (int r = 0; r < R; ++r) {
-      for (int s = 0; s < S; ++s) x[r][s] = read(in[r] + strip.column[s] + i * strip.in_pitch);
+      for (int s = 0; s < S; ++s) x[r][s] = read(in[r] + s * strip.in_tap + i * strip.in_pitch);
     }
     f(i, x);
   }
 }
 
-template <int R, int S, class V, int K, class T, class Read, class Keep>
-inline void correlate(const Strip<K, T, T>& strip, const Read& reader, const float* weight, const Keep& keep,
-                      int64_t c) {
-  typename Keep::template Channels<V> kept(keep, c);
+template <int R, int S, class V, class T, class Read>
+[[gnu::always_inline]] inline void correlate(Strip<T, T> strip, const Read& reader, const float* weight, int64_t c) {
   V w[R][S];
+#pragma GCC unroll 5
   for (int r = 0; r < R; ++r) {
-    for (int s = 0; s < S; ++s) w[r][s] = load<V>(weight + strip.weight[r][s] + c);
+#pragma GCC unroll 5
+    for (int s = 0; s < S; ++s) {
+      w[r][s] = load<V>(weight + strip.weight + r * strip.weight_row + s * strip.weight_tap + c);
+    }
   }
-  for_positions<R, S, V>(strip, reader, c, [&](int64_t i, const V(&x)[R][S]) {
+  for_all_taps<R, S, V>(strip, reader, c, [&](int64_t i, const V(&x)[R][S]) {
     V sum = {};
     for (int r = 0; r < R; ++r) {
       for (int s = 0; s < S; ++s) sum += w[r][s] * x[r][s];
     }
-    T* to = strip.out + i * strip.out_pitch + c;
-    store(to, sum);
-    kept.add(to);
+    store(strip.out + i * strip.out_pitch + c, sum);
   });
-  kept.finish();
 }
 
-// dweight += the strip's products; strip.out is dy.
-template <int R, int S, class V, int K, class T, class Read>
-inline void accumulate(const Strip<K, T, const T>& strip, const Read& reader, float* dweight, int64_t c) {
+template <int R, int S, class V, class T, class Read>
+[[gnu::always_inline]] inline void accumulate(Strip<T, const T> strip, const Read& reader, float* dweight, int64_t c) {
   V sum[R][S] = {};
-  for_positions<R, S, V>(strip, reader, c, [&](int64_t i, const V(&x)[R][S]) {
+  for_all_taps<R, S, V>(strip, reader, c, [&](int64_t i, const V(&x)[R][S]) {
     const V dy = load<V>(strip.out + i * strip.out_pitch + c);
     for (int r = 0; r < R; ++r) {
       for (int s = 0; s < S; ++s) sum[r][s] += dy * x[r][s];
     }
   });
+#pragma GCC unroll 3
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 5
     for (int s = 0; s < S; ++s) {
-      float* to = dweight + strip.weight[r][s] + c;
+      float* to = dweight + strip.weight + r * strip.weight_row + s * strip.weight_tap + c;
       store(to, load<V>(to) + sum[r][s]);
     }
   }
 }
 
-// Calls f.operator()<N>() for 1 <= n <= K.
-template <int K, class F>
-void visit_count(int n, const F& f) {
-  if constexpr (K > 1) {
-    if (n < K) return visit_count<K - 1>(n, f);
+// B positions of a strip from the i-th: tap row by tap row, their sums staying in registers.
+template <int S, int B, class V, class T, class Read>
+[[gnu::always_inline]] inline void correlate_block(Strip<T, T> strip, const Read& read, const float* weight, int64_t i,
+                                                   int64_t c) {
+  V sum[B] = {};
+  for (int r = 0; r < strip.rows; ++r) {
+    const T* in = strip.in + r * strip.in_row + i * strip.in_pitch + c;
+    const float* taps = weight + strip.weight + r * strip.weight_row + c;
+    V w[S];
+#pragma GCC unroll 5
+    for (int s = 0; s < S; ++s) w[s] = load<V>(taps + s * strip.weight_tap);
+#pragma GCC unroll 8
+    for (int at = 0; at < B + S - 1; ++at) {  // input `at` is that of tap s of position at - s
+      const V x = read(in + at * (B > 1 ? strip.in_pitch : strip.in_tap));
+#pragma GCC unroll 5
+      for (int s = 0; s < S; ++s) {
+        if (s <= at && at - s < B) sum[at - s] += w[s] * x;
+      }
+    }
   }
-  f.template operator()<K>();
+#pragma GCC unroll 4
+  for (int b = 0; b < B; ++b) store(strip.out + (i + b) * strip.out_pitch + c, sum[b]);
 }
 
-// Cuts one run of one output row into strips: f.operator()<R, S>(strip).
-template <int K, class In, class Out, class F>
-void for_strips(const Run<K>& row, const Run<K>& run, const In* in, int64_t in_row, Out* out, int64_t C, const F& f) {
-  Strip<K, In, Out> strip;
+// Any number of rows of taps.
+template <int S, class V, class T, class Read>
+[[gnu::always_inline]] inline void correlate_rows(Strip<T, T> strip, const Read& reader, const float* weight,
+                                                  int64_t c) {
+  const typename Read::template Channels<V> read(reader, c);
+  int64_t i = 0;
+  if (S == 1 || strip.sliding()) {
+    for (; i + kBlockPositions <= strip.count; i += kBlockPositions) {
+      correlate_block<S, kBlockPositions, V>(strip, read, weight, i, c);
+    }
+  }
+  for (; i < strip.count; ++i) correlate_block<S, 1, V>(strip, read, weight, i, c);
+}
+
+template <int R, int S, class V, class T, class Read>
+[[gnu::always_inline]] inline void correlate_channels(const Strip<T, T>& strip, const Read& read, const float* weight,
+                                                      int64_t c, const Moments* moments) {
+  if constexpr (R != 0) correlate<R, S, V>(strip, read, weight, c);
+  if constexpr (R == 0) correlate_rows<S, V>(strip, read, weight, c);
+  if (moments) moments->add<V>(strip.out, strip.out_pitch, strip.count, c);
+}
+
+// All channels of a strip. R = 0: any number of rows of taps. Not inlined, as one function of all of them would be too
+// large to be compiled well; what is inside is inlined always, as the compiler does not see that registers count.
+template <int R, int S, class T, class Read>
+[[gnu::noinline]] void correlate_strip(const Strip<T, T>& strip, const Read& read, const float* weight, int64_t C,
+                                       const Moments* moments) {
+  const int64_t vectors = vector_channels(read, C);
+  for (int64_t c = 0; c < vectors; c += kLanes) correlate_channels<R, S, Lanes>(strip, read, weight, c, moments);
+  for (int64_t c = vectors; c < C; ++c) correlate_channels<R, S, float>(strip, read, weight, c, moments);
+}
+
+template <int R, int S, class T, class Read>
+[[gnu::noinline]] void accumulate_strip(const Strip<T, const T>& strip, const Read& read, float* dweight, int64_t C) {
+  const int64_t vectors = vector_channels(read, C);
+  for (int64_t c = 0; c < vectors; c += kLanes) accumulate<R, S, Lanes>(strip, read, dweight, c);
+  for (int64_t c = vectors; c < C; ++c) accumulate<R, S, float>(strip, read, dweight, c);
+}
+
+// Calls f.operator()<N>() for 1 <= n <= most.
+template <int most, class F>
+void visit_count(int n, const F& f) {
+  if constexpr (most > 1) {
+    if (n < most) return visit_count<most - 1>(n, f);
+  }
+  f.template operator()<most>();
+}
+
+// Calls f.operator()<R>() with the rows of taps, of S each, if they have loops of their own, else with 0. At stride 1
+// these are all outputs of 3 x 3 taps, and those of 5 x 5 taps that are not near an edge.
+template <int S, class F>
+void visit_rows(int rows, const F& f) {
+  if constexpr (S == 2 || S == 3) {
+    if (rows == 2) return f.template operator()<2>();
+    if (rows == 3) return f.template operator()<3>();
+  }
+  if constexpr (S == 5) {
+    if (rows == 5) return f.template operator()<5>();
+  }
+  f.template operator()<0>();
+}
+
+// Cuts one run of one output row into strips: f.operator()<S>(strip), S being the taps in a row.
+template <class In, class Out, class F>
+void for_strips(const Run& row, const Run& run, int kernel, const In* in, int64_t in_row, Out* out, int64_t C,
+                const F& f) {
+  Strip<In, Out> strip;
+  strip.in_row = row.in_of_tap * in_row;
+  strip.in_tap = run.in_of_tap * C;
   strip.in_pitch = run.in_step * C;
   strip.out_pitch = run.out_step * C;
-  strip.sliding = run.taps == K && run.in[1] - run.in[0] == run.in_step;
-  for (int r = 0; r < row.taps; ++r) {
-    for (int s = 0; s < run.taps; ++s) strip.weight[r][s] = (row.tap[r] * K + run.tap[s]) * C;
-  }
-  const auto with_taps = [&]<int R, int S>() {
+  strip.weight = (row.tap * kernel + run.tap) * C;
+  strip.weight_row = row.tap_step * kernel * C;
+  strip.weight_tap = run.tap_step * C;
+  strip.rows = row.taps;
+  visit_count<kMaxTaps>(run.taps, [&]<int S>() {
     for (int64_t first = 0; first < run.count; first += kStrip) {
       strip.count = std::min(kStrip, run.count - first);
+      strip.in = in + row.in * in_row + run.in * C + first * strip.in_pitch;
       strip.out = out + run.out * C + first * strip.out_pitch;
-      for (int r = 0; r < R; ++r) strip.in[r] = in + row.in[r] * in_row;
-      for (int s = 0; s < S; ++s) strip.column[s] = run.in[s] * C + first * strip.in_pitch;
-      f.template operator()<R, S>(strip);
+      f.template operator()<S>(strip);
     }
-  };
-  visit_count<K>(row.taps,
-                 [&]<int R>() { visit_count<K>(run.taps, [&]<int S>() { with_taps.template operator()<R, S>(); }); });
+  });
 }
+
+// Multiply-adds of a row of outputs.
+int64_t row_work(const DepthwiseShape& shape, int64_t out_row) { return out_row * shape.kernel * shape.kernel; }
 
 // Splits rows among the threads, in pieces of `most`: body(first, last, part).
 template <class Body>
-void for_row_blocks(int64_t rows, int64_t most, int64_t row_work, const Body& body) {
-  const int64_t grain = std::max<int64_t>(1, kGrainFlops / row_work);
+void for_row_blocks(int64_t rows, int64_t most, int64_t work, const Body& body) {
+  const int64_t grain = std::max<int64_t>(1, kGrainFlops / work);
   parallel_ranges(rows, grain, [&](int64_t begin, int64_t end, int part) {
     for (int64_t first = begin; first < end; first += most) body(first, std::min(end, first + most), part);
   });
-}
-
-// out (N, rows.out_size, columns.out_size, C) = read(in), in (N, rows.in_size, columns.in_size, C), correlated with
-// weight. keep_of(part) is told some outputs of a thread, then flush(part, number of outputs) is called.
-template <int K, class T, class Read, class KeepOf, class Flush>
-void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
-                    const float* weight, T* out, const KeepOf& keep_of, const Flush& flush) {
-  const Axis rows = vertical(shape, direction), columns = horizontal(shape, direction);
-  const std::vector<Run<K>> row_list = positions_of<K>(rows), runs = runs_of<K>(columns, columns.dilation);
-  const int64_t C = shape.C, in_row = columns.in_size * C, out_row = columns.out_size * C;
-  const int64_t most = std::max<int64_t>(1, kFlushOutputs / columns.out_size);
-  for_row_blocks(shape.N * rows.out_size, most, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
-    auto keep = keep_of(part);
-    for (int64_t index = begin; index < end; ++index) {
-      const int64_t n = index / rows.out_size;
-      const Run<K>& row = row_list[static_cast<size_t>(index % rows.out_size)];
-      const T* from = in + n * rows.in_size * in_row;
-      T* to = out + (n * rows.out_size + row.out) * out_row;
-      for (const Run<K>& run : runs) {
-        if (row.taps == 0 || run.taps == 0) {
-          for (int64_t i = 0; i < run.count; ++i) std::fill_n(to + (run.out + i * run.out_step) * C, C, T(0.0f));
-          keep.add_zeros(run.count, C);
-          continue;
-        }
-        for_strips(row, run, from, in_row, to, C, [&]<int R, int S>(const Strip<K, T, T>& strip) {
-          for_channels_of(read, C, [&]<class V>(int64_t c) { correlate<R, S, V>(strip, read, weight, keep, c); });
-          keep.has_outputs();
-        });
-      }
-    }
-    flush(part, (end - begin) * columns.out_size);
-  });
-}
-
-template <int K, class T, class Read>
-void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
-                    const float* weight, T* out) {
-  correlate_maps<K>(
-      shape, direction, read, in, weight, out, [](int) { return NoMoments{}; }, [](int, int64_t) {});
 }
 
 // Adds what Moments holds of n outputs, as sums of y and of y^2, to a thread's totals.
@@ -379,45 +399,60 @@ void flush_moments(const Sums& sums, int part, int64_t outputs, int64_t C) {
   sums.clear(part);
 }
 
-template <int K, class T>
-void forward(Stream stream, const DepthwiseShape& shape, const BatchNormInput& norm, const T* x, const float* weight,
-             T* y, float* moments) {
-  const int64_t C = shape.C;
-  const Sums sums(stream, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
-  const auto with = [&](const auto& read) {
-    if (!moments) return correlate_maps<K>(shape, Direction::kForward, read, x, weight, y);
-    correlate_maps<K>(
-        shape, Direction::kForward, read, x, weight, y,
-        [&](int part) {
-          float* sum = sums.sum(part);
-          return Moments{sum, sum + C, sum + 2 * C};
-        },
-        [&](int part, int64_t outputs) { flush_moments(sums, part, outputs, C); });
-    const auto n = static_cast<double>(shape.N * shape.P() * shape.Q());
-    for (int64_t c = 0; c < C; ++c) {
-      const double mean = sums.total(c) / n, var = sums.total(C + c) / n - mean * mean;
-      moments[c] = static_cast<float>(mean);
-      moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
+// out (N, rows.out_size, columns.out_size, C) = read(in), in (N, rows.in_size, columns.in_size, C), correlated with
+// weight. Sums over the outputs go to `moments`, if it is not null.
+template <class T, class Read>
+void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
+                    const float* weight, T* out, const Sums* moments) {
+  const Axis rows = vertical(shape, direction), columns = horizontal(shape, direction);
+  const std::vector<Run> row_list = positions_of(rows, shape.kernel);
+  const std::vector<Run> runs = runs_of(columns, shape.kernel, columns.dilation);
+  const int64_t C = shape.C, in_row = columns.in_size * C, out_row = columns.out_size * C;
+  const int64_t most = std::max<int64_t>(1, kFlushOutputs / columns.out_size);
+  for_row_blocks(shape.N * rows.out_size, most, row_work(shape, out_row), [&](int64_t begin, int64_t end, int part) {
+    Moments of_rows = moments ? Moments(moments->sum(part), C) : Moments{};
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t n = index / rows.out_size;
+      const Run& row = row_list[static_cast<size_t>(index % rows.out_size)];
+      const T* from = in + n * rows.in_size * in_row;
+      T* to = out + (n * rows.out_size + row.out) * out_row;
+      for (const Run& run : runs) {
+        if (row.taps == 0 || run.taps == 0) {
+          for (int64_t i = 0; i < run.count; ++i) std::fill_n(to + (run.out + i * run.out_step) * C, C, T(0.0f));
+          if (moments) of_rows.add_zeros(run.count, C);
+          continue;
+        }
+        for_strips(row, run, shape.kernel, from, in_row, to, C, [&]<int S>(const Strip<T, T>& strip) {
+          visit_rows<S>(strip.rows,
+                        [&]<int R>() { correlate_strip<R, S>(strip, read, weight, C, moments ? &of_rows : nullptr); });
+          of_rows.empty = false;
+        });
+      }
     }
-  };
-  norm.mean ? with(Normalised(norm, C, sums.floats())) : with(Plain{});
+    if (moments) flush_moments(*moments, part, (end - begin) * columns.out_size, C);
+  });
 }
 
-template <int K, class T, class Read>
+template <class T, class Read>
 void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, const T* dy, const Sums& sums) {
   const int64_t C = shape.C, P = shape.P(), in_row = shape.W * C, out_row = shape.Q() * C;
-  const std::vector<Run<K>> rows = positions_of<K>(vertical(shape, Direction::kForward));
-  const std::vector<Run<K>> runs = runs_of<K>(horizontal(shape, Direction::kForward), shape.dilation);
-  for_row_blocks(shape.N * P, kFlushRows, out_row * K * K, [&](int64_t begin, int64_t end, int part) {
+  const std::vector<Run> rows = positions_of(vertical(shape, Direction::kForward), shape.kernel);
+  const std::vector<Run> runs = runs_of(horizontal(shape, Direction::kForward), shape.kernel, shape.dilation);
+  for_row_blocks(shape.N * P, kFlushRows, row_work(shape, out_row), [&](int64_t begin, int64_t end, int part) {
     float* sum = sums.sum(part);
     for (int64_t index = begin; index < end; ++index) {
-      const Run<K>& row = rows[static_cast<size_t>(index % P)];
+      const Run& row = rows[static_cast<size_t>(index % P)];
       const T* from = x + index / P * shape.H * in_row;
       const T* dy_row = dy + (index / P * P + row.out) * out_row;
-      for (const Run<K>& run : runs) {
+      for (const Run& run : runs) {
         if (row.taps == 0 || run.taps == 0) continue;
-        for_strips(row, run, from, in_row, dy_row, C, [&]<int R, int S>(const Strip<K, T, const T>& strip) {
-          for_channels_of(read, C, [&]<class V>(int64_t c) { accumulate<R, S, V>(strip, read, sum, c); });
+        for_strips(row, run, shape.kernel, from, in_row, dy_row, C, [&]<int S>(Strip<T, const T> strip) {
+          for (int taken = 0; strip.rows > 0; strip.rows -= taken) {
+            taken = std::min(3, strip.rows);  // whose sums and inputs fit into the registers
+            visit_count<3>(taken, [&]<int R>() { accumulate_strip<R, S>(strip, read, sum, C); });
+            strip.in += taken * strip.in_row;
+            strip.weight += taken * strip.weight_row;
+          }
         });
       }
     }
@@ -425,36 +460,39 @@ void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, cons
   });
 }
 
-template <int K, class T>
-void sum_dweight(Stream stream, const DepthwiseShape& shape, const BatchNormInput& norm, const T* x, const T* dy,
-                 float* dweight) {
-  const int64_t C = shape.C, size = K * K * C;
-  const Sums sums(stream, size, norm.mean ? 2 * C : 0);
-  norm.mean ? sum_dweight<K>(shape, Normalised(norm, C, sums.floats()), x, dy, sums)
-            : sum_dweight<K>(shape, Plain{}, x, dy, sums);
-  for (int64_t i = 0; i < size; ++i) dweight[i] = static_cast<float>(sums.total(i));
-}
-
 }  // namespace
 
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
                       T* y, float* moments) {
-  shape.kernel == 3 ? forward<3>(stream, shape, norm, x, weight, y, moments)
-                    : forward<5>(stream, shape, norm, x, weight, y, moments);
+  const int64_t C = shape.C;
+  const Sums sums(stream, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
+  const auto with = [&](const auto& read) {
+    correlate_maps(shape, Direction::kForward, read, x, weight, y, moments ? &sums : nullptr);
+  };
+  norm.mean ? with(Normalised(norm, C, sums.floats())) : with(Plain{});
+  if (!moments) return;
+  const auto n = static_cast<double>(shape.N * shape.P() * shape.Q());
+  for (int64_t c = 0; c < C; ++c) {
+    const double mean = sums.total(c) / n, var = sums.total(C + c) / n - mean * mean;
+    moments[c] = static_cast<float>(mean);
+    moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
+  }
 }
 
 template <class T>
 void depthwise_conv2d_dx(Stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx) {
-  shape.kernel == 3 ? correlate_maps<3>(shape, Direction::kBackward, Plain{}, dy, weight, dx)
-                    : correlate_maps<5>(shape, Direction::kBackward, Plain{}, dy, weight, dx);
+  correlate_maps(shape, Direction::kBackward, Plain{}, dy, weight, dx, nullptr);
 }
 
 template <class T>
 void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
                               float* dweight) {
-  shape.kernel == 3 ? sum_dweight<3>(stream, shape, norm, x, dy, dweight)
-                    : sum_dweight<5>(stream, shape, norm, x, dy, dweight);
+  const int64_t C = shape.C, size = shape.kernel * shape.kernel * C;
+  const Sums sums(stream, size, norm.mean ? 2 * C : 0);
+  norm.mean ? sum_dweight(shape, Normalised(norm, C, sums.floats()), x, dy, sums)
+            : sum_dweight(shape, Plain{}, x, dy, sums);
+  for (int64_t i = 0; i < size; ++i) dweight[i] = static_cast<float>(sums.total(i));
 }
 
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,

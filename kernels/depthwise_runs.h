@@ -10,13 +10,14 @@
 
 namespace depthstill::cpu {
 
-// Outputs out + i * out_step, 0 <= i < count, read inputs in[t] + i * in_step with weight tap[t], 0 <= t < taps.
-template <int K>
+constexpr int kMaxTaps = 5;
+
+// Output out + i * out_step, 0 <= i < count, reads for 0 <= t < taps input in + i * in_step + t * in_of_tap with weight
+// tap + t * tap_step.
 struct Run {
-  int64_t out, out_step, count, in_step;
-  int taps;
-  int64_t in[K];
-  int tap[K];
+  int64_t out, out_step, count;
+  int64_t in = 0, in_step, in_of_tap = 0;
+  int taps = 0, tap = 0, tap_step = 0;
 };
 
 enum class Direction { kForward, kBackward };
@@ -28,18 +29,18 @@ struct Axis {
 };
 
 // Covers an axis with runs. Position o reads o * stride + t * dilation - pad forward, and in the gradient
-// (o + pad - t * dilation) / stride where that is exact. Positions are visited `phases` apart.
-template <int K>
-std::vector<Run<K>> runs_of(const Axis& axis, int phases) {
+// (o + pad - t * dilation) / stride where that is exact. Positions are visited `phases` apart. The taps of a run are
+// evenly spaced: every one, or in the gradient at stride 2 every other one.
+inline std::vector<Run> runs_of(const Axis& axis, int kernel, int phases) {
   const bool forward = axis.direction == Direction::kForward;
   const int mul = forward ? axis.stride : 1, div = forward ? 1 : axis.stride;
   const int64_t period = int64_t{phases} * div, in_step = int64_t{phases} * mul;
-  std::vector<Run<K>> runs;
+  std::vector<Run> runs;
   for (int64_t first = 0; first < std::min(period, axis.out_size); ++first) {
     const int64_t count = (axis.out_size - first + period - 1) / period;
-    int64_t in[K], begin[K], end[K];  // tap t is inside the map for begin <= i < end
+    int64_t in[kMaxTaps], begin[kMaxTaps], end[kMaxTaps];  // tap t is inside the map for begin <= i < end
     std::vector<int64_t> cuts = {0, count};
-    for (int t = 0; t < K; ++t) {
+    for (int t = 0; t < kernel; ++t) {
       const int64_t shift = int64_t{t} * axis.dilation - axis.pad, numerator = first * mul + (forward ? shift : -shift);
       in[t] = numerator / div;
       begin[t] = in[t] >= 0 ? 0 : std::min(count, (-in[t] + in_step - 1) / in_step);
@@ -52,12 +53,14 @@ std::vector<Run<K>> runs_of(const Axis& axis, int phases) {
     for (size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
       const int64_t i = cuts[cut];
       if (i == cuts[cut + 1]) continue;
-      Run<K> run{first + i * period, period, cuts[cut + 1] - i, in_step, 0, {}, {}};
-      for (int k = 0; k < K; ++k) {  // from the smallest input position to the largest
-        const int t = forward ? k : K - 1 - k;
+      Run run{.out = first + i * period, .out_step = period, .count = cuts[cut + 1] - i, .in_step = in_step};
+      for (int k = 0; k < kernel; ++k) {  // from the smallest input position to the largest
+        const int t = forward ? k : kernel - 1 - k;
         if (begin[t] > i || end[t] <= i) continue;
-        run.in[run.taps] = in[t] + i * in_step;
-        run.tap[run.taps++] = t;
+        const int64_t at = in[t] + i * in_step;
+        if (run.taps == 0) run.in = at, run.tap = t;
+        if (run.taps == 1) run.in_of_tap = at - run.in, run.tap_step = t - run.tap;
+        ++run.taps;
       }
       runs.push_back(run);
     }
@@ -67,14 +70,13 @@ std::vector<Run<K>> runs_of(const Axis& axis, int phases) {
 
 // The runs of an axis position by position. With phases = dilation, neighbours in this order share input rows, which
 // are then still in the cache.
-template <int K>
-std::vector<Run<K>> positions_of(const Axis& axis) {
-  std::vector<Run<K>> positions;
-  for (const Run<K>& run : runs_of<K>(axis, axis.dilation)) {
+inline std::vector<Run> positions_of(const Axis& axis, int kernel) {
+  std::vector<Run> positions;
+  for (const Run& run : runs_of(axis, kernel, axis.dilation)) {
     for (int64_t i = 0; i < run.count; ++i) {
-      Run<K> one = run;
+      Run one = run;
       one.out += i * run.out_step;
-      for (int t = 0; t < run.taps; ++t) one.in[t] += i * run.in_step;
+      one.in += i * run.in_step;
       one.count = 1;
       positions.push_back(one);
     }
