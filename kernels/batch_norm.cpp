@@ -167,11 +167,7 @@ void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const
   for (int c = 0; c < channels; ++c) {
     const double d = static_cast<double>(moments[c]) / n;
     const double var = static_cast<double>(moments[channels + c]) / n - d * d;
-    if (cancels(d, var)) return batch_norm_moments(stream, rows, channels, x, moments);
-  }
-  for (int c = 0; c < channels; ++c) {
-    const double d = static_cast<double>(moments[c]) / n;
-    const double var = static_cast<double>(moments[channels + c]) / n - d * d;
+    if (cancels(d, var)) return batch_norm_moments(stream, rows, channels, x, moments);  // assigns all of them
     moments[c] = static_cast<float>(static_cast<double>(guess[c]) + d);
     moments[channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
   }
