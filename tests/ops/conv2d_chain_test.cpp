@@ -175,12 +175,10 @@ TEST(Conv2dChain, IsTheSameOnBothDevices) {
 // On a GPU the product with the slope and the sums in its epilogue competes with the plain one and our kernel behind
 // it. kernels/cudnn/conv2d_ways.cpp lists it last, behind the plain plans.
 TEST(Conv2dChain, EveryCandidateOfTheLibrariesAgrees) {
-  if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
-  const LibraryOptions before = library_options();
+  if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
   const Tensor weight = random_tensor({16, 3, 3, 8}, 2), bias = random_tensor({16}, 3);
-  for (const int candidate : {0, 5, 9, 20}) {
-    library_options().candidate = candidate;
-    SCOPED_TRACE(testing::Message() << "candidate " << candidate);
+  const std::vector<int> on_gpu = {0, 5, 9, 20};
+  for_each_candidate(built_with_cuda() ? on_gpu : first_candidates(21), [&] {
     for (const bool with_bias : {false, true}) {
       const Op op = chain(Activation::kRelu, with_bias, 1, shown);
       const Tensor above = random_tensor({24, 3, 3, 16}, 4);
@@ -188,8 +186,7 @@ TEST(Conv2dChain, EveryCandidateOfTheLibrariesAgrees) {
       // Rounded in another place, an output next to 0 may fall on the other side of relu's kink.
       expect_same_on_devices(op, {to_bf16(random_tensor({2, 9, 11, 8}, 1)), weight, bias, above}, {}, 0.1);
     }
-  }
-  library_options() = before;
+  });
 }
 
 }  // namespace

@@ -59,11 +59,9 @@ TEST(Conv2d, IsTheSameOnBothDevices) {
 // On a GPU several plans of cuDNN and products of cuBLASLt compete, with and without fused epilogues: whichever is the
 // fastest, it must compute the same. The numbers reach into each group of kernels/cudnn/conv2d_ways.cpp.
 TEST(Conv2d, EveryCandidateOfTheLibrariesAgrees) {
-  if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
-  const LibraryOptions before = library_options();
-  for (const int candidate : {0, 5, 10, 13, 16, 20, 23, 26}) {
-    library_options().candidate = candidate;
-    SCOPED_TRACE(testing::Message() << "candidate " << candidate);
+  if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  const std::vector<int> on_gpu = {0, 5, 10, 13, 16, 20, 23, 26};
+  for_each_candidate(built_with_cuda() ? on_gpu : first_candidates(27), [] {
     for (const Activation act : {Activation::kNone, Activation::kRelu}) {
       for (const int kernel : {1, 3}) {
         Conv2dOptions options;
@@ -77,8 +75,7 @@ TEST(Conv2d, EveryCandidateOfTheLibrariesAgrees) {
         expect_same_on_devices(op, {to_bf16(random_tensor({2, 9, 11, 16}, 1)), weight, bias}, {}, tolerance);
       }
     }
-  }
-  library_options() = before;
+  });
 }
 
 TEST(Conv2d, RefusesWhatDoesNotFit) {

@@ -45,15 +45,12 @@ TEST(Linear, GradientsOfOnlyWhatIsTrained) {
 
 // On a GPU dbias comes from a kernel of its own or from the epilogue of dweight's product, whichever is faster.
 TEST(Linear, BothWaysToTheBiasGradientAgree) {
-  if (!built_with_cuda() || !available(Device::kCuda)) GTEST_SKIP() << "skipped: no GPU";
-  const LibraryOptions before = library_options();
-  for (const int candidate : {0, 1}) {
-    library_options().candidate = candidate;
+  if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  for_each_candidate({0, 1}, [] {
     const std::vector<Tensor> in = {random_tensor({50, 32}, 1), random_tensor({24, 32}, 2), random_tensor({24}, 3)};
     expect_same_on_devices(kLinear, in);
     expect_same_on_devices(kLinear, {to_bf16(in[0]), in[1], in[2]}, {}, 2e-2);
-  }
-  library_options() = before;
+  });
 }
 
 TEST(Linear, RefusesWhatDoesNotFit) {

@@ -7,11 +7,14 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "engine/autograd.h"
 #include "engine/tensor.h"
+#include "kernels/error.h"
 #include "kernels/library_options.h"
 
 namespace depthstill::test {
@@ -148,6 +151,35 @@ inline void expect_same_on_devices(const Op& op, const std::vector<Tensor>& inpu
       EXPECT_LE(relative_error(cuda.gradients[i], cpu.gradients[i]), tolerance) << "gradient of input " << i;
     }
   }
+}
+
+// Calls check() with each of these candidates of the libraries taken wherever there are so many, else the last. One
+// that does not run is left out, as the choice by the clock does.
+inline void for_each_candidate(const std::vector<int>& candidates, const std::function<void()>& check) {
+  const LibraryOptions before = library_options();
+  int agreed = 0;
+  for (const int candidate : candidates) {
+    library_options().candidate = candidate;
+    SCOPED_TRACE(testing::Message() << "candidate " << candidate);
+    try {
+      check();
+      ++agreed;
+    } catch (const Error& error) {
+      const std::string what = error.what();
+      const bool did_not_run =
+          what.find("EXECUTION_FAILED") != std::string::npos || what.find("execution failed") != std::string::npos;
+      EXPECT_TRUE(did_not_run) << what;
+    }
+  }
+  EXPECT_GT(agreed, 0);
+  library_options() = before;
+}
+
+// 0 to count - 1.
+inline std::vector<int> first_candidates(int count) {
+  std::vector<int> candidates(static_cast<size_t>(count));
+  std::iota(candidates.begin(), candidates.end(), 0);
+  return candidates;
 }
 
 }  // namespace depthstill::test

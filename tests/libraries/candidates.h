@@ -1,0 +1,56 @@
+// Every way in which the code for GPUs lets the libraries compute something, one after the other.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "kernels/error.h"
+#include "kernels/library_options.h"
+
+namespace depthstill::test {
+
+// An engine or algorithm that was offered, and then did not run.
+inline bool did_not_run(const Error& error) {
+  const std::string what = error.what();
+  return what.find("EXECUTION_FAILED") != std::string::npos || what.find("execution failed") != std::string::npos;
+}
+
+// Options of the process while this lives.
+class WithOptions {
+ public:
+  explicit WithOptions(const LibraryOptions& options) : before_(library_options()) { library_options() = options; }
+  ~WithOptions() { library_options() = before_; }
+  WithOptions(const WithOptions&) = delete;
+  WithOptions& operator=(const WithOptions&) = delete;
+
+ private:
+  LibraryOptions before_;
+};
+
+// compute() with number 0, 1, ... of every list taken, or its last. More than any list has.
+inline void for_each_candidate(LibraryOptions options, const std::function<void()>& compute) {
+  constexpr int kMost = 22;
+  int ran = 0;
+  for (options.candidate = 0; options.candidate < kMost; ++options.candidate) {
+    SCOPED_TRACE(testing::Message() << "candidate " << options.candidate);
+    const WithOptions with(options);
+    try {
+      compute();
+      ++ran;
+    } catch (const Error& error) {
+      EXPECT_TRUE(did_not_run(error)) << error.what();
+    }
+  }
+  EXPECT_GT(ran, kMost / 2);
+}
+
+inline LibraryOptions strict_options() {
+  LibraryOptions options;
+  options.strict_fp32 = true;
+  options.measure = false;
+  return options;
+}
+
+}  // namespace depthstill::test
