@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/column_sums.h"
 #include "kernels/parallel.h"
 
 namespace depthstill::cpu {
@@ -45,27 +46,18 @@ template <Activation kind, class T>
 void bias_grad(Stream stream, int64_t rows, int channels, const T* y, const T* dy, T* dx, float* dbias) {
   const int64_t fold = (kMinLanes + channels - 1) / channels;
   const int64_t lanes = fold * channels, wide_rows = rows / fold;
-  const int64_t grain = std::max<int64_t>(1, kGrain / lanes);
-  const size_t slot = static_cast<size_t>((lanes + 15) / 16 * 16);  // whole cache lines: no false sharing
-  const auto parts = static_cast<size_t>(num_threads());
-  auto* totals = static_cast<double*>(stream.scratch->get((parts + 1) * slot * (sizeof(double) + sizeof(float))));
-  auto* chunks = reinterpret_cast<float*>(totals + (parts + 1) * slot);
-  std::fill(totals, totals + (parts + 1) * slot, 0.0);
-
-  parallel_ranges(wide_rows, grain, [&](int64_t begin, int64_t end, int part) {
-    const auto p = static_cast<size_t>(part);
-    const int64_t at = begin * lanes;
-    scale_and_sum<kind>(end - begin, lanes, y ? y + at : y, dy + at, dx + at, chunks + p * slot, totals + p * slot);
+  const BlockSums sums(stream, wide_rows, BlockSums::rows_of_block(wide_rows, kGrain / lanes), lanes, lanes, channels);
+  sums.add_blocks([&](int64_t first, int64_t last, double* total, float* chunk) {
+    const int64_t at = first * lanes;
+    scale_and_sum<kind>(last - first, lanes, y ? y + at : y, dy + at, dx + at, chunk, total);
   });
-  const int64_t done = wide_rows * fold;  // the rows left over, fewer than `fold`
-  scale_and_sum<kind>(rows - done, channels, y ? y + done * channels : y, dy + done * channels, dx + done * channels,
-                      chunks + parts * slot, totals + parts * slot);
+  double* total = sums.finish();
+  const int64_t done = wide_rows * fold * channels;  // the rows left over, fewer than `fold`
+  scale_and_sum<kind>(rows - wide_rows * fold, channels, y ? y + done : y, dy + done, dx + done, sums.more(), total);
 
   for (int c = 0; c < channels; ++c) {
     double sum = 0.0;
-    for (size_t p = 0; p <= parts; ++p) {
-      for (int64_t i = c; i < lanes; i += channels) sum += totals[p * slot + static_cast<size_t>(i)];
-    }
+    for (int64_t i = c; i < lanes; i += channels) sum += total[i];
     dbias[c] = static_cast<float>(sum);
   }
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/channels.h"
+#include "kernels/column_sums.h"
 #include "kernels/parallel.h"
 
 namespace depthstill::cpu {
@@ -44,38 +45,6 @@ inline float through_activation(float dy, float z) {
   return dy * activation_slope<kind>(depthstill::activate<kind>(z));
 }
 
-// One allocation of scratch memory, cut up. Every array of `channels` takes whole cache lines: no false sharing.
-class Workspace {
- public:
-  Workspace(Stream stream, int channels) : slot_((static_cast<size_t>(channels) + 15) / 16 * 16) {
-    const auto parts = static_cast<size_t>(num_threads());
-    const size_t doubles = parts * 2 * slot_;
-    totals_ =
-        static_cast<double*>(stream.scratch->get(doubles * sizeof(double) + (doubles + 3 * slot_) * sizeof(float)));
-    sums_ = reinterpret_cast<float*>(totals_ + doubles);
-    coefficients_ = sums_ + doubles;
-    parts_ = parts;
-    std::fill_n(totals_, doubles, 0.0);
-  }
-  // Two sums per thread, k = 0 or 1: of all its rows, and of a chunk.
-  double* total(int part, int k) const {
-    return totals_ + (static_cast<size_t>(part) * 2 + static_cast<size_t>(k)) * slot_;
-  }
-  float* sum(int part, int k) const { return sums_ + (static_cast<size_t>(part) * 2 + static_cast<size_t>(k)) * slot_; }
-  float* coefficient(int k) const { return coefficients_ + static_cast<size_t>(k) * slot_; }
-
-  double sum_of_totals(int k, int c) const {
-    double sum = 0.0;
-    for (size_t part = 0; part < parts_; ++part) sum += total(static_cast<int>(part), k)[c];
-    return sum;
-  }
-
- private:
-  size_t slot_, parts_;
-  double* totals_;
-  float *sums_, *coefficients_;
-};
-
 // mean, rstd and the running statistics of one channel; `biased` is the variance of n rows.
 void assign_stats(int c, double m, double biased, double n, float eps, float momentum, float* running_mean,
                   float* running_var, float* mean, float* rstd) {
@@ -87,27 +56,37 @@ void assign_stats(int c, double m, double biased, double n, float eps, float mom
 
 int64_t grain_of(int channels) { return std::max<int64_t>(1, kGrain / channels); }
 
-// Splits the rows among the threads, cuts them into chunks, and for each chunk: clears its two sums, lets
-// add.operator()<V>(first, row, c, s0, s1) add a row's channels c, c + 1, ... to them, and calls flush(first, last,
-// part).
+// Two sums per channel, the second `channels` after the first.
+BlockSums two_sums(Stream stream, int64_t rows, int channels, int64_t floats) {
+  const int64_t size = 2 * int64_t{channels};
+  return {stream, rows, BlockSums::rows_of_block(rows, grain_of(channels)), size, size, floats};
+}
+
+// Lets add.operator()<V>(first, row, c, s0, s1) add the channels c, c + 1, ... of a chunk's rows to two sums. Not
+// inlined: its loops want all registers.
+template <class Add>
+[[gnu::noinline]] void sum_chunk(int64_t first, int64_t last, int channels, float* sums, const Add& add) {
+  float *sum0 = sums, *sum1 = sums + channels;
+  std::fill_n(sums, 2 * channels, 0.0f);
+  for (int64_t row = first; row < last; row += kRowsAtOnce) {
+    const int64_t stop = std::min(last, row + kRowsAtOnce);
+    for_channels(channels, [&]<class V>(int64_t c) {
+      V s0 = load<V>(sum0 + c), s1 = load<V>(sum1 + c);
+      for (int64_t r = row; r < stop; ++r) add.template operator()<V>(first, r, c, s0, s1);
+      store(sum0 + c, s0);
+      store(sum1 + c, s1);
+    });
+  }
+}
+
+// Cuts the rows into chunks, and for each of them sums, as above, and calls flush(first, last, sums, totals).
 template <class Add, class Flush>
-void sum_rows(int64_t rows, int channels, const Workspace& workspace, const Add& add, const Flush& flush) {
-  parallel_ranges(rows, grain_of(channels), [&](int64_t begin, int64_t end, int part) {
-    float *sum0 = workspace.sum(part, 0), *sum1 = workspace.sum(part, 1);
+void sum_rows(const BlockSums& block_sums, int channels, const Add& add, const Flush& flush) {
+  block_sums.add_blocks([&](int64_t begin, int64_t end, double* totals, float* sums) {
     for (int64_t first = begin; first < end; first += kChunkRows) {
       const int64_t last = std::min(end, first + kChunkRows);
-      std::fill_n(sum0, channels, 0.0f);
-      std::fill_n(sum1, channels, 0.0f);
-      for (int64_t row = first; row < last; row += kRowsAtOnce) {
-        const int64_t stop = std::min(last, row + kRowsAtOnce);
-        for_channels(channels, [&]<class V>(int64_t c) {
-          V s0 = load<V>(sum0 + c), s1 = load<V>(sum1 + c);
-          for (int64_t r = row; r < stop; ++r) add.template operator()<V>(first, r, c, s0, s1);
-          store(sum0 + c, s0);
-          store(sum1 + c, s1);
-        });
-      }
-      flush(first, last, part);
+      sum_chunk(first, last, channels, sums, add);
+      flush(first, last, sums, totals);
     }
   });
 }
@@ -115,28 +94,29 @@ void sum_rows(int64_t rows, int channels, const Workspace& workspace, const Add&
 // assign(c, mean, biased variance) for every channel of x. Sums in float are taken relative to the chunk's first row.
 template <class T, class Assign>
 void moments_of(Stream stream, int64_t rows, int channels, const T* x, const Assign& assign) {
-  const Workspace workspace(stream, channels);
+  const BlockSums block_sums = two_sums(stream, rows, channels, 0);
   sum_rows(
-      rows, channels, workspace,
-      [&]<class V>(int64_t first, int64_t row, int64_t c, V& s0, V& s1) {
+      block_sums, channels,
+      [x, channels]<class V>(int64_t first, int64_t row, int64_t c, V& s0, V& s1) {
         const V d = load<V>(x + row * channels + c) - load<V>(x + first * channels + c);
         s0 += d;
         s1 += d * d;
       },
-      [&](int64_t first, int64_t last, int part) {
-        double *total = workspace.total(part, 0), *total_of_squares = workspace.total(part, 1);
-        const float *sum = workspace.sum(part, 0), *squares = workspace.sum(part, 1);
+      [&](int64_t first, int64_t last, const float* sums, double* totals) {
+        const float* squares = sums + channels;
+        double* total_of_squares = totals + channels;
         const auto n = static_cast<double>(last - first);
         for (int c = 0; c < channels; ++c) {
           const auto shift = static_cast<double>(static_cast<float>(x[first * channels + c]));
-          const auto s = static_cast<double>(sum[c]);
-          total[c] += s + n * shift;
+          const auto s = static_cast<double>(sums[c]);
+          totals[c] += s + n * shift;
           total_of_squares[c] += static_cast<double>(squares[c]) + 2.0 * shift * s + n * shift * shift;
         }
       });
+  const double* totals = block_sums.finish();
   const auto n = static_cast<double>(rows);
   for (int c = 0; c < channels; ++c) {
-    const double m = workspace.sum_of_totals(0, c) / n, var = workspace.sum_of_totals(1, c) / n - m * m;
+    const double m = totals[c] / n, var = totals[channels + c] / n - m * m;
     assign(c, m, var < 0.0 ? 0.0 : var);  // NaN passes
   }
 }
@@ -192,8 +172,7 @@ void batch_norm_running_stats(Stream, int channels, float eps, const float* runn
 template <class T>
 void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
                 const float* rstd, const float* weight, const float* bias, T* y) {
-  const Workspace workspace(stream, channels);
-  float* scale = workspace.coefficient(0);
+  auto* scale = static_cast<float*>(stream.scratch->get(static_cast<size_t>(channels) * sizeof(float)));
   for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
   visit(act, [&]<Activation kind>() {
     parallel_for(rows, grain_of(channels), [&](int64_t row) {
@@ -211,9 +190,9 @@ template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
                      float* dweight, float* dbias, T* y) {
-  const Workspace workspace(stream, channels);
+  const BlockSums block_sums = two_sums(stream, rows, channels, 3 * int64_t{channels});
   // dx = scale * dz + slope * (x - mean) + offset
-  float *scale = workspace.coefficient(0), *slope = workspace.coefficient(1), *offset = workspace.coefficient(2);
+  float *scale = block_sums.more(), *slope = scale + channels, *offset = slope + channels;
   for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
   visit(act, [&]<Activation kind>() {
     const auto dz_of = [&]<class V>(int64_t row, int64_t c, V centred) {
@@ -222,24 +201,21 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
       return through_activation<kind>(dz, centred * load<V>(scale + c) + load<V>(bias + c));
     };
     sum_rows(
-        rows, channels, workspace,
+        block_sums, channels,
         [&]<class V>(int64_t, int64_t row, int64_t c, V& s0, V& s1) {
           const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
           const V dz = dz_of(row, c, centred);
           s0 += dz;
           s1 += dz * centred;
         },
-        [&](int64_t, int64_t, int part) {
-          for (int k = 0; k < 2; ++k) {
-            double* total = workspace.total(part, k);
-            const float* sum = workspace.sum(part, k);
-            for (int c = 0; c < channels; ++c) total[c] += static_cast<double>(sum[c]);
-          }
+        [&](int64_t, int64_t, const float* sums, double* totals) {
+          for (int i = 0; i < 2 * channels; ++i) totals[i] += static_cast<double>(sums[i]);
         });
+    const double* totals = block_sums.finish();
     const bool constant = statistics == Statistics::kConstant;
     for (int c = 0; c < channels; ++c) {
-      const double sum = workspace.sum_of_totals(0, c), r = static_cast<double>(rstd[c]);
-      const double sum_h = workspace.sum_of_totals(1, c) * r,
+      const double sum = totals[c], r = static_cast<double>(rstd[c]);
+      const double sum_h = totals[channels + c] * r,
                    per_row = static_cast<double>(scale[c]) / static_cast<double>(rows);
       dbias[c] = static_cast<float>(sum);
       dweight[c] = static_cast<float>(sum_h);

@@ -17,6 +17,7 @@
 #endif
 
 #include "kernels/channels.h"
+#include "kernels/column_sums.h"
 #include "kernels/depthwise_runs.h"
 #include "kernels/parallel.h"
 
@@ -26,7 +27,8 @@ namespace {
 constexpr int64_t kStrip = 16;            // positions per block of channels: amortises loading the weights
 constexpr int kBlockPositions = 4;        // whose sums stay in registers
 constexpr int64_t kGrainFlops = 1 << 16;  // multiply-adds worth a thread
-constexpr int64_t kFlushRows = 8;         // rows of dweight summed in float before the sums go to double
+constexpr int64_t kChunkRows = 8;         // most rows of dweight summed in float before the sums go to double
+constexpr int64_t kBlockRows = 4;         // rows of moments in a block, less on small maps
 constexpr int64_t kFlushOutputs = 64;     // the same for moments: at least a row, and about as many outputs
 
 // Reads inputs as they are.
@@ -112,11 +114,8 @@ struct Normalised {
 
 // Sums of d and of d^2 over outputs as they are stored, d being the difference to the first.
 struct Moments {
-  float *sum = nullptr, *squares = nullptr, *first = nullptr;
+  float *sum, *squares, *first;
   bool empty = true;
-
-  Moments() = default;
-  Moments(float* sums, int64_t C) : sum(sums), squares(sums + C), first(sums + 2 * C) {}
 
   // Adds `count` outputs of the channels from c.
   template <class V, class T>
@@ -147,43 +146,6 @@ template <class Read>
 int64_t vector_channels(const Read& read, int64_t C) {
   return read.one_by_one() ? 0 : C / kLanes * kLanes;
 }
-
-// Sums of `size` elements: in float over some rows, then in double, per thread, then over the threads in their order.
-class Sums {
- public:
-  // Also gives `floats` floats of scratch memory.
-  Sums(Stream stream, int64_t size, int64_t floats = 0)
-      : size_(static_cast<size_t>(size)),
-        slot_((size_ + 15) / 16 * 16),  // whole cache lines: no false sharing
-        parts_(static_cast<size_t>(num_threads())) {
-    const size_t all = parts_ * slot_;
-    totals_ = static_cast<double*>(
-        stream.scratch->get(all * (sizeof(double) + sizeof(float)) + static_cast<size_t>(floats) * sizeof(float)));
-    sums_ = reinterpret_cast<float*>(totals_ + all);
-    std::fill_n(totals_, all, 0.0);
-    std::fill_n(sums_, all, 0.0f);
-  }
-  float* floats() const { return sums_ + parts_ * slot_; }
-  float* sum(int part) const { return sums_ + static_cast<size_t>(part) * slot_; }
-  double* totals(int part) const { return totals_ + static_cast<size_t>(part) * slot_; }
-  void clear(int part) const { std::fill_n(sum(part), size_, 0.0f); }
-  void flush(int part) const {
-    double* total = totals(part);
-    const float* sums = sum(part);
-    for (size_t i = 0; i < size_; ++i) total[i] += static_cast<double>(sums[i]);
-    clear(part);
-  }
-  double total(int64_t i) const {
-    double sum = 0.0;
-    for (size_t part = 0; part < parts_; ++part) sum += totals_[part * slot_ + static_cast<size_t>(i)];
-    return sum;
-  }
-
- private:
-  size_t size_, slot_, parts_;
-  double* totals_;
-  float* sums_;
-};
 
 // A piece of a run in one output row, for the channels from c: tap (r, s) of position i reads
 // in[r * in_row + s * in_tap + i * in_pitch + c] with weight[r * weight_row + s * weight_tap + c].
@@ -374,43 +336,35 @@ void for_strips(const Run& row, const Run& run, int kernel, const In* in, int64_
   });
 }
 
-// Multiply-adds of a row of outputs.
-int64_t row_work(const DepthwiseShape& shape, int64_t out_row) { return out_row * shape.kernel * shape.kernel; }
-
-// Splits rows among the threads, in pieces of `most`: body(first, last, part).
-template <class Body>
-void for_row_blocks(int64_t rows, int64_t most, int64_t work, const Body& body) {
-  const int64_t grain = std::max<int64_t>(1, kGrainFlops / work);
-  parallel_ranges(rows, grain, [&](int64_t begin, int64_t end, int part) {
-    for (int64_t first = begin; first < end; first += most) body(first, std::min(end, first + most), part);
-  });
+// Rows of outputs worth a thread.
+int64_t grain_rows(const DepthwiseShape& shape, int64_t out_row) {
+  return std::max<int64_t>(1, kGrainFlops / (out_row * shape.kernel * shape.kernel));
 }
 
-// Adds what Moments holds of n outputs, as sums of y and of y^2, to a thread's totals.
-void flush_moments(const Sums& sums, int part, int64_t outputs, int64_t C) {
-  const float *sum = sums.sum(part), *squares = sum + C, *first = squares + C;
-  double* total = sums.totals(part);
-  const auto n = static_cast<double>(outputs);
+// Rows of outputs whose moments are summed in float.
+int64_t flush_rows(int64_t columns) { return std::max<int64_t>(1, kFlushOutputs / columns); }
+
+// Adds what Moments holds of n outputs, as sums of y and of y^2, to `totals`.
+void flush_moments(const float* sums, int64_t n, int64_t C, double* totals) {
+  const float *squares = sums + C, *first = squares + C;
+  const auto count = static_cast<double>(n);
   for (int64_t c = 0; c < C; ++c) {
-    const auto y = static_cast<double>(first[c]), s = static_cast<double>(sum[c]);
-    total[c] += s + n * y;
-    total[C + c] += static_cast<double>(squares[c]) + 2.0 * y * s + n * y * y;
+    const auto y = static_cast<double>(first[c]), s = static_cast<double>(sums[c]);
+    totals[c] += s + count * y;
+    totals[C + c] += static_cast<double>(squares[c]) + 2.0 * y * s + count * y * y;
   }
-  sums.clear(part);
 }
 
 // out (N, rows.out_size, columns.out_size, C) = read(in), in (N, rows.in_size, columns.in_size, C), correlated with
 // weight. Sums over the outputs go to `moments`, if it is not null.
 template <class T, class Read>
 void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
-                    const float* weight, T* out, const Sums* moments) {
+                    const float* weight, T* out, const BlockSums* moments) {
   const Axis rows = vertical(shape, direction), columns = horizontal(shape, direction);
   const std::vector<Run> row_list = positions_of(rows, shape.kernel);
   const std::vector<Run> runs = runs_of(columns, shape.kernel, columns.dilation);
   const int64_t C = shape.C, in_row = columns.in_size * C, out_row = columns.out_size * C;
-  const int64_t most = std::max<int64_t>(1, kFlushOutputs / columns.out_size);
-  for_row_blocks(shape.N * rows.out_size, most, row_work(shape, out_row), [&](int64_t begin, int64_t end, int part) {
-    Moments of_rows = moments ? Moments(moments->sum(part), C) : Moments{};
+  const auto correlate_rows = [&](int64_t begin, int64_t end, Moments* of_rows) {
     for (int64_t index = begin; index < end; ++index) {
       const int64_t n = index / rows.out_size;
       const Run& row = row_list[static_cast<size_t>(index % rows.out_size)];
@@ -419,44 +373,53 @@ void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read
       for (const Run& run : runs) {
         if (row.taps == 0 || run.taps == 0) {
           for (int64_t i = 0; i < run.count; ++i) std::fill_n(to + (run.out + i * run.out_step) * C, C, T(0.0f));
-          if (moments) of_rows.add_zeros(run.count, C);
+          if (of_rows) of_rows->add_zeros(run.count, C);
           continue;
         }
         for_strips(row, run, shape.kernel, from, in_row, to, C, [&]<int S>(const Strip<T, T>& strip) {
-          visit_rows<S>(strip.rows,
-                        [&]<int R>() { correlate_strip<R, S>(strip, read, weight, C, moments ? &of_rows : nullptr); });
-          of_rows.empty = false;
+          visit_rows<S>(strip.rows, [&]<int R>() { correlate_strip<R, S>(strip, read, weight, C, of_rows); });
+          if (of_rows) of_rows->empty = false;
         });
       }
     }
-    if (moments) flush_moments(*moments, part, (end - begin) * columns.out_size, C);
+  };
+  if (!moments) {
+    parallel_ranges(shape.N * rows.out_size, grain_rows(shape, out_row),
+                    [&](int64_t begin, int64_t end, int) { correlate_rows(begin, end, nullptr); });
+    return;
+  }
+  const int64_t most = flush_rows(columns.out_size);
+  moments->add_blocks([&](int64_t begin, int64_t end, double* totals, float* sums) {
+    for (int64_t first = begin; first < end; first += most) {
+      const int64_t last = std::min(end, first + most);
+      std::fill_n(sums, 3 * C, 0.0f);
+      Moments of_rows{sums, sums + C, sums + 2 * C};
+      correlate_rows(first, last, &of_rows);
+      flush_moments(sums, (last - first) * columns.out_size, C, totals);
+    }
   });
 }
 
 template <class T, class Read>
-void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, const T* dy, const Sums& sums) {
+void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, const T* dy, const ColumnSums& sums) {
   const int64_t C = shape.C, P = shape.P(), in_row = shape.W * C, out_row = shape.Q() * C;
   const std::vector<Run> rows = positions_of(vertical(shape, Direction::kForward), shape.kernel);
   const std::vector<Run> runs = runs_of(horizontal(shape, Direction::kForward), shape.kernel, shape.dilation);
-  for_row_blocks(shape.N * P, kFlushRows, row_work(shape, out_row), [&](int64_t begin, int64_t end, int part) {
-    float* sum = sums.sum(part);
-    for (int64_t index = begin; index < end; ++index) {
-      const Run& row = rows[static_cast<size_t>(index % P)];
-      const T* from = x + index / P * shape.H * in_row;
-      const T* dy_row = dy + (index / P * P + row.out) * out_row;
-      for (const Run& run : runs) {
-        if (row.taps == 0 || run.taps == 0) continue;
-        for_strips(row, run, shape.kernel, from, in_row, dy_row, C, [&]<int S>(Strip<T, const T> strip) {
-          for (int taken = 0; strip.rows > 0; strip.rows -= taken) {
-            taken = std::min(3, strip.rows);  // whose sums and inputs fit into the registers
-            visit_count<3>(taken, [&]<int R>() { accumulate_strip<R, S>(strip, read, sum, C); });
-            strip.in += taken * strip.in_row;
-            strip.weight += taken * strip.weight_row;
-          }
-        });
-      }
+  sums.add_rows([&](int64_t index, float* dweight) {
+    const Run& row = rows[static_cast<size_t>(index % P)];
+    const T* from = x + index / P * shape.H * in_row;
+    const T* dy_row = dy + (index / P * P + row.out) * out_row;
+    for (const Run& run : runs) {
+      if (row.taps == 0 || run.taps == 0) continue;
+      for_strips(row, run, shape.kernel, from, in_row, dy_row, C, [&]<int S>(Strip<T, const T> strip) {
+        for (int taken = 0; strip.rows > 0; strip.rows -= taken) {
+          taken = std::min(3, strip.rows);  // whose sums and inputs fit into the registers
+          visit_count<3>(taken, [&]<int R>() { accumulate_strip<R, S>(strip, read, dweight, C); });
+          strip.in += taken * strip.in_row;
+          strip.weight += taken * strip.weight_row;
+        }
+      });
     }
-    sums.flush(part);
   });
 }
 
@@ -465,16 +428,19 @@ void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, cons
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
                       T* y, float* moments) {
-  const int64_t C = shape.C;
-  const Sums sums(stream, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
+  const int64_t C = shape.C, rows = shape.N * shape.P();
+  const int64_t block_rows =
+      std::max({grain_rows(shape, shape.Q() * C), flush_rows(shape.Q()), std::min(kBlockRows, rows / 8)});
+  const BlockSums sums(stream, rows, block_rows, moments ? 2 * C : 0, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
   const auto with = [&](const auto& read) {
     correlate_maps(shape, Direction::kForward, read, x, weight, y, moments ? &sums : nullptr);
   };
-  norm.mean ? with(Normalised(norm, C, sums.floats())) : with(Plain{});
+  norm.mean ? with(Normalised(norm, C, sums.more())) : with(Plain{});
   if (!moments) return;
-  const auto n = static_cast<double>(shape.N * shape.P() * shape.Q());
+  const double* totals = sums.finish();
+  const auto n = static_cast<double>(rows * shape.Q());
   for (int64_t c = 0; c < C; ++c) {
-    const double mean = sums.total(c) / n, var = sums.total(C + c) / n - mean * mean;
+    const double mean = totals[c] / n, var = totals[C + c] / n - mean * mean;
     moments[c] = static_cast<float>(mean);
     moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
   }
@@ -488,11 +454,13 @@ void depthwise_conv2d_dx(Stream, const DepthwiseShape& shape, const T* dy, const
 template <class T>
 void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
                               float* dweight) {
-  const int64_t C = shape.C, size = shape.kernel * shape.kernel * C;
-  const Sums sums(stream, size, norm.mean ? 2 * C : 0);
+  const int64_t C = shape.C, rows = shape.N * shape.P(), size = shape.kernel * shape.kernel * C;
+  // Small maps are cut into more chunks than they need, for more threads.
+  const int64_t chunk_rows = std::max(grain_rows(shape, shape.Q() * C), std::clamp<int64_t>(rows / 8, 2, kChunkRows));
+  const ColumnSums sums(stream, rows, size, 1, chunk_rows, norm.mean ? 2 * C : 0);
   norm.mean ? sum_dweight(shape, Normalised(norm, C, sums.floats()), x, dy, sums)
             : sum_dweight(shape, Plain{}, x, dy, sums);
-  for (int64_t i = 0; i < size; ++i) dweight[i] = static_cast<float>(sums.total(i));
+  sums.finish(0, dweight);
 }
 
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,

@@ -12,7 +12,7 @@
 
 // The kernels of the head and of the loss, for a few image rows at a time, whose logits stay in a core's L2 cache. The
 // rows are dealt into groups; a thread does one group after another and runs every kernel by itself, so that threads
-// wait for each other once. Sums are kept per group and added in order: dweight is the same for any number of threads.
+// wait for each other once. Sums are kept per group and added in order, the same for any number of threads.
 namespace depthstill::cpu {
 namespace {
 
