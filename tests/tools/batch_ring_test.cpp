@@ -40,6 +40,14 @@ std::vector<std::vector<float>> values_of(const BatchTensors& tensors) {
   return values;
 }
 
+void fill(BatchRing& ring, Loader& loader) {
+  while (!ring.full()) {
+    auto batch = loader.next();
+    if (!batch) break;
+    ring.push(std::move(*batch));
+  }
+}
+
 void expect_same_tensors(Device device, DType dtype, int slots) {
   const TemporaryFolder folder;
   const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
@@ -48,11 +56,7 @@ void expect_same_tensors(Device device, DType dtype, int slots) {
   BatchTensors tensors;
   int seen = 0;
   while (true) {
-    while (!ring.full()) {
-      auto batch = loader.next();
-      if (!batch) break;
-      ring.push(std::move(*batch));
-    }
+    fill(ring, loader);
     if (ring.empty()) break;
     const auto expected_batch = again.next();
     ASSERT_TRUE(expected_batch);
@@ -73,11 +77,7 @@ void expect_same_tensors_late(DType dtype, int slots) {
   BatchRing ring(dtype, Device::kCuda, slots);
   std::vector<BatchTensors> given;
   while (true) {
-    while (!ring.full()) {
-      auto batch = loader.next();
-      if (!batch) break;
-      ring.push(std::move(*batch));
-    }
+    fill(ring, loader);
     if (ring.empty()) break;
     given.push_back(empty_tensors(ring.front(), dtype, Device::kCuda));
     ring.pop(given.back());
