@@ -65,7 +65,7 @@ Window frame_window(EvalFrame frame, int height, int width) {
 
 void check_frame(EvalFrame frame, const Sample& sample) {
   try {
-    frame_window(frame, sample.image.size().height, sample.image.size().width);
+    frame_window(frame, sample.stored_size.height, sample.stored_size.width);
   } catch (const Error& error) {
     fail(sample.where, ": ", error.what());
   }

@@ -42,7 +42,8 @@ EvalCrop parse_eval_crop(const std::string& text);  // "none", "garg", "eigen"
 
 // The part of a height x width image that the network and the metrics see; throws Error if it is too small.
 Window frame_window(EvalFrame frame, int height, int width);
-// Throws Error, with the sample's list line, if its image is too small for the frame.
+// Throws Error, with the sample's list line, if its image, which is evaluated as it is stored, is too small for the
+// frame.
 void check_frame(EvalFrame frame, const Sample& sample);
 // The part of a height x width frame that is compared.
 Window eval_window(const Protocol& protocol, int height, int width);

@@ -70,6 +70,9 @@ TEST(check_data, the_frame_that_the_validation_needs) {
   const Outcome outcome = run(spec, &spec, options);
   EXPECT_TRUE(outcome.says("list.txt:1: protocol: the KITTI frame needs at least 352x1216")) << outcome.text;
   EXPECT_TRUE(outcome.says("training would fail: 2 problems")) << outcome.text;
+  DatasetSpec large = write_small_set(folder, 1, 1216, 352);
+  large.resize = ImageSize{24, 16};  // the evaluation takes images as they are stored
+  EXPECT_EQ(run(large, &large, options).status, 0);
 }
 
 TEST(check_data, list_crop_and_scale) {
