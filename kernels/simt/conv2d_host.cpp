@@ -1,5 +1,5 @@
-// Stands in for cuDNN where there is no CUDA, so that whole networks run on the emulated device: the CPU's convolution
-// on what is host memory anyway.
+// Stands in for cuDNN where not even its headers are there to simulate it by, so that whole networks run on the
+// emulated device: the CPU's convolution on what is host memory anyway.
 #include <algorithm>
 
 #include "kernels/conv2d.h"

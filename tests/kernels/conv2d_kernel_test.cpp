@@ -12,6 +12,7 @@
 #include "kernels/conv2d_dnn.h"
 #include "kernels/conv2d_tiles.h"
 #include "kernels/parallel.h"
+#include "tests/kernels/conv2d_reference.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {
@@ -35,59 +36,6 @@ struct Case {
     y = nan_values<T>(dy.size());
   }
 };
-
-// Calls f(x index, weight index, y index) for every product of the convolution.
-template <class F>
-void for_each_product(const Conv2dShape& s, const F& f) {
-  for (int64_t n = 0; n < s.N; ++n) {
-    for (int64_t p = 0; p < s.P(); ++p) {
-      for (int64_t q = 0; q < s.Q(); ++q) {
-        for (int64_t r = 0; r < s.R; ++r) {
-          const int64_t h = p * s.stride - s.pad_top + r * s.dilation;
-          for (int64_t t = 0; t < s.S; ++t) {
-            const int64_t w = q * s.stride - s.pad_left + t * s.dilation;
-            if (h < 0 || h >= s.H || w < 0 || w >= s.W) continue;
-            for (int64_t o = 0; o < s.O; ++o) {
-              for (int64_t c = 0; c < s.C; ++c) {
-                f(static_cast<size_t>(((n * s.H + h) * s.W + w) * s.C + c),
-                  static_cast<size_t>(((o * s.R + r) * s.S + t) * s.C + c),
-                  static_cast<size_t>(((n * s.P() + p) * s.Q() + q) * s.O + o));
-              }
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
-double activated(Activation act, double v) {
-  switch (act) {
-    case Activation::kNone:
-      return v;
-    case Activation::kRelu:
-      return std::max(v, 0.0);
-    case Activation::kRelu6:
-      return std::clamp(v, 0.0, 6.0);
-    case Activation::kSigmoid:
-      return 1 / (1 + std::exp(-v));
-  }
-  return 0;
-}
-
-double slope(Activation act, double y) {
-  switch (act) {
-    case Activation::kNone:
-      return 1;
-    case Activation::kRelu:
-      return y > 0;
-    case Activation::kRelu6:
-      return y > 0 && y < 6;
-    case Activation::kSigmoid:
-      return y * (1 - y);
-  }
-  return 0;
-}
 
 template <class T>
 std::vector<double> expected_y(const Case<T>& c, Activation act, bool with_bias) {

@@ -8,6 +8,7 @@
 #include "kernels/bias_activation.h"
 #include "kernels/conv2d.h"
 #include "kernels/simt/libraries/simulation.h"
+#include "tests/kernels/conv2d_reference.h"
 #include "tests/kernels/kernel_test.h"
 #include "tests/libraries/candidates.h"
 
@@ -18,51 +19,6 @@ using namespace kernel_test;
 using test::for_each_candidate, test::strict_options, test::WithOptions;
 
 size_t index(int64_t i) { return static_cast<size_t>(i); }
-
-// f(x index, weight index, y index) for every product.
-template <class F>
-void for_each_product(const Conv2dShape& s, const F& f) {
-  for (int64_t pixel = 0; pixel < s.N * s.P() * s.Q(); ++pixel) {
-    const int64_t n = pixel / (s.P() * s.Q()), p = pixel / s.Q() % s.P(), q = pixel % s.Q();
-    for (int64_t tap = 0; tap < s.R * s.S; ++tap) {
-      const int64_t h = p * s.stride - s.pad_top + tap / s.S * s.dilation;
-      const int64_t w = q * s.stride - s.pad_left + tap % s.S * s.dilation;
-      if (h < 0 || h >= s.H || w < 0 || w >= s.W) continue;
-      for (int64_t o = 0; o < s.O; ++o) {
-        for (int64_t c = 0; c < s.C; ++c)
-          f(index(((n * s.H + h) * s.W + w) * s.C + c), index((o * s.R * s.S + tap) * s.C + c), index(pixel * s.O + o));
-      }
-    }
-  }
-}
-
-double activated(Activation act, double v) {
-  switch (act) {
-    case Activation::kNone:
-      return v;
-    case Activation::kRelu:
-      return std::max(v, 0.0);
-    case Activation::kRelu6:
-      return std::clamp(v, 0.0, 6.0);
-    case Activation::kSigmoid:
-      return 1.0 / (1.0 + std::exp(-v));
-  }
-  return 0.0;
-}
-// By the activation's output.
-double slope(Activation act, double y) {
-  switch (act) {
-    case Activation::kNone:
-      return 1.0;
-    case Activation::kRelu:
-      return y > 0.0 ? 1.0 : 0.0;
-    case Activation::kRelu6:
-      return y > 0.0 && y < 6.0 ? 1.0 : 0.0;
-    case Activation::kSigmoid:
-      return y * (1.0 - y);
-  }
-  return 0.0;
-}
 
 std::string describe(const Conv2dShape& s) {
   return concat_text("(", s.N, ", ", s.H, ", ", s.W, ", ", s.C, "), ", s.O, " filters ", s.R, " x ", s.S, ", stride ",

@@ -16,6 +16,7 @@
 #include "engine/tensor.h"
 #include "kernels/error.h"
 #include "kernels/library_options.h"
+#include "tests/with_options.h"
 
 namespace depthstill::test {
 
@@ -156,23 +157,20 @@ inline void expect_same_on_devices(const Op& op, const std::vector<Tensor>& inpu
 // Calls check() with each of these candidates of the libraries taken wherever there are so many, else the last. One
 // that does not run is left out, as the choice by the clock does.
 inline void for_each_candidate(const std::vector<int>& candidates, const std::function<void()>& check) {
-  const LibraryOptions before = library_options();
+  LibraryOptions options = library_options();
   int agreed = 0;
   for (const int candidate : candidates) {
-    library_options().candidate = candidate;
+    options.candidate = candidate;
     SCOPED_TRACE(testing::Message() << "candidate " << candidate);
+    const WithOptions with(options);
     try {
       check();
       ++agreed;
     } catch (const Error& error) {
-      const std::string what = error.what();
-      const bool did_not_run =
-          what.find("EXECUTION_FAILED") != std::string::npos || what.find("execution failed") != std::string::npos;
-      EXPECT_TRUE(did_not_run) << what;
+      EXPECT_TRUE(did_not_run(error)) << error.what();
     }
   }
   EXPECT_GT(agreed, 0);
-  library_options() = before;
 }
 
 // 0 to count - 1.
