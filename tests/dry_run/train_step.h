@@ -39,9 +39,8 @@ class DryStep {
   // The first three, which leave gradients.
   void backward_only() {
     optimiser_->clear_grads();
-    const Prediction output =
-        fused_head_ ? student_->forward_before_head(image_, loss_.top_rows) : student_->forward(image_, loss_.top_rows);
-    backward(distillation_loss(output, teacher_, Tensor(), loss_, student_->bins()).total);
+    const LossResult loss = forward();  // the output is gone by now, as in training
+    backward(loss.total);
   }
 
   std::vector<Tensor> counters() const {
@@ -55,6 +54,12 @@ class DryStep {
   void fuse_head() { fused_head_ = true; }
 
  private:
+  LossResult forward() const {
+    const Prediction output =
+        fused_head_ ? student_->forward_before_head(image_, loss_.top_rows) : student_->forward(image_, loss_.top_rows);
+    return distillation_loss(output, teacher_, Tensor(), loss_, student_->bins());
+  }
+
   bool fused_head_ = false;
   std::unique_ptr<Student> student_;
   Tensor image_, teacher_;

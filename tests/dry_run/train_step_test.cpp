@@ -23,13 +23,13 @@ struct Expected {
 
 // Bytes of the tensors that a step makes itself: without parameters, moments, the batch and scratch memory.
 const Expected kSteps[] = {
-    {"mobilenet_unet", 1, DType::kBf16, 553245952, 552885504},
-    {"mobilenet_unet", 8, DType::kBf16, 4419971584, 4417088000},
-    {"mobilenet_unet", 32, DType::kBf16, 17677316608, 17665782272},
-    {"mobilenet_unet", 32, DType::kBf16, 14799368704, 14799368704, true},
-    {"mobilenet_unet", 8, DType::kFloat, 8833634816, 8827867648},
-    {"resnet18_unet", 32, DType::kBf16, 12944630784, 12933096448},
-    {"resnet50_unet", 32, DType::kBf16, 18584374272, 18572839936},
+    {"mobilenet_unet", 1, DType::kBf16, 508639488, 508639488},
+    {"mobilenet_unet", 8, DType::kBf16, 4066280960, 4066280960},
+    {"mobilenet_unet", 32, DType::kBf16, 16263908864, 16263908864},
+    {"mobilenet_unet", 32, DType::kBf16, 14798778880, 14787244544, true},
+    {"mobilenet_unet", 8, DType::kFloat, 8126705152, 8126705152},
+    {"resnet18_unet", 32, DType::kBf16, 11531223040, 11531223040},
+    {"resnet50_unet", 32, DType::kBf16, 17170966528, 17170966528},
 };
 
 TEST(TrainStep, MemoryPlansInBytes) {
