@@ -69,6 +69,11 @@ double measure_copy(Device device) {
 
 MachinePeak measure_peak(Device device, DType dtype) { return {measure_flops(device, dtype), measure_copy(device)}; }
 
+MachinePeak h100_peak(DType dtype, bool strict_fp32) {
+  constexpr double kBf16 = 989.4e12, kTf32 = 494.7e12, kFp32 = 66.9e12, kMemory = 3.35e12;
+  return {dtype == DType::kBf16 ? kBf16 : strict_fp32 ? kFp32 : kTf32, kMemory};
+}
+
 std::string peak_text(const MachinePeak& peak, DType dtype) {
   char text[96];
   std::snprintf(text, sizeof(text), "%.0f GFLOP/s %s, %.1f GB/s copied", 1e-9 * peak.flops_per_s, name_of(dtype),

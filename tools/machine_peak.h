@@ -1,4 +1,5 @@
-// What a device can do at most, measured where it is used: the bound that times are held against.
+// What a device can do at most, measured where it is used or as its maker states it: the bound that times are held
+// against.
 #pragma once
 
 #include <algorithm>
@@ -15,10 +16,16 @@ struct MachinePeak {
   double bound_ms(const Work& work) const {
     return 1e3 * std::max(work.flops / flops_per_s, work.bytes / copy_bytes_per_s);
   }
+  // Whether it is the products that take this long, and not memory.
+  bool bound_by_products(const Work& work) const { return work.flops / flops_per_s > work.bytes / copy_bytes_per_s; }
 };
 
 // For activations of `dtype`. Takes about a second.
 MachinePeak measure_peak(Device device, DType dtype);
+
+// NVIDIA's figures for the H100 SXM (data sheet, without sparsity): of tensor cores, or with strict_fp32 and fp32
+// activations of the fp32 units. No kernel reaches them.
+MachinePeak h100_peak(DType dtype, bool strict_fp32);
 
 // "1210 GFLOP/s fp32, 31.0 GB/s copied".
 std::string peak_text(const MachinePeak& peak, DType dtype);

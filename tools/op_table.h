@@ -1,4 +1,5 @@
-// Per layer and op: time, work and how far from the bound, from the samples of several training steps.
+// Per layer and op: time, work and how far from the bound, from the samples of several training steps; or the bound
+// alone, where nothing was timed.
 #pragma once
 
 #include <map>
@@ -53,5 +54,16 @@ class OpTable {
 // At most `max_rows` lines and what the others add up to; 0: all.
 std::string table_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);
 nlohmann::ordered_json table_json(const OpTable& table, const MachinePeak& peak);
+
+// What every op takes at least, in milliseconds, each direction of a row bound by products or by memory.
+struct StepBound {
+  double products_ms = 0, memory_ms = 0;
+  double ms() const { return products_ms + memory_ms; }
+};
+StepBound step_bound(const OpTable& table, const MachinePeak& peak);
+
+// The largest bounds first: per layer, at most `max_rows` lines, and then all layers together per op.
+std::string bound_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);
+nlohmann::ordered_json bound_json(const OpTable& table, const MachinePeak& peak);
 
 }  // namespace depthstill

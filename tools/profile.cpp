@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "engine/data/loader.h"
+#include "engine/step_arena.h"
+#include "kernels/dry_run.h"
 #include "kernels/tracing.h"
 #include "tools/batch_tensors.h"
 #include "tools/interrupt.h"
@@ -23,8 +25,12 @@ class ProfiledTraining {
  public:
   ProfiledTraining(const Recipe& recipe, const ProfileOptions& options);
   Profile run();
+  StepEstimate estimate(const MachinePeak& peak);
 
  private:
+  Shape map_shape() const { return {profile_.batch, recipe_.augment.crop.height, recipe_.augment.crop.width}; }
+  void make_random_data();
+  void open_data_set();
   std::optional<Batch> next_batch();
   void step(const std::optional<Batch>& batch);
   BatchTensors tensors_of(const std::optional<Batch>& batch);
@@ -40,27 +46,28 @@ class ProfiledTraining {
 
 ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& options)
     : recipe_(recipe), options_(options) {
-  check(options.first_step >= 1 && options.last_step >= options.first_step,
-        "profile: expected steps A:B with 1 <= A <= B, got ", options.first_step, ":", options.last_step);
   student_ = make_student(recipe.model.name, recipe.model.options);
-  student_->initialize(recipe.train.seed);
+  if (!cuda::dry_running()) student_->initialize(recipe.train.seed);
   student_->to(options.device);
   optimiser_.emplace(student_->parameter_tensors(), recipe.optimiser);
   profile_.batch = recipe.train.batch_size;
-  if (options.random_data) {
-    const int64_t height = recipe.augment.crop.height, width = recipe.augment.crop.width;
-    random_.image = random_values({profile_.batch, height, width, 3}, options.dtype, options.device);
-    random_.teacher = random_teacher({profile_.batch, height, width}, recipe.model.options.d_max, options.device);
-    random_.truth = random_.teacher;
-    return;
-  }
+}
+
+void ProfiledTraining::make_random_data() {
+  const Shape map = map_shape();
+  random_.image = random_values({map[0], map[1], map[2], 3}, options_.dtype, options_.device);
+  random_.teacher = random_teacher(map, recipe_.model.options.d_max, options_.device);
+  random_.truth = random_.teacher;
+}
+
+void ProfiledTraining::open_data_set() {
   LoaderOptions loading;
-  loading.batch_size = recipe.train.batch_size;
-  loading.workers = recipe.data.workers;
-  loading.seed = recipe.train.seed;
-  loading.epochs = options.last_step;  // no epoch is shorter than a step
-  if (recipe.augment_on) loading.augment = recipe.augment;
-  loader_.emplace(std::make_shared<Dataset>(dataset_spec(recipe, "train")), loading);
+  loading.batch_size = recipe_.train.batch_size;
+  loading.workers = recipe_.data.workers;
+  loading.seed = recipe_.train.seed;
+  loading.epochs = options_.last_step;  // no epoch is shorter than a step
+  if (recipe_.augment_on) loading.augment = recipe_.augment;
+  loader_.emplace(std::make_shared<Dataset>(dataset_spec(recipe_, "train")), loading);
 }
 
 std::optional<Batch> ProfiledTraining::next_batch() {
@@ -101,6 +108,13 @@ void ProfiledTraining::step(const std::optional<Batch>& batch) {
 }
 
 Profile ProfiledTraining::run() {
+  check(options_.first_step >= 1 && options_.last_step >= options_.first_step,
+        "profile: expected steps A:B with 1 <= A <= B, got ", options_.first_step, ":", options_.last_step);
+  if (options_.random_data) {
+    make_random_data();
+  } else {
+    open_data_set();
+  }
   profile_.peak = measure_peak(options_.device, options_.dtype);
   std::optional<Profiler> profiler;
   for (int64_t i = 1; i <= options_.last_step; ++i) {
@@ -121,10 +135,47 @@ Profile ProfiledTraining::run() {
   return std::move(profile_);
 }
 
+// The first step makes what is made once; the second one counts.
+StepEstimate ProfiledTraining::estimate(const MachinePeak& peak) {
+  const Shape map = map_shape();
+  random_.image = empty({map[0], map[1], map[2], 3}, options_.dtype, options_.device);
+  random_.teacher = random_.truth = empty(map, DType::kFloat, options_.device);
+  const auto whole_step = [this] {
+    step(std::nullopt);
+    student_->clear_grads();
+  };
+  whole_step();
+  StepArena arena(options_.device);
+  Profiler profiler(options_.device);
+  cuda::take_dry_run();
+  arena.run(whole_step);
+  const cuda::DryRun record = cuda::take_dry_run();
+  profile_.table.add_step(profiler.take(), 0.0);
+  profile_.peak = peak;
+
+  StepEstimate estimate;
+  estimate.kernels = static_cast<int64_t>(record.launches.size());
+  estimate.copies = record.copies_on_device + record.zeros;
+  estimate.step_bytes = arena.plan()->bytes;
+  for (const Tensor& parameter : student_->parameter_tensors()) estimate.parameter_bytes += parameter.bytes();
+  for (const auto* moments : {&optimiser_->first_moments(), &optimiser_->second_moments()}) {
+    for (const Tensor& moment : *moments) estimate.optimiser_bytes += moment.bytes();
+  }
+  estimate.profile = std::move(profile_);
+  return estimate;
+}
+
 }  // namespace
 
 Profile profile_training(const Recipe& recipe, const ProfileOptions& options) {
   return ProfiledTraining(recipe, options).run();
+}
+
+StepEstimate estimate_training(const Recipe& recipe, const ProfileOptions& options, const MachinePeak& peak) {
+  check(cuda::dry_running(), "profile: expected a dry run for an estimate");
+  ProfileOptions on_gpu = options;
+  on_gpu.device = Device::kCuda;
+  return ProfiledTraining(recipe, on_gpu).estimate(peak);
 }
 
 }  // namespace depthstill

@@ -1,6 +1,8 @@
-// Training steps of a recipe under the profiler: what each layer and op takes and how far from the bound it is.
+// Training steps of a recipe under the profiler: what each layer and op takes and how far from the bound it is. Without
+// a GPU, what they would take on one at least.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tools/op_table.h"
@@ -25,5 +27,16 @@ struct Profile {
 // cudaProfilerStart and -Stop stand around the profiled steps, for nsys and ncu. Steps run op by op, never as a CUDA
 // graph. Throws Error, or Interrupted after SIGINT or SIGTERM.
 Profile profile_training(const Recipe& recipe, const ProfileOptions& options);
+
+// What a training step asks of a GPU, from a dry run: nothing is computed, and no time is taken.
+struct StepEstimate {
+  Profile profile;                                  // with work and without times; the peak is that of the options
+  int64_t kernels = 0, copies = 0;                  // of a step: launches and calls of libraries; copies and memsets
+  size_t step_bytes = 0;                            // of the tensors that the step makes, as planned (step_arena.h)
+  size_t parameter_bytes = 0, optimiser_bytes = 0;  // that stay: parameters, and their moments
+};
+
+// After enable_dry_run(). The recipe's data set is not read; of the options, the device and the steps do not matter.
+StepEstimate estimate_training(const Recipe& recipe, const ProfileOptions& options, const MachinePeak& peak);
 
 }  // namespace depthstill

@@ -1,9 +1,10 @@
-// depthstill profile: where the time of a training step goes.
+// depthstill profile: where the time of a training step goes, or with --estimate what it has to be on a GPU.
 #include <charconv>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "kernels/library_options.h"
 #include "kernels/parallel.h"
 #include "tools/args.h"
 #include "tools/profile.h"
@@ -16,7 +17,8 @@ struct ProfileArgs {
   std::vector<std::string> overrides;
   int batch = 1;
   size_t rows = 30;
-  bool random = false, all_rows = false, fused_head = false, json = false;
+  bool random = false, all_rows = false, fused_head = false, json = false, estimate = false;
+  double peak_tflops = 0, peak_gb = 0;  // 0: the data sheet's
   ComputeArgs compute;
 };
 
@@ -53,42 +55,95 @@ Recipe recipe_of(const ProfileArgs& args) {
   return recipe;
 }
 
+nlohmann::ordered_json settings_json(const Recipe& recipe, const ProfileOptions& options, const Profile& profile) {
+  return {{"what", recipe.name},
+          {"model", recipe.model.name},
+          {"size", concat_text(profile.height, 'x', profile.width)},
+          {"batch", profile.batch},
+          {"precision", name_of(options.dtype)},
+          {"device", name_of(options.device)},
+          {"dead_rows", options.dead_rows},
+          {"fused_head", options.fused_head},
+          {"peak_flops_per_s", profile.peak.flops_per_s},
+          {"copy_bytes_per_s", profile.peak.copy_bytes_per_s}};
+}
+
+std::string settings_text(const Recipe& recipe, const ProfileOptions& options, const Profile& profile) {
+  return concat_text(recipe.name, ": ", recipe.model.name, ' ', profile.height, 'x', profile.width, " batch ",
+                     profile.batch, ' ', name_of(options.dtype));
+}
+
+void print_profile(const ProfileArgs& args, const Recipe& recipe, const ProfileOptions& options) {
+  const Profile profile = profile_training(recipe, options);
+  if (args.json) {
+    nlohmann::ordered_json json = settings_json(recipe, options, profile);
+    json["threads"] = num_threads();
+    json["random_data"] = options.random_data;
+    json["steps"] = {options.first_step, options.last_step};
+    json.update(table_json(profile.table, profile.peak));
+    std::printf("%s\n", json.dump(2).c_str());
+    return;
+  }
+  std::printf("%s on %s, %d threads; steps %lld to %lld\n", settings_text(recipe, options, profile).c_str(),
+              name_of(options.device), num_threads(), static_cast<long long>(options.first_step),
+              static_cast<long long>(options.last_step));
+  std::printf("bound: %s\n%s", peak_text(profile.peak, options.dtype).c_str(),
+              table_text(profile.table, profile.peak, args.rows).c_str());
+}
+
+void print_estimate(const ProfileArgs& args, const Recipe& recipe, const ProfileOptions& options) {
+  MachinePeak peak = h100_peak(options.dtype, library_options().strict_fp32);
+  if (args.peak_tflops > 0) peak.flops_per_s = 1e12 * args.peak_tflops;
+  if (args.peak_gb > 0) peak.copy_bytes_per_s = 1e9 * args.peak_gb;
+  const StepEstimate estimate = estimate_training(recipe, options, peak);
+  const Profile& profile = estimate.profile;
+  if (args.json) {
+    nlohmann::ordered_json json = settings_json(recipe, options, profile);
+    json["estimate"] = true;
+    json["kernels"] = estimate.kernels;
+    json["copies"] = estimate.copies;
+    json["step_bytes"] = estimate.step_bytes;
+    json["parameter_bytes"] = estimate.parameter_bytes;
+    json["optimiser_bytes"] = estimate.optimiser_bytes;
+    json.update(bound_json(profile.table, peak));
+    std::printf("%s\n", json.dump(2).c_str());
+    return;
+  }
+  std::printf("%s on an NVIDIA H100\n", settings_text(recipe, options, profile).c_str());
+  std::printf("An estimate, by arithmetic: nothing ran on a GPU. No kernel sustains 100%% of these peaks.\n");
+  std::printf("bound: %.1f TFLOP/s %s%s, %.0f GB/s%s\n%s", 1e-12 * peak.flops_per_s, name_of(options.dtype),
+              args.peak_tflops > 0 ? "" : " (data sheet)", 1e-9 * peak.copy_bytes_per_s,
+              args.peak_gb > 0 ? "" : " (data sheet)", bound_text(profile.table, peak, args.rows).c_str());
+  const StepBound bound = step_bound(profile.table, peak);
+  std::printf(
+      "\nbound of the step (estimate) %.2f ms = %.2f ms by products + %.2f ms by memory: at most %.0f images/s\n",
+      bound.ms(), bound.products_ms, bound.memory_ms, 1e3 * static_cast<double>(profile.batch) / bound.ms());
+  std::printf("asked of the GPU per step: %lld kernels and library calls, %lld copies and memsets\n",
+              static_cast<long long>(estimate.kernels), static_cast<long long>(estimate.copies));
+  const auto gb = [](size_t bytes) { return 1e-9 * static_cast<double>(bytes); };
+  std::printf(
+      "memory: %.2f GB for the step's tensors as planned, %.3f GB parameters, %.3f GB moments of the optimiser\n",
+      gb(estimate.step_bytes), gb(estimate.parameter_bytes), gb(estimate.optimiser_bytes));
+}
+
 int run_profile(const ProfileArgs& args) {
   ProfileOptions options;
   parse_steps(args.steps, options);
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
+  ComputeArgs compute = args.compute;
+  if (args.estimate) {
+    check_usage(compute.device != "cpu", "--estimate: expected --device auto or cuda, got cpu: it is of a GPU");
+    enable_dry_run();
+    compute.device = "cuda";
+  }
   const Recipe recipe = args.recipe.empty() ? recipe_of(args) : load_recipe(args.recipe, overrides);
-  options.device = args.compute.choose_device();
-  options.dtype = args.compute.dtype(recipe.train.precision);
+  options.device = compute.choose_device();
+  options.dtype = compute.dtype(recipe.train.precision);
   options.random_data = args.random || args.recipe.empty();
   options.dead_rows = !args.all_rows;
   options.fused_head = args.fused_head;
-  const Profile profile = profile_training(recipe, options);
-  if (args.json) {
-    nlohmann::ordered_json json{{"what", recipe.name},
-                                {"model", recipe.model.name},
-                                {"size", concat_text(profile.height, 'x', profile.width)},
-                                {"batch", profile.batch},
-                                {"precision", name_of(options.dtype)},
-                                {"device", name_of(options.device)},
-                                {"threads", num_threads()},
-                                {"dead_rows", options.dead_rows},
-                                {"fused_head", options.fused_head},
-                                {"random_data", options.random_data},
-                                {"steps", {options.first_step, options.last_step}},
-                                {"peak_flops_per_s", profile.peak.flops_per_s},
-                                {"copy_bytes_per_s", profile.peak.copy_bytes_per_s}};
-    json.update(table_json(profile.table, profile.peak));
-    std::printf("%s\n", json.dump(2).c_str());
-    return kExitOk;
-  }
-  std::printf("%s: %s %lldx%lld batch %lld %s on %s, %d threads; steps %lld to %lld\n", recipe.name.c_str(),
-              recipe.model.name.c_str(), static_cast<long long>(profile.height), static_cast<long long>(profile.width),
-              static_cast<long long>(profile.batch), name_of(options.dtype), name_of(options.device), num_threads(),
-              static_cast<long long>(options.first_step), static_cast<long long>(options.last_step));
-  std::printf("bound: %s\n%s", peak_text(profile.peak, options.dtype).c_str(),
-              table_text(profile.table, profile.peak, args.rows).c_str());
+  (args.estimate ? print_estimate : print_profile)(args, recipe, options);
   return kExitOk;
 }
 
@@ -107,8 +162,9 @@ void add_profile_command(CLI::App& app, Run& run) {
       ->needs(recipe);
   command->add_flag("--random", args->random, "Random images of the crop's size in place of the recipe's data")
       ->needs(recipe);
-  command->add_option("--steps", args->steps, "A:B, the steps that are profiled, from 1; those before warm up")
-      ->capture_default_str();
+  CLI::Option* steps =
+      command->add_option("--steps", args->steps, "A:B, the steps that are profiled, from 1; those before warm up")
+          ->capture_default_str();
   const auto without_recipe = [&](CLI::Option* option) { option->excludes(recipe); };
   without_recipe(command->add_option("--model", args->model, "student")
                      ->check(CLI::IsMember(student_names()))
@@ -122,6 +178,20 @@ void add_profile_command(CLI::App& app, Run& run) {
                      ->check(CLI::IsMember(loss_names())));
   command->add_flag("--all-rows", args->all_rows, "Also compute the decoder's rows that cannot reach the loss");
   command->add_flag("--fused-head", args->fused_head, "Never store the logits of a DPM head (train --fused-head)");
+  CLI::Option* estimate =
+      command
+          ->add_flag("--estimate", args->estimate,
+                     "The bound of a step on an NVIDIA H100, by arithmetic: no GPU is used, no data is read")
+          ->excludes(steps);
+  command
+      ->add_option("--peak-tflops", args->peak_tflops,
+                   "products in 1e12 operations/s [default: the H100 SXM's data sheet: bf16 989.4, fp32 494.7 (tf32), "
+                   "with --fp32 strict 66.9]")
+      ->check(CLI::PositiveNumber)
+      ->needs(estimate);
+  command->add_option("--peak-gb", args->peak_gb, "memory in 1e9 bytes/s [default: the H100 SXM's data sheet: 3350]")
+      ->check(CLI::PositiveNumber)
+      ->needs(estimate);
   command->add_option("--rows", args->rows, "lines of the table; 0 = all")->capture_default_str();
   command->add_flag("--json", args->json, "print JSON, with all rows");
   args->compute.add_to(*command);

@@ -153,6 +153,29 @@ class Cli(unittest.TestCase):
         self.assert_one_line(run("profile", "--steps", "3"), 2, "--steps")
         self.assertEqual(run("profile", recipe, "--model", "dpt_s").returncode, 2)
 
+    def test_profile_estimate(self):
+        student = ["--model", "mobilenet_unet", "--batch", 32, "--precision", "bf16"]
+        printed = run("profile", "--estimate", *student)
+        self.assertEqual(printed.returncode, 0, printed.stderr)
+        self.assertEqual(printed.stderr, "")
+        for text in ("An estimate, by arithmetic: nothing ran on a GPU", "989.4 TFLOP/s", "3350 GB/s", "by products",
+                     "by memory", "kernels", "moments of the optimiser"):
+            self.assertIn(text, printed.stdout)
+        figures = lambda *more: json.loads(run("profile", "--estimate", *student, "--json", *more).stdout)
+        stored, fused = figures(), figures("--fused-head")
+        self.assertTrue(stored["estimate"])
+        self.assertLess(fused["bound_by_memory_ms"], stored["bound_by_memory_ms"])
+        slow = figures("--peak-tflops", 0.001, "--peak-gb", 3350e6)
+        self.assertAlmostEqual(slow["bound_by_products_ms"] / (1e3 * stored["flops"] / 1e9), 1, places=4)
+        recipe = self.small_set()  # for its settings: the data is not read
+        given = run("profile", recipe, "--data", self.root / "nowhere", "--estimate", "--json")
+        self.assertEqual(given.returncode, 0, given.stderr)
+        self.assertEqual(json.loads(given.stdout)["size"], "32x48")
+        self.assert_one_line(run("profile", "--estimate", "--device", "cpu"), 2, "--device")
+        for wrong in (["--estimate", "--steps", "1:2"], ["--peak-tflops", 1], ["--peak-gb", 1],
+                      ["--estimate", "--peak-gb", 0]):
+            self.assertEqual(run("profile", *wrong).returncode, 2, wrong)
+
     def test_scores_stored_predictions(self):
         height, width = 480, 640
         write_png(self.root / "rgb/a.png", width, height, 8, 3, [[128] * 3 * width] * height)
