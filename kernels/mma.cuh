@@ -6,11 +6,10 @@
 // So C, rounded to bf16, is A of the next product: two of them side by side are its 16 columns. All lanes must call.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
-#include "kernels/bf16.h"
 #include "kernels/launch.h"
+#include "kernels/pack.cuh"
 
 #if !defined(__CUDACC__)
 #include "kernels/simt/mma.h"
@@ -31,20 +30,6 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   static_assert(kRowChunks % 8 == 0);
   return row * kRowChunks + (chunk ^ ((row & 1) << 2 | (row >> 1 & 3)));
 }
-
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-#if defined(__CUDACC__)
-  uint32_t word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
-  return word;
-#else
-  return static_cast<uint32_t>(bf16(low).bits) | static_cast<uint32_t>(bf16(high).bits) << 16;
-#endif
-}
-
-// The halves of a word, as floats.
-__device__ __forceinline__ float bf16_low(uint32_t word) { return std::bit_cast<float>(word << 16); }
-__device__ __forceinline__ float bf16_high(uint32_t word) { return std::bit_cast<float>(word & 0xffff0000u); }
 
 // c += a * b
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
