@@ -121,6 +121,31 @@ void moments_of(Stream stream, int64_t rows, int channels, const T* x, const Ass
   }
 }
 
+// dx = scale * dz + slope * (x - mean) + offset, (channels) each.
+struct Coefficients {
+  float *scale, *slope, *offset;
+
+  // From the sums of dz and of dz * (x - mean); also assigns dweight and dbias.
+  template <class Sum>
+  void assign(int64_t rows, int channels, Statistics statistics, const float* rstd, const Sum* sums, float* dweight,
+              float* dbias) const {
+    const bool constant = statistics == Statistics::kConstant;
+    for (int c = 0; c < channels; ++c) {
+      const double sum = static_cast<double>(sums[c]), r = static_cast<double>(rstd[c]);
+      const double sum_h = static_cast<double>(sums[channels + c]) * r,
+                   per_row = static_cast<double>(scale[c]) / static_cast<double>(rows);
+      dbias[c] = static_cast<float>(sum);
+      dweight[c] = static_cast<float>(sum_h);
+      slope[c] = constant ? 0.0f : static_cast<float>(-per_row * sum_h * r);
+      offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
+    }
+  }
+  template <class V>
+  V dx(int64_t c, V dz, V centred) const {
+    return dz * load<V>(scale + c) + (centred * load<V>(slope + c) + load<V>(offset + c));
+  }
+};
+
 }  // namespace
 
 template <class T>
@@ -191,8 +216,8 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
                      float* dweight, float* dbias, T* y) {
   const BlockSums block_sums = two_sums(stream, rows, channels, 3 * int64_t{channels});
-  // dx = scale * dz + slope * (x - mean) + offset
-  float *scale = block_sums.more(), *slope = scale + channels, *offset = slope + channels;
+  float* const scale = block_sums.more();
+  const Coefficients coefficients{scale, scale + channels, scale + 2 * channels};
   for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
   visit(act, [&]<Activation kind>() {
     const auto dz_of = [&]<class V>(int64_t row, int64_t c, V centred) {
@@ -211,26 +236,31 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
         [&](int64_t, int64_t, const float* sums, double* totals) {
           for (int i = 0; i < 2 * channels; ++i) totals[i] += static_cast<double>(sums[i]);
         });
-    const double* totals = block_sums.finish();
-    const bool constant = statistics == Statistics::kConstant;
-    for (int c = 0; c < channels; ++c) {
-      const double sum = totals[c], r = static_cast<double>(rstd[c]);
-      const double sum_h = totals[channels + c] * r,
-                   per_row = static_cast<double>(scale[c]) / static_cast<double>(rows);
-      dbias[c] = static_cast<float>(sum);
-      dweight[c] = static_cast<float>(sum_h);
-      slope[c] = constant ? 0.0f : static_cast<float>(-per_row * sum_h * r);
-      offset[c] = constant ? 0.0f : static_cast<float>(-per_row * sum);
-    }
+    coefficients.assign(rows, channels, statistics, rstd, block_sums.finish(), dweight, dbias);
     if (!dx && !y) return;
     parallel_for(rows, grain_of(channels), [&](int64_t row) {
       for_channels(channels, [&]<class V>(int64_t c) {
         const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
         if (y) store(y + row * channels + c, activate<kind>(centred * load<V>(scale + c) + load<V>(bias + c)));
         if (!dx) return;
-        const V dz = dz_of(row, c, centred);
-        store(dx + row * channels + c, dz * load<V>(scale + c) + (centred * load<V>(slope + c) + load<V>(offset + c)));
+        store(dx + row * channels + c, coefficients.dx(c, dz_of(row, c, centred), centred));
       });
+    });
+  });
+}
+
+template <class T>
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
+                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
+                             T* dx, float* dweight, float* dbias) {
+  auto* scale = static_cast<float*>(stream.scratch->get(3 * static_cast<size_t>(channels) * sizeof(float)));
+  const Coefficients coefficients{scale, scale + channels, scale + 2 * channels};
+  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
+  coefficients.assign(rows, channels, statistics, rstd, sums, dweight, dbias);
+  parallel_for(rows, grain_of(channels), [&](int64_t row) {
+    for_channels(channels, [&]<class V>(int64_t c) {
+      const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
+      store(dx + row * channels + c, coefficients.dx(c, load<V>(dz + row * channels + c), centred));
     });
   });
 }
@@ -249,5 +279,9 @@ template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, cons
                               const float*, const float*, const float*, float*, float*, float*, float*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
                               const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
+template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const float*, const float*, const float*,
+                                      const float*, const float*, const float*, float*, float*, float*);
+template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const bf16*, const float*, const float*,
+                                      const float*, const float*, const bf16*, bf16*, float*, float*);
 
 }  // namespace depthstill::cpu

@@ -350,6 +350,26 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
   if (y && !dx) batch_norm(stream, rows, channels, act, x, mean, rstd, weight, bias, y);
 }
 
+template <class T>
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
+                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
+                             T* dx, float* dweight, float* dbias) {
+  const ChannelSums shares(rows, channels);
+  ChannelSums ready = shares;  // the sums are those of one chunk
+  ready.chunks = 1;
+  auto* slope = static_cast<float*>(stream.scratch->get(2 * static_cast<size_t>(channels) * sizeof(float)));
+  float* offset = slope + channels;
+  launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, ready, statistics, rstd, weight,
+         sums, dweight, dbias, slope, offset);
+  visit_pack<kPackSize<T>>(
+      channels,
+      [&]<int N>() {
+        launch(batch_norm_dx_kernel<T, N, Activation::kNone>, shares.grid(), kThreads, 0, stream, shares, x, mean, rstd,
+               weight, weight, slope, offset, dz, dx, nullptr);  // without activation and y the bias does not count
+      },
+      x, dz, dx);
+}
+
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
 template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
 template void batch_norm_moments(Stream, int64_t, int, const float*, float*);
@@ -364,5 +384,9 @@ template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, cons
                               const float*, const float*, const float*, float*, float*, float*, float*);
 template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
                               const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
+template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const float*, const float*, const float*,
+                                      const float*, const float*, const float*, float*, float*, float*);
+template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const bf16*, const float*, const float*,
+                                      const float*, const float*, const bf16*, bf16*, float*, float*);
 
 }  // namespace depthstill::cuda

@@ -43,6 +43,9 @@ DS_HOST_DEVICE inline bool cancels(double mean, double variance) { return mean *
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
 // batch_norm_grad: assigns dweight, dbias and, unless null, dx, which may be dy, and y: what batch_norm gave, for an op
 //   that did not keep it.
+// batch_norm_grad_of_sums: the same where dz's producer took the sums (2, channels) of dz and of dz * (x - mean); dx
+// may
+//   be dz. Moves 3 elements.
 namespace cpu {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,
@@ -63,6 +66,10 @@ template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
                      float* dweight, float* dbias, T* y);
+template <class T>
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
+                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
+                             T* dx, float* dweight, float* dbias);
 }  // namespace cpu
 namespace cuda {
 template <class T>
@@ -84,5 +91,9 @@ template <class T>
 void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
                      const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
                      float* dweight, float* dbias, T* y);
+template <class T>
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
+                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
+                             T* dx, float* dweight, float* dbias);
 }  // namespace cuda
 }  // namespace depthstill

@@ -7,17 +7,11 @@
 #include "kernels/depthwise_conv2d.h"
 
 #include <algorithm>
-#include <bit>
-#include <limits>
-#include <type_traits>
 #include <vector>
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 
 #include "kernels/channels.h"
 #include "kernels/column_sums.h"
+#include "kernels/depthwise_reads.h"
 #include "kernels/depthwise_runs.h"
 #include "kernels/parallel.h"
 
@@ -30,87 +24,6 @@ constexpr int64_t kGrainFlops = 1 << 16;  // multiply-adds worth a thread
 constexpr int64_t kChunkRows = 8;         // most rows of dweight summed in float before the sums go to double
 constexpr int64_t kBlockRows = 4;         // rows of moments in a block, less on small maps
 constexpr int64_t kFlushOutputs = 64;     // the same for moments: at least a row, and about as many outputs
-
-// Reads inputs as they are.
-struct Plain {
-  template <class V>
-  struct Channels {
-    Channels(const Plain&, int64_t) {}
-    template <class T>
-    V operator()(const T* x) const {
-      return load<V>(x);
-    }
-  };
-  bool one_by_one() const { return false; }
-};
-
-#if defined(__AVX512F__)
-constexpr __mmask16 kAll = 0xffff;  // GCC 12 warns of what the intrinsics without a mask leave undefined
-#endif
-
-// The larger and the smaller of a bound and x, and NaN where x is: in one instruction, which the compiler does not
-// find.
-template <class V>
-inline V max_of(V bound, V x) {
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<V, Lanes>)
-    return std::bit_cast<Lanes>(_mm512_maskz_max_ps(kAll, std::bit_cast<__m512>(bound), std::bit_cast<__m512>(x)));
-#endif
-  return bound > x ? bound : x;
-}
-template <class V>
-inline V min_of(V bound, V x) {
-#if defined(__AVX512F__)
-  if constexpr (std::is_same_v<V, Lanes>)
-    return std::bit_cast<Lanes>(_mm512_maskz_min_ps(kAll, std::bit_cast<__m512>(bound), std::bit_cast<__m512>(x)));
-#endif
-  return bound < x ? bound : x;
-}
-
-// Reads inputs through the batch norm. Its activations are clamps that NaN passes. The sigmoid, which no
-// encoder has here, is for single channels: a call in the loop would put everything out of the registers.
-struct Normalised {
-  const float *scale, *shift;
-  float low, high;
-  bool sigmoid;
-
-  Normalised(const BatchNormInput& norm, int64_t C, float* coefficients)
-      : scale(coefficients),
-        shift(coefficients + C),
-        low(norm.act == Activation::kNone || norm.act == Activation::kSigmoid ? -kInfinity : 0.0f),
-        high(norm.act == Activation::kRelu6 ? 6.0f : kInfinity),
-        sigmoid(norm.act == Activation::kSigmoid) {
-    for (int64_t c = 0; c < C; ++c) {
-      coefficients[c] = norm.rstd[c] * norm.weight[c];
-      coefficients[C + c] = norm.bias[c] - norm.mean[c] * coefficients[c];
-    }
-  }
-
-  template <class V>
-  struct Channels {
-    V scale, shift, low, high;
-    bool sigmoid;
-
-    Channels(const Normalised& norm, int64_t c)
-        : scale(load<V>(norm.scale + c)),
-          shift(load<V>(norm.shift + c)),
-          low(V{} + norm.low),
-          high(V{} + norm.high),
-          sigmoid(norm.sigmoid) {}
-    template <class T>
-    V operator()(const T* x) const {
-      V z = min_of(high, max_of(low, load<V>(x) * scale + shift));
-      if constexpr (std::is_same_v<V, float>) {
-        if (sigmoid) z = activate<Activation::kSigmoid>(z);
-      }
-      return z;
-    }
-  };
-  bool one_by_one() const { return sigmoid; }
-
- private:
-  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
-};
 
 // Sums of d and of d^2 over outputs as they are stored, d being the difference to the first.
 struct Moments {
@@ -140,12 +53,6 @@ struct Moments {
     empty = false;
   }
 };
-
-// The channels that are taken kLanes at a time.
-template <class Read>
-int64_t vector_channels(const Read& read, int64_t C) {
-  return read.one_by_one() ? 0 : C / kLanes * kLanes;
-}
 
 // A piece of a run in one output row, for the channels from c: tap (r, s) of position i reads
 // in[r * in_row + s * in_tap + i * in_pitch + c] with weight[r * weight_row + s * weight_tap + c].
@@ -356,46 +263,109 @@ void flush_moments(const float* sums, int64_t n, int64_t C, double* totals) {
 }
 
 // out (N, rows.out_size, columns.out_size, C) = read(in), in (N, rows.in_size, columns.in_size, C), correlated with
-// weight. Sums over the outputs go to `moments`, if it is not null.
+// weight.
 template <class T, class Read>
-void correlate_maps(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in,
-                    const float* weight, T* out, const BlockSums* moments) {
-  const Axis rows = vertical(shape, direction), columns = horizontal(shape, direction);
-  const std::vector<Run> row_list = positions_of(rows, shape.kernel);
-  const std::vector<Run> runs = runs_of(columns, shape.kernel, columns.dilation);
-  const int64_t C = shape.C, in_row = columns.in_size * C, out_row = columns.out_size * C;
-  const auto correlate_rows = [&](int64_t begin, int64_t end, Moments* of_rows) {
+class Correlation {
+ public:
+  Correlation(const DepthwiseShape& shape, Direction direction, const Read& read, const T* in, const float* weight,
+              T* out)
+      : kernel_(shape.kernel),
+        C_(shape.C),
+        rows_(vertical(shape, direction)),
+        columns_(horizontal(shape, direction)),
+        row_list_(positions_of(rows_, kernel_)),
+        runs_(runs_of(columns_, kernel_, columns_.dilation)),
+        read_(read),
+        in_(in),
+        weight_(weight),
+        out_(out),
+        count_(shape.N * rows_.out_size),
+        grain_(grain_rows(shape, columns_.out_size * C_)) {}
+
+  // Assigns the rows [begin, end) of all images' outputs, whose moments are added to `moments`, if it is not null.
+  void rows(int64_t begin, int64_t end, Moments* moments) const {
+    const int64_t in_row = columns_.in_size * C_, out_row = columns_.out_size * C_;
     for (int64_t index = begin; index < end; ++index) {
-      const int64_t n = index / rows.out_size;
-      const Run& row = row_list[static_cast<size_t>(index % rows.out_size)];
-      const T* from = in + n * rows.in_size * in_row;
-      T* to = out + (n * rows.out_size + row.out) * out_row;
-      for (const Run& run : runs) {
+      const int64_t n = index / rows_.out_size;
+      const Run& row = row_list_[static_cast<size_t>(index % rows_.out_size)];
+      const T* from = in_ + n * rows_.in_size * in_row;
+      T* to = out_ + (n * rows_.out_size + row.out) * out_row;
+      for (const Run& run : runs_) {
         if (row.taps == 0 || run.taps == 0) {
-          for (int64_t i = 0; i < run.count; ++i) std::fill_n(to + (run.out + i * run.out_step) * C, C, T(0.0f));
-          if (of_rows) of_rows->add_zeros(run.count, C);
+          for (int64_t i = 0; i < run.count; ++i) std::fill_n(to + (run.out + i * run.out_step) * C_, C_, T(0.0f));
+          if (moments) moments->add_zeros(run.count, C_);
           continue;
         }
-        for_strips(row, run, shape.kernel, from, in_row, to, C, [&]<int S>(const Strip<T, T>& strip) {
-          visit_rows<S>(strip.rows, [&]<int R>() { correlate_strip<R, S>(strip, read, weight, C, of_rows); });
-          if (of_rows) of_rows->empty = false;
+        for_strips(row, run, kernel_, from, in_row, to, C_, [&]<int S>(const Strip<T, T>& strip) {
+          visit_rows<S>(strip.rows, [&]<int R>() { correlate_strip<R, S>(strip, read_, weight_, C_, moments); });
+          if (moments) moments->empty = false;
         });
       }
     }
-  };
-  if (!moments) {
-    parallel_ranges(shape.N * rows.out_size, grain_rows(shape, out_row),
-                    [&](int64_t begin, int64_t end, int) { correlate_rows(begin, end, nullptr); });
-    return;
   }
-  const int64_t most = flush_rows(columns.out_size);
-  moments->add_blocks([&](int64_t begin, int64_t end, double* totals, float* sums) {
+  void all_rows() const {
+    parallel_ranges(count_, grain_, [&](int64_t begin, int64_t end, int) { rows(begin, end, nullptr); });
+  }
+  // The row of the output that rows() numbers `index`.
+  int64_t row_of(int64_t index) const {
+    return index / rows_.out_size * rows_.out_size + row_list_[static_cast<size_t>(index % rows_.out_size)].out;
+  }
+
+ private:
+  int kernel_;
+  int64_t C_;
+  Axis rows_, columns_;
+  std::vector<Run> row_list_, runs_;
+  Read read_;
+  const T* in_;
+  const float* weight_;
+  T* out_;
+  int64_t count_, grain_;
+};
+
+// A row of dx goes through the activation of the batch norm, in place, and is added to the sums of what is stored and
+// of that times x - mean. Not inlined: its loops want all registers.
+template <class T>
+[[gnu::noinline]] void through_norm(const Normalised& norm, const float* mean, int64_t positions, int64_t C, const T* x,
+                                    T* dx, float* sums) {
+  constexpr int64_t kAtOnce = 4;  // positions added per load and store of the sums
+  const int64_t vectors = vector_channels(norm, C);
+  const auto add = [&]<class V>(int64_t first, int64_t last, int64_t c) {
+    const typename Normalised::Channels<V> read(norm, c);
+    const V m = load<V>(mean + c);
+    V s = load<V>(sums + c), s_centred = load<V>(sums + C + c);
+    for (int64_t i = first; i < last; ++i) {
+      const V from = load<V>(x + i * C + c);
+      T* to = dx + i * C + c;
+      store(to, norm.through(load<V>(to), read.normalise(from)));
+      const V stored = load<V>(to);
+      s += stored;
+      s_centred += stored * (from - m);
+    }
+    store(sums + c, s);
+    store(sums + C + c, s_centred);
+  };
+  for (int64_t first = 0; first < positions; first += kAtOnce) {
+    const int64_t last = std::min(positions, first + kAtOnce);
+    for (int64_t c = 0; c < vectors; c += kLanes) add.template operator()<Lanes>(first, last, c);
+    for (int64_t c = vectors; c < C; ++c) add.template operator()<float>(first, last, c);
+  }
+}
+
+// Rows for a block of sums over a map of `rows` rows.
+int64_t block_rows(const DepthwiseShape& shape, int64_t rows, int64_t columns) {
+  return std::max({grain_rows(shape, columns * shape.C), flush_rows(columns), std::min(kBlockRows, rows / 8)});
+}
+
+// f(first, last, totals, floats) for pieces of a block's rows that are few enough to be summed in float, `floats` being
+// `count` zeros at first.
+template <class F>
+void for_pieces(const BlockSums& sums, int64_t columns, int64_t count, const F& f) {
+  const int64_t most = flush_rows(columns);
+  sums.add_blocks([&](int64_t begin, int64_t end, double* totals, float* floats) {
     for (int64_t first = begin; first < end; first += most) {
-      const int64_t last = std::min(end, first + most);
-      std::fill_n(sums, 3 * C, 0.0f);
-      Moments of_rows{sums, sums + C, sums + 2 * C};
-      correlate_rows(first, last, &of_rows);
-      flush_moments(sums, (last - first) * columns.out_size, C, totals);
+      std::fill_n(floats, count, 0.0f);
+      f(first, std::min(end, first + most), totals, floats);
     }
   });
 }
@@ -423,37 +393,9 @@ void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, cons
   });
 }
 
-}  // namespace
-
 template <class T>
-void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
-                      T* y, float* moments) {
-  const int64_t C = shape.C, rows = shape.N * shape.P();
-  const int64_t block_rows =
-      std::max({grain_rows(shape, shape.Q() * C), flush_rows(shape.Q()), std::min(kBlockRows, rows / 8)});
-  const BlockSums sums(stream, rows, block_rows, moments ? 2 * C : 0, moments ? 3 * C : 0, norm.mean ? 2 * C : 0);
-  const auto with = [&](const auto& read) {
-    correlate_maps(shape, Direction::kForward, read, x, weight, y, moments ? &sums : nullptr);
-  };
-  norm.mean ? with(Normalised(norm, C, sums.more())) : with(Plain{});
-  if (!moments) return;
-  const double* totals = sums.finish();
-  const auto n = static_cast<double>(rows * shape.Q());
-  for (int64_t c = 0; c < C; ++c) {
-    const double mean = totals[c] / n, var = totals[C + c] / n - mean * mean;
-    moments[c] = static_cast<float>(mean);
-    moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
-  }
-}
-
-template <class T>
-void depthwise_conv2d_dx(Stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx) {
-  correlate_maps(shape, Direction::kBackward, Plain{}, dy, weight, dx, nullptr);
-}
-
-template <class T>
-void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
-                              float* dweight) {
+void assign_dweight(Stream stream, const DepthwiseShape& shape, const BatchNormInput& norm, const T* x, const T* dy,
+                    float* dweight) {
   const int64_t C = shape.C, rows = shape.N * shape.P(), size = shape.kernel * shape.kernel * C;
   // Small maps are cut into more chunks than they need, for more threads.
   const int64_t chunk_rows = std::max(grain_rows(shape, shape.Q() * C), std::clamp<int64_t>(rows / 8, 2, kChunkRows));
@@ -463,13 +405,62 @@ void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchN
   sums.finish(0, dweight);
 }
 
+}  // namespace
+
+template <class T>
+void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
+                      T* y, float* moments) {
+  const int64_t C = shape.C, rows = shape.N * shape.P(), columns = shape.Q();
+  const BlockSums sums(stream, rows, block_rows(shape, rows, columns), moments ? 2 * C : 0, moments ? 3 * C : 0,
+                       norm.mean ? 2 * C : 0);
+  const auto with = [&](const auto& read) {
+    const Correlation correlation(shape, Direction::kForward, read, x, weight, y);
+    if (!moments) return correlation.all_rows();
+    for_pieces(sums, columns, 3 * C, [&](int64_t first, int64_t last, double* totals, float* floats) {
+      Moments of_rows{floats, floats + C, floats + 2 * C};
+      correlation.rows(first, last, &of_rows);
+      flush_moments(floats, (last - first) * columns, C, totals);
+    });
+  };
+  norm.mean ? with(Normalised(norm, C, sums.more())) : with(Plain{});
+  if (!moments) return;
+  const double* totals = sums.finish();
+  const auto n = static_cast<double>(rows * columns);
+  for (int64_t c = 0; c < C; ++c) {
+    const double mean = totals[c] / n, var = totals[C + c] / n - mean * mean;
+    moments[c] = static_cast<float>(mean);
+    moments[C + c] = static_cast<float>(var < 0.0 ? 0.0 : var);  // NaN passes
+  }
+}
+
+template <class T>
+void depthwise_conv2d_grad(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
+                           const float* weight, T* dx, float* dweight, float* sums) {
+  if (dweight) assign_dweight(stream, shape, norm, x, dy, dweight);
+  if (!dx) return;
+  const Correlation correlation(shape, Direction::kBackward, Plain{}, dy, weight, dx);
+  if (!norm.mean) return correlation.all_rows();
+  const int64_t C = shape.C, rows = shape.N * shape.H, columns = shape.W;
+  const BlockSums block_sums(stream, rows, block_rows(shape, rows, columns), 2 * C, 2 * C, 2 * C);
+  const Normalised read(norm, C, block_sums.more());
+  for_pieces(block_sums, columns, 2 * C, [&](int64_t first, int64_t last, double* totals, float* floats) {
+    for (int64_t index = first; index < last; ++index) {
+      correlation.rows(index, index + 1, nullptr);
+      const int64_t at = correlation.row_of(index) * columns * C;
+      through_norm(read, norm.mean, columns, C, x + at, dx + at, floats);
+    }
+    for (int64_t i = 0; i < 2 * C; ++i) totals[i] += static_cast<double>(floats[i]);
+  });
+  const double* totals = block_sums.finish();
+  for (int64_t i = 0; i < 2 * C; ++i) sums[i] = static_cast<float>(totals[i]);
+}
+
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*, float*,
                                float*);
 template void depthwise_conv2d(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const float*, bf16*, float*);
-template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const float*, const float*, float*);
-template void depthwise_conv2d_dx(Stream, const DepthwiseShape&, const bf16*, const float*, bf16*);
-template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*,
-                                       float*);
-template void depthwise_conv2d_dweight(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const bf16*, float*);
+template void depthwise_conv2d_grad(Stream, const DepthwiseShape&, BatchNormInput, const float*, const float*,
+                                    const float*, float*, float*, float*);
+template void depthwise_conv2d_grad(Stream, const DepthwiseShape&, BatchNormInput, const bf16*, const bf16*,
+                                    const float*, bf16*, float*, float*);
 
 }  // namespace depthstill::cpu

@@ -9,13 +9,15 @@
 //                     x[n, p*stride + r*dilation - pad_top, q*stride + s*dilation - pad_left, c]
 // Before it there may be a batch norm (BatchNormInput, kernels/batch_norm.h): then x stands for
 // z = act((x - mean) * rstd * weight + bias), which is computed as x is read, in float, and never stored; the padding
-// is zeros of z, and dx is the gradient with respect to z. After it there may be the statistics that a batch norm of y
-// needs.
+// is zeros of z. Its gradient goes through the activation as well: dx is then that of the argument of act, dx *
+// act'(z), and comes with the sums that batch_norm_grad_of_sums wants. After the convolution there may be the
+// statistics that a batch norm of y needs.
 //
-// Bound: memory. Forward and dx move two maps once, dweight reads two: 2 * sizeof(T) bytes per element at stride 1 for
-// K^2 multiply-adds. From the statistics of x to the normalised y, at stride 1 and in training, convolution and batch
-// norms move 8 maps one by one (1 + 2, 2, 1 + 2) and 5 with the first inside and the moments of the second taken along
-// (1, 2, 2); and z is not kept for the gradient, which moves as much as before.
+// Bound: memory, 2 * K^2 operations per element and pass. Maps moved, at stride 1: forward 2, gradients 3 (x and dy
+// read, dx written). From the statistics of x to the normalised y, in training, convolution and batch norms move 8 maps
+// one by one (1 + 2, 2, 1 + 2) and 5 with the first inside and the moments of the second taken along (1, 2, 2); and z
+// is not kept. From dy to the gradient of x the convolution and the batch norm before it move 6 maps (3 + 3); one by
+// one, with dx and dweight apart, it would be 9 (2 + 2 + 5).
 #pragma once
 
 #include <cstdint>
@@ -39,24 +41,21 @@ struct DepthwiseShape {
 
 // All outputs are assigned. moments (2, C), or null: mean and biased variance of y as it is stored, per channel. They
 // are summed as differences to values of y itself, so that a mean far from zero does not cancel the variance.
+// dx and dweight may be null; sums (2, C), null without a batch norm: of dx as it is stored, and of dx * (x - mean).
 namespace cpu {
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
                       T* y, float* moments);
 template <class T>
-void depthwise_conv2d_dx(Stream stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx);
-template <class T>
-void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
-                              float* dweight);
+void depthwise_conv2d_grad(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
+                           const float* weight, T* dx, float* dweight, float* sums);
 }  // namespace cpu
 namespace cuda {
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,
                       T* y, float* moments);
 template <class T>
-void depthwise_conv2d_dx(Stream stream, const DepthwiseShape& shape, const T* dy, const float* weight, T* dx);
-template <class T>
-void depthwise_conv2d_dweight(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
-                              float* dweight);
+void depthwise_conv2d_grad(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const T* dy,
+                           const float* weight, T* dx, float* dweight, float* sums);
 }  // namespace cuda
 }  // namespace depthstill

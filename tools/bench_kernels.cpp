@@ -86,10 +86,7 @@ Call prepare_depthwise_conv2d(const Dims& d, const Place& place) {
   const Tensor x = place.values({d[0], d[1], d[2], d[3]}), weight = place.parameter({3, 3, d[3]});
   const int stride = static_cast<int>(d[4]), dilation = static_cast<int>(d[5]);
   const Tensor dy = place.values({d[0], (d[1] - 1) / stride + 1, (d[2] - 1) / stride + 1, d[3]});
-  return [=] {
-    run_passes("dx", dy, [&] { return depthwise_conv2d(leaf(x), weight, stride, dilation); });
-    run_passes("dweight", dy, [&] { return depthwise_conv2d(x, leaf(weight), stride, dilation); });
-  };
+  return [=] { run_passes("backward", dy, [&] { return depthwise_conv2d(leaf(x), leaf(weight), stride, dilation); }); };
 }
 
 // A 1 x 1 convolution with the batch norm before it inside, and the moments of its output.

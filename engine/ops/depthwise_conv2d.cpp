@@ -31,16 +31,16 @@ DepthwiseShape checked_shape(const Tensor& x, const Tensor& weight, const Depthw
   return {x.size(0), x.size(1), x.size(2), x.size(3), o.stride, o.dilation, o.pad_top, o.pad_left, kernel};
 }
 
-// Of `products` of the three.
-Work work_of(int products, const DepthwiseShape& s, const Tensor& x, const Tensor& filter) {
-  const auto outputs = static_cast<double>(s.N * s.P() * s.Q() * s.C);
-  return {products * 2.0 * outputs * s.kernel * s.kernel,
-          products * (bytes_of(x, filter) + outputs * static_cast<double>(size_of(x.dtype())))};
+// Of a pass that computes `products` of the three and moves `inputs` maps like x, `outputs` like y.
+Work work_of(int products, int inputs, int outputs, const DepthwiseShape& s, const Tensor& x, const Tensor& filter) {
+  const auto count = static_cast<double>(s.N * s.P() * s.Q() * s.C);
+  return {products * 2.0 * count * s.kernel * s.kernel, inputs * bytes_of(x) + products * bytes_of(filter) +
+                                                            outputs * count * static_cast<double>(size_of(x.dtype()))};
 }
 
 ConvolutionResult forward(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
                           const Tensor& filter, bool take_moments) {
-  const OpRange range("depthwise_conv2d", [&] { return work_of(1, shape, x, filter); });
+  const OpRange range("depthwise_conv2d", [&] { return work_of(1, 1, 1, shape, x, filter); });
   Tensor y = empty({shape.N, shape.P(), shape.Q(), shape.C}, x.dtype(), x.device());
   Tensor moments = take_moments ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor();
   visit(x.dtype(), [&]<class T>() {
@@ -50,21 +50,19 @@ ConvolutionResult forward(const DepthwiseShape& shape, const BatchNormInput& nor
 }
 
 struct DepthwiseGradients {
-  Tensor dx, dfilter;
+  Tensor dx, dfilter, sums;  // sums: with a batch norm
 };
 
 DepthwiseGradients gradients(const DepthwiseShape& shape, const BatchNormInput& norm, const Tensor& x,
                              const Tensor& filter, const Tensor& dy, bool need_dx, bool need_dfilter) {
-  const OpRange op("depthwise_conv2d", [&] { return work_of(need_dx + need_dfilter, shape, x, filter); });
-  DepthwiseGradients d{need_dx ? empty_like(x) : Tensor(), need_dfilter ? empty_like(filter) : Tensor()};
+  const OpRange op("depthwise_conv2d",
+                   [&] { return work_of(need_dx + need_dfilter, 1 + need_dx, 1, shape, x, filter); });
+  const bool need_sums = need_dx && norm.mean != nullptr;
+  DepthwiseGradients d{need_dx ? empty_like(x) : Tensor(), need_dfilter ? empty_like(filter) : Tensor(),
+                       need_sums ? empty({2, shape.C}, DType::kFloat, x.device()) : Tensor()};
   visit(x.dtype(), [&]<class T>() {
-    if (need_dfilter) {
-      run(x.device(), cpu::depthwise_conv2d_dweight<T>, cuda::depthwise_conv2d_dweight<T>)(shape, norm, x, dy,
-                                                                                           d.dfilter);
-    }
-    if (need_dx) {
-      run(x.device(), cpu::depthwise_conv2d_dx<T>, cuda::depthwise_conv2d_dx<T>)(shape, dy, filter, d.dx);
-    }
+    run(x.device(), cpu::depthwise_conv2d_grad<T>, cuda::depthwise_conv2d_grad<T>)(shape, norm, x, dy, filter, d.dx,
+                                                                                   d.dfilter, d.sums);
   });
   return d;
 }
@@ -106,18 +104,17 @@ ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormSt
   const bool need_dz = need_dx || weight.requires_grad() || bias.requires_grad();
   result.y =
       record("batch_norm_depthwise_conv2d", {x, weight, bias, filter}, result.y, [=](const Tensor& dy) -> Gradients {
-        const auto [dz, dfilter] = gradients(shape, norm(), x, filter, dy, need_dz, need_dfilter);
+        const auto [dz, dfilter, sums] = gradients(shape, norm(), x, filter, dy, need_dz, need_dfilter);
         if (!need_dz) return {{}, {}, {}, dfilter};
         const ProfileRange range(norm_range);
-        const OpRange op("batch_norm", [&] { return Work{0, (need_dx ? 5 : 2) * bytes_of(x)}; });
-        const Tensor dx = need_dx ? dz : Tensor();  // in place
+        const OpRange op("batch_norm", [&] { return Work{0, 3 * bytes_of(x)}; });
         const Tensor dweight = empty_like(weight), dbias = empty_like(bias);
         visit(x.dtype(), [&]<class T>() {
-          run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(
-              x.numel() / shape.C, static_cast<int>(shape.C), activation, kind, x, mean, rstd, weight, bias, dz, dx,
-              dweight, dbias, Tensor());
+          run(x.device(), cpu::batch_norm_grad_of_sums<T>, cuda::batch_norm_grad_of_sums<T>)(
+              x.numel() / shape.C, static_cast<int>(shape.C), kind, x, mean, rstd, weight, sums, dz, dz, dweight,
+              dbias);
         });
-        return {dx, dweight, dbias, dfilter};
+        return {need_dx ? dz : Tensor(), dweight, dbias, dfilter};
       });
   return result;
 }

@@ -185,6 +185,47 @@ TYPED_TEST(BatchNormKernel, MatchesTheFormulas) {
   }
 }
 
+// From the sums of dz, which is y's gradient where there is no activation.
+TYPED_TEST(BatchNormKernel, GradientOfReadySums) {
+  using T = TypeParam;
+  for (const Case& c : {Case{37, 40, Activation::kNone}, {64, 3, Activation::kNone}, {9, 128, Activation::kNone}}) {
+    for (const Statistics statistics : {Statistics::kBatch, Statistics::kConstant}) {
+      SCOPED_TRACE(::testing::Message() << c.rows << " x " << c.channels);
+      const Problem<T> p(c);
+      const Expected expected = reference(p, statistics);
+      const auto C = static_cast<size_t>(p.channels);
+      std::vector<float> mean, rstd, sums;
+      for (size_t i = 0; i < C; ++i) {
+        mean.push_back(static_cast<float>(expected.mean[i]));
+        rstd.push_back(static_cast<float>(expected.rstd[i]));
+      }
+      for (size_t i = 0; i < C; ++i) sums.push_back(static_cast<float>(expected.dbias[i]));
+      for (size_t i = 0; i < C; ++i) sums.push_back(static_cast<float>(expected.dweight[i] / expected.rstd[i]));
+      const auto expect_gradients = [&](const std::vector<T>& dx, const std::vector<float>& dweight,
+                                        const std::vector<float>& dbias) {
+        EXPECT_LE(max_relative_error(dx, expected.dx), tolerance<T>(p.rows));
+        EXPECT_LE(max_relative_error(dweight, expected.dweight), tolerance<float>());
+        EXPECT_LE(max_relative_error(dbias, expected.dbias), tolerance<float>());
+      };
+      auto dx = p.dy;  // in place
+      auto dweight = nan_values<float>(C), dbias = nan_values<float>(C);
+      cpu::batch_norm_grad_of_sums(cpu_stream(), p.rows, p.channels, statistics, p.x.data(), mean.data(), rstd.data(),
+                                   p.weight.data(), sums.data(), dx.data(), dx.data(), dweight.data(), dbias.data());
+      expect_gradients(dx, dweight, dbias);
+      for_each_schedule([&] {
+        const DeviceArray<T> x(p.x), dz(p.dy);
+        const DeviceArray<float> mean_(mean), rstd_(rstd), weight(p.weight), sums_(sums);
+        DeviceArray<T> dx_(p.x.size());
+        DeviceArray<float> dweight_(C), dbias_(C);
+        cuda::batch_norm_grad_of_sums(cuda_stream(), p.rows, p.channels, statistics, x.data(), mean_.data(),
+                                      rstd_.data(), weight.data(), sums_.data(), dz.data(), dx_.data(), dweight_.data(),
+                                      dbias_.data());
+        expect_gradients(dx_.host(), dweight_.host(), dbias_.host());
+      });
+    }
+  }
+}
+
 // From the moments as from the rows; more channels than a block of the kernel has threads.
 TEST(BatchNormKernelReadyStats, MatchThoseOfTheRows) {
   const Problem<float> p({67, 1100, Activation::kNone});

@@ -48,6 +48,13 @@ struct Norm {
     if (act == Activation::kSigmoid) return 1.0 / (1.0 + std::exp(-z));
     return z;
   }
+  // d z / d (argument of the activation), from z.
+  double slope(double z) const {
+    if (act == Activation::kRelu) return z > 0.0 ? 1.0 : 0.0;
+    if (act == Activation::kRelu6) return z > 0.0 && z < 6.0 ? 1.0 : 0.0;
+    if (act == Activation::kSigmoid) return z * (1.0 - z);
+    return 1.0;
+  }
 };
 
 // The same on the device.
@@ -89,7 +96,7 @@ Gradients reference(const DepthwiseShape& s, const Norm& norm, const std::vector
               const auto k = static_cast<size_t>((r * s.kernel + t) * s.C + c);
               const double z = norm(to_double(x[i]), static_cast<size_t>(c));
               g.y[o] += z * to_double(weight[k]);
-              g.dx[i] += to_double(dy[o]) * to_double(weight[k]);
+              g.dx[i] += to_double(dy[o]) * to_double(weight[k]) * (norm.rstd.empty() ? 1.0 : norm.slope(z));
               g.dweight[k] += to_double(dy[o]) * z;
             }
           }
@@ -111,8 +118,20 @@ std::vector<double> moments_of(const std::vector<T>& y, int64_t channels) {
   return moments;
 }
 
-// All passes on both sides against the formulas. The moments are those of the map that was stored, whatever its
-// rounding.
+// Sums over the rows of dx and of dx * (x - mean), per channel.
+template <class T>
+std::vector<double> sums_of(const std::vector<T>& dx, const std::vector<T>& x, const std::vector<float>& mean) {
+  const size_t C = mean.size();
+  std::vector<double> sums(2 * C, 0.0);
+  for (size_t i = 0; i < dx.size(); ++i) {
+    sums[i % C] += to_double(dx[i]);
+    sums[C + i % C] += to_double(dx[i]) * (to_double(x[i]) - to_double(mean[i % C]));
+  }
+  return sums;
+}
+
+// All passes on both sides against the formulas. The moments, and the sums of dx, are those of the map that was
+// stored, whatever its rounding.
 template <class T>
 void expect_matches(const DepthwiseShape& s, const Norm& norm, bool with_moments) {
   SCOPED_TRACE(::testing::Message() << s.N << "x" << s.H << "x" << s.W << "x" << s.C << " stride " << s.stride
@@ -139,15 +158,26 @@ void expect_matches(const DepthwiseShape& s, const Norm& norm, bool with_moments
     }
   };
 
+  const bool with_sums = !norm.rstd.empty();
+  const auto expect_gradients = [&](const std::vector<T>& dx, const std::vector<float>& dweight,
+                                    const std::vector<float>& sums) {
+    // The CPU rounds dx before and after a slope that is not 0 or 1.
+    const int roundings = norm.act == Activation::kSigmoid ? 2 : 1;
+    EXPECT_LE(max_relative_error(dx, expected.dx), roundings * map_tolerance);
+    EXPECT_LE(max_relative_error(dweight, expected.dweight), sum_tolerance);
+    if (with_sums) {
+      EXPECT_LE(max_relative_error(sums, sums_of(dx, x, norm.mean)), tolerance<float>(s.N * s.H * s.W));
+    }
+  };
+
   auto y = nan_values<T>(dy.size()), dx = nan_values<T>(x.size());
-  auto dweight = nan_values<float>(weight.size()), moments = nan_values<float>(2 * C);
+  auto dweight = nan_values<float>(weight.size()), moments = nan_values<float>(2 * C), sums = moments;
   cpu::depthwise_conv2d(cpu_stream(), s, norm.on_host(), x.data(), weight.data(), y.data(),
                         with_moments ? moments.data() : nullptr);
-  cpu::depthwise_conv2d_dx(cpu_stream(), s, dy.data(), weight.data(), dx.data());
-  cpu::depthwise_conv2d_dweight(cpu_stream(), s, norm.on_host(), x.data(), dy.data(), dweight.data());
+  cpu::depthwise_conv2d_grad(cpu_stream(), s, norm.on_host(), x.data(), dy.data(), weight.data(), dx.data(),
+                             dweight.data(), with_sums ? sums.data() : nullptr);
   EXPECT_LE(max_relative_error(y, expected.y), map_tolerance);
-  EXPECT_LE(max_relative_error(dx, expected.dx), map_tolerance);
-  EXPECT_LE(max_relative_error(dweight, expected.dweight), sum_tolerance);
+  expect_gradients(dx, dweight, sums);
   expect_moments(y, moments);
 
   for_each_schedule([&] {
@@ -155,15 +185,14 @@ void expect_matches(const DepthwiseShape& s, const Norm& norm, bool with_moments
     const DeviceArray<T> device_x(x), device_dy(dy);
     const DeviceArray<float> device_weight(weight);
     DeviceArray<T> device_y(dy.size()), device_dx(x.size());
-    DeviceArray<float> device_dweight(weight.size()), device_moments(2 * C);
+    DeviceArray<float> device_dweight(weight.size()), device_moments(2 * C), device_sums(2 * C);
     cuda::depthwise_conv2d(cuda_stream(), s, device_norm.input(), device_x.data(), device_weight.data(),
                            device_y.data(), with_moments ? device_moments.data() : nullptr);
-    cuda::depthwise_conv2d_dx(cuda_stream(), s, device_dy.data(), device_weight.data(), device_dx.data());
-    cuda::depthwise_conv2d_dweight(cuda_stream(), s, device_norm.input(), device_x.data(), device_dy.data(),
-                                   device_dweight.data());
+    cuda::depthwise_conv2d_grad(cuda_stream(), s, device_norm.input(), device_x.data(), device_dy.data(),
+                                device_weight.data(), device_dx.data(), device_dweight.data(),
+                                with_sums ? device_sums.data() : nullptr);
     EXPECT_LE(max_relative_error(device_y.host(), expected.y), map_tolerance);
-    EXPECT_LE(max_relative_error(device_dx.host(), expected.dx), map_tolerance);
-    EXPECT_LE(max_relative_error(device_dweight.host(), expected.dweight), sum_tolerance);
+    expect_gradients(device_dx.host(), device_dweight.host(), device_sums.host());
     expect_moments(device_y.host(), device_moments.host());
   });
 }
@@ -193,6 +222,45 @@ TYPED_TEST(DepthwiseConv2dKernel, ManyStripsAndChunks) {
                                   {1, 40, 43, 8, 1, 4, 4, 4, 3},
                                   {1, 50, 90, 3, 2, 1, 1, 1, 3}}) {
     expect_matches<TypeParam>(s, Norm::random(Activation::kRelu6, s.C), true);
+  }
+}
+
+// One gradient alone is the same as with the other.
+TYPED_TEST(DepthwiseConv2dKernel, OneGradientAlone) {
+  using T = TypeParam;
+  for (const DepthwiseShape& s : {DepthwiseShape{2, 5, 9, 20, 1, 2, 2, 2, 3}, {1, 7, 9, 17, 2, 1, 1, 1, 5}}) {
+    const Norm norm = Norm::random(Activation::kRelu6, s.C);
+    const auto C = static_cast<size_t>(s.C);
+    const auto x = random_values<T>(static_cast<size_t>(s.N * s.H * s.W) * C, 1, -1.0f, 2.0f);
+    const auto weight = random_values<float>(static_cast<size_t>(s.kernel * s.kernel) * C, 2);
+    const auto dy = random_values<T>(static_cast<size_t>(s.N * s.P() * s.Q()) * C, 3);
+    const Gradients expected = reference(s, norm, x, weight, dy);
+    const double sum_tolerance = tolerance<float>(s.N * s.P() * s.Q());
+
+    auto dx = nan_values<T>(x.size());
+    auto dweight = nan_values<float>(weight.size()), sums = nan_values<float>(2 * C);
+    cpu::depthwise_conv2d_grad<T>(cpu_stream(), s, norm.on_host(), x.data(), dy.data(), weight.data(), nullptr,
+                                  dweight.data(), nullptr);
+    EXPECT_LE(max_relative_error(dweight, expected.dweight), sum_tolerance);
+    cpu::depthwise_conv2d_grad<T>(cpu_stream(), s, norm.on_host(), x.data(), dy.data(), weight.data(), dx.data(),
+                                  nullptr, sums.data());
+    EXPECT_LE(max_relative_error(dx, expected.dx), tolerance<T>(s.kernel * s.kernel));
+    EXPECT_LE(max_relative_error(sums, sums_of(dx, x, norm.mean)), tolerance<float>(s.N * s.H * s.W));
+    for_each_schedule([&] {
+      const DeviceNorm device_norm(norm);
+      const DeviceArray<T> device_x(x), device_dy(dy);
+      const DeviceArray<float> device_weight(weight);
+      DeviceArray<T> device_dx(x.size());
+      DeviceArray<float> device_dweight(weight.size()), device_sums(2 * C);
+      cuda::depthwise_conv2d_grad<T>(cuda_stream(), s, device_norm.input(), device_x.data(), device_dy.data(),
+                                     device_weight.data(), nullptr, device_dweight.data(), nullptr);
+      EXPECT_LE(max_relative_error(device_dweight.host(), expected.dweight), sum_tolerance);
+      cuda::depthwise_conv2d_grad<T>(cuda_stream(), s, device_norm.input(), device_x.data(), device_dy.data(),
+                                     device_weight.data(), device_dx.data(), nullptr, device_sums.data());
+      EXPECT_LE(max_relative_error(device_dx.host(), expected.dx), tolerance<T>(s.kernel * s.kernel));
+      EXPECT_LE(max_relative_error(device_sums.host(), sums_of(device_dx.host(), x, norm.mean)),
+                tolerance<float>(s.N * s.H * s.W));
+    });
   }
 }
 

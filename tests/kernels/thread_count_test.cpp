@@ -124,11 +124,11 @@ TYPED_TEST(ThreadCount, DepthwiseConv2d) {
     const BatchNormInput norm{Activation::kRelu6, weight.data(), ones.data(), ones.data(), ones.data()};
     expect_same_bits([&] {
       auto y = nan_values<T>(dy.size()), dx = nan_values<T>(x.size());
-      auto dweight = nan_values<float>(weights), moments = nan_values<float>(2 * C);
+      auto dweight = nan_values<float>(weights), moments = nan_values<float>(2 * C), sums = moments;
       cpu::depthwise_conv2d(cpu_stream(), s, norm, x.data(), weight.data(), y.data(), moments.data());
-      cpu::depthwise_conv2d_dx(cpu_stream(), s, dy.data(), weight.data(), dx.data());
-      cpu::depthwise_conv2d_dweight(cpu_stream(), s, norm, x.data(), dy.data(), dweight.data());
-      return joined(y, moments, dx, dweight);
+      cpu::depthwise_conv2d_grad(cpu_stream(), s, norm, x.data(), dy.data(), weight.data(), dx.data(), dweight.data(),
+                                 sums.data());
+      return joined(y, moments, dx, dweight, sums);
     });
   }
 }
