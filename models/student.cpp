@@ -76,6 +76,8 @@ Prediction Student::forward_before_head(const Tensor& image, int64_t first_neede
   return run_before_head(image, first_needed_row);
 }
 
+Prediction Student::apply_head(const Tensor&, bool) const { fail(name_, ": expected a DPM head, found none"); }
+
 Tensor Student::depth_of(const Prediction& output) const {
   if (output.before_head()) return dpm_head_depth(output.map, output.weight, output.bias, bins());
   return options_.head == Head::kDpm ? dpm_depth(output.map, bins()) : output.map;

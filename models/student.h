@@ -44,6 +44,15 @@ class Student : public Module {
   Prediction forward_before_head(const Tensor& image, int64_t first_needed_row = 0) const;
   // Depth (N, rows, W), metres, or for kRelative inverse depth.
   Tensor depth_of(const Prediction& output) const;
+  // The DPM head by itself, for whoever times it. What its 1x1 convolution reads: a map (N, rows, W, C) of the image's
+  // size, as the activation below leaves it.
+  struct HeadInput {
+    int64_t channels = 0;  // C; 0: there is no such head
+    Activation activation = Activation::kNone;
+  };
+  virtual HeadInput head_input() const { return {}; }
+  // From there on as forward_before_head() does, if `fused`, or as forward().
+  virtual Prediction apply_head(const Tensor& x, bool fused) const;
   DpmBins bins() const { return {static_cast<int>(options_.bins), options_.d_min, options_.d_max}; }  // kDpm
 
   // Random weights for a new student. Each parameter has its own random stream, so none depends on the others.

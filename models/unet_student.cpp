@@ -44,8 +44,17 @@ Tensor UnetStudent::run(const Tensor& image, int64_t first_needed_row) const {
 }
 
 Prediction UnetStudent::run_before_head(const Tensor& image, int64_t first_needed_row) const {
-  const Tensor x = decoder_.forward_before_head(encoder_->forward(image), first_needed_row);
-  if (!dpm_head_supported(x, bins())) return decoder_.head(x);
+  return apply_head(decoder_.forward_before_head(encoder_->forward(image), first_needed_row), true);
+}
+
+Student::HeadInput UnetStudent::head_input() const {
+  if (options().head != Head::kDpm) return {};
+  const std::vector<UnetDecoder::Step>& steps = decoder_.steps();
+  return {decoder_.output_conv().config().in, steps[steps.size() - 2].conv->config().activation};
+}
+
+Prediction UnetStudent::apply_head(const Tensor& x, bool fused) const {
+  if (!fused || !dpm_head_supported(x, bins())) return decoder_.head(x);
   const Conv2d& head = decoder_.output_conv();
   return {x, head.weight, head.bias};
 }

@@ -22,6 +22,8 @@ class UnetStudent final : public Student {
   Encoder* imagenet_encoder() override { return encoder_.get(); }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
+  HeadInput head_input() const override;
+  Prediction apply_head(const Tensor& x, bool fused) const override;
 
   const Encoder& encoder() const { return *encoder_; }
   const UnetDecoder& decoder() const { return decoder_; }

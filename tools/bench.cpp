@@ -18,6 +18,7 @@
 #include "models/student.h"
 #include "tools/args.h"
 #include "tools/bench_kernels.h"
+#include "tools/head_choice.h"
 #include "tools/interrupt.h"
 #include "tools/machine_peak.h"
 #include "tools/progress.h"
@@ -33,7 +34,7 @@ struct BenchArgs {
   std::string what, model = "mobilenet_unet", size, loss, head, shape;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true, no_graph = false;
-  std::optional<bool> fused_head;  // default: as predict and train do
+  std::optional<bool> fused_head;  // default: as predict does, or as train chooses
   ComputeArgs compute;
 };
 
@@ -63,6 +64,7 @@ class Bench {
     image_ = random_values({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
     if (args.what == "infer") {
       student_->eval();
+      head_.fused = args.fused_head.value_or(true) && can_fuse_head(*student_, device_, args.compute.dtype());
       return;
     }
     loss_ = named_loss(!args.loss.empty() ? args.loss : options.head == Head::kDpm ? "tie_kd" : "l1");
@@ -72,11 +74,14 @@ class Bench {
     std::vector<Tensor> parameters;
     for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
     optimiser_.emplace(std::move(parameters), AdamWOptions{});
+    const HeadProblem problem{device_, args.compute.dtype(), args.batch, size_.height, size_.width, first_row(), loss_};
+    head_ = choose_head(*student_, problem, args.fused_head);
     if (device_ == Device::kCuda && !args.no_graph) step_.emplace(device_, true, std::vector<Tensor>{}, log_line);
   }
 
   Parts step() { return args_.what == "infer" ? infer() : step_ ? replay() : train(); }
   Device device() const { return device_; }
+  const HeadChoice& head() const { return head_; }
   bool captured() const { return step_ && step_->captured(); }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
 
@@ -85,11 +90,9 @@ class Bench {
     synchronize(device_);
     return Clock::now();
   }
+  int64_t first_row() const { return args_.what != "infer" && args_.dead_rows ? loss_.top_rows : 0; }
   Prediction forward() const {
-    const bool infer = args_.what == "infer";
-    const int64_t first_row = !infer && args_.dead_rows ? loss_.top_rows : 0;
-    return args_.fused_head.value_or(infer) ? student_->forward_before_head(image_, first_row)
-                                            : student_->forward(image_, first_row);
+    return head_.fused ? student_->forward_before_head(image_, first_row()) : student_->forward(image_, first_row());
   }
 
   Parts infer() const {
@@ -139,6 +142,7 @@ class Bench {
   std::optional<CapturedStep> step_;  // where steps are replayed; outlives what a failed one may leave behind
   std::unique_ptr<Student> student_;
   LossOptions loss_;
+  HeadChoice head_;
   Tensor image_, teacher_;
   std::optional<AdamW> optimiser_;
 };
@@ -197,7 +201,7 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"threads", num_threads()},
           {"captured", bench.captured()},
           {"dead_rows", args.dead_rows},
-          {"fused_head", args.fused_head.value_or(args.what == "infer")}};
+          {"fused_head", bench.head().fused}};
 }
 
 void print_kernels(const std::vector<KernelTime>& times, const MachinePeak& peak) {
@@ -259,6 +263,7 @@ int run_kernels(const BenchArgs& args) {
 
 int run_bench(const BenchArgs& args) {
   Bench bench(args);
+  if (!bench.head().note.empty()) log_line(bench.head().note);
   std::vector<Parts> steps;
   const int warmup = bench.device() == Device::kCuda ? std::max(args.warmup, 4) : args.warmup;
   for (int i = -warmup; i < args.steps; ++i) {
@@ -272,9 +277,9 @@ int run_bench(const BenchArgs& args) {
     return kExitOk;
   }
   const Parts mean = mean_of(steps);
-  std::printf("%s %s %s batch %d %s on %s, %d threads\n", args.what.c_str(), args.model.c_str(),
+  std::printf("%s %s %s batch %d %s on %s, %d threads%s\n", args.what.c_str(), args.model.c_str(),
               bench.size_text().c_str(), args.batch, name_of(args.compute.dtype()), name_of(bench.device()),
-              num_threads());
+              num_threads(), bench.head().fused ? ", fused head" : "");
   std::printf("median %.1f ms, min %.1f, max %.1f over %zu; peak memory %s (tensors %s)\n",
               result["median_ms"].get<double>(), result["min_ms"].get<double>(), result["max_ms"].get<double>(),
               steps.size(), format_bytes(result["peak_bytes"].get<double>()).c_str(),
@@ -310,8 +315,9 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");
-  command->add_flag("--fused-head,!--stored-logits", args->fused_head,
-                    "never store the logits of a DPM head, as predict does, or store them, as train does by default");
+  command->add_flag_function(
+      "--fused-head,!--stored-logits", [args](int64_t count) { args->fused_head = count > 0; },
+      "never store the logits of a DPM head, or store them [default: infer never does, train-step as train]");
   command->add_flag("--no-graph", args->no_graph,
                     "on CUDA, launch every kernel anew instead of replaying the step as a graph; times its parts");
   command->add_option("--steps", args->steps, "that are timed")->check(CLI::PositiveNumber)->capture_default_str();

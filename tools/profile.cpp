@@ -32,6 +32,7 @@ class ProfiledTraining {
   void make_random_data();
   void open_data_set();
   std::optional<Batch> next_batch();
+  void prepare(ImageSize size);
   void step(const std::optional<Batch>& batch);
   BatchTensors tensors_of(const std::optional<Batch>& batch);
 
@@ -41,6 +42,7 @@ class ProfiledTraining {
   std::optional<AdamW> optimiser_;
   std::optional<Loader> loader_;
   BatchTensors random_;
+  int64_t first_row_ = 0;  // that is computed
   Profile profile_;
 };
 
@@ -51,6 +53,7 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
   student_->to(options.device);
   optimiser_.emplace(student_->parameter_tensors(), recipe.optimiser);
   profile_.batch = recipe.train.batch_size;
+  if (options.dead_rows) first_row_ = recipe.loss.top_rows;
 }
 
 void ProfiledTraining::make_random_data() {
@@ -89,9 +92,8 @@ void ProfiledTraining::step(const std::optional<Batch>& batch) {
   Prediction output{Tensor()};
   {
     const ProfileRange range("fwd");
-    const int64_t first_row = options_.dead_rows ? recipe_.loss.top_rows : 0;
-    output = options_.fused_head ? student_->forward_before_head(tensors.image, first_row)
-                                 : student_->forward(tensors.image, first_row);
+    output = profile_.head.fused ? student_->forward_before_head(tensors.image, first_row_)
+                                 : student_->forward(tensors.image, first_row_);
   }
   LossResult loss;
   {
@@ -107,6 +109,13 @@ void ProfiledTraining::step(const std::optional<Batch>& batch) {
   optimiser_->step();
 }
 
+// What waits for the size of the images.
+void ProfiledTraining::prepare(ImageSize size) {
+  const HeadProblem problem{options_.device, options_.dtype, profile_.batch, size.height,
+                            size.width,      first_row_,     recipe_.loss};
+  profile_.head = choose_head(*student_, problem, options_.fused_head);
+}
+
 Profile ProfiledTraining::run() {
   check(options_.first_step >= 1 && options_.last_step >= options_.first_step,
         "profile: expected steps A:B with 1 <= A <= B, got ", options_.first_step, ":", options_.last_step);
@@ -120,6 +129,7 @@ Profile ProfiledTraining::run() {
   for (int64_t i = 1; i <= options_.last_step; ++i) {
     throw_if_interrupted();
     const std::optional<Batch> batch = next_batch();
+    if (i == 1) prepare(batch ? batch->items[0].params.crop : recipe_.augment.crop);
     if (i == options_.first_step) {
       synchronize(options_.device);
       profiler.emplace(options_.device);
@@ -140,6 +150,7 @@ StepEstimate ProfiledTraining::estimate(const MachinePeak& peak) {
   const Shape map = map_shape();
   random_.image = empty({map[0], map[1], map[2], 3}, options_.dtype, options_.device);
   random_.teacher = random_.truth = empty(map, DType::kFloat, options_.device);
+  prepare(recipe_.augment.crop);
   const auto whole_step = [this] {
     step(std::nullopt);
     student_->clear_grads();

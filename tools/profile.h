@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "tools/head_choice.h"
 #include "tools/op_table.h"
 #include "tools/recipe.h"
 
@@ -12,16 +14,18 @@ namespace depthstill {
 
 struct ProfileOptions {
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;                // of the activations
-  int64_t first_step = 3, last_step = 5;      // those that are profiled, from 1; the ones before warm up
-  bool random_data = false;                   // in place of the recipe's data set
-  bool dead_rows = true, fused_head = false;  // as in training
+  DType dtype = DType::kFloat;            // of the activations
+  int64_t first_step = 3, last_step = 5;  // those that are profiled, from 1; the ones before warm up
+  bool random_data = false;               // in place of the recipe's data set
+  bool dead_rows = true;                  // as in training
+  std::optional<bool> fused_head = {};    // default: as training chooses (head_choice.h)
 };
 
 struct Profile {
   MachinePeak peak;
   OpTable table;
   int64_t batch = 0, height = 0, width = 0;
+  HeadChoice head;
 };
 
 // cudaProfilerStart and -Stop stand around the profiled steps, for nsys and ncu. Steps run op by op, never as a CUDA

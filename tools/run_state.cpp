@@ -82,6 +82,7 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
   metadata["best_epoch"] = text_of(state.best_epoch);
   metadata["best_value"] = text_of(state.best_value);
   metadata["fingerprint"] = state.fingerprint;
+  if (state.fused_head) metadata["fused_head"] = text_of(*state.fused_head);
   save_state(student, path, metadata, moments(student, optimiser));
 }
 
@@ -95,6 +96,7 @@ RunState load_run_state(const std::string& path, Student& student, AdamW& optimi
   state.unjudged_epoch = number<int64_t>(file.metadata(), "unjudged_epoch", path);
   state.best_epoch = number<int64_t>(file.metadata(), "best_epoch", path);
   state.best_value = number<double>(file.metadata(), "best_value", path);
+  if (file.metadata().contains("fused_head")) state.fused_head = number<bool>(file.metadata(), "fused_head", path);
   const auto updates = number<int64_t>(file.metadata(), "optimizer_updates", path);
   const auto found = file.metadata().find("fingerprint");
   state.fingerprint = found == file.metadata().end() ? "" : found->second;

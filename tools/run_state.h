@@ -15,12 +15,13 @@
 namespace depthstill {
 
 struct RunState {
-  int64_t epoch = 0, step = 0;  // of the next batch: epoch, and step within it
-  int64_t updates = 0;          // of the optimiser
-  int64_t unjudged_epoch = -1;  // trained, but its validation was interrupted; -1: none
-  int64_t best_epoch = -1;      // -1: none yet
-  double best_value = 0;        // of the selection metric
-  std::string fingerprint;      // of the settings that a resumed run must share
+  int64_t epoch = 0, step = 0;     // of the next batch: epoch, and step within it
+  int64_t updates = 0;             // of the optimiser
+  int64_t unjudged_epoch = -1;     // trained, but its validation was interrupted; -1: none
+  int64_t best_epoch = -1;         // -1: none yet
+  double best_value = 0;           // of the selection metric
+  std::optional<bool> fused_head;  // whether steps make a DPM head's logits again; none before the first one
+  std::string fingerprint;         // of the settings that a resumed run must share
 };
 
 void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state);

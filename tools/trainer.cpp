@@ -18,6 +18,7 @@
 #include "models/imagenet.h"
 #include "tools/batch_ring.h"
 #include "tools/batch_tensors.h"
+#include "tools/head_choice.h"
 #include "tools/interrupt.h"
 #include "tools/loader_note.h"
 #include "tools/predictor.h"
@@ -69,6 +70,7 @@ class Trainer {
   void check_validation() const;
   Loader make_loader() const;
   void train_step(BatchRing& ring);
+  void prepare_steps(const Batch& first);
   void compute(const BatchTensors& batch);
   void check_finite(const Batch* batch);
   void log_step(const Batch& batch, double lr);
@@ -163,11 +165,6 @@ void Trainer::initialise() {
   state_.fingerprint = fingerprint();
   finite_until_ = state_.updates;
   losses_ = zeros({kMostLosses}, DType::kFloat, options_.device);
-  std::vector<Tensor> counters;
-  for (const StateEntry& entry : student_->state()) {
-    if (entry.tensor->dtype() == DType::kInt64) counters.push_back(*entry.tensor);
-  }
-  step_.emplace(options_.device, options_.graph, std::move(counters), log_line);
   write_file(path("recipe.toml"), print_recipe(recipe_));
   metrics_.emplace(path("metrics.jsonl"), options_.resume);
 }
@@ -265,8 +262,27 @@ void Trainer::run_steps() {
                        " for data"));
 }
 
+// What waits for the size of the images.
+void Trainer::prepare_steps(const Batch& first) {
+  const ImageSize size = first.items[0].params.crop;
+  const int64_t first_row = options_.dead_rows ? recipe_.loss.top_rows : 0;
+  const HeadProblem problem{options_.device, options_.dtype, recipe_.train.batch_size, size.height, size.width,
+                            first_row,       recipe_.loss};
+  const HeadChoice choice =
+      choose_head(*student_, problem, options_.fused_head ? options_.fused_head : state_.fused_head);
+  if (!choice.note.empty()) log_line(choice.note);
+  state_.fused_head = choice.fused;
+
+  std::vector<Tensor> counters;
+  for (const StateEntry& entry : student_->state()) {
+    if (entry.tensor->dtype() == DType::kInt64) counters.push_back(*entry.tensor);
+  }
+  step_.emplace(options_.device, options_.graph, std::move(counters), log_line);
+}
+
 void Trainer::train_step(BatchRing& ring) {
   const Batch batch = ring.front();
+  if (!step_) prepare_steps(batch);
   const bool full = static_cast<int>(batch.items.size()) == recipe_.train.batch_size;
   if (full && !batch_.image.defined()) batch_ = empty_tensors(batch, options_.dtype, options_.device);
   const bool usual = fits(batch, batch_);
@@ -298,8 +314,8 @@ void Trainer::compute(const BatchTensors& batch) {
   student_->clear_grads();
   const int64_t first_row = options_.dead_rows ? top_rows : 0;
   const LossResult loss = [&] {
-    const Prediction output = options_.fused_head ? student_->forward_before_head(batch.image, first_row)
-                                                  : student_->forward(batch.image, first_row);
+    const Prediction output = state_.fused_head.value() ? student_->forward_before_head(batch.image, first_row)
+                                                        : student_->forward(batch.image, first_row);
     return distillation_loss(output, batch.teacher, batch.truth, recipe_.loss, student_->bins());
   }();
   backward(loss.total);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "engine/device.h"
@@ -17,9 +18,9 @@ struct TrainOptions {
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;  // of the activations
   bool resume = false;
-  bool dead_rows = true;    // leave out decoder rows that cannot reach the loss: the same result, faster
-  bool fused_head = false;  // never store the logits of a DPM head: less memory, more arithmetic (kernels/dpm_head.h)
-  bool graph = true;        // on CUDA, replay the step as a graph (engine/captured_step.h)
+  bool dead_rows = true;           // leave out decoder rows that cannot reach the loss: the same result, faster
+  std::optional<bool> fused_head;  // never store the logits of a DPM head; default: as head_choice.h chooses
+  bool graph = true;               // on CUDA, replay the step as a graph (engine/captured_step.h)
   std::function<void(int64_t updates)> on_step;  // called after each step; may be empty
 };
 

@@ -1,8 +1,5 @@
 #include "kernels/plans/timer.h"
 
-#include <cublasLt.h>
-#include <cudnn.h>
-
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -107,15 +104,6 @@ double median_ms(Stream stream, double best_ms, const std::function<void()>& run
   if (cuda::can_capture()) return replayed_ms(watch, second, run);
   watch.ms(run);
   return median_of(kRuns, [&] { return watch.ms(run); });
-}
-
-PlanCache* device_cache(Stream stream) {
-  if (!may_measure(stream)) return nullptr;
-  // For the life of the process, like the plans themselves.
-  static PlanCache& cache = *new PlanCache(
-      library_options().cache_folder,
-      concat_text(cuda::device_info().name, " cudnn ", cudnnGetVersion(), " cublaslt ", cublasLtGetVersion()));
-  return &cache;
 }
 
 }  // namespace depthstill::plans

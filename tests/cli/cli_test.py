@@ -109,6 +109,10 @@ class Cli(unittest.TestCase):
             result = run(command, "--help")
             self.assertEqual(result.returncode, 0)
             self.assertIn("Usage:", result.stdout)
+        for command in ("train", "bench", "profile"):
+            text = run(command, "--help").stdout
+            self.assertIn("--fused-head", text)
+            self.assertIn("--stored-logits", text)
         self.assertEqual(run("--version").returncode, 0)
         self.assertEqual(run("paint").returncode, 2)
         self.assertEqual(run().returncode, 2)
@@ -122,13 +126,15 @@ class Cli(unittest.TestCase):
         self.assertAlmostEqual(student["gmac"], 171.1, delta=0.1)
 
     def test_bench_json(self):
-        for what in ("train-step", "infer"):
+        for what, fused, *options in (("train-step", False, "--device", "cpu"), ("train-step", True, "--fused-head"),
+                                      ("infer", True), ("infer", False, "--stored-logits")):
             result = run("bench", what, "--model", "mobilenet_unet", "--size", "32x64", "--batch", 1, "--precision",
-                         "bf16", "--threads", 2, "--steps", 2, "--json")
+                         "bf16", "--threads", 2, "--steps", 2, "--json", *options)
             self.assertEqual(result.returncode, 0, result.stderr)
             figures = json.loads(result.stdout)
             for key in ("median_ms", "min_ms", "max_ms", "peak_bytes", "steps"):
                 self.assertGreater(figures[key], 0, key)
+            self.assertIs(figures["fused_head"], fused, what)
 
     def test_bench_kernels(self):
         result = run("bench", "softmax", "conv2d", "--steps", 2, "--threads", 2, "--json")
@@ -149,6 +155,7 @@ class Cli(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             figures = json.loads(result.stdout)
             self.assertGreater(figures["step_ms"], 0)
+            self.assertIs(figures["fused_head"], False)
             self.assertIn("decode_head.conv_list.3.convA.conv", {row["layer"] for row in figures["rows"]})
         self.assert_one_line(run("profile", "--steps", "3"), 2, "--steps")
         self.assertEqual(run("profile", recipe, "--model", "dpt_s").returncode, 2)
@@ -198,17 +205,26 @@ class Cli(unittest.TestCase):
 
     def test_interrupted_training_resumes_and_serves(self):
         recipe, out = self.small_set(), self.root / "run"
-        command = [BINARY, "train", recipe, "--data", self.root, "--out", out, "--set", "train.epochs=400", "--threads",
-                   "1"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         log = out / "metrics.jsonl"
-        deadline = time.time() + 300
-        while process.poll() is None and (not log.exists() or log.stat().st_size == 0) and time.time() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=300)
-        self.assertEqual(process.returncode, 130, errors)
-        self.assertIn("--resume", errors)
+
+        def train_a_little(*options):
+            size, deadline = log.stat().st_size if log.exists() else 0, time.time() + 300
+            process = subprocess.Popen([BINARY, "train", recipe, "--data", self.root, "--out", out, "--set",
+                                        "train.epochs=400", "--threads", "1", "--device", "cpu", *options],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while process.poll() is None and (not log.exists() or log.stat().st_size == size) and time.time() < deadline:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=300)
+            self.assertEqual(process.returncode, 130, errors)
+            self.assertIn("--resume", errors)
+            header = (out / "last.safetensors").read_bytes()
+            metadata = json.loads(header[8:8 + int.from_bytes(header[:8], "little")])["__metadata__"]
+            return metadata["fused_head"]
+
+        self.assertEqual(train_a_little("--fused-head"), "1")
+        self.assertEqual(train_a_little("--resume"), "1")  # as the run began
+        self.assertEqual(train_a_little("--resume", "--stored-logits"), "0")
         steps = sum('"type":"step"' in line for line in log.read_text().splitlines())
         resumed = run("train", recipe, "--data", self.root, "--out", out, "--set", "train.epochs=400", "--set",
                       "train.seed=71", "--resume")

@@ -51,7 +51,8 @@ class DryStep {
     return found;
   }
 
-  void fuse_head() { fused_head_ = true; }
+  void fuse_head(bool on = true) { fused_head_ = on; }
+  Student& student() { return *student_; }
 
  private:
   LossResult forward() const {

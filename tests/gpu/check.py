@@ -187,10 +187,13 @@ class Check(Runner):
         pairs = [(batch, precision) for batch in batches for precision in PRECISIONS]
         wanted = [("infer", precision, batch, []) for batch, precision in pairs]
         wanted += [("train-step", precision, batch, []) for batch, precision in pairs if batch != self.main_batch()]
-        for option, precisions in (("--no-graph", PRECISIONS), ("--fused-head", ["bf16"]), ("--all-rows", PRECISIONS)):
-            if option in options:  # of the fused head there are kernels in bf16 alone on CUDA
+        # The head in bf16, of which alone there are fused kernels on CUDA, both ways: what a step chooses by itself is
+        # "fused_head" in the row without options.
+        for option, precisions in (("--no-graph", PRECISIONS), ("--fused-head", ["bf16"]), ("--stored-logits", ["bf16"]),
+                                   ("--all-rows", PRECISIONS)):
+            if option in options:
                 wanted += [("train-step", precision, batch, [option]) for batch, precision in pairs if precision in precisions]
-        if "--fused-head" in options:
+        if "--stored-logits" in options:
             wanted += [("infer", "bf16", batch, ["--stored-logits"]) for batch in batches]
         return self.bench_rows("bench", wanted, {}, limit=120)
 
@@ -427,7 +430,8 @@ class Check(Runner):
         rows += [(f"pytorch_{v}", row) for v in VARIANTS for row in (self.result.get(f"pytorch_{v}") or {}).get("rows", [])]
         for name, row in rows:
             if row.get("median_ms"):
-                print(f"{name:20} {row['what']:11} {row['precision']} batch {row['batch']:<3} {row.get('options', ''):16}"
+                options = row.get("options") or ("(fused head)" if row.get("fused_head") else "")
+                print(f"{name:20} {row['what']:11} {row['precision']} batch {row['batch']:<3} {options:16}"
                       f"{row['median_ms']:9.2f} ms  {(row.get('peak_bytes') or 0) / 1e9:6.2f} GB")
 
 

@@ -34,10 +34,10 @@ GTEST = """[ RUN      ] SoftmaxKernel/0.Formula
 """
 BENCH = """
 import json, sys
-if "--help" in sys.argv: print("what TEXT:{train-step,infer,softmax,dpm,ssim,conv2d} REQUIRED --no-graph --fused-head")
+if "--help" in sys.argv: print("what TEXT:{train-step,infer,softmax,dpm,ssim,conv2d} REQUIRED --no-graph --fused-head,!--stored-logits")
 elif sys.argv[1] == "info": print(json.dumps({"version": "1", "models": {}}))
 elif sys.argv[1] == "bench" and sys.argv[2] == "infer": sys.exit("depthstill: no device")
-elif sys.argv[1] == "bench" and sys.argv[2] == "train-step": print(json.dumps({"median_ms": 20.0, "peak_bytes": 100}))
+elif sys.argv[1] == "bench" and sys.argv[2] == "train-step": print(json.dumps({"median_ms": 20.0, "peak_bytes": 100, "fused_head": "--stored-logits" not in sys.argv}))
 elif sys.argv[1] == "bench" and "dpm" in sys.argv and "ssim" in sys.argv: sys.exit("depthstill: dpm failed")
 elif sys.argv[1] == "bench": print(json.dumps({"kernels": sys.argv[2]}))
 elif sys.argv[1] == "train": sys.exit("depthstill: loss is not finite")
@@ -89,7 +89,9 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(result["bench_fp32"][0]["images_per_s"], 50)
         rows = {(r["what"], r["options"]): r for r in result["bench"] if r["precision"] == "bf16"}
         self.assertEqual(set(rows), {("infer", ""), ("train-step", "--no-graph"), ("train-step", "--fused-head"),
-                                     ("infer", "--stored-logits")})
+                                     ("train-step", "--stored-logits"), ("infer", "--stored-logits")})
+        self.assertTrue(result["bench_fp32"][0]["fused_head"])  # what the step chose
+        self.assertFalse(rows["train-step", "--stored-logits"]["fused_head"])
         self.assertIsNone(rows["infer", ""]["median_ms"])
         self.assertIn("no device", rows["infer", ""]["reason"])
         self.assertIn("have no figure", reasons["bench"])

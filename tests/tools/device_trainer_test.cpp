@@ -83,8 +83,9 @@ class DeviceTrainer : public testing::Test {
     }
   }
 
- private:
   static inline TemporaryFolder* folder_ = nullptr;
+
+ private:
   static inline LibraryOptions options_before_;
 };
 
@@ -123,6 +124,19 @@ TEST_F(DeviceTrainer, AGraphChangesNothingAmongOtherWork) {
   train(mixed, graph);
   ASSERT_EQ(losses("mixed_plain").size(), 3u);
   expect_same_runs("mixed_graph", "mixed_plain");
+}
+
+// There is no clock to choose the head by: neither with --deterministic nor on the emulator.
+TEST_F(DeviceTrainer, StoresLogitsWhereNothingIsTimed) {
+  Recipe one = recipe();
+  one.train.max_steps = 1;
+  TrainOptions usual = into("usual"), stored = into("stored");
+  usual.dtype = stored.dtype = DType::kBf16;
+  stored.fused_head = false;
+  train(one, usual);
+  train(one, stored);
+  EXPECT_EQ(SafetensorsFile(*folder_ / "usual/last.safetensors").metadata().at("fused_head"), "0");
+  expect_same_runs("usual", "stored");
 }
 
 TEST_F(DeviceTrainer, AnInterruptedRunResumesBitForBit) {

@@ -152,6 +152,38 @@ TEST(Trainer, TheFusedHeadTrainsTheSame) {
   expect_same_losses(folder / "fused", folder / "stored");
 }
 
+// Which way the head takes decides about the last bits of a run.
+TEST(Trainer, AResumedRunKeepsToItsHead) {
+  const TemporaryFolder folder;
+  const Recipe recipe = small_recipe(folder);
+  const auto is_fused = [&](const std::string& run) {
+    return SafetensorsFile(folder / (run + "/last.safetensors")).metadata().at("fused_head");
+  };
+  TrainOptions whole = into(folder / "whole"), half = into(folder / "half");
+  whole.fused_head = half.fused_head = true;
+  train(recipe, whole);
+  install_interrupt_handlers();
+  half.on_step = [](int64_t updates) {
+    if (updates == 3) std::raise(SIGTERM);
+  };
+  EXPECT_THROW(train(recipe, half), Interrupted);
+  clear_interrupt();
+  fs::copy(folder / "half", folder / "other", fs::copy_options::recursive);
+
+  TrainOptions resumed = into(folder / "half");
+  resumed.resume = true;
+  train(recipe, resumed);
+  EXPECT_EQ(is_fused("half"), "1");
+  expect_same_files(folder / "whole/last.safetensors", folder / "half/last.safetensors");
+
+  resumed.out = folder / "other";
+  resumed.fused_head = false;
+  train(recipe, resumed);
+  EXPECT_EQ(is_fused("other"), "0") << "what is asked for wins";
+  train(recipe, into(folder / "usual"));
+  EXPECT_EQ(is_fused("usual"), "0") << "on the CPU";
+}
+
 TEST(Trainer, ANonFiniteLossNamesStepImagesAndCheckpoint) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);

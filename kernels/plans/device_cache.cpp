@@ -1,0 +1,20 @@
+#include <cublasLt.h>
+#include <cudnn.h>
+
+#include "kernels/error.h"
+#include "kernels/library_options.h"
+#include "kernels/plans/timer.h"
+#include "kernels/runtime.h"
+
+namespace depthstill::plans {
+
+PlanCache* device_cache(Stream stream) {
+  if (!may_measure(stream)) return nullptr;
+  // For the life of the process, like the plans themselves.
+  static PlanCache& cache = *new PlanCache(
+      library_options().cache_folder,
+      concat_text(cuda::device_info().name, " cudnn ", cudnnGetVersion(), " cublaslt ", cublasLtGetVersion()));
+  return &cache;
+}
+
+}  // namespace depthstill::plans
