@@ -131,7 +131,7 @@ void expect_results(const Results<T>& r, const Expected& e, const ExpectedGradie
   const double tolerance = std::is_same_v<T, bf16> ? 5e-3 : 5e-5;
   EXPECT_LE(max_relative_error(r.dx, g.dx), tolerance);
   EXPECT_LE(max_relative_error(r.dweight, g.dweight), tolerance);
-  EXPECT_LE(max_relative_error(r.dbias, g.dbias), 5e-5);
+  EXPECT_LE(max_relative_error(r.dbias, g.dbias), 1e-4);  // e^x is 2^(x log2 e), with a rounded exponent
 }
 
 TEST(DpmHeadKernel, MatchesTheFormulas) {
