@@ -6,6 +6,7 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kAtOnce = 4;                   // loads of a gradient's row that are under way at once: all of them at x2
 constexpr int kBlocksPerMultiprocessor = 4;  // allows 64 registers; left alone, ptxas aims lower and spills
 
 // y (N, out_rows, out_width, C of y_channels) from x (N, in_rows, in_width, C). A block takes blockDim.y neighbouring
@@ -62,17 +63,26 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 
   for (int64_t c = threadIdx.x * kPack; c < s.C; c += blockDim.x * kPack) {
     float sum[kPack] = {};
-    for (int p = p_range.first; p <= p_range.last; ++p) {
-      const float wy = rows.weight(p, i);
-      if (wy == 0.0f) continue;
-      const T* dy_row = dy + (n * s.out_rows() + p - s.out_first_row) * s.out_width * s.y_channels + c;
-      for (int q = q_range.first; q <= q_range.last; ++q) {
-        const float w = wy * cols.weight(q, j);
-        if (w == 0.0f) continue;
-        float g[kPack];
-        load_floats(dy_row + q * s.y_channels, g);
+    for (int first = q_range.first; first <= q_range.last; first += kAtOnce) {
+      float wx[kAtOnce];
 #pragma unroll
-        for (int k = 0; k < kPack; ++k) sum[k] += w * g[k];
+      for (int k = 0; k < kAtOnce; ++k) wx[k] = first + k <= q_range.last ? cols.weight(first + k, j) : 0.0f;
+      for (int p = p_range.first; p <= p_range.last; ++p) {
+        const float wy = rows.weight(p, i);
+        if (wy == 0.0f) continue;
+        const T* from = dy + ((n * s.out_rows() + p - s.out_first_row) * s.out_width + first) * s.y_channels + c;
+        Words<T, kPack> words[kAtOnce] = {};
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          if (wx[k] != 0.0f) words[k] = load_words<kPack>(from + k * s.y_channels);
+        }
+#pragma unroll
+        for (int k = 0; k < kAtOnce; ++k) {
+          float g[kPack];
+          to_floats<T>(words[k], g);
+#pragma unroll
+          for (int l = 0; l < kPack; ++l) sum[l] += wy * wx[k] * g[l];
+        }
       }
     }
     store_floats(dx + (row * s.in_width + j) * s.C + c, sum);
