@@ -91,24 +91,29 @@ __device__ inline float kl_gradient(const DpmProblem& p, float log_t, float q, f
 
 // What the gradient of one pixel's logits needs besides the logits.
 struct DpmPixelGradient {
-  float lse, a, log_factor, step, constant;  // dlogit = q (log_factor z + step b + constant) + the window's part
-  int first, lo, hi;                         // the window, if a != 0
-  const float* row;
-  float blend, norm;
+  float lse = 1e30f, a = 0.0f, log_factor = 0.0f, step = 0.0f, constant = 0.0f;
+  int first = 1 << 30;           // bin of the window's column 0; none if a == 0
+  const float* log_t = nullptr;  // (columns)
+  // dlogit = q (log_factor z + step b + constant) + the window's part
 
-  // For a pixel that kLanes lanes share; `pixel` < 0: none, all gradients are 0.
+  // For a pixel that kLanes lanes share, which write its log_t: others may use it after a barrier. `pixel` < 0: none,
+  // all gradients are 0.
   template <int kLanes>
   __device__ static DpmPixelGradient of(const DpmProblem& p, int64_t pixel, const float* teacher, const float* depth,
                                         const float* lse, const float* offset, float per_pixel, const float* ddepth,
-                                        int lane) {
-    DpmPixelGradient g{1e30f, 0, 0, 0, 0, 0, 0, -1, nullptr, 0, 0};
+                                        int lane, float* log_t) {
+    DpmPixelGradient g;
     const bool inside = pixel >= 0;
     if (inside && per_pixel != 0.0f && pixel_counts(p, teacher, pixel)) g.a = per_pixel;
     const float gd = inside && ddepth != nullptr ? ddepth[pixel] : 0.0f;
-    DpmWindow window{};
     if (per_pixel != 0.0f) {
-      window = locate(p.table, p.bins.bins, g.a != 0.0f ? teacher[pixel] : p.table.d_min);
-      g.norm = target_norm<kLanes>(p.table, window, lane);
+      const DpmWindow window = locate(p.table, p.bins.bins, g.a != 0.0f ? teacher[pixel] : p.table.d_min);
+      const float norm = target_norm<kLanes>(p.table, window, lane);
+      if (g.a != 0.0f) {
+        for (int j = lane; j < p.table.columns; j += kLanes) log_t[j] = log_target(p.table, window, norm, j);
+        g.first = window.first;
+        g.log_t = log_t;
+      }
     }
     if (g.a == 0.0f && gd == 0.0f) return g;
     g.lse = lse[pixel];
@@ -118,11 +123,6 @@ struct DpmPixelGradient {
     const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
     g.log_factor = student_teacher ? g.a : 0.0f;
     g.constant -= g.a * (student_teacher ? p.table.log_floor + offset[pixel] : offset[pixel]);
-    g.first = window.first;
-    g.lo = window.lo;
-    g.hi = window.hi;
-    g.row = window.row;
-    g.blend = window.blend;
     return g;
   }
 
@@ -130,10 +130,7 @@ struct DpmPixelGradient {
     const float z = logit - lse, q = fast_exp(z);
     float value = q * (log_factor * z + (step * static_cast<float>(bin) + constant));
     const int j = bin - first;
-    if (j >= lo && j <= hi) {
-      const DpmWindow window{first, lo, hi, row, blend, 0.0f};
-      value += kl_gradient(p, log_target(p.table, window, norm, j), q, a);
-    }
+    if (j >= 0 && j < p.table.columns) value += kl_gradient(p, log_t[j], q, a);
     return value;
   }
 };

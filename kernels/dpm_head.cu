@@ -76,6 +76,7 @@ struct Maps {
 // kMaxBins floats and, with a teacher, per warp (16, columns) floats, through which 4 lanes share a pixel's
 // logits in the target's window. Per pixel 256 B of x and 16 B of maps, 2 * 128 * 264 operations: bound by mma.sync and
 // one exp per bin.
+template <bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, 1)
     dpm_head_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
                     const float* __restrict__ bias, const float* __restrict__ teacher, float* __restrict__ depth,
@@ -86,7 +87,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int g = lane / 4, t = lane % 4, columns = p.table.columns;
   float* window_logits = biases + kMaxBins + (warp * kTile + g) * columns;
   const float first_centre = static_cast<float>(p.bins.centre(0)), width = static_cast<float>(p.bins.width());
-  const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
   stage_weights(weight, bias, p.bins.bins, kMaxBins, tile, biases);
   __syncthreads();
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kTile;
@@ -115,17 +115,19 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
       for (int j = 0; j < kBinBlocks; ++j) largest = fmaxf(largest, fmaxf(logits[j][2 * r], logits[j][2 * r + 1]));
       largest = warp_reduce<4>(largest, Max{});
+      const float largest2 = largest * kLog2E;
       float sum = 0.0f, moment = 0.0f, log_moment = 0.0f;
 #pragma unroll
       for (int j = 0; j < kBinBlocks; ++j) {
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
-          const float z = logits[j][2 * r + k] - largest, e = __expf(z);
+          const float e = fast_exp2(logits[j][2 * r + k] * kLog2E - largest2);
           sum += e;
-          moment += e * static_cast<float>(8 * j + 2 * t + k);
-          log_moment += e * z;
+          moment += e * static_cast<float>(8 * j + k);
+          if constexpr (kStudentTeacher) log_moment += e * (logits[j][2 * r + k] - largest);
         }
       }
+      moment += static_cast<float>(2 * t) * sum;
       sum = warp_reduce<4>(sum, Sum{});
       moment = warp_reduce<4>(moment, Sum{});
       const float log_sum = logf(sum), row_lse = largest + log_sum;
@@ -148,13 +150,13 @@ __global__ void __launch_bounds__(kThreads, 1)
           if (j < window.lo || j > window.hi) continue;
           add_kl(p, log_target(p.table, window, norm, j), row[j] - row_lse, &kl, &pull);
         }
-        if (student_teacher) kl += log_moment / sum;
+        if constexpr (kStudentTeacher) kl += log_moment * fast_inverse(sum);
         kl = warp_reduce<4>(kl, Sum{}) + 0.0f * (sum + target);  // a NaN logit or teacher shows outside the window too
-        if (student_teacher) kl -= log_sum + p.table.log_floor;
-        pull = student_teacher ? kl : warp_reduce<4>(pull, Sum{});
+        if constexpr (kStudentTeacher) kl -= log_sum + p.table.log_floor;
+        pull = kStudentTeacher ? kl : warp_reduce<4>(pull, Sum{});
       }
       if (t == 0 && inside) {
-        depth[pixel[r]] = first_centre + width * (moment / sum);
+        depth[pixel[r]] = first_centre + width * (moment * fast_inverse(sum));
         lse[pixel[r]] = row_lse;
         if (offset != nullptr) offset[pixel[r]] = counted ? pull : 0.0f;
         if (counted) {
@@ -186,9 +188,9 @@ __device__ __forceinline__ void pass_activation(const Chunk& y, Chunk& gradient,
 
 // dx: a warp makes the logits of 16 pixels again, 16 bins at a time; their gradients, rounded, are the left operand of
 // dx += dlogits * weight as they stand in its registers. Blocks as above; shared memory: (kBinRows, kC) bf16, kBinRows
-// floats, and per warp 2 x (16, kC) bf16 to write whole lines. With an activation below, x is read again (from L2) and
-// partials (blocks, kC) get the channels' sums. Per pixel 512 B of x and dx and 20 B of maps, twice the operations:
-// bound by mma.sync.
+// floats, and per warp (16, kC) bf16 to write whole lines and (16, columns) floats of targets. With an activation
+// below, x is read again (from L2) and partials (blocks, kC) get the channels' sums. Per pixel 512 B of x and dx and 20
+// B of maps, twice the operations: bound by mma.sync.
 template <Activation kBelow>
 __global__ void __launch_bounds__(kThreads, 1)
     dpm_head_dx_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
@@ -197,29 +199,29 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto* biases = reinterpret_cast<float*>(tile + kBinRows * kRowChunks);
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int g = lane / 4, t = lane % 4;
-  auto* buffers = reinterpret_cast<Chunk*>(biases + kBinRows) + warp * 2 * kTile * kRowChunks;
+  auto* lines = reinterpret_cast<Chunk*>(biases + kBinRows) + warp * kTile * kRowChunks;
+  auto* targets = reinterpret_cast<float*>(reinterpret_cast<Chunk*>(biases + kBinRows) + kWarps * kTile * kRowChunks) +
+                  warp * kTile * p.table.columns;
   stage_weights(weight, bias, p.bins.bins, kBinRows, tile, biases);
   __syncthreads();
   const float per_pixel = maps.per_pixel();
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kTile;
-  int buffer = 0;
   float sums[8] = {};  // of a lane's chunk: always the same one
   for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * kTile; begin < pixels; begin += stride) {
     const int64_t pixel[2] = {begin + g, begin + g + 8};
-    Chunk* lines = buffers + buffer * kTile * kRowChunks;  // in turn: one __syncwarp is enough
-    buffer ^= 1;
     Chunk rows[2][4] = {};
     DpmPixelGradient gradient[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const bool inside = pixel[r] < pixels;
       gradient[r] = DpmPixelGradient::of<4>(p, inside ? pixel[r] : -1, maps.teacher, maps.depth, maps.lse, maps.offset,
-                                            per_pixel, maps.ddepth, t);
+                                            per_pixel, maps.ddepth, t, targets + (g + 8 * r) * p.table.columns);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         if (inside) rows[r][k] = load_chunk(x + pixel[r] * kC, 4 * k + t);
       }
     }
+    __syncwarp();  // formal: targets are complete and the last lines read, before products that all lanes wait for
     float out[kC / 8][4] = {};
 #pragma unroll 1
     for (int first = 0; first < kBinRows; first += 16) {
@@ -247,7 +249,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         lines[swizzled<kRowChunks>(g + 8 * r, j)].word[t] = pack_bf16(out[j][2 * r], out[j][2 * r + 1]);
       }
     }
-    __syncwarp();
+    __syncwarp();  // lines are complete, and targets have been read
     for (int i = lane; i < kTile * kRowChunks; i += kWarpSize) {
       const int64_t row = begin + i / kRowChunks;
       if (row >= pixels) continue;
@@ -275,15 +277,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 // dweight and dbias: a warp keeps the weights of 16 bins and their gradient in registers and goes over a share of the
-// pixels, 64 at a time in shared memory (two buffers); transposed logits (16 bins x 16 pixels) become their gradient,
-// which is the left operand of dweight += dlogits^T * x. Grid: (shares of the pixels, kBinShares); partials per
-// share: (bins, kC), then (bins). Per pixel 256 B of x and 20 B of maps, each from L2 the second time; the same
-// operations as dx: bound by mma.sync.
+// pixels, 64 at a time in shared memory with their targets (two buffers); transposed logits (16 bins x 16 pixels)
+// become their gradient, which is the left operand of dweight += dlogits^T * x. Grid: (shares of the pixels,
+// kBinShares); partials per share: (bins, kC), then (bins). Per pixel 256 B of x and 20 B of maps, each from L2 the
+// second time; the same operations as dx: bound by mma.sync.
 __global__ void __launch_bounds__(kBinThreads, 1)
     dpm_head_dweight_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
                             const float* __restrict__ bias, Maps maps, float* __restrict__ partials) {
-  __shared__ Chunk tiles[2][kSharePixels * kRowChunks];
   __shared__ DpmPixelGradient gradients[2][kSharePixels];
+  DYNAMIC_SHARED(Chunk, tiles);  // 2 x (kSharePixels, kRowChunks), then 2 x (kSharePixels, columns) floats
+  auto* targets = reinterpret_cast<float*>(tiles + 2 * kSharePixels * kRowChunks);
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarpSize, g = lane / 4, t = lane % 4;
   const int bins = p.bins.bins;
   const int first_bin = (static_cast<int>(blockIdx.y) * kBinWarps + thread / kWarpSize) * 16;
@@ -301,16 +304,19 @@ __global__ void __launch_bounds__(kBinThreads, 1)
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kSharePixels;
   int buffer = 0;
   for (int64_t begin = static_cast<int64_t>(blockIdx.x) * kSharePixels; begin < pixels; begin += stride, buffer ^= 1) {
-    Chunk* tile = tiles[buffer];
+    Chunk* tile = tiles + buffer * kSharePixels * kRowChunks;
     for (int i = thread; i < kSharePixels * kRowChunks; i += kBinThreads) {
       const int64_t pixel = begin + i / kRowChunks;
       tile[swizzled<kRowChunks>(i / kRowChunks, i % kRowChunks)] =
           pixel < pixels ? load_chunk(x + pixel * kC, i % kRowChunks) : Chunk{};
     }
-    if (thread < kSharePixels) {
-      const int64_t pixel = begin + thread < pixels ? begin + thread : -1;
-      gradients[buffer][thread] =
-          DpmPixelGradient::of<1>(p, pixel, maps.teacher, maps.depth, maps.lse, maps.offset, per_pixel, maps.ddepth, 0);
+    if (thread < 4 * kSharePixels) {
+      const int own = thread / 4;
+      const int64_t pixel = begin + own < pixels ? begin + own : -1;
+      const DpmPixelGradient gradient =
+          DpmPixelGradient::of<4>(p, pixel, maps.teacher, maps.depth, maps.lse, maps.offset, per_pixel, maps.ddepth,
+                                  thread % 4, targets + (buffer * kSharePixels + own) * p.table.columns);
+      if (thread % 4 == 0) gradients[buffer][own] = gradient;
     }
     __syncthreads();  // the only one: the other buffer was last read before it
 #pragma unroll 1
@@ -367,13 +373,18 @@ void add_shares(Stream stream, int64_t n, int64_t split, int shares, const float
   launch(add_shares_kernel, blocks_for(n, kThreads), kThreads, 0, stream, n, split, shares, partials, first, second);
 }
 
-// The window's logits of two tiles of 8 warps, within sm_80's 163 KB of shared memory beside the weights.
-constexpr int kMaxColumns = 176;
+// Of a target, so that what 8 warps keep of it fits into sm_80's 163 KB of shared memory beside the weights.
+constexpr int kMaxColumns = 112;
 
 template <class T>
 void check_supported(const DpmHeadShape& shape, const DpmBins& bins) {
   check(dpm_head_supported<T>(shape, bins), "dpm_head: expected bf16, ", kC, " channels and at most ", kMaxBins,
         " bins on CUDA, got ", std::is_same_v<T, bf16> ? "bf16" : "fp32", ", ", shape.C, " and ", bins.bins);
+}
+
+void check_columns(const DpmTableView& table) {
+  check(table.columns <= kMaxColumns, "dpm_head: expected a target of at most ", kMaxColumns,
+        " bins on CUDA, sigma = ", table.sigma, " m spreads it over ", table.columns, "; do without the fused head");
 }
 
 int blocks_of(const DpmHeadShape& s) {
@@ -408,12 +419,12 @@ void dpm_head(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, con
     const DpmProblem problem{{shape.N, shape.H, shape.W, shape.C}, bins, options, table};
     const int blocks = blocks_of(shape);
     auto* partials = teacher != nullptr ? reinterpret_cast<double*>(workspace) : nullptr;
-    check(teacher == nullptr || table.columns <= kMaxColumns, "dpm_head: expected a target of at most ", kMaxColumns,
-          " bins on CUDA, sigma = ", table.sigma, " m spreads it over ", table.columns, "; do without the fused head");
+    if (teacher != nullptr) check_columns(table);
     const size_t shared_bytes = kMaxBins * (kRowChunks * sizeof(Chunk) + sizeof(float)) +
                                 static_cast<size_t>(kWarps * kTile * table.columns) * sizeof(float);
-    launch(dpm_head_kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x, weight, bias,
-           teacher, depth, lse, offset, partials);
+    auto* kernel = options.kl == KlDirection::kStudentTeacher ? dpm_head_kernel<true> : dpm_head_kernel<false>;
+    launch(kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x, weight, bias, teacher,
+           depth, lse, offset, partials);
     if (teacher != nullptr) launch(dpm_finish_kernel, 1, kDpmFinishThreads, 0, stream, blocks, partials, result);
   }
 }
@@ -428,9 +439,11 @@ void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins
   if constexpr (std::is_same_v<T, bf16>) {
     const DpmProblem problem{{shape.N, shape.H, shape.W, shape.C}, bins, options, table};
     const Maps maps{teacher, depth, lse, offset, result, dkl, ddepth};
+    if (dkl != nullptr) check_columns(table);
     if (dx != nullptr) {
       const size_t shared_bytes =
-          kBinRows * (kRowChunks * sizeof(Chunk) + sizeof(float)) + 2 * kWarps * kTile * kRowChunks * sizeof(Chunk);
+          kBinRows * (kRowChunks * sizeof(Chunk) + sizeof(float)) +
+          kWarps * kTile * (kRowChunks * sizeof(Chunk) + static_cast<size_t>(table.columns) * sizeof(float));
       const int blocks = blocks_of(shape);
       visit(below, [&]<Activation kBelow>() {
         launch(dpm_head_dx_kernel<kBelow>, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x,
@@ -440,8 +453,10 @@ void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins
     }
     if (dweight == nullptr && dbias == nullptr) return;
     const int shares = pixel_shares(shape);
-    launch(dpm_head_dweight_kernel, dim3(static_cast<unsigned>(shares), kBinShares), kBinThreads, 0, stream, problem, x,
-           weight, bias, maps, workspace);
+    const size_t shared_bytes =
+        2 * kSharePixels * (kRowChunks * sizeof(Chunk) + static_cast<size_t>(table.columns) * sizeof(float));
+    launch(dpm_head_dweight_kernel, dim3(static_cast<unsigned>(shares), kBinShares), kBinThreads, shared_bytes, stream,
+           problem, x, weight, bias, maps, workspace);
     const int64_t weights = static_cast<int64_t>(bins.bins) * kC;
     add_shares(stream, weights + bins.bins, weights, shares, workspace, dweight, dbias);
   }
