@@ -55,7 +55,7 @@ class Share {
   }
 
  private:
-  static constexpr int kResident = N == 1 ? 8 : 32 / N;
+  static constexpr int kResident = N == 1 ? 4 : 32 / N;
 
   __device__ __forceinline__ int bin(int round) const { return (round * kLanes + lane_) * N; }
 
@@ -81,8 +81,27 @@ class Share {
   Words<T, N> packs_[kResident] = {};
 };
 
-// Whether lane `lane` has column j of a pixel's window.
-__device__ __forceinline__ bool in_window(const DpmWindow& window, int j) { return j >= window.lo && j <= window.hi; }
+// f(column, log t, logit) for a lane's columns of a pixel's window, three of which are loaded at once.
+template <class T, class F>
+__device__ __forceinline__ void for_window(const DpmProblem& p, const DpmWindow& window, float norm, const T* pixel,
+                                           int lane, const F& f) {
+  constexpr int kAtOnce = 3;
+  const int columns = p.table.columns, last_bin = p.bins.bins - 1;
+#pragma unroll 1
+  for (int begin = lane; begin < columns; begin += kAtOnce * kLanes) {
+    float log_t[kAtOnce], logit[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int j = begin + k * kLanes < columns ? begin + k * kLanes : columns - 1, bin = window.first + j;
+      log_t[k] = log_target(p.table, window, norm, j);
+      logit[k] = static_cast<float>(pixel[bin < 0 ? 0 : (bin > last_bin ? last_bin : bin)]);
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (begin + k * kLanes < columns) f(begin + k * kLanes, log_t[k], logit[k]);
+    }
+  }
+}
 
 // Eight lanes per pixel, blocks of 32 groups, each of which strides over the pixels. depth, lse and offset (dpm.h) and
 // per block {sum of kl, counted pixels} in partials (blocks, 2). Reads the row once: 4 or 2 B per channel, and 16 B of
@@ -132,11 +151,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
       counted = inside && pixel_counts(p, teacher, i);
       const DpmWindow window = locate(p.table, bins, depth);
       const float norm = target_norm<kLanes>(p.table, window, lane);
-      for (int j = lane; j < p.table.columns; j += kLanes) {
-        if (!in_window(window, j)) continue;
-        const float log_q = static_cast<float>(pixel[window.first + j]) - lse;
-        add_kl(p, log_target(p.table, window, norm, j), log_q, &kl, &pull);
-      }
+      for_window(p, window, norm, pixel, lane,
+                 [&](int, float log_t, float logit) { add_kl(p, log_t, logit - lse, &kl, &pull); });
       if constexpr (kStudentTeacher) kl += log_moment * fast_inverse(sum);
       kl = warp_reduce<kLanes>(kl, Sum{}) + 0.0f * (sum + depth);  // a NaN logit or teacher shows outside the window
       if constexpr (kStudentTeacher) kl -= log_sum + p.table.log_floor;
@@ -186,14 +202,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
       const DpmWindow window = locate(p.table, bins, teacher[i]);
       const float norm = target_norm<kLanes>(p.table, window, lane);
       if (a != 0.0f) {
-        for (int j = lane; j < columns; j += kLanes) {
-          float term = 0.0f;
-          if (in_window(window, j)) {
-            const float q = fast_exp(static_cast<float>(pixel[window.first + j]) - l);
-            term = kl_gradient(p, log_target(p.table, window, norm, j), q, a);
-          }
-          terms[j] = term;
-        }
+        for_window(p, window, norm, pixel, lane,
+                   [&](int j, float log_t, float logit) { terms[j] = kl_gradient(p, log_t, fast_exp(logit - l), a); });
         begin = window.first;
         end = window.first + columns;
         constant -= a * (kStudentTeacher ? p.table.log_floor + offset[i] : offset[i]);
