@@ -211,14 +211,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
     }
     __syncwarp();  // terms are complete, and every lane has read its logits of the window
     const float step = gd * width;
-    const float l2 = l * kLog2E;
     const auto gradient = [&]<int M>(int b, const float(&x)[M], float(&dx)[M]) {
       const float at_b = step * static_cast<float>(b) + constant;
 #pragma unroll
       for (int k = 0; k < M; ++k) {
+        const float z = x[k] - l;  // as for the window's terms, which cancel much of this
         float factor = step * static_cast<float>(k) + at_b;
-        if constexpr (kStudentTeacher) factor += a * (x[k] - l);
-        dx[k] = fast_exp2(x[k] * kLog2E - l2) * factor;
+        if constexpr (kStudentTeacher) factor += a * z;
+        dx[k] = fast_exp(z) * factor;
       }
       if (b >= end || b + M <= begin) return;
 #pragma unroll

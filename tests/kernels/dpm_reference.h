@@ -89,6 +89,7 @@ inline std::vector<Case> cases() {
   };
   return {
       {"default", kKitti, DpmOptions{}, 257},
+      {"default, padded channels", kKitti, DpmOptions{}, 264},
       {"padded channels, rows left out", kKitti, options(kMass, kST, 0.5f, 1e-7f, true, 1), 264},
       {"narrow target", kKitti, options(kMass, kST, 0.1f, 1e-7f, true, 0), 264},
       {"wide target", kKitti, options(kMass, kST, 5.0f, 1e-7f, false, 2), 259},

@@ -9,7 +9,6 @@
 #include <functional>
 #include <numeric>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "engine/autograd.h"
