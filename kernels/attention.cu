@@ -1,7 +1,8 @@
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
-#include "kernels/attention.h"
+#include "kernels/attention.cuh"
 #include "kernels/launch.h"
 #include "kernels/pack.cuh"
 #include "kernels/warp.cuh"
@@ -16,7 +17,6 @@ constexpr int kSide = 16;
 constexpr int kThreads = kSide * kSide;
 constexpr int kOwnRows = 4;
 constexpr int kRows = kSide * kOwnRows;
-constexpr float kLog2E = 1.44269504f;
 
 struct Place {
   int x = static_cast<int>(threadIdx.x) % kSide;
@@ -152,23 +152,6 @@ __device__ __forceinline__ float row_reduce(float value, Combine combine) {
   }
   return value;
 }
-
-struct Head {
-  int64_t n, h, tile;
-
-  __device__ Head(const AttentionShape& shape, int64_t tiles) {
-    const int64_t block = blockIdx.x;
-    tile = block % tiles;
-    h = block / tiles % shape.heads;
-    n = block / tiles / shape.heads;
-  }
-  __device__ int64_t stat(const AttentionShape& shape) const { return (n * shape.heads + h) * shape.T; }
-  __device__ int64_t token(const AttentionShape& shape) const { return n * shape.T * shape.C + h * shape.d(); }
-  // Part 0, 1, 2: q, k, v.
-  __device__ int64_t part(const AttentionShape& shape, int i) const {
-    return n * shape.T * 3 * shape.C + i * shape.C + h * shape.d();
-  }
-};
 
 template <int D>
 constexpr int kForwardFloats = 2 * kRows* kPitch<D> + kRows* kPitch<kRows>;
@@ -367,6 +350,9 @@ void run_grad(Stream stream, const AttentionShape& shape, const T* qkv, const fl
 
 template <class T>
 void attention(Stream stream, const AttentionShape& shape, const T* qkv, T* y, float* lse) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (shape.d() == kMmaChannels) return attention_mma(stream, shape, score_scale(shape), qkv, y, lse);
+  }
   const auto run = shape.d() <= 32 ? run_forward<32, T> : shape.d() <= 64 ? run_forward<64, T> : run_forward<128, T>;
   run(stream, shape, qkv, y, lse);
 }
@@ -377,6 +363,11 @@ void attention_grad(Stream stream, const AttentionShape& shape, const T* qkv, co
   const int64_t rows = shape.N * shape.T * shape.heads;
   auto* delta = static_cast<float*>(stream.scratch->get(static_cast<size_t>(rows) * sizeof(float)));
   launch(attention_delta_kernel<T>, blocks_for(rows, kDeltaRows), kThreads, 0, stream, shape, y, dy, delta);
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (shape.d() == kMmaChannels) {
+      return attention_grad_mma(stream, shape, score_scale(shape), qkv, lse, delta, dy, dqkv);
+    }
+  }
   const auto run = shape.d() <= 32 ? run_grad<32, T> : shape.d() <= 64 ? run_grad<64, T> : run_grad<128, T>;
   run(stream, shape, qkv, lse, delta, dy, dqkv);
 }

@@ -5,6 +5,7 @@
 
 #include "kernels/channel_sums.cuh"
 #include "kernels/depthwise_conv2d.h"
+#include "kernels/fast_math.cuh"
 #include "kernels/launch.h"
 #include "kernels/pack.cuh"
 
@@ -47,18 +48,6 @@ struct Plain {
   __device__ __forceinline__ void operator()(float (&)[N]) const {}
 };
 
-// NaN passes: one instruction for each bound, where a comparison and a selection are two.
-__device__ __forceinline__ float clamp(float x, float low, float high) {
-#if defined(__CUDACC__)
-  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(low));
-  asm("min.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(high));
-  return x;
-#else
-  x = x < low ? low : x;
-  return x > high ? high : x;
-#endif
-}
-
 // Inputs through the batch norm. The activations are clamps that NaN passes; the sigmoid, which no encoder has before a
 // depthwise convolution, is for N = 1 only.
 template <int N>
@@ -79,7 +68,7 @@ struct Normalised {
   __device__ __forceinline__ void operator()(float (&x)[N]) const {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      x[i] = clamp(x[i] * scale[i] + shift[i], low, high);
+      x[i] = min_or_nan(max_or_nan(x[i] * scale[i] + shift[i], low), high);
     }
     if constexpr (N == 1) {
       if (sigmoid) x[0] = __fdividef(1.0f, 1.0f + std::exp(-x[0]));

@@ -2,33 +2,10 @@
 #pragma once
 
 #include "kernels/dpm.h"
+#include "kernels/fast_math.cuh"
 #include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
-
-inline constexpr float kLog2E = 1.44269504f;
-
-// One or two instructions each, where the intrinsics take up to five for the sake of values below 2^-126, which are 0
-// here.
-#if defined(__CUDACC__)
-__device__ __forceinline__ float fast_exp2(float x) {
-  asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
-  return x;
-}
-__device__ __forceinline__ float fast_log(float x) {
-  asm("lg2.approx.ftz.f32 %0, %0;" : "+f"(x));
-  return x * (1.0f / kLog2E);
-}
-__device__ __forceinline__ float fast_inverse(float x) {
-  asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
-  return x;
-}
-#else
-inline float fast_exp2(float x) { return exp2f(x); }
-inline float fast_log(float x) { return logf(x); }
-inline float fast_inverse(float x) { return 1.0f / x; }
-#endif
-__device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * kLog2E); }
 
 struct DpmProblem {
   DpmShape shape;

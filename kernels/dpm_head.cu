@@ -1,5 +1,4 @@
-// Tensor core kernels for bf16 maps of 128 channels. A warp's tile is 16 pixels by 16 bins (mma.cuh); products reduce
-// over channels in an order of their own, so that a lane's operands of two products are one 16-byte chunk.
+// Tensor core kernels for bf16 maps of 128 channels. A warp's tile is 16 pixels by 16 bins (mma.cuh).
 #include <algorithm>
 #include <type_traits>
 
@@ -43,25 +42,6 @@ __device__ void stage_weights(const float* weight, const float* bias, int bins, 
         weight_chunk(weight, bins, i / kRowChunks, i % kRowChunks);
   }
   for (int b = static_cast<int>(threadIdx.x); b < rows; b += kThreads) biases[b] = b < bins ? bias[b] : kNoBin;
-}
-
-// c += (16 rows with chunks low: row g, high: row g + 8) * (8 rows with chunk b), over the 32 channels of the chunks.
-__device__ __forceinline__ void multiply_chunks(float (&c)[4], const Chunk& low, const Chunk& high, const Chunk& b) {
-  multiply_add(c, {low.word[0], high.word[0], low.word[1], high.word[1]}, b.word[0], b.word[1]);
-  multiply_add(c, {low.word[2], high.word[2], low.word[3], high.word[3]}, b.word[2], b.word[3]);
-}
-
-// out (16 x kC) += a (16 x 16) * 16 rows of `tile` from first_row on.
-__device__ __forceinline__ void multiply_rows(float (&out)[kC / 8][4], const uint32_t (&a)[4], const Chunk* tile,
-                                              int first_row, int lane) {
-  const int row = first_row + lane % 16, half = lane / 16;
-#pragma unroll
-  for (int q = 0; q < kC / 16; ++q) {
-    uint32_t b[4];
-    load_transposed(tile + swizzled<kRowChunks>(row, 2 * q + half), b);
-    multiply_add(out[2 * q], a, b[0], b[1]);
-    multiply_add(out[2 * q + 1], a, b[2], b[3]);
-  }
 }
 
 struct Maps {
@@ -240,7 +220,7 @@ __global__ void __launch_bounds__(kThreads, 1)
               pack_bf16(gradient[r].at(p, bin, logits[2 * r]), gradient[r].at(p, bin + 1, logits[2 * r + 1]));
         }
       }
-      multiply_rows(out, dlogits, tile, first, lane);
+      multiply_rows<kC>(out, dlogits, tile, first, lane);
     }
 #pragma unroll
     for (int j = 0; j < kC / 8; ++j) {
@@ -338,7 +318,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
           dlogits[2 * half + r] = pack_bf16(left, right);
         }
       }
-      multiply_rows(out, dlogits, tile, first, lane);
+      multiply_rows<kC>(out, dlogits, tile, first, lane);
     }
   }
 #pragma unroll

@@ -56,4 +56,25 @@ __device__ __forceinline__ void load_transposed(const Chunk* row, uint32_t (&wor
 #endif
 }
 
+// c += (16 rows with chunks low: row g, high: row g + 8) * (8 rows with chunk b), over the 32 numbers of the chunks of
+// a row's 4 lanes: in an order of its own, so that a lane's operands of two products are one 16-byte chunk.
+__device__ __forceinline__ void multiply_chunks(float (&c)[4], const Chunk& low, const Chunk& high, const Chunk& b) {
+  multiply_add(c, {low.word[0], high.word[0], low.word[1], high.word[1]}, b.word[0], b.word[1]);
+  multiply_add(c, {low.word[2], high.word[2], low.word[3], high.word[3]}, b.word[2], b.word[3]);
+}
+
+// out (16 x kC) += a (16 x 16) * 16 rows of `tile` (rows, kC), swizzled, from first_row on.
+template <int kC>
+__device__ __forceinline__ void multiply_rows(float (&out)[kC / 8][4], const uint32_t (&a)[4], const Chunk* tile,
+                                              int first_row, int lane) {
+  const int row = first_row + lane % 16, half = lane / 16;
+#pragma unroll
+  for (int q = 0; q < kC / 16; ++q) {
+    uint32_t b[4];
+    load_transposed(tile + swizzled<kC / 8>(row, 2 * q + half), b);
+    multiply_add(out[2 * q], a, b[0], b[1]);
+    multiply_add(out[2 * q + 1], a, b[2], b[3]);
+  }
+}
+
 }  // namespace depthstill
