@@ -104,9 +104,10 @@ __device__ __forceinline__ void for_window(const DpmProblem& p, const DpmWindow&
 }
 
 // Eight lanes per pixel, blocks of 32 groups, each of which strides over the pixels. depth, lse and offset (dpm.h) and
-// per block {sum of kl, counted pixels} in partials (blocks, 2). Reads the row once: 4 or 2 B per channel, and 16 B of
-// maps. Bound: memory, 38 clocks of an H100's SM per pixel of 264 bf16 channels, in which it can issue 150 warp
-// instructions, of which this takes about 130. N > 1 requires channels % N == 0 and aligned logits.
+// per block {sum of kl, counted pixels} in partials (blocks, 2). Reads the row once, but for the window's logits, which
+// come from L1: 4 or 2 B per channel, and 16 B of maps. Bound: memory, 38 clocks of an H100's SM per pixel of 264 bf16
+// channels, in which it can issue 150 warp instructions; this takes about as many. N > 1 requires channels % N == 0 and
+// aligned logits.
 template <class T, int N, bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
     dpm_kernel(DpmProblem p, const T* logits, const float* teacher, PixelMaps maps, double* partials) {

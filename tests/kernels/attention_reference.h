@@ -132,6 +132,8 @@ Results<T> on_cuda(const Case<T>& in) {
 template <class T>
 inline constexpr double kLimit = std::is_same_v<T, bf16> ? 2e-2 : 1e-5;
 
-inline std::string text(const AttentionShape& s) { return concat_text("N ", s.N, " T ", s.T, " C ", s.C, " heads ", s.heads); }
+inline std::string text(const AttentionShape& s) {
+  return concat_text("N ", s.N, " T ", s.T, " C ", s.C, " heads ", s.heads);
+}
 
 }  // namespace depthstill::attention_test
