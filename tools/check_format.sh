@@ -14,7 +14,7 @@ if [ "$version" != 14 ]; then
   exit 0
 fi
 
-mapfile -t files < <(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
+mapfile -t files < <(git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 if [ "${1:-}" = "--fix" ]; then
   exec "$formatter" -i --style=file "${files[@]}"
 fi
