@@ -43,9 +43,8 @@ DS_HOST_DEVICE inline bool cancels(double mean, double variance) { return mean *
 // batch_norm_running_stats: assigns mean and rstd from the running statistics.
 // batch_norm_grad: assigns dweight, dbias and, unless null, dx, which may be dy, and y: what batch_norm gave, for an op
 //   that did not keep it.
-// batch_norm_grad_of_sums: the same where dz's producer took the sums (2, channels) of dz and of dz * (x - mean); dx
-// may
-//   be dz. Moves 3 elements.
+// batch_norm_grad_of_sums: the same where the producer of dz took its sums (2, channels): of dz and of dz * (x - mean).
+//   dx may be dz. Moves 3 elements.
 namespace cpu {
 template <class T>
 void batch_norm_batch_stats(Stream stream, int64_t rows, int channels, float eps, float momentum, const T* x,

@@ -104,9 +104,9 @@ struct Output {
 //   partial: of store_chunk_spread, if kSpread
 // Strips are the rows of ChannelSums; precondition: C % N == 0. At stride 1 a thread walks the columns of a strip: each
 // input is loaded once per row of taps and goes into the sums of the K outputs that it belongs to, of which sum[i % K]
-// is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3 in bf16 an H100
-// issues about 37 instructions per output, those of the batch norm and the moments included: about as long as its 4 B
-// of DRAM traffic take.
+// is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3 in bf16 about 37
+// instructions per output, with the batch norm and the moments: an H100 issues them in the time of its 4 B of DRAM
+// traffic.
 template <Taps kTaps, int K, class T, int N, class Read, bool kSpread>
 __global__ void __launch_bounds__(kThreads, 2)
     depthwise_kernel(ChannelSums sums, Strips strips, Input<T> in, BatchNormInput norm,

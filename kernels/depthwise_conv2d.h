@@ -41,7 +41,8 @@ struct DepthwiseShape {
 
 // All outputs are assigned. moments (2, C), or null: mean and biased variance of y as it is stored, per channel. They
 // are summed as differences to values of y itself, so that a mean far from zero does not cancel the variance.
-// dx and dweight may be null; sums (2, C), null without a batch norm: of dx as it is stored, and of dx * (x - mean).
+// dx and dweight may be null; sums (2, C), null without dx or a batch norm: of dx as it is stored, and of it times
+// x - mean.
 namespace cpu {
 template <class T>
 void depthwise_conv2d(Stream stream, const DepthwiseShape& shape, BatchNormInput norm, const T* x, const float* weight,

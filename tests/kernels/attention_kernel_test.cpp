@@ -64,14 +64,7 @@ TYPED_TEST(AttentionKernel, EveryCpuPathMatchesTheFormulas) {
 }
 
 TYPED_TEST(AttentionKernel, CudaMatchesTheFormulas) {
-  for (const AttentionShape& shape :
-       {AttentionShape{2, 7, 12, 3}, AttentionShape{1, 70, 5, 1}, AttentionShape{1, 130, 40, 1},
-        AttentionShape{1, 66, 68, 1}, AttentionShape{1, 1, 4, 1}}) {
-    SCOPED_TRACE(text(shape));
-    const Case<TypeParam> in(shape);
-    const Expected expected = expected_results(in);
-    for_each_schedule([&] { on_cuda(in).expect_near(shape, expected, kLimit<TypeParam>); });
-  }
+  expect_cuda_matches<TypeParam>({{2, 7, 12, 3}, {1, 70, 5, 1}, {1, 130, 40, 1}, {1, 66, 68, 1}, {1, 1, 4, 1}});
 }
 
 // Scores of several hundred, whose exponentials overflow. Their own rounding, some 1e-7 of them, is the error.

@@ -11,14 +11,7 @@ using namespace attention_test;
 
 // Tokens around a warp's 16 rows, a tile of 64 and several of them; heads and images that share blocks with none.
 TEST(AttentionMmaKernel, MatchesTheFormulas) {
-  for (const AttentionShape& shape :
-       {AttentionShape{1, 1, 64, 1}, AttentionShape{2, 15, 128, 2}, AttentionShape{1, 64, 64, 1},
-        AttentionShape{1, 81, 192, 3}, AttentionShape{1, 150, 64, 1}}) {
-    SCOPED_TRACE(text(shape));
-    const Case<bf16> in(shape);
-    const Expected expected = expected_results(in);
-    for_each_schedule([&] { on_cuda(in).expect_near(shape, expected, kLimit<bf16>); });
-  }
+  expect_cuda_matches<bf16>({{1, 1, 64, 1}, {2, 15, 128, 2}, {1, 64, 64, 1}, {1, 81, 192, 3}, {1, 150, 64, 1}});
 }
 
 // Scores of several hundred, whose exponentials overflow, in tiles of which the later ones have larger ones.

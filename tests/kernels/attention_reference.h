@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -134,6 +135,16 @@ inline constexpr double kLimit = std::is_same_v<T, bf16> ? 2e-2 : 1e-5;
 
 inline std::string text(const AttentionShape& s) {
   return concat_text("N ", s.N, " T ", s.T, " C ", s.C, " heads ", s.heads);
+}
+
+template <class T>
+void expect_cuda_matches(std::initializer_list<AttentionShape> shapes) {
+  for (const AttentionShape& shape : shapes) {
+    SCOPED_TRACE(text(shape));
+    const Case<T> in(shape);
+    const Expected expected = expected_results(in);
+    for_each_schedule([&] { on_cuda(in).expect_near(shape, expected, kLimit<T>); });
+  }
 }
 
 }  // namespace depthstill::attention_test
