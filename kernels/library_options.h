@@ -12,7 +12,7 @@ struct LibraryOptions {
   bool strict_fp32 = false;    // fp32 products in fp32; otherwise tensor cores may round the factors to TF32
   bool measure = true;         // false: what the library's heuristic ranks first and runs, without timing
   int candidate = -1;          // >= 0: take this candidate of every list, or its last; for tests: all must agree
-  bool log = false;            // one line on stderr per choice
+  bool log = false;            // one message per choice (messages.h)
   int64_t workspace_cap_bytes = int64_t{256} << 20;  // of one convolution
   std::string cache_folder;                          // of the measured choices; empty: they are not kept
 

@@ -1,12 +1,12 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
 #include "kernels/dry_run.h"
 #include "kernels/dry_runtime.h"
 #include "kernels/error.h"
+#include "kernels/messages.h"
 #include "kernels/runtime.h"
 
 namespace depthstill::cuda {
@@ -19,7 +19,7 @@ void check_cuda(cudaError_t status, const char* what) {
 // For destructors. At exit the driver may be gone before the last buffer, which is no error.
 void report(cudaError_t status, const char* what) noexcept {
   if (status != cudaSuccess && status != cudaErrorCudartUnloading) {
-    std::fprintf(stderr, "cuda: %s: %s\n", what, cudaGetErrorString(status));
+    send_message("cuda: ", what, ": ", cudaGetErrorString(status));
   }
 }
 

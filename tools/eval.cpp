@@ -130,6 +130,7 @@ Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args) {
   const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
   check_predictions_exist(items, args.predictions);
   EvaluateOptions options;
+  options.progress = interruptible_progress("eval", "img");
   options.truth_format = setup.protocol.target == Target::kTeacher ? setup.data.teacher->format : setup.data.depth;
   const auto predict = [&](const EvalItem& item) {
     return read_prediction(item, prediction_path(args.predictions, item));

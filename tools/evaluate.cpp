@@ -8,8 +8,6 @@
 
 #include "engine/data/pixels.h"
 #include "kernels/error.h"
-#include "tools/interrupt.h"
-#include "tools/progress.h"
 
 namespace depthstill {
 namespace {
@@ -39,12 +37,11 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
                     const EvaluateOptions& options) {
   Evaluation evaluation;
   evaluation.protocol = protocol;
-  std::optional<Progress> progress;
-  if (options.show_progress) progress.emplace("eval", "img", static_cast<int64_t>(items.size()));
-  int64_t done = 0;
+  const auto report = [&](int64_t done) {
+    if (options.progress) options.progress(done, static_cast<int64_t>(items.size()));
+  };
   for (const EvalItem& item : items) {
-    throw_if_interrupted();
-    ++done;
+    report(&item - items.data());
     if (item.truth.empty()) {
       ++evaluation.without_truth;
       continue;
@@ -55,8 +52,8 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
     const ImageMetrics metrics = score(protocol, item, truth, prediction);
     if (options.observe) options.observe(item, truth, prediction, metrics);
     evaluation.images.push_back(metrics);
-    if (progress) progress->update(done);
   }
+  report(static_cast<int64_t>(items.size()));
   evaluation.summary = summarize(evaluation.images);
   return evaluation;
 }

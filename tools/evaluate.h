@@ -34,7 +34,9 @@ struct Evaluation {
 
 struct EvaluateOptions {
   DepthFormat truth_format;
-  bool show_progress = true;
+  // Called before each image and after the last, with the images done; what it throws ends the evaluation. May be
+  // empty.
+  std::function<void(int64_t done, int64_t total)> progress;
   // Called after each image with what was compared, frame-sized.
   std::function<void(const EvalItem&, const DepthMap& truth, const DepthMap& prediction, const ImageMetrics&)> observe;
 };

@@ -8,8 +8,10 @@
 #include <string>
 
 #include "kernels/error.h"
+#include "kernels/messages.h"
 #include "tools/args.h"
 #include "tools/interrupt.h"
+#include "tools/progress.h"
 
 namespace depthstill {
 namespace {
@@ -59,6 +61,7 @@ int run_program(int argc, char** argv) {
   }
 
   install_interrupt_handlers();
+  set_message_sink(log_line);
   try {
     const int code = run();
     if (std::fflush(stdout) != 0) return fail_with("cannot write the results to stdout");

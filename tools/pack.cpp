@@ -8,7 +8,6 @@
 
 #include "engine/data/loader.h"
 #include "kernels/error.h"
-#include "tools/interrupt.h"
 
 namespace depthstill {
 namespace {
@@ -18,7 +17,7 @@ namespace fs = std::filesystem;
 class Packer {
  public:
   Packer(std::shared_ptr<const Dataset> data, std::string folder, const PackOptions& options,
-         const std::function<void(int64_t done)>& progress)
+         const std::function<void(int64_t done, int64_t total)>& progress)
       : data_(std::move(data)), folder_(std::move(folder)), options_(options), progress_(progress) {}
 
   PackReport run() {
@@ -30,9 +29,9 @@ class Packer {
       done_ += static_cast<int64_t>(shard.entries().size());
       check(done_ <= data_->size(), shard.path(), ": expected ", data_->size(), " samples in all, found more");
       report_.kept += static_cast<int64_t>(shard.entries().size());
-      progress_(done_);
     }
     write_shards(data_->size());
+    progress_(done_, data_->size());
     return report_;
   }
 
@@ -59,7 +58,7 @@ class Packer {
     while (done_ < end) write_shard(loader, end);
   }
 
-  // What stops the reading, an interrupt or a bad file, first leaves the samples before it in a shard.
+  // What stops the reading, the caller or a bad file, first leaves the samples before it in a shard.
   void write_shard(Loader& loader, int64_t end) {
     const DatasetSpec& spec = data_->spec();
     ShardWriter shard(folder_, done_);
@@ -67,7 +66,7 @@ class Packer {
     while (done_ < end && shard.bytes() < options_.shard_bytes) {
       std::optional<Batch> batch;
       try {
-        throw_if_interrupted();
+        progress_(done_, data_->size());
         batch = loader.next();
       } catch (...) {
         stopped = std::current_exception();
@@ -75,7 +74,7 @@ class Packer {
       }
       shard.add(*batch.value().items[0].sample, data_->entry(done_), spec.depth.metres_per_unit,
                 spec.teacher ? spec.teacher->format.metres_per_unit : 0);
-      progress_(++done_);
+      ++done_;
     }
     if (shard.count() > 0) {
       shard.commit();
@@ -89,7 +88,7 @@ class Packer {
   const std::shared_ptr<const Dataset> data_;
   const std::string folder_;
   const PackOptions options_;
-  const std::function<void(int64_t done)>& progress_;
+  const std::function<void(int64_t done, int64_t total)>& progress_;
   PackReport report_;
   int64_t done_ = 0;
 };
@@ -97,7 +96,7 @@ class Packer {
 }  // namespace
 
 PackReport pack(const std::shared_ptr<const Dataset>& data, const std::string& folder, const PackOptions& options,
-                const std::function<void(int64_t done)>& progress) {
+                const std::function<void(int64_t done, int64_t total)>& progress) {
   check(!data->packed(), folder, ": expected a data set of files to pack, found a packed one");
   return Packer(data, folder, options, progress).run();
 }

@@ -22,8 +22,9 @@ struct PackReport {
 };
 
 // Packs `data` into `folder`, which has to be empty, missing, or a pack of the same settings: then it goes on where it
-// stopped. When a sample cannot be read or the program is interrupted, the samples before it are kept in a shard.
+// stopped. `progress` is called before each sample and after the last, with the samples done. When a sample cannot be
+// read, or `progress` throws, the samples before are kept in a shard and the error goes on to the caller.
 PackReport pack(const std::shared_ptr<const Dataset>& data, const std::string& folder, const PackOptions& options,
-                const std::function<void(int64_t done)>& progress);
+                const std::function<void(int64_t done, int64_t total)>& progress);
 
 }  // namespace depthstill

@@ -30,9 +30,7 @@ int run_pack(const PackArgs& args) {
   options.shard_bytes = static_cast<uint64_t>(args.shard_mib) << 20;
   log_line(concat_text("packing ", data->size(), " samples of ", spec.list, " into ", args.out, " with ",
                        options.workers, " threads"));
-  Progress progress("pack", "img", data->size());
-  const PackReport report = pack(data, args.out, options, [&](int64_t done) { progress.update(done); });
-  progress.finish();
+  const PackReport report = pack(data, args.out, options, interruptible_progress("pack", "img"));
   std::printf("%lld written (%s), %lld kept; ", static_cast<long long>(report.written),
               format_bytes(static_cast<double>(report.bytes)).c_str(), static_cast<long long>(report.kept));
   if (report.max_error > 0)

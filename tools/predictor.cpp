@@ -7,6 +7,7 @@
 #include "engine/data/cubic.h"
 #include "engine/ops_loss.h"
 #include "tools/batch_tensors.h"
+#include "tools/progress.h"
 
 namespace depthstill {
 namespace {
@@ -178,6 +179,7 @@ Evaluation evaluate_student(const Student& student, const Dataset& data, const P
     return prediction;
   };
   EvaluateOptions evaluating;
+  evaluating.progress = interruptible_progress("eval", "img");
   evaluating.truth_format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
   evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
                            const ImageMetrics&) {

@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <memory>
+#include <utility>
+
+#include "tools/interrupt.h"
 
 namespace depthstill {
 namespace {
@@ -102,6 +106,15 @@ void Progress::finish() {
   finished_ = true;
   if (line_under_way) std::fputc('\n', stderr);
   line_under_way = false;
+}
+
+std::function<void(int64_t, int64_t)> interruptible_progress(std::string label, std::string unit) {
+  return [label = std::move(label), unit = std::move(unit), bar = std::shared_ptr<Progress>()](int64_t done,
+                                                                                               int64_t total) mutable {
+    if (!bar) bar = std::make_shared<Progress>(label, unit, total, done);
+    bar->update(done);
+    if (done < total) throw_if_interrupted();
+  };
 }
 
 void log_line(std::string_view text) {

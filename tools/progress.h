@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,9 @@ class Progress {
   bool terminal_, finished_ = false, shown_ = false;
   Clock::time_point began_, last_shown_;
 };
+
+// For work that is given a callback: shows how far it is, and throws Interrupted once the user asks to stop.
+std::function<void(int64_t done, int64_t total)> interruptible_progress(std::string label, std::string unit);
 
 // A line on stderr; erases a progress line under way, which the next update draws again.
 void log_line(std::string_view text);

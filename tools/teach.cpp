@@ -7,7 +7,6 @@
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/npy.h"
-#include "tools/interrupt.h"
 
 namespace depthstill {
 namespace {
@@ -109,7 +108,7 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
         extension);
   TeachReport report;
   for (int64_t i = 0; i < data.size(); ++i) {
-    throw_if_interrupted();
+    progress(i, data.size());
     const std::string path = data.teacher_path(i);
     if (!options.overwrite && fs::exists(path)) {
       ++report.kept;
@@ -119,8 +118,8 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
       write_map(path, predict_tiled(predictor, sample.image.copy(), options), spec, options.half);
       ++report.written;
     }
-    progress(i + 1, data.size());
   }
+  progress(data.size(), data.size());
   return report;
 }
 

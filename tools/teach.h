@@ -23,7 +23,8 @@ struct TeachReport {
   int64_t written = 0, kept = 0;
 };
 
-// Writes teacher_path() of every image of the set. A file is written whole or not at all.
+// Writes teacher_path() of every image of the set. A file is written whole or not at all. `progress` is called before
+// each image and after the last, with the images done; what it throws ends the work.
 TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
                   const std::function<void(int64_t done, int64_t total)>& progress);
 

@@ -44,10 +44,8 @@ int run_teach(const TeachArgs& args) {
   teacher->eval();
   log_line(concat_text(teacher->name(), " on ", predicting.device, ", ", predicting.dtype, ": ", data.size(),
                        " images of ", spec.list));
-  Progress progress("teach", "img", data.size());
   const TeachReport report =
-      teach(data, Predictor(*teacher, predicting), args.options, [&](int64_t done, int64_t) { progress.update(done); });
-  progress.finish();
+      teach(data, Predictor(*teacher, predicting), args.options, interruptible_progress("teach", "img"));
   std::printf("%lld written, %lld kept\n", static_cast<long long>(report.written), static_cast<long long>(report.kept));
   return kExitOk;
 }

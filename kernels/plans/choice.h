@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "kernels/error.h"
+#include "kernels/messages.h"
 #include "kernels/plans/plan_cache.h"
 
 namespace depthstill::plans {
@@ -73,7 +73,7 @@ Way first_that_runs(const std::string& key, const Chooser<Way>& by, const Candid
         refused = error.what();
         continue;
       }
-      if (by.log) std::fprintf(stderr, "plan: %s: %s\n", key.c_str(), record_of(by, way).c_str());
+      if (by.log) send_message("plan: ", key, ": ", record_of(by, way));
       return std::move(way);
     }
   }
@@ -110,8 +110,7 @@ Way choose(const std::string& key, const Chooser<Way>& by, const Candidates<Way>
   check(best < ways.size(), "no way to compute ", key, " runs: ", refused);
   const std::string record = record_of(by, ways[best]);
   if (by.log) {
-    std::fprintf(stderr, "plan: %s: number %zu of %zu, %.4f ms: %s\n", key.c_str(), best + 1, ways.size(), best_ms,
-                 record.c_str());
+    send_message("plan: ", key, ": number ", best + 1, " of ", ways.size(), ", ", best_ms, " ms: ", record);
   }
   if (by.cache != nullptr && !record.empty()) by.cache->put(key, record);
   return std::move(ways[best]);

@@ -2,7 +2,6 @@
 // set_pace in queue.cpp.
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "kernels/dry_run.h"
 #include "kernels/dry_runtime.h"
 #include "kernels/error.h"
+#include "kernels/messages.h"
 #include "kernels/runtime.h"
 #include "kernels/simt/queue.h"
 
@@ -46,7 +46,7 @@ void free_device(void* pointer) noexcept {
   try {
     simt::finish_all();
   } catch (const Error& error) {
-    std::fprintf(stderr, "cuda: free: %s\n", error.what());
+    send_message("cuda: free: ", error.what());
   }
   std::free(pointer);
 }

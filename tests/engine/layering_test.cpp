@@ -3,7 +3,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <regex>
 #include <set>
 #include <string>
 
@@ -30,6 +32,20 @@ std::string included_file(const std::string& line) {
   return line.substr(open + 1, line.find('"', open + 1) - open - 1);
 }
 
+// Every line of the sources below the folder `top`, with its file's path from the root.
+void for_each_line(const std::string& top,
+                   const std::function<void(const std::string& file, int number, const std::string& line)>& visit) {
+  const fs::path root = DEPTHSTILL_SOURCE_DIR;
+  for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
+    const std::string extension = entry.path().extension();
+    if (!std::set<std::string>{".h", ".cpp", ".cu", ".cuh"}.contains(extension)) continue;
+    const std::string file = fs::relative(entry.path(), root).generic_string();
+    std::ifstream in(entry.path());
+    std::string line;
+    for (int number = 1; std::getline(in, line); ++number) visit(file, number, line);
+  }
+}
+
 std::string layer_of(const std::string& path) {
   for (const char* nested : {"engine/io", "engine/data"}) {
     if (path.starts_with(std::string(nested) + "/")) return nested;
@@ -38,26 +54,36 @@ std::string layer_of(const std::string& path) {
 }
 
 TEST(Layering, NothingIncludesUpwards) {
-  const fs::path root = DEPTHSTILL_SOURCE_DIR;
   int seen = 0;
   for (const char* top : {"kernels", "engine", "losses", "models", "tools"}) {
-    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
-      const std::string extension = entry.path().extension();
-      if (!std::set<std::string>{".h", ".cpp", ".cu", ".cuh"}.contains(extension)) continue;
-      const std::string file = fs::relative(entry.path(), root).generic_string();
-      std::ifstream in(entry.path());
-      std::string line;
-      for (int number = 1; std::getline(in, line); ++number) {
-        const std::string target = included_file(line);
-        if (target.empty()) continue;
-        ++seen;
-        EXPECT_NE(target.find('/'), std::string::npos) << file << ":" << number << ": includes are from the root";
-        EXPECT_TRUE(kAllowed.at(layer_of(file)).contains(layer_of(target)))
-            << file << ":" << number << ": " << layer_of(file) << " must not include " << target;
-      }
-    }
+    for_each_line(top, [&](const std::string& file, int number, const std::string& line) {
+      const std::string target = included_file(line);
+      if (target.empty()) return;
+      ++seen;
+      EXPECT_NE(target.find('/'), std::string::npos) << file << ":" << number << ": includes are from the root";
+      EXPECT_TRUE(kAllowed.at(layer_of(file)).contains(layer_of(target)))
+          << file << ":" << number << ": " << layer_of(file) << " must not include " << target;
+    });
   }
   EXPECT_GT(seen, 100);
+}
+
+// A library that prints cannot be called by a program with an output of its own. Messages: kernels/messages.h.
+TEST(Layering, OnlyToolsPrint) {
+  const std::regex prints(
+      R"((^|[^\w])(v?f?printf|f?puts|f?putc|putchar|perror|dprintf|cout|cerr|clog|stdout|stderr|STD(OUT|ERR)_FILENO)\b)"
+      R"(|<iostream>)");
+  for (const char* text : {"std::printf(\"x\");", "std::cerr << 1;", "fputs(a, stderr)", "#include <iostream>"}) {
+    EXPECT_TRUE(std::regex_search(text, prints)) << text;
+  }
+  EXPECT_FALSE(std::regex_search("std::snprintf(text, 4, \"x\")", prints));
+  for (const char* top : {"kernels", "engine", "losses", "models"}) {
+    for_each_line(top, [&](const std::string& file, int number, const std::string& line) {
+      if (file.starts_with("kernels/simt/")) return;  // the emulator is for tests, and reports to whoever runs them
+      const std::string code = line.substr(0, line.find("//"));
+      EXPECT_FALSE(std::regex_search(code, prints)) << file << ":" << number << ": only tools may print";
+    });
+  }
 }
 
 }  // namespace

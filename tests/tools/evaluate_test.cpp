@@ -230,7 +230,6 @@ TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
     const Dataset test(test_spec);
     EvaluateOptions options;
     options.truth_format = spec.depth;
-    options.show_progress = false;
     const Evaluation evaluation = evaluate(
         protocol, eval_items(test, Target::kTruth), [&](const EvalItem&) { return mean; }, options);
     EXPECT_NEAR(evaluation.summary.mean.abs_rel, set.abs_rel, 0.0006) << set.dataset;

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <csignal>
 #include <filesystem>
 #include <functional>
 
@@ -12,7 +11,6 @@
 #include "tests/data/small_set.h"
 #include "tools/batch_tensors.h"
 #include "tools/check_data.h"
-#include "tools/interrupt.h"
 #include "tools/recipe.h"
 
 namespace depthstill {
@@ -31,7 +29,7 @@ PackOptions small_shards(int samples) {
   return options;
 }
 
-void ignore(int64_t) {}
+void ignore(int64_t, int64_t) {}
 
 DatasetSpec packed_spec(DatasetSpec spec, const std::string& folder) {
   spec.packed = folder;
@@ -109,12 +107,12 @@ TEST(Pack, GoesOnWhereItWasInterrupted) {
   const TemporaryFolder folder;
   const DatasetSpec spec = write_small_set(folder, 9);
   const std::string out = folder / "out";
-  install_interrupt_handlers();
-  const auto stop = [](int64_t done) {
-    if (done == 5) std::raise(SIGTERM);
+  struct Stop {};
+  const auto stop = [](int64_t done, int64_t total) {
+    EXPECT_EQ(total, 9);
+    if (done == 5) throw Stop{};
   };
-  EXPECT_THROW(pack(open(spec), out, {}, stop), Interrupted);
-  clear_interrupt();
+  EXPECT_THROW(pack(open(spec), out, {}, stop), Stop);
   EXPECT_EQ(list_shards(out), std::vector<int64_t>{0});
   expect_clear(error_of([&] { open(packed_spec(spec, out)); }), "expected 9 samples, found 5; run `depthstill pack`");
   const auto first_written = fs::last_write_time(out + "/" + shard_name(0));
