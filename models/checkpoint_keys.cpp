@@ -300,7 +300,7 @@ struct Expected {
 };
 
 // Names and shapes that a file of this kind must have for the network.
-std::map<std::string, Expected> expected_tensors(const KeyMap& map, const Student& student) {
+std::map<std::string, Expected> expected_tensors(const KeyMap& map, const DepthModel& student) {
   const std::string encoder = map.architecture.starts_with("dpt_") ? "pretrained." : "backbone.";
   const auto wanted = [&](const std::string& name) { return !map.encoder_only || name.starts_with(encoder); };
   std::map<std::string, Expected> expected;
@@ -309,7 +309,7 @@ std::map<std::string, Expected> expected_tensors(const KeyMap& map, const Studen
     expected[entry.name] = {file_shape(to_file_shape(entry.tensor->shape(), entry.layout)),
                             entry.name.ends_with("num_batches_tracked"), false};
   }
-  for (const Student::DeadParameter& dead : student.dead_parameters()) {
+  for (const DepthModel::DeadParameter& dead : student.dead_parameters()) {
     if (wanted(dead.name)) expected[dead.name] = {file_shape(dead.file_shape), true, true};
   }
   if (!map.folded) return expected;
@@ -364,8 +364,8 @@ KeyMap map_keys(const WeightsFile& file) {
   return map;
 }
 
-StudentOptions options_for(const KeyMap& map) {
-  StudentOptions options;
+ModelOptions options_for(const KeyMap& map) {
+  ModelOptions options;
   options.head = default_head(map.architecture);
   if (options.head != Head::kDpm || map.encoder_only) return options;
   const auto find = [&](const char* name) {
@@ -404,7 +404,7 @@ std::unique_ptr<MappedWeights> open_mapped_weights(const std::string& path) {
   return std::make_unique<MappedWeights>(open_weights(path));
 }
 
-KeyCheck check_keys(const KeyMap& map, const Student& student) {
+KeyCheck check_keys(const KeyMap& map, const DepthModel& student) {
   std::map<std::string, Expected> expected = expected_tensors(map, student);
   KeyCheck result;
   for (const MappedTensor& tensor : map.tensors) {

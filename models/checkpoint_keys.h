@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/io/weights_file.h"
-#include "models/student.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -44,7 +44,7 @@ struct KeyMap {
 KeyMap map_keys(const WeightsFile& file);
 
 // What the network of this map is made with: its usual head, and as many bins as the file has.
-StudentOptions options_for(const KeyMap& map);
+ModelOptions options_for(const KeyMap& map);
 
 // A file under our names.
 class MappedWeights final : public WeightsFile {
@@ -70,6 +70,6 @@ struct KeyCheck {
   std::vector<std::string> unknown;        // "name (shape)"
   bool loads() const { return missing.empty() && mismatched.empty() && unknown.empty(); }
 };
-KeyCheck check_keys(const KeyMap& map, const Student& student);
+KeyCheck check_keys(const KeyMap& map, const DepthModel& student);
 
 }  // namespace depthstill

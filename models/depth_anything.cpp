@@ -18,11 +18,11 @@ DepthAnythingConfig config_of(std::string_view name) {
 
 }  // namespace
 
-DepthAnything::DepthAnything(std::string_view name, const StudentOptions& options)
+DepthAnything::DepthAnything(std::string_view name, const ModelOptions& options)
     : DepthAnything(name, config_of(name), options) {}
 
-DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& config, const StudentOptions& options)
-    : Student(std::string(name), options, {InputRule::Fit::kLowerBound, 518, DinoV2::kPatch}),
+DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options)
+    : DepthModel(std::string(name), options, {InputRule::Fit::kLowerBound, 518, DinoV2::kPatch}),
       encoder_(config.encoder),
       head_(config.head) {
   check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
@@ -51,7 +51,7 @@ double DepthAnything::gmac(int64_t height, int64_t width) const {
          1e-9;
 }
 
-std::vector<Student::DeadParameter> DepthAnything::dead_parameters() const {
+std::vector<DepthModel::DeadParameter> DepthAnything::dead_parameters() const {
   std::vector<DeadParameter> dead{{std::string(kEncoder) + ".mask_token", {1, encoder_.config().dim}}};
   const int64_t features = head_.config().features;
   for (const char* conv : {"conv1", "conv2"}) {

@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
+#include "models/depth_model.h"
 #include "models/dinov2.h"
 #include "models/dpt_head.h"
-#include "models/student.h"
 
 namespace depthstill {
 
@@ -17,12 +17,12 @@ struct DepthAnythingConfig {
   DptConfig head;
 };
 
-class DepthAnything final : public Student {
+class DepthAnything final : public DepthModel {
  public:
   // name: "dpt_s", "dpt_b", "dpt_l" or "dpt_g". Without a head of its own choice, the recipe's kDpm is refused.
-  DepthAnything(std::string_view name, const StudentOptions& options);
+  DepthAnything(std::string_view name, const ModelOptions& options);
   // Of any size, for tests.
-  DepthAnything(std::string_view name, const DepthAnythingConfig& config, const StudentOptions& options);
+  DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options);
 
   // Transformer: normal with deviation 0.02, zero biases, norms and layer scales one. Patches and head: PyTorch's
   // default for convolutions.

@@ -44,8 +44,8 @@ Tensor residual_unit(const Tensor& x, const Conv2d* const (&convs)[2]) {
 
 }  // namespace
 
-MidasSmall::MidasSmall(std::string_view name, const StudentOptions& options)
-    : Student(std::string(name), options, {InputRule::Fit::kUpperBound, 256, kMultiple}) {
+MidasSmall::MidasSmall(std::string_view name, const ModelOptions& options)
+    : DepthModel(std::string(name), options, {InputRule::Fit::kUpperBound, 256, kMultiple}) {
   check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
   add_encoder();
   add_decoder();
@@ -192,7 +192,7 @@ double MidasSmall::gmac(int64_t height, int64_t width) const {
   return static_cast<double>(macs) * 1e-9;
 }
 
-std::vector<Student::DeadParameter> MidasSmall::dead_parameters() const {
+std::vector<DepthModel::DeadParameter> MidasSmall::dead_parameters() const {
   std::vector<DeadParameter> dead;
   const int64_t width = kTapWidths[taps_.size() - 1];
   for (const char* conv : {"conv1", "conv2"}) {

@@ -12,15 +12,15 @@
 #include <string_view>
 #include <vector>
 
-#include "models/student.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
-class MidasSmall final : public Student {
+class MidasSmall final : public DepthModel {
  public:
-  MidasSmall(std::string_view name, const StudentOptions& options);
+  MidasSmall(std::string_view name, const ModelOptions& options);
 
-  // Convolutions as UnetStudent's, Kaiming normal over fan-out, with zero biases; the output convolution uniform in
+  // Convolutions as UnetModel's, Kaiming normal over fan-out, with zero biases; the output convolution uniform in
   // +-1/sqrt(fan-in).
   void initialize(uint64_t seed) override;
   double gmac(int64_t height, int64_t width) const override;

@@ -14,8 +14,8 @@
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
 #include "kernels/parallel.h"
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 #include "tools/args.h"
 #include "tools/bench_kernels.h"
 #include "tools/head_choice.h"
@@ -51,9 +51,9 @@ double milliseconds(Clock::time_point from, Clock::time_point to) {
 class Bench {
  public:
   explicit Bench(const BenchArgs& args) : args_(args), device_(args.compute.choose_device()) {
-    StudentOptions options;
+    ModelOptions options;
     options.head = args.head.empty() ? default_head(args.model) : parse_head(args.head);
-    student_ = make_student(args.model, options);
+    student_ = make_model(args.model, options);
     student_->initialize(1);
     const InputRule& rule = student_->input_rule();
     if (args.size.empty())
@@ -140,7 +140,7 @@ class Bench {
   Device device_;
   SizeArg size_;
   std::optional<CapturedStep> step_;  // where steps are replayed; outlives what a failed one may leave behind
-  std::unique_ptr<Student> student_;
+  std::unique_ptr<DepthModel> student_;
   LossOptions loss_;
   HeadChoice head_;
   Tensor image_, teacher_;
@@ -302,7 +302,7 @@ void add_bench_command(CLI::App& app, Run& run) {
       ->check(CLI::IsMember(whats));
   command->add_option("--shape", args->shape, "of one kernel [default: shapes of the students]");
   command->footer("Shapes of the kernels:\n" + shape_help());
-  command->add_option("--model", args->model, "student")->check(CLI::IsMember(student_names()))->capture_default_str();
+  command->add_option("--model", args->model, "student")->check(CLI::IsMember(model_names()))->capture_default_str();
   command->add_option("--head", args->head, "dpm, regression or relative [default: the published model's]")
       ->check(CLI::IsMember({"dpm", "regression", "relative"}));
   command->add_option("--size", args->size,

@@ -8,10 +8,10 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/data/batch_tensors.h"
 #include "engine/ops.h"
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
-#include "tools/batch_tensors.h"
 #include "tools/interrupt.h"
 #include "tools/op_table.h"
 #include "tools/random_data.h"

@@ -6,7 +6,7 @@
 #include <ostream>
 
 #include "engine/data/dataset.h"
-#include "tools/protocol.h"
+#include "engine/eval/protocol.h"
 
 namespace depthstill {
 

@@ -12,7 +12,7 @@ namespace {
 
 struct ConvertArgs {
   std::string in, out, model, dtype = "fp32", head;
-  float d_min = StudentOptions{}.d_min, d_max = StudentOptions{}.d_max;
+  float d_min = ModelOptions{}.d_min, d_max = ModelOptions{}.d_max;
 };
 
 struct Totals {
@@ -95,11 +95,11 @@ int run_convert(const ConvertArgs& args) {
   const auto file = open_mapped_weights(args.in);
   KeyMap map = file->map();
   if (!args.model.empty()) map.architecture = args.model;
-  StudentOptions options = options_for(map);
+  ModelOptions options = options_for(map);
   if (!args.head.empty()) options.head = parse_head(args.head);
   options.d_min = args.d_min;
   options.d_max = args.d_max;
-  const auto student = make_student(map.architecture, options);
+  const auto student = make_model(map.architecture, options);
   const KeyCheck keys = check_keys(map, *student);
 
   std::printf("%s: names of %s: %s%s\n", args.in.c_str(), name_of(map.family), map.architecture.c_str(),

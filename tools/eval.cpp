@@ -112,13 +112,13 @@ void check_predictions_exist(const std::vector<EvalItem>& items, const std::stri
   check(missing == 0, first, missing > 1 ? concat_text(" (and ", missing - 1, " more missing)") : "");
 }
 
-std::unique_ptr<Student> student_for(const EvalSetup& setup, const EvalArgs& args, Device device) {
-  std::unique_ptr<Student> student;
+std::unique_ptr<DepthModel> student_for(const EvalSetup& setup, const EvalArgs& args, Device device) {
+  std::unique_ptr<DepthModel> student;
   if (setup.recipe) {
-    student = make_student(setup.recipe->model.name, setup.recipe->model.options);
+    student = make_model(setup.recipe->model.name, setup.recipe->model.options);
     load_weights(*student, args.weights);
   } else {
-    student = load_student(args.weights);
+    student = load_model(args.weights);
   }
   student->to(device);
   student->eval();
@@ -143,7 +143,7 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
   if (args.no_flip) options.flip = false;
   options.device = args.compute.choose_device();
   options.dtype = args.compute.dtype(setup.recipe ? setup.recipe->train.precision : "fp32");
-  const std::unique_ptr<Student> student = student_for(setup, args, options.device);
+  const std::unique_ptr<DepthModel> student = student_for(setup, args, options.device);
   std::function<void(const EvalItem&, const DepthMap&)> keep;
   if (!args.save.empty()) {
     make_folder(args.save);

@@ -29,13 +29,13 @@ bool wants_onnx(const ExportArgs& args) {
   return ending == ".onnx";
 }
 
-std::unique_ptr<Student> load_model(const ExportArgs& args) {
-  std::unique_ptr<Student> student;
+std::unique_ptr<DepthModel> model_of(const ExportArgs& args) {
+  std::unique_ptr<DepthModel> student;
   if (args.recipe.empty()) {
-    student = load_student(args.weights);
+    student = load_model(args.weights);
   } else {
     const Recipe recipe = load_recipe(args.recipe);
-    student = make_student(recipe.model.name, recipe.model.options);
+    student = make_model(recipe.model.name, recipe.model.options);
     load_weights(*student, args.weights);
   }
   student->eval();
@@ -64,11 +64,11 @@ int run_export(const ExportArgs& args) {
   check_usage(onnx || (args.size.empty() && args.output == "depth" && !args.normalise),
               "export: --size, --head-output and --normalise go with --format onnx");
   const OnnxOptions options = onnx_options(args);
-  const std::unique_ptr<Student> student = load_model(args);
+  const std::unique_ptr<DepthModel> student = model_of(args);
   if (onnx) {
     export_onnx(*student, args.out, options);
   } else {
-    save_student(args.out, *student, std::nullopt, stored_type(args.dtype));
+    save_model(args.out, *student, std::nullopt, stored_type(args.dtype));
   }
   std::printf("%s: %s, head %s, %.1f MB\n", args.out.c_str(), student->name().c_str(), name_of(student->options().head),
               static_cast<double>(fs::file_size(args.out)) * 1e-6);

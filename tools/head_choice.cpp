@@ -28,7 +28,7 @@ bool uses_depth(const LossOptions& loss) {
   return loss.ssim_weight != 0.0f || loss.si_weight != 0.0f || loss.mse_weight != 0.0f || loss.l1_weight != 0.0f;
 }
 
-Shape input_shape(const Student& student, const HeadProblem& problem) {
+Shape input_shape(const DepthModel& student, const HeadProblem& problem) {
   return {problem.batch, problem.height - problem.first_row, problem.width, student.head_input().channels};
 }
 
@@ -41,7 +41,7 @@ DpmOptions dpm_options(const HeadProblem& problem) {
 }
 
 // Everything that the times depend on, besides the device and its libraries.
-std::string key_of(const Student& student, const HeadProblem& problem) {
+std::string key_of(const DepthModel& student, const HeadProblem& problem) {
   const LossOptions& loss = problem.loss;
   const DpmOptions dpm = dpm_options(problem);
   const DpmBins bins = student.bins();
@@ -62,18 +62,18 @@ std::string in_ms(double ms) {
 // None before, and none after, also where a step fails.
 class WithoutGradients {
  public:
-  explicit WithoutGradients(Student& student) : student_(student) { student.clear_grads(); }
+  explicit WithoutGradients(DepthModel& student) : student_(student) { student.clear_grads(); }
   ~WithoutGradients() { student_.clear_grads(); }
   WithoutGradients(const WithoutGradients&) = delete;
   WithoutGradients& operator=(const WithoutGradients&) = delete;
 
  private:
-  Student& student_;
+  DepthModel& student_;
 };
 
 }  // namespace
 
-bool can_fuse_head(const Student& student, Device device, DType dtype) {
+bool can_fuse_head(const DepthModel& student, Device device, DType dtype) {
   const DpmHeadShape shape{1, 1, 1, student.head_input().channels};
   if (shape.C == 0) return false;
   bool supported = false;
@@ -84,7 +84,7 @@ bool can_fuse_head(const Student& student, Device device, DType dtype) {
   return supported;
 }
 
-HeadChoice choose_head(const Student& student, const HeadProblem& problem, std::optional<bool> wanted,
+HeadChoice choose_head(const DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted,
                        const HeadClock& clock) {
   if (!can_fuse_head(student, problem.device, problem.dtype)) {
     if (!wanted.value_or(false)) return {};
@@ -126,7 +126,7 @@ HeadChoice choose_head(const Student& student, const HeadProblem& problem, std::
                                  times, " for head and loss", measured ? "" : ", measured before", ")")};
 }
 
-HeadChoice choose_head(Student& student, const HeadProblem& problem, std::optional<bool> wanted) {
+HeadChoice choose_head(DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted) {
   std::optional<HeadTrial> trial;
   HeadClock clock;
   if (problem.device == Device::kCuda && !cuda::emulated() && plans::may_measure(stream_of(problem.device))) {
@@ -144,7 +144,7 @@ HeadChoice choose_head(Student& student, const HeadProblem& problem, std::option
   return choice;
 }
 
-HeadTrial::HeadTrial(Student& student, const HeadProblem& problem) : student_(student), problem_(problem) {
+HeadTrial::HeadTrial(DepthModel& student, const HeadProblem& problem) : student_(student), problem_(problem) {
   const Shape shape = input_shape(student, problem);
   const Activation kind = student.head_input().activation;
   const NoGrad no_grad;

@@ -9,8 +9,8 @@
 #include <string>
 
 #include "kernels/plans/plan_cache.h"
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -32,10 +32,10 @@ struct HeadChoice {
 // Where nothing may be timed (kernels/plans/timer.h), or on the emulated device, logits are stored, and so they are in
 // any case where no kernels fuse. Takes memory for the trial, less than a step does, and gives it back: to be called
 // before the first step. Leaves the student's gradients cleared.
-HeadChoice choose_head(Student& student, const HeadProblem& problem, std::optional<bool> wanted);
+HeadChoice choose_head(DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted);
 
 // Whether there is a DPM head, and kernels for this type that fuse it with its loss.
-bool can_fuse_head(const Student& student, Device device, DType dtype);
+bool can_fuse_head(const DepthModel& student, Device device, DType dtype);
 
 // ---- for tests ----------------------------------------------------------------------------------------------------
 
@@ -44,13 +44,13 @@ struct HeadClock {
   plans::PlanCache* cache = nullptr;                               // may be null
   std::function<double(bool fused, double best_ms)> milliseconds;  // as plans::Chooser's
 };
-HeadChoice choose_head(const Student& student, const HeadProblem& problem, std::optional<bool> wanted,
+HeadChoice choose_head(const DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted,
                        const HeadClock& clock);
 
 // Head and loss on random data, forward and backward, as a training step runs them.
 class HeadTrial {
  public:
-  HeadTrial(Student& student, const HeadProblem& problem);
+  HeadTrial(DepthModel& student, const HeadProblem& problem);
   void run(bool fused) const;
   // What the device takes for it, in an arena of its own.
   double milliseconds(bool fused, double best_ms) const;
@@ -58,7 +58,7 @@ class HeadTrial {
  private:
   Tensor loss(bool fused) const;
 
-  Student& student_;
+  DepthModel& student_;
   HeadProblem problem_;
   Tensor x_, teacher_;
 };

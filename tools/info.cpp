@@ -8,7 +8,7 @@
 
 #include "kernels/parallel.h"
 #include "kernels/runtime.h"
-#include "models/student.h"
+#include "models/depth_model.h"
 #include "tools/args.h"
 #include "tools/progress.h"
 
@@ -75,8 +75,8 @@ ordered_json cuda_json() {
 
 ordered_json models_json() {
   ordered_json models = ordered_json::object();
-  for (const std::string& name : student_names()) {
-    const std::unique_ptr<Student> student = make_student(name, {.head = default_head(name)});
+  for (const std::string& name : model_names()) {
+    const std::unique_ptr<DepthModel> student = make_model(name, {.head = default_head(name)});
     models[name] = {{"parameters", student->reference_parameter_count()},
                     {"parameters_executed", student->parameter_count()},
                     {"gmac", student->gmac(kHeight, kWidth)}};

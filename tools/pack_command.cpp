@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "engine/data/pack.h"
 #include "tools/args.h"
-#include "tools/pack.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 

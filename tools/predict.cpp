@@ -153,24 +153,24 @@ class Writer {
 };
 
 struct Model {
-  std::unique_ptr<Student> student;
+  std::unique_ptr<DepthModel> student;
   PredictOptions options;
 };
 
 // The recipe says at what size the model saw its images; a run's folder holds it beside the weights.
-Model load_model(const PredictArgs& args) {
+Model model_of(const PredictArgs& args) {
   std::string recipe_path = args.recipe;
   const fs::path beside = fs::path(args.weights).parent_path() / "recipe.toml";
   if (recipe_path.empty() && fs::exists(beside)) recipe_path = beside.string();
   Model model;
   std::string precision = "fp32";
   if (recipe_path.empty()) {
-    model.student = load_student(args.weights);
+    model.student = load_model(args.weights);
   } else {
     const Recipe recipe = load_recipe(recipe_path);
     model.options = predict_options(recipe);
     precision = recipe.train.precision;
-    model.student = make_student(recipe.model.name, recipe.model.options);
+    model.student = make_model(recipe.model.name, recipe.model.options);
     load_weights(*model.student, args.weights);
   }
   model.options.flip = args.flip;
@@ -185,7 +185,7 @@ Model load_model(const PredictArgs& args) {
 // (3, H, W) as the network is fed -> (H, W), or (bins, H, W), before the last activation. To compare networks bit by
 // bit with others, without either side's image reading and resizing.
 int run_raw(const PredictArgs& args) {
-  const Model model = load_model(args);
+  const Model model = model_of(args);
   const FloatArray input = read_npy(args.raw_input);
   check(input.shape.size() == 3 && input.shape[0] == 3, args.raw_input, ": expected an array (3, H, W), found ",
         input.shape.size(), " dimensions, the first of size ", input.shape.empty() ? 0 : input.shape[0]);
@@ -200,7 +200,7 @@ int run_raw(const PredictArgs& args) {
   Tensor raw = model.student->forward_raw(image);
   if (raw.dtype() != DType::kFloat) raw = cast(raw, DType::kFloat);
   const std::vector<float> values = to_vector<float>(to_device(raw, Device::kCpu));
-  const StudentOptions& student = model.student->options();
+  const ModelOptions& student = model.student->options();
   const int64_t stored = raw.size(3), channels = student.head == Head::kDpm ? student.bins : stored;
   std::vector<float> planes(static_cast<size_t>(channels * plane));
   for (int64_t i = 0; i < plane; ++i)
@@ -220,7 +220,7 @@ int run_predict(const PredictArgs& args) {
               "predict: expected images and --out, or --raw-input and --raw-output");
   if (!args.raw_input.empty()) return run_raw(args);
   const std::vector<Job> jobs = find_jobs(args.inputs);
-  const Model model = load_model(args);
+  const Model model = model_of(args);
   const Writer writer(args, model.student->options().head == Head::kRelative);
   const Predictor predictor(*model.student, model.options);
   Progress progress("predict", "img", static_cast<int64_t>(jobs.size()));

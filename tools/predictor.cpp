@@ -4,9 +4,9 @@
 #include <cmath>
 #include <filesystem>
 
+#include "engine/data/batch_tensors.h"
 #include "engine/data/cubic.h"
 #include "engine/ops_loss.h"
-#include "tools/batch_tensors.h"
 #include "tools/progress.h"
 
 namespace depthstill {
@@ -91,11 +91,11 @@ PredictOptions predict_options(const Recipe& recipe) {
   return options;
 }
 
-Predictor::Predictor(const Student& student, const PredictOptions& options) : student_(student), options_(options) {}
+Predictor::Predictor(const DepthModel& student, const PredictOptions& options) : student_(student), options_(options) {}
 
 DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
   const NoGrad no_grad;
-  const StudentOptions& student = student_.options();
+  const ModelOptions& student = student_.options();
   const Tensor depth = student_.depth_of(student_.forward_before_head(image));
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
   DepthMap map{kept.width, kept.height, {}};
@@ -160,7 +160,7 @@ std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
   return items;
 }
 
-Evaluation evaluate_student(const Student& student, const Dataset& data, const Protocol& protocol,
+Evaluation evaluate_student(const DepthModel& student, const Dataset& data, const Protocol& protocol,
                             const PredictOptions& options, size_t wanted_panels, std::vector<ReportPanel>* panels,
                             const KeepPrediction& keep) {
   check(student.options().head != Head::kRelative, student.name(),

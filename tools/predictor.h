@@ -9,8 +9,8 @@
 #include "engine/data/dataset.h"
 #include "engine/device.h"
 #include "engine/dtype.h"
-#include "models/student.h"
-#include "tools/evaluate.h"
+#include "engine/eval/evaluate.h"
+#include "models/depth_model.h"
 #include "tools/recipe.h"
 #include "tools/report.h"
 
@@ -34,7 +34,7 @@ PredictOptions predict_options(const Recipe& recipe);
 class Predictor {
  public:
   // The student must be in eval mode and on the device; it is not owned and may be trained between calls.
-  Predictor(const Student& student, const PredictOptions& options);
+  Predictor(const DepthModel& student, const PredictOptions& options);
 
   // Of the image's size. Metres within the student's depth range; for a relative student its inverse depth, >= 0.
   DepthMap operator()(const Image8& image) const;
@@ -45,7 +45,7 @@ class Predictor {
   DepthMap run_resized(const Image8& image) const;
   DepthMap run_network(const Tensor& image, ImageSize kept) const;  // rows and columns [0, kept) of its map
 
-  const Student& student_;
+  const DepthModel& student_;
   PredictOptions options_;
 };
 
@@ -53,7 +53,7 @@ using KeepPrediction = std::function<void(const EvalItem&, const DepthMap&)>;
 
 // Scores a student on a data set. `panels`, unless null, receives `wanted_panels` pictures spread over the set, with
 // the teacher's map where the data set has one, else ground truth.
-Evaluation evaluate_student(const Student& student, const Dataset& data, const Protocol& protocol,
+Evaluation evaluate_student(const DepthModel& student, const Dataset& data, const Protocol& protocol,
                             const PredictOptions& options, size_t wanted_panels = 0,
                             std::vector<ReportPanel>* panels = nullptr, const KeepPrediction& keep = nullptr);
 

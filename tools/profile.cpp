@@ -5,11 +5,11 @@
 #include <optional>
 #include <utility>
 
+#include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
 #include "engine/step_arena.h"
 #include "kernels/dry_run.h"
 #include "kernels/tracing.h"
-#include "tools/batch_tensors.h"
 #include "tools/interrupt.h"
 #include "tools/random_data.h"
 
@@ -38,7 +38,7 @@ class ProfiledTraining {
 
   const Recipe& recipe_;
   const ProfileOptions& options_;
-  std::unique_ptr<Student> student_;
+  std::unique_ptr<DepthModel> student_;
   std::optional<AdamW> optimiser_;
   std::optional<Loader> loader_;
   BatchTensors random_;
@@ -48,7 +48,7 @@ class ProfiledTraining {
 
 ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& options)
     : recipe_(recipe), options_(options) {
-  student_ = make_student(recipe.model.name, recipe.model.options);
+  student_ = make_model(recipe.model.name, recipe.model.options);
   if (!cuda::dry_running()) student_->initialize(recipe.train.seed);
   student_->to(options.device);
   optimiser_.emplace(student_->parameter_tensors(), recipe.optimiser);

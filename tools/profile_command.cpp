@@ -49,7 +49,7 @@ Recipe recipe_of(const ProfileArgs& args) {
   if (!args.size.empty()) {
     size = parse_size(args.size);
   } else {
-    const InputRule rule = make_student(args.model, recipe.model.options)->input_rule();
+    const InputRule rule = make_model(args.model, recipe.model.options)->input_rule();
     if (rule.fit != InputRule::Fit::kPad) size = {rule.size, rule.size};
   }
   recipe.augment.crop = {size.width, size.height};
@@ -171,7 +171,7 @@ void add_profile_command(CLI::App& app, Run& run) {
           ->capture_default_str();
   const auto without_recipe = [&](CLI::Option* option) { option->excludes(recipe); };
   without_recipe(command->add_option("--model", args->model, "student")
-                     ->check(CLI::IsMember(student_names()))
+                     ->check(CLI::IsMember(model_names()))
                      ->capture_default_str());
   without_recipe(command->add_option(
       "--size", args->size, "HEIGHTxWIDTH in pixels [default: 352x704, or the square that the network is fed]"));

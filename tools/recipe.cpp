@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "engine/eval/metrics.h"
 #include "engine/io/text_file.h"
 #include "kernels/error.h"
-#include "tools/metrics.h"
 #include "tools/settings.h"
 
 namespace depthstill {
@@ -18,7 +18,7 @@ void bind_model(Settings& s, ModelRecipe& model) {
   s.custom(
       "model.name",
       [&model](const TomlValue& value) {
-        const std::vector<std::string> names = student_names();
+        const std::vector<std::string> names = model_names();
         const std::string& name = detail::text_of(value);
         std::string expected;
         for (const std::string& known : names) expected += (expected.empty() ? "" : ", ") + known;
@@ -222,7 +222,7 @@ void collect(const std::filesystem::path& path, std::vector<std::filesystem::pat
 }
 
 void check_consistency(const Recipe& recipe, const std::string& file) {
-  const StudentOptions& options = recipe.model.options;
+  const ModelOptions& options = recipe.model.options;
   check(options.d_min < options.d_max, file, ": model.min_depth is ", options.d_min, ", expected less than max_depth ",
         options.d_max);
   const DataRecipe& data = recipe.data;

@@ -9,18 +9,18 @@
 
 #include "engine/data/augment.h"
 #include "engine/data/dataset.h"
+#include "engine/eval/protocol.h"
 #include "engine/optim.h"
 #include "engine/schedule.h"
-#include "losses/distillation.h"
-#include "models/student.h"
-#include "tools/protocol.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
 struct ModelRecipe {
   std::string name = "mobilenet_unet";
-  StudentOptions options;  // head, bins, d_min, d_max
-  std::string weights;     // to start from; empty: random
+  ModelOptions options;  // head, bins, d_min, d_max
+  std::string weights;   // to start from; empty: random
 };
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.

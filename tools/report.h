@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "engine/eval/metrics.h"
 #include "engine/io/depth_file.h"
 #include "engine/io/image.h"
-#include "tools/metrics.h"
 #include "tools/run_log.h"
 
 namespace depthstill {

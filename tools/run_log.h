@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "tools/metrics.h"
+#include "engine/eval/metrics.h"
 
 namespace depthstill {
 

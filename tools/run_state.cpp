@@ -37,7 +37,7 @@ T number(const Metadata& metadata, const std::string& key, const std::string& pa
 }
 
 // Metadata that both sides have must agree: a checkpoint of another network is refused by name, not by a shape.
-void check_same_student(const Student& student, const WeightsFile& file) {
+void check_same_model(const DepthModel& student, const WeightsFile& file) {
   for (const auto& [key, value] : describe(student)) {
     const auto found = file.metadata().find(key);
     check(found == file.metadata().end() || found->second == value, file.path(), ": expected a checkpoint with ", key,
@@ -45,7 +45,7 @@ void check_same_student(const Student& student, const WeightsFile& file) {
   }
 }
 
-LoadOptions passing_over(const Student& student) {
+LoadOptions passing_over(const DepthModel& student) {
   const auto dead = student.dead_parameter_names();
   LoadOptions options;
   options.may_ignore = [names = std::set<std::string>(dead.begin(), dead.end())](const std::string& name) {
@@ -54,7 +54,7 @@ LoadOptions passing_over(const Student& student) {
   return options;
 }
 
-std::vector<NamedTensor> moments(const Student& student, const AdamW& optimiser) {
+std::vector<NamedTensor> moments(const DepthModel& student, const AdamW& optimiser) {
   std::vector<NamedTensor> named;
   const auto parameters = student.parameters();
   for (size_t i = 0; i < parameters.size(); ++i) {
@@ -66,13 +66,13 @@ std::vector<NamedTensor> moments(const Student& student, const AdamW& optimiser)
 
 }  // namespace
 
-Metadata describe(const Student& student) {
-  const StudentOptions& options = student.options();
+Metadata describe(const DepthModel& student) {
+  const ModelOptions& options = student.options();
   return {{"format", "depthstill-1"},      {"architecture", student.name()},  {"head", name_of(options.head)},
           {"bins", text_of(options.bins)}, {"d_min", text_of(options.d_min)}, {"d_max", text_of(options.d_max)}};
 }
 
-void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state) {
+void save_run_state(const std::string& path, const DepthModel& student, const AdamW& optimiser, const RunState& state) {
   Metadata metadata = describe(student);
   metadata["epoch"] = text_of(state.epoch);
   metadata["step"] = text_of(state.step);
@@ -86,9 +86,10 @@ void save_run_state(const std::string& path, const Student& student, const AdamW
   save_state(student, path, metadata, moments(student, optimiser));
 }
 
-RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint) {
+RunState load_run_state(const std::string& path, DepthModel& student, AdamW& optimiser,
+                        const std::string& fingerprint) {
   const SafetensorsFile file(path);
-  check_same_student(student, file);
+  check_same_model(student, file);
   RunState state;
   state.epoch = number<int64_t>(file.metadata(), "epoch", path);
   state.step = number<int64_t>(file.metadata(), "step", path);
@@ -115,17 +116,17 @@ RunState load_run_state(const std::string& path, Student& student, AdamW& optimi
   return state;
 }
 
-void save_student(const std::string& path, const Student& student, std::optional<int64_t> epoch, StoredType floats) {
+void save_model(const std::string& path, const DepthModel& student, std::optional<int64_t> epoch, StoredType floats) {
   Metadata metadata = describe(student);
   if (epoch) metadata["epoch"] = text_of(*epoch);
   save_state(student, path, metadata, {}, floats);
 }
 
-std::unique_ptr<Student> load_student(const std::string& path) {
+std::unique_ptr<DepthModel> load_model(const std::string& path) {
   const auto file = open_mapped_weights(path);
   const Metadata& metadata = file->metadata();
   std::string architecture = file->map().architecture;
-  StudentOptions options;
+  ModelOptions options;
   if (metadata.contains("architecture") && metadata.contains("head")) {
     architecture = metadata.at("architecture");
     options.head = parse_head(metadata.at("head"));
@@ -136,18 +137,18 @@ std::unique_ptr<Student> load_student(const std::string& path) {
     check(!file->map().encoder_only, path, ": expected a whole network, found an encoder for ", architecture, " only");
     options = options_for(file->map());
   }
-  auto student = make_student(architecture, options);
+  auto student = make_model(architecture, options);
   load_state(*student, *file, passing_over(*student));
   return student;
 }
 
-void load_weights(Student& student, const std::string& path) {
+void load_weights(DepthModel& student, const std::string& path) {
   const auto file = open_mapped_weights(path);
-  check_same_student(student, *file);
+  check_same_model(student, *file);
   load_state(student, *file, passing_over(student));
 }
 
-InitialWeights load_initial(Student& student, const std::string& path) {
+InitialWeights load_initial(DepthModel& student, const std::string& path) {
   const auto file = open_mapped_weights(path);
   const KeyMap& map = file->map();
   check(map.architecture == student.name(), path, ": expected weights for ", student.name(), ", found those of ",

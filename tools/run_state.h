@@ -10,7 +10,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/optim.h"
-#include "models/student.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -24,23 +24,23 @@ struct RunState {
   std::string fingerprint;         // of the settings that a resumed run must share
 };
 
-void save_run_state(const std::string& path, const Student& student, const AdamW& optimiser, const RunState& state);
+void save_run_state(const std::string& path, const DepthModel& student, const AdamW& optimiser, const RunState& state);
 
 // Throws Error if the file is of another student, or of a run with another fingerprint; nothing is changed then.
-RunState load_run_state(const std::string& path, Student& student, AdamW& optimiser, const std::string& fingerprint);
+RunState load_run_state(const std::string& path, DepthModel& student, AdamW& optimiser, const std::string& fingerprint);
 
-// Weights and buffers, with what make_student() needs to build the network again. Floats are stored as kF32, kF16 or
+// Weights and buffers, with what make_model() needs to build the network again. Floats are stored as kF32, kF16 or
 // kBf16.
-void save_student(const std::string& path, const Student& student, std::optional<int64_t> epoch = {},
-                  StoredType floats = StoredType::kF32);
-std::map<std::string, std::string> describe(const Student& student);  // that metadata
+void save_model(const std::string& path, const DepthModel& student, std::optional<int64_t> epoch = {},
+                StoredType floats = StoredType::kF32);
+std::map<std::string, std::string> describe(const DepthModel& student);  // that metadata
 
 // Any file that models/checkpoint_keys.h knows. Where it does not say what the network is, as published checkpoints do
 // not, that is inferred from names and shapes.
-std::unique_ptr<Student> load_student(const std::string& path);
+std::unique_ptr<DepthModel> load_model(const std::string& path);
 
 // Reads weights into an existing student; published checkpoints' unused layers are passed over.
-void load_weights(Student& student, const std::string& path);
+void load_weights(DepthModel& student, const std::string& path);
 
 // What training starts from: a whole network, or an encoder alone (ImageNet classifier, DINOv2); the rest then keeps
 // its values.
@@ -48,6 +48,6 @@ struct InitialWeights {
   bool folded = false;  // recalibrate_batch_norm() is advisable
   std::string text;     // what was read, for the log
 };
-InitialWeights load_initial(Student& student, const std::string& path);
+InitialWeights load_initial(DepthModel& student, const std::string& path);
 
 }  // namespace depthstill

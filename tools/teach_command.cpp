@@ -39,7 +39,7 @@ int run_teach(const TeachArgs& args) {
   predicting.side = args.side;
   predicting.device = args.compute.choose_device();
   predicting.dtype = args.compute.dtype();
-  const std::unique_ptr<Student> teacher = load_student(args.weights);
+  const std::unique_ptr<DepthModel> teacher = load_model(args.weights);
   teacher->to(predicting.device);
   teacher->eval();
   log_line(concat_text(teacher->name(), " on ", predicting.device, ", ", predicting.dtype, ": ", data.size(),

@@ -11,16 +11,16 @@
 
 #include "engine/allocator.h"
 #include "engine/captured_step.h"
+#include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
 #include "engine/io/atomic_file.h"
 #include "engine/optim.h"
+#include "engine/train/batch_ring.h"
+#include "engine/train/loader_note.h"
 #include "kernels/parallel.h"
 #include "models/imagenet.h"
-#include "tools/batch_ring.h"
-#include "tools/batch_tensors.h"
 #include "tools/head_choice.h"
 #include "tools/interrupt.h"
-#include "tools/loader_note.h"
 #include "tools/predictor.h"
 #include "tools/progress.h"
 #include "tools/report.h"
@@ -87,7 +87,7 @@ class Trainer {
   TrainOptions options_;
   std::shared_ptr<const Dataset> data_;
   std::optional<CapturedStep> step_;  // outlives the gradients that a failed step may leave in its memory
-  std::unique_ptr<Student> student_;
+  std::unique_ptr<DepthModel> student_;
   std::optional<AdamW> optimiser_;
   BatchTensors batch_;                   // what a step of full size reads: always the same memory
   std::vector<std::string> loss_names_;  // "total", then the parts
@@ -142,7 +142,7 @@ int64_t Trainer::total_updates() const {
 }
 
 void Trainer::initialise() {
-  student_ = make_student(recipe_.model.name, recipe_.model.options);
+  student_ = make_model(recipe_.model.name, recipe_.model.options);
   bool folded = false;
   if (!options_.resume) {
     student_->initialize(recipe_.train.seed);
@@ -385,11 +385,11 @@ void Trainer::finish_epoch(int64_t epoch) {
   if (chosen && (last || (epoch + 1) % recipe_.eval.every == 0)) state_.unjudged_epoch = epoch;
   if (!chosen) {  // nothing to choose by: the last model is kept
     state_.best_epoch = epoch;
-    if (last) save_student(path("best.safetensors"), *student_, epoch + 1);
+    if (last) save_model(path("best.safetensors"), *student_, epoch + 1);
   }
   save_last();
   if (recipe_.train.checkpoint_keep > 0) {
-    save_student(path(name(epoch + 1)), *student_, epoch + 1);
+    save_model(path(name(epoch + 1)), *student_, epoch + 1);
     fs::remove(path(name(epoch + 1 - recipe_.train.checkpoint_keep)));
   }
   if (state_.unjudged_epoch >= 0) judge_epoch();
@@ -416,7 +416,7 @@ void Trainer::judge_epoch() {
   if (better) {
     state_.best_epoch = epoch;
     state_.best_value = value;
-    save_student(path("best.safetensors"), *student_, epoch + 1);
+    save_model(path("best.safetensors"), *student_, epoch + 1);
   }
   state_.unjudged_epoch = -1;
   save_last();

@@ -3,7 +3,7 @@
 
 namespace depthstill {
 
-void export_onnx(const Student&, const std::string& path, const OnnxOptions&) {
+void export_onnx(const DepthModel&, const std::string& path, const OnnxOptions&) {
   fail(path, ": this build cannot write ONNX: libonnx-dev and libprotobuf-dev were not there when it was configured");
 }
 

@@ -12,9 +12,9 @@ namespace {
 
 using Output = OnnxOptions::Output;
 
-OnnxValue write_network(OnnxGraph& graph, const Student& student, const OnnxValue& image,
+OnnxValue write_network(OnnxGraph& graph, const DepthModel& student, const OnnxValue& image,
                         const std::optional<MapSize>& size) {
-  if (const auto* unet = dynamic_cast<const UnetStudent*>(&student)) return write_unet(graph, *unet, image);
+  if (const auto* unet = dynamic_cast<const UnetModel*>(&student)) return write_unet(graph, *unet, image);
   if (const auto* midas = dynamic_cast<const MidasSmall*>(&student)) return write_midas_small(graph, *midas, image);
   if (const auto* dpt = dynamic_cast<const DepthAnything*>(&student)) {
     check(size.has_value(), "onnx: ", student.name(), " is exported for one image size: give its height and width");
@@ -29,7 +29,7 @@ OnnxValue normalise(OnnxGraph& graph, const OnnxValue& image) {
 }
 
 // Depth is the mean of the bins' centres under softmax. Channels last, because softmax wants the bins side by side.
-OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const StudentOptions& options) {
+OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const ModelOptions& options) {
   const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
   std::vector<float> centres;
   for (int i = 0; i < bins.bins; ++i) centres.push_back(static_cast<float>(bins.centre(i)));
@@ -40,7 +40,7 @@ OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const Studen
 }
 
 // (N, bins or 1, H, W) -> (N, H, W).
-OnnxValue last_activation(OnnxGraph& graph, const OnnxValue& raw, const StudentOptions& options) {
+OnnxValue last_activation(OnnxGraph& graph, const OnnxValue& raw, const ModelOptions& options) {
   if (options.head == Head::kDpm) return expected_depth(graph, raw, options);
   const OnnxValue map = graph.node("Squeeze", {raw, graph.integers({1})});
   if (options.head == Head::kRelative) return onnx_layers::activation(graph, map, Activation::kRelu);
@@ -54,8 +54,8 @@ std::string exact(float value) {
   return text.str();
 }
 
-void describe(OnnxGraph& graph, const Student& student, const OnnxOptions& options) {
-  const StudentOptions& model = student.options();
+void describe(OnnxGraph& graph, const DepthModel& student, const OnnxOptions& options) {
+  const ModelOptions& model = student.options();
   std::map<std::string, std::string> metadata = options.metadata;
   metadata["architecture"] = student.name();
   metadata["head"] = name_of(model.head);
@@ -78,7 +78,7 @@ void describe(OnnxGraph& graph, const Student& student, const OnnxOptions& optio
 
 }  // namespace
 
-void export_onnx(const Student& student, const std::string& path, const OnnxOptions& options) {
+void export_onnx(const DepthModel& student, const std::string& path, const OnnxOptions& options) {
   OnnxDim height = "height", width = "width";
   if (options.size) {
     const int64_t multiple = student.size_multiple();
@@ -93,7 +93,7 @@ void export_onnx(const Student& student, const std::string& path, const OnnxOpti
   const OnnxValue image = graph.input("image", {"batch", int64_t{3}, height, width});
   const OnnxValue raw =
       write_network(graph, student, options.normalise ? normalise(graph, image) : image, options.size);
-  const StudentOptions& model = student.options();
+  const ModelOptions& model = student.options();
   if (options.output == Output::kRaw) {
     graph.output(raw, "raw", {"batch", model.head == Head::kDpm ? model.bins : int64_t{1}, height, width});
   } else {

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "models/student.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -26,6 +26,6 @@ struct OnnxOptions {
 
 // Input "image" (N, 3, H, W) fp32, RGB; output "depth", "inverse_depth" or "raw"; N is dynamic. Throws Error if this
 // build has no ONNX, if the student cannot take the size, or if the file would exceed protobuf's 2 GiB.
-void export_onnx(const Student& student, const std::string& path, const OnnxOptions& options = {});
+void export_onnx(const DepthModel& student, const std::string& path, const OnnxOptions& options = {});
 
 }  // namespace depthstill

@@ -5,11 +5,11 @@
 #include "models/depth_anything.h"
 #include "models/midas_small.h"
 #include "models/onnx/graph.h"
-#include "models/unet_student.h"
+#include "models/unet.h"
 
 namespace depthstill {
 
-OnnxValue write_unet(OnnxGraph& graph, const UnetStudent& student, const OnnxValue& image);
+OnnxValue write_unet(OnnxGraph& graph, const UnetModel& student, const OnnxValue& image);
 OnnxValue write_midas_small(OnnxGraph& graph, const MidasSmall& student, const OnnxValue& image);
 // For images of this size only.
 OnnxValue write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image, MapSize size);

@@ -46,7 +46,7 @@ std::vector<OnnxValue> write_resnet(OnnxGraph& graph, const ResNet& encoder, con
   return taps;
 }
 
-OnnxValue write_decoder(OnnxGraph& graph, const UnetStudent& student, const std::vector<OnnxValue>& taps) {
+OnnxValue write_decoder(OnnxGraph& graph, const UnetModel& student, const std::vector<OnnxValue>& taps) {
   // Two taps are of the same size for every image if they are for one whose sides are powers of two.
   const std::vector<MapSize> sizes = student.encoder().trace({256, 256}).taps;
   constexpr bool kAlignCorners = true;
@@ -72,7 +72,7 @@ OnnxValue write_decoder(OnnxGraph& graph, const UnetStudent& student, const std:
 
 }  // namespace
 
-OnnxValue write_unet(OnnxGraph& graph, const UnetStudent& student, const OnnxValue& image) {
+OnnxValue write_unet(OnnxGraph& graph, const UnetModel& student, const OnnxValue& image) {
   if (const auto* mobilenet = dynamic_cast<const MobileNetV2*>(&student.encoder()))
     return write_decoder(graph, student, write_mobilenet_v2(graph, *mobilenet, image));
   if (const auto* resnet = dynamic_cast<const ResNet*>(&student.encoder()))

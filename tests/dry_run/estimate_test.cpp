@@ -100,7 +100,7 @@ double forward_gmac(const StepEstimate& step) {
 TEST(Estimate, DeadRowsAreAQuarterOfTheProducts) {
   const StepEstimate needed = estimate(2), all = estimate(2, {.dtype = DType::kBf16, .dead_rows = false});
   const double filled = 1e-9 * kHeight * kWidth * 128 * 7;  // the head's channels past the bins
-  EXPECT_NEAR(forward_gmac(all), make_student("mobilenet_unet", {})->gmac(kHeight, kWidth) + filled, 0.01);
+  EXPECT_NEAR(forward_gmac(all), make_model("mobilenet_unet", {})->gmac(kHeight, kWidth) + filled, 0.01);
   EXPECT_NEAR(forward_gmac(all) / forward_gmac(needed), 171.1 / 127.5, 0.002);
   EXPECT_GT(bound_of(all).products_ms, 1.3 * bound_of(needed).products_ms);
 }

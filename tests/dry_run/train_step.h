@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "engine/optim.h"
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -17,7 +17,7 @@ class DryStep {
  public:
   DryStep(const std::string& model, int64_t batch, DType dtype) {
     const Device device = Device::kCuda;
-    student_ = make_student(model, {.head = default_head(model)});
+    student_ = make_model(model, {.head = default_head(model)});
     student_->to(device);
     student_->train();
     const InputRule& rule = student_->input_rule();
@@ -52,7 +52,7 @@ class DryStep {
   }
 
   void fuse_head(bool on = true) { fused_head_ = on; }
-  Student& student() { return *student_; }
+  DepthModel& student() { return *student_; }
 
  private:
   LossResult forward() const {
@@ -62,7 +62,7 @@ class DryStep {
   }
 
   bool fused_head_ = false;
-  std::unique_ptr<Student> student_;
+  std::unique_ptr<DepthModel> student_;
   Tensor image_, teacher_;
   LossOptions loss_;
   std::optional<AdamW> optimiser_;

@@ -18,9 +18,12 @@ const std::map<std::string, std::set<std::string>> kAllowed = {
     {"engine/io", {"engine/io", "kernels"}},
     {"engine", {"engine", "engine/io", "kernels"}},
     {"engine/data", {"engine/data", "engine", "engine/io", "kernels"}},
-    {"losses", {"losses", "engine", "kernels"}},
-    {"models", {"models", "engine", "engine/io", "kernels"}},
-    {"tools", {"tools", "models", "losses", "engine/data", "engine", "engine/io", "kernels"}},
+    {"engine/eval", {"engine/eval", "engine/data", "engine/io", "kernels"}},
+    {"engine/train", {"engine/train", "engine/data", "engine", "engine/io", "kernels"}},
+    {"models", {"models", "engine/data", "engine", "engine/io", "kernels"}},
+    {"losses", {"losses", "models", "engine/train", "engine", "kernels"}},
+    {"tools",
+     {"tools", "losses", "models", "engine/train", "engine/eval", "engine/data", "engine", "engine/io", "kernels"}},
 };
 
 // The file between the quotes of an #include "..." line; empty for any other line.
@@ -47,7 +50,7 @@ void for_each_line(const std::string& top,
 }
 
 std::string layer_of(const std::string& path) {
-  for (const char* nested : {"engine/io", "engine/data"}) {
+  for (const char* nested : {"engine/io", "engine/data", "engine/eval", "engine/train"}) {
     if (path.starts_with(std::string(nested) + "/")) return nested;
   }
   return path.substr(0, path.find('/'));
@@ -55,7 +58,7 @@ std::string layer_of(const std::string& path) {
 
 TEST(Layering, NothingIncludesUpwards) {
   int seen = 0;
-  for (const char* top : {"kernels", "engine", "losses", "models", "tools"}) {
+  for (const char* top : {"kernels", "engine", "models", "losses", "tools"}) {
     for_each_line(top, [&](const std::string& file, int number, const std::string& line) {
       const std::string target = included_file(line);
       if (target.empty()) return;

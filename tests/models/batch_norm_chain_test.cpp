@@ -30,7 +30,7 @@ struct Network {
 
   explicit Network(const std::string& name) {
     if (name == "midas_small") {
-      auto midas = std::make_unique<MidasSmall>(name, StudentOptions{.head = Head::kRelative});
+      auto midas = std::make_unique<MidasSmall>(name, ModelOptions{.head = Head::kRelative});
       norms.push_back(midas->stem().norm);
       for (const MidasSmall::Block& block : midas->blocks())
         for (const MidasSmall::Unit& unit : block.units) norms.push_back(unit.norm);

@@ -9,7 +9,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/io/safetensors.h"
-#include "models/unet_student.h"
+#include "models/unet.h"
 #include "tests/io/test_files.h"
 
 namespace depthstill {
@@ -183,7 +183,7 @@ TEST(CheckpointKeys, UnknownFilesSaySo) {
 
 TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   const TemporaryFolder folder;
-  UnetStudent student("mobilenet_unet", {});
+  UnetModel student("mobilenet_unet", {});
   save_state(student, folder / "whole.safetensors");
   const auto whole = open_mapped_weights(folder / "whole.safetensors");
   EXPECT_EQ(whole->map().family, KeyFamily::kUnet);
@@ -193,7 +193,7 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   EXPECT_TRUE(good.loads());
   EXPECT_EQ(good.matched.size(), student.state().size());
 
-  UnetStudent narrow("mobilenet_unet", {.bins = 64});
+  UnetModel narrow("mobilenet_unet", {.bins = 64});
   KeyCheck check = check_keys(whole->map(), narrow);
   EXPECT_FALSE(check.loads());
   EXPECT_EQ(
@@ -211,13 +211,13 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   EXPECT_EQ(check.dead.size(), student.dead_parameters().size());
   EXPECT_EQ(check.unknown, std::vector<std::string>{"decode_head.more.weight (2)"});
 
-  UnetStudent other("resnet18_unet", {});
+  UnetModel other("resnet18_unet", {});
   EXPECT_FALSE(check_keys(whole->map(), other).missing.empty());
 }
 
 TEST(CheckpointKeys, ClassifiersBecomeEncoders) {
   const TemporaryFolder folder;
-  UnetStudent student("resnet18_unet", {});
+  UnetModel student("resnet18_unet", {});
   std::vector<TensorToStore> tensors;
   static const std::vector<float> zeros(512 * 512 * 9);
   for (const StateEntry& entry : student.encoder().state()) {

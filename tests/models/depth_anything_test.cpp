@@ -9,7 +9,7 @@
 
 #include "engine/device.h"
 #include "engine/optim.h"
-#include "losses/distillation.h"
+#include "losses/tie_kd.h"
 
 namespace depthstill {
 namespace {
@@ -33,7 +33,7 @@ double hash_weight(const std::string& name, const Shape& file_shape, uint32_t t,
 }
 
 // Tensors are numbered by their names in byte order, those that are never run included.
-void fill_with_hash(Student& student) {
+void fill_with_hash(DepthModel& student) {
   std::vector<std::string> names = student.dead_parameter_names();
   const std::vector<StateEntry> state = student.state();
   for (const StateEntry& entry : state) names.push_back(entry.name);
@@ -59,7 +59,7 @@ Tensor hash_image(int64_t height, int64_t width) {
 }
 
 std::unique_ptr<DepthAnything> hashed(const char* name) {
-  auto student = std::make_unique<DepthAnything>(name, StudentOptions{.head = Head::kRelative});
+  auto student = std::make_unique<DepthAnything>(name, ModelOptions{.head = Head::kRelative});
   fill_with_hash(*student);
   student->eval();
   return student;
@@ -174,13 +174,13 @@ TEST(DepthAnything, PositionsAreResizedAsTheReferenceDoes) {
 }
 
 TEST(DepthAnything, ParameterCountsAreThePublishedOnes) {
-  const StudentOptions options{.head = Head::kRelative};
-  EXPECT_EQ(make_student("dpt_s", options)->reference_parameter_count(), 24785089);
-  EXPECT_EQ(make_student("dpt_b", options)->reference_parameter_count(), 97470785);
-  const auto large = make_student("dpt_l", options);
+  const ModelOptions options{.head = Head::kRelative};
+  EXPECT_EQ(make_model("dpt_s", options)->reference_parameter_count(), 24785089);
+  EXPECT_EQ(make_model("dpt_b", options)->reference_parameter_count(), 97470785);
+  const auto large = make_model("dpt_l", options);
   EXPECT_EQ(large->reference_parameter_count(), 335315649);
   EXPECT_EQ(large->state().size() + large->dead_parameter_names().size(), 407u);
-  const auto small = make_student("dpt_s", options);
+  const auto small = make_model("dpt_s", options);
   EXPECT_EQ(small->state().size() + small->dead_parameter_names().size(), 239u);
   EXPECT_EQ(small->parameter_count(), 24785089 - 73856 - 384);
 }
@@ -259,7 +259,7 @@ TEST(DepthAnything, ADistillationStepIsTheSameOnBothDevices) {
 }
 
 TEST(DepthAnything, RefusesWhatItCannotDo) {
-  EXPECT_THROW(make_student("dpt_s", {.head = Head::kDpm}), Error);
+  EXPECT_THROW(make_model("dpt_s", {.head = Head::kDpm}), Error);
   DepthAnything student("tiny", tiny_config(false), {.head = Head::kRelative});
   EXPECT_THROW(student.forward(zeros({1, 28, 30, 3})), Error);
 }

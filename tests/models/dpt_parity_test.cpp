@@ -18,7 +18,7 @@ struct Case {
   int64_t height, width;
 };
 
-void set_weights(const Student& student) {
+void set_weights(const DepthModel& student) {
   for (const StateEntry& entry : student.state()) {
     const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);
     double offset = 0.0, scale = std::sqrt(3.0 * static_cast<double>(file[0]) / static_cast<double>(file.numel()));
@@ -37,10 +37,10 @@ void set_weights(const Student& student) {
   }
 }
 
-std::unique_ptr<Student> make(const std::string& name) {
+std::unique_ptr<DepthModel> make(const std::string& name) {
   const Head head = name == "dpt_tiny_metric" ? Head::kRegression : Head::kRelative;
-  const StudentOptions options{.head = head, .d_max = 20.0f};
-  if (!name.starts_with("dpt_tiny")) return make_student(name, options);
+  const ModelOptions options{.head = head, .d_max = 20.0f};
+  if (!name.starts_with("dpt_tiny")) return make_model(name, options);
   const DepthAnythingConfig tiny{{.dim = 48, .depth = 4, .heads = 3, .taps = {0, 1, 2, 3}, .grid = 4},
                                  {.dim = 48, .features = 16, .out_channels = {8, 12, 16, 24}}};
   return std::make_unique<DepthAnything>(name, tiny, options);
@@ -52,7 +52,7 @@ TEST_P(DptParity, OutputsAndGradients) {
   const auto& [name, height, width] = GetParam();
   const SafetensorsFile fixture(
       concat_text(DEPTHSTILL_SOURCE_DIR "/tests/oracle/", name, '_', height, 'x', width, ".safetensors"));
-  const std::unique_ptr<Student> student = make(name);
+  const std::unique_ptr<DepthModel> student = make(name);
   set_weights(*student);
   const Tensor y = student->forward(test::hash_tensor("image", {1, height, width, 3}, 0.0, 2.0));
   const std::vector<float> expected = fixture.read_floats("output");

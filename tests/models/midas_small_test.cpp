@@ -12,7 +12,7 @@
 namespace depthstill {
 namespace {
 
-std::unique_ptr<Student> midas_small() { return make_student("midas_small", {.head = Head::kRelative}); }
+std::unique_ptr<DepthModel> midas_small() { return make_model("midas_small", {.head = Head::kRelative}); }
 
 TEST(MidasSmall, HasThePublishedParameters) {
   const auto student = midas_small();
@@ -23,7 +23,7 @@ TEST(MidasSmall, HasThePublishedParameters) {
                 "scratch.refinenet4.resConfUnit1.conv2.weight", "scratch.refinenet4.resConfUnit1.conv2.bias"}));
   EXPECT_EQ(default_head("midas_small"), Head::kRelative);
   EXPECT_EQ(student->size_multiple(), 32);
-  EXPECT_THROW(make_student("midas_small", {.head = Head::kDpm}), Error);
+  EXPECT_THROW(make_model("midas_small", {.head = Head::kDpm}), Error);
 }
 
 TEST(MidasSmall, CountsItsWork) {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "losses/distillation.h"
+#include "losses/tie_kd.h"
 #include "models/unet_decoder.h"
 #include "tests/ops/op_test.h"
 

@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "engine/io/safetensors.h"
-#include "models/student.h"
+#include "models/depth_model.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {
@@ -20,7 +20,7 @@ class Parity : public testing::TestWithParam<Case> {};
 TEST_P(Parity, OutputsGradientsAndStatistics) {
   const auto& [model, head] = GetParam();
   const SafetensorsFile fixture(concat_text(DEPTHSTILL_SOURCE_DIR "/tests/oracle/student_", model, ".safetensors"));
-  const auto student = make_student(model, {.head = head});
+  const auto student = make_model(model, {.head = head});
   test::set_hash_weights(*student);
   const Tensor image = test::hash_tensor("image", {2, 64, 96, 3}, 0.0, 2.0);
   const auto expect_output = [&](const char* key, const Tensor& y) {

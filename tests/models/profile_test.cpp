@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "models/student.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 namespace {
@@ -24,9 +24,9 @@ std::string layer_of(const OpSample& sample) { return std::string(sample.range.s
 
 TEST_P(ProfiledStudent, FlopsAreThoseOfGmacAndRangesArePathsOfModules) {
   const auto [name, height, width] = GetParam();
-  StudentOptions options;
+  ModelOptions options;
   options.head = default_head(name);
-  const auto student = make_student(name, options);
+  const auto student = make_model(name, options);
   const Tensor image = zeros({2, height, width, 3});
   Profiler profiler(Device::kCpu);
   const Tensor y = student->forward(image);

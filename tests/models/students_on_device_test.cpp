@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -20,7 +20,7 @@ struct Step {
 };
 
 Step step_on(Device device, const std::string& model, DType dtype) {
-  const std::unique_ptr<Student> student = make_student(model, {.head = default_head(model), .bins = 33});
+  const std::unique_ptr<DepthModel> student = make_model(model, {.head = default_head(model), .bins = 33});
   student->initialize(7);
   student->to(device);
   student->train();

@@ -7,8 +7,8 @@
 
 #include "engine/io/safetensors.h"
 #include "engine/optim.h"
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {
@@ -51,7 +51,7 @@ TEST_P(TrainingParity, TenSteps) {
   const float lr = fixture.read_floats("learning_rate").at(0);
   ASSERT_EQ(losses.size(), 10u);
 
-  const auto student = make_student("mobilenet_unet", {});
+  const auto student = make_model("mobilenet_unet", {});
   test::set_hash_weights(*student);
   const Tensor image = test::hash_tensor("image", {kN, kHeight, kWidth, 3}, 0.0, 2.0), teacher = teacher_depth();
   AdamW optimizer(student->parameter_tensors(), {.lr = lr, .params = {}});

@@ -22,7 +22,7 @@ std::string temporary_path(const std::string& name) {
   return (std::filesystem::temp_directory_path() / concat_text("depthstill_", ::getpid(), "_", name)).string();
 }
 
-onnx::ModelProto exported(const Student& student, const OnnxOptions& options = {}) {
+onnx::ModelProto exported(const DepthModel& student, const OnnxOptions& options = {}) {
   const std::string path = temporary_path("export.onnx");
   export_onnx(student, path, options);
   onnx::ModelProto model = read_model(path);
@@ -30,13 +30,13 @@ onnx::ModelProto exported(const Student& student, const OnnxOptions& options = {
   return model;
 }
 
-std::unique_ptr<Student> random_student(const std::string& name, Head head) {
-  StudentOptions options;
+std::unique_ptr<DepthModel> random_student(const std::string& name, Head head) {
+  ModelOptions options;
   options.head = head;
   options.bins = 17;
   options.d_min = 0.5f;
   options.d_max = 20.0f;
-  auto student = make_student(name, options);
+  auto student = make_model(name, options);
   set_hash_weights(*student);
   student->eval();
   return student;

@@ -16,8 +16,8 @@
 #include "kernels/cudnn/conv2d_registry.h"
 #include "kernels/dry_run.h"
 #include "kernels/plans/timer.h"
-#include "losses/distillation.h"
-#include "models/student.h"
+#include "losses/tie_kd.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 namespace {
@@ -43,13 +43,13 @@ constexpr Precision kPrecisions[] = {{DType::kBf16, false}, {DType::kFloat, fals
 
 void dry_step(const Training& training, int64_t batch, DType dtype) {
   const Device device = Device::kCuda;
-  const auto student = make_student(training.student, {.head = default_head(training.student)});
+  const auto student = make_model(training.student, {.head = default_head(training.student)});
   student->to(device);
   const Shape map{batch, training.height, training.width};
   const Tensor image = empty({batch, training.height, training.width, 3}, dtype, device);
   const Tensor teacher = empty(map, DType::kFloat, device);
   const LossOptions loss = named_loss(training.loss);
-  const StudentOptions& options = student->options();
+  const ModelOptions& options = student->options();
   const Tensor output = student->forward(image, options.head == Head::kDpm ? loss.top_rows : 0);
   const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
   backward(distillation_loss(output, teacher, {}, loss, bins).total);

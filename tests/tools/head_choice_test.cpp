@@ -45,7 +45,7 @@ class HeadChoiceTest : public testing::Test {
     FakeClock clock{stored_ms, fused_ms};
     return choose_head(*student, problem_of(), {}, clock.with(nullptr));
   }
-  std::unique_ptr<Student> student = make_student("mobilenet_unet", {});
+  std::unique_ptr<DepthModel> student = make_model("mobilenet_unet", {});
 };
 
 TEST_F(HeadChoiceTest, TheFasterWayIsTakenAndBothTimesAreSaid) {
@@ -97,7 +97,7 @@ TEST_F(HeadChoiceTest, IsRememberedOnDiskForTheSameProblemOnly) {
     EXPECT_FALSE(choose_head(*student, unlike, {}, later.with(&cache)).fused);
   }
   EXPECT_EQ(later.reads, 2 * static_cast<int>(others.size()));
-  const auto fewer = make_student("mobilenet_unet", {.bins = 33});
+  const auto fewer = make_model("mobilenet_unet", {.bins = 33});
   EXPECT_FALSE(choose_head(*fewer, problem_of(), {}, later.with(&cache)).fused);
 }
 
@@ -118,8 +118,8 @@ TEST_F(HeadChoiceTest, WhereThereIsNoChoiceNothingIsTimed) {
   HeadProblem cpu = problem_of(), fp32 = problem_of();
   cpu.device = Device::kCpu;
   fp32.dtype = DType::kFloat;
-  const auto regression = make_student("mobilenet_unet", {.head = Head::kRegression});
-  const auto many = make_student("mobilenet_unet", {.bins = 400});
+  const auto regression = make_model("mobilenet_unet", {.head = Head::kRegression});
+  const auto many = make_model("mobilenet_unet", {.bins = 400});
   EXPECT_FALSE(choose_head(*student, cpu, {}, clock.with(nullptr)).fused);
   EXPECT_FALSE(choose_head(*student, fp32, {}, clock.with(nullptr)).fused);
   EXPECT_FALSE(choose_head(*regression, problem_of(), {}, clock.with(nullptr)).fused);
@@ -155,7 +155,7 @@ class HeadTrialTest : public testing::Test {
   static HeadProblem problem_of(const char* loss) {
     return {Device::kCuda, DType::kBf16, 2, 12, 8, 8, named_loss(loss)};
   }
-  std::unique_ptr<Student> student = make_student("mobilenet_unet", {.bins = 33});
+  std::unique_ptr<DepthModel> student = make_model("mobilenet_unet", {.bins = 33});
 };
 
 TEST_F(HeadTrialTest, RunsBothWaysAndLeavesNothing) {

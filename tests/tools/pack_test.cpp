@@ -1,15 +1,15 @@
-#include "tools/pack.h"
+#include "engine/data/pack.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <functional>
 
+#include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
 #include "engine/io/npy.h"
 #include "engine/io/text_file.h"
 #include "tests/data/small_set.h"
-#include "tools/batch_tensors.h"
 #include "tools/check_data.h"
 #include "tools/recipe.h"
 

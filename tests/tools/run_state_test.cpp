@@ -12,13 +12,13 @@ namespace {
 using testing_files::error_of;
 using testing_files::TemporaryFolder;
 
-std::unique_ptr<Student> small_dpt(Head head, uint64_t seed) {
-  auto student = make_student("dpt_s", {.head = head});
+std::unique_ptr<DepthModel> small_dpt(Head head, uint64_t seed) {
+  auto student = make_model("dpt_s", {.head = head});
   student->initialize(seed);
   return student;
 }
 
-std::vector<float> values_of(const Student& student, const std::string& name) {
+std::vector<float> values_of(const DepthModel& student, const std::string& name) {
   for (const StateEntry& entry : student.state()) {
     if (entry.name == name) return to_vector<float>(*entry.tensor);
   }
@@ -32,12 +32,12 @@ constexpr const char* kOfHead = "depth_head.projects.1.weight";
 TEST(LoadInitial, AMetricNetworkStartsFromARelativeOne) {
   const TemporaryFolder folder;
   const auto relative = small_dpt(Head::kRelative, 1);
-  save_student(folder / "relative.safetensors", *relative, 3);
+  save_model(folder / "relative.safetensors", *relative, 3);
   const auto metric = small_dpt(Head::kRegression, 2);
   const InitialWeights loaded = load_initial(*metric, folder / "relative.safetensors");
   EXPECT_FALSE(loaded.folded);
   for (const char* name : {kOfEncoder, kOfHead}) EXPECT_EQ(values_of(*metric, name), values_of(*relative, name));
-  const auto unet = make_student("mobilenet_unet", {});
+  const auto unet = make_model("mobilenet_unet", {});
   EXPECT_NE(error_of([&] { load_initial(*unet, folder / "relative.safetensors"); }).find("found those of dpt_s"),
             std::string::npos);
 }

@@ -13,10 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::unique_ptr<Student> tiny(Head head) {
+std::unique_ptr<DepthModel> tiny(Head head) {
   const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
                                    {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
-  auto student = std::make_unique<DepthAnything>("tiny", config, StudentOptions{.head = head});
+  auto student = std::make_unique<DepthAnything>("tiny", config, ModelOptions{.head = head});
   student->initialize(9);
   student->eval();
   return student;

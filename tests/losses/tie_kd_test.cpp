@@ -1,4 +1,4 @@
-#include "losses/distillation.h"
+#include "losses/tie_kd.h"
 
 #include "engine/ops.h"
 #include "tests/ops/loss_oracle.h"

@@ -1,4 +1,4 @@
-#include "tools/protocol.h"
+#include "engine/eval/protocol.h"
 
 #include <algorithm>
 #include <cmath>

@@ -6,15 +6,15 @@
 #include <string_view>
 #include <vector>
 
-#include "models/student.h"
+#include "models/depth_model.h"
 #include "models/unet_decoder.h"
 
 namespace depthstill {
 
-class UnetStudent final : public Student {
+class UnetModel final : public DepthModel {
  public:
   // name: "mobilenet_unet", "resnet18_unet" or "resnet50_unet".
-  UnetStudent(std::string_view name, const StudentOptions& options);
+  UnetModel(std::string_view name, const ModelOptions& options);
 
   // As the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution uniform in
   // +-1/sqrt(fan-in); batch norms keep their zeros and ones.
@@ -35,7 +35,7 @@ class UnetStudent final : public Student {
  private:
   struct Architecture;
   static const Architecture& find(std::string_view name);
-  UnetStudent(const Architecture& architecture, const StudentOptions& options);
+  UnetModel(const Architecture& architecture, const ModelOptions& options);
 
   std::unique_ptr<Encoder> encoder_;
   UnetDecoder decoder_;

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/eval/metrics.h"
+#include "engine/eval/protocol.h"
 #include "engine/io/depth_file.h"
 #include "engine/io/image.h"
-#include "tools/metrics.h"
-#include "tools/protocol.h"
 
 namespace depthstill {
 

@@ -1,5 +1,5 @@
 // The ring against the direct way: the same tensors, whatever is under way.
-#include "tools/batch_ring.h"
+#include "engine/train/batch_ring.h"
 
 #include <gtest/gtest.h>
 

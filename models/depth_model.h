@@ -21,14 +21,14 @@ enum class Head : uint8_t {
 const char* name_of(Head head);          // "dpm", "regression", "relative"
 Head parse_head(std::string_view text);  // throws Error
 
-struct StudentOptions {
+struct ModelOptions {
   Head head = Head::kDpm;
   int64_t bins = 257;   // kDpm: uniform bins over [d_min, d_max]
   float d_min = 1e-3f;  // metres
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
 };
 
-class Student : public Module {
+class DepthModel : public Module {
  public:
   // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
   // size_multiple(). Returns rows [first_needed_row, H) before the last activation: (N, rows, W, bins or 1), of the
@@ -69,7 +69,7 @@ class Student : public Module {
   virtual std::vector<DeadParameter> dead_parameters() const { return {}; }
 
   const std::string& name() const { return name_; }
-  const StudentOptions& options() const { return options_; }
+  const ModelOptions& options() const { return options_; }
   const InputRule& input_rule() const { return input_rule_; }
   int64_t size_multiple() const { return input_rule_.multiple; }
   // With the dead ones; parameter_count() is what is executed and trained.
@@ -77,7 +77,7 @@ class Student : public Module {
   std::vector<std::string> dead_parameter_names() const;
 
  protected:
-  Student(std::string name, const StudentOptions& options, const InputRule& input_rule);
+  DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
   virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;  // forward_raw of a checked image
   virtual Prediction run_before_head(const Tensor& image, int64_t first_needed_row) const {  // kDpm
     return run(image, first_needed_row);
@@ -87,16 +87,16 @@ class Student : public Module {
   void check_image(const Tensor& image) const;
 
   std::string name_;
-  StudentOptions options_;
+  ModelOptions options_;
   InputRule input_rule_;
 };
 
-std::vector<std::string> student_names();  // "mobilenet_unet", "resnet18_unet", "dpt_s", ...
+std::vector<std::string> model_names();  // "mobilenet_unet", "resnet18_unet", "dpt_s", ...
 
 // The head that a published network of this name has.
 Head default_head(std::string_view name);
 
 // Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
-std::unique_ptr<Student> make_student(std::string_view name, const StudentOptions& options);
+std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options);
 
 }  // namespace depthstill

@@ -1,4 +1,4 @@
-#include "tools/loader_note.h"
+#include "engine/train/loader_note.h"
 
 #include <cmath>
 

@@ -1,4 +1,4 @@
-#include "tools/batch_ring.h"
+#include "engine/train/batch_ring.h"
 
 #include <algorithm>
 #include <cstring>

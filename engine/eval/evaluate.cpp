@@ -1,4 +1,4 @@
-#include "tools/evaluate.h"
+#include "engine/eval/evaluate.h"
 
 #include <algorithm>
 #include <cmath>

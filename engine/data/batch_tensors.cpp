@@ -1,4 +1,4 @@
-#include "tools/batch_tensors.h"
+#include "engine/data/batch_tensors.h"
 
 #include <span>
 

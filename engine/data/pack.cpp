@@ -1,4 +1,4 @@
-#include "tools/pack.h"
+#include "engine/data/pack.h"
 
 #include <algorithm>
 #include <exception>

@@ -1,11 +1,11 @@
-#include "models/student.h"
+#include "models/depth_model.h"
 
 #include <utility>
 
 #include "engine/profile.h"
 #include "models/depth_anything.h"
 #include "models/midas_small.h"
-#include "models/unet_student.h"
+#include "models/unet.h"
 
 namespace depthstill {
 namespace {
@@ -13,19 +13,19 @@ namespace {
 struct Architecture {
   const char* name;
   Head head;
-  std::unique_ptr<Student> (*make)(std::string_view name, const StudentOptions& options);
+  std::unique_ptr<DepthModel> (*make)(std::string_view name, const ModelOptions& options);
 };
 
 template <class T>
-std::unique_ptr<Student> make(std::string_view name, const StudentOptions& options) {
+std::unique_ptr<DepthModel> make(std::string_view name, const ModelOptions& options) {
   return std::make_unique<T>(name, options);
 }
 
 constexpr Architecture kArchitectures[] = {
-    {"mobilenet_unet", Head::kDpm, make<UnetStudent>}, {"resnet18_unet", Head::kDpm, make<UnetStudent>},
-    {"resnet50_unet", Head::kDpm, make<UnetStudent>},  {"dpt_s", Head::kRelative, make<DepthAnything>},
-    {"dpt_b", Head::kRelative, make<DepthAnything>},   {"dpt_l", Head::kRelative, make<DepthAnything>},
-    {"dpt_g", Head::kRelative, make<DepthAnything>},   {"midas_small", Head::kRelative, make<MidasSmall>},
+    {"mobilenet_unet", Head::kDpm, make<UnetModel>}, {"resnet18_unet", Head::kDpm, make<UnetModel>},
+    {"resnet50_unet", Head::kDpm, make<UnetModel>},  {"dpt_s", Head::kRelative, make<DepthAnything>},
+    {"dpt_b", Head::kRelative, make<DepthAnything>}, {"dpt_l", Head::kRelative, make<DepthAnything>},
+    {"dpt_g", Head::kRelative, make<DepthAnything>}, {"midas_small", Head::kRelative, make<MidasSmall>},
 };
 
 const Architecture& find_architecture(std::string_view name) {
@@ -50,14 +50,14 @@ Head parse_head(std::string_view text) {
   fail("head: expected dpm, regression or relative, got '", text, "'");
 }
 
-Student::Student(std::string name, const StudentOptions& options, const InputRule& input_rule)
+DepthModel::DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule)
     : name_(std::move(name)), options_(options), input_rule_(input_rule) {
   check(options.d_min > 0.0f && options.d_max > options.d_min && options.bins >= 2, name_,
         ": expected 0 < d_min < d_max and at least 2 bins, got [", options.d_min, ", ", options.d_max, "] and ",
         options.bins);
 }
 
-void Student::check_image(const Tensor& image) const {
+void DepthModel::check_image(const Tensor& image) const {
   const Shape& shape = image.shape();
   const int64_t multiple = size_multiple();
   check(shape.rank() == 4 && shape[3] == 3, name_, ": expected an image (N, H, W, 3), got ", shape);
@@ -65,25 +65,25 @@ void Student::check_image(const Tensor& image) const {
         ": expected height and width to be multiples of ", multiple, ", got ", shape[1], " x ", shape[2]);
 }
 
-Tensor Student::forward_raw(const Tensor& image, int64_t first_needed_row) const {
+Tensor DepthModel::forward_raw(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
   return run(image, first_needed_row);
 }
 
-Prediction Student::forward_before_head(const Tensor& image, int64_t first_needed_row) const {
+Prediction DepthModel::forward_before_head(const Tensor& image, int64_t first_needed_row) const {
   if (options_.head != Head::kDpm) return forward(image, first_needed_row);
   check_image(image);
   return run_before_head(image, first_needed_row);
 }
 
-Prediction Student::apply_head(const Tensor&, bool) const { fail(name_, ": expected a DPM head, found none"); }
+Prediction DepthModel::apply_head(const Tensor&, bool) const { fail(name_, ": expected a DPM head, found none"); }
 
-Tensor Student::depth_of(const Prediction& output) const {
+Tensor DepthModel::depth_of(const Prediction& output) const {
   if (output.before_head()) return dpm_head_depth(output.map, output.weight, output.bias, bins());
   return options_.head == Head::kDpm ? dpm_depth(output.map, bins()) : output.map;
 }
 
-Tensor Student::forward(const Tensor& image, int64_t first_needed_row) const {
+Tensor DepthModel::forward(const Tensor& image, int64_t first_needed_row) const {
   Tensor y = forward_raw(image, first_needed_row);
   if (options_.head == Head::kDpm) return y;
   const ProfileRange range("fwd", "output");
@@ -94,19 +94,19 @@ Tensor Student::forward(const Tensor& image, int64_t first_needed_row) const {
   return reshape(y, {y.size(0), y.size(1), y.size(2)});
 }
 
-int64_t Student::reference_parameter_count() const {
+int64_t DepthModel::reference_parameter_count() const {
   int64_t count = parameter_count();
   for (const DeadParameter& dead : dead_parameters()) count += dead.file_shape.numel();
   return count;
 }
 
-std::vector<std::string> Student::dead_parameter_names() const {
+std::vector<std::string> DepthModel::dead_parameter_names() const {
   std::vector<std::string> names;
   for (const DeadParameter& dead : dead_parameters()) names.push_back(dead.name);
   return names;
 }
 
-std::vector<std::string> student_names() {
+std::vector<std::string> model_names() {
   std::vector<std::string> names;
   for (const Architecture& architecture : kArchitectures) names.emplace_back(architecture.name);
   return names;
@@ -114,7 +114,7 @@ std::vector<std::string> student_names() {
 
 Head default_head(std::string_view name) { return find_architecture(name).head; }
 
-std::unique_ptr<Student> make_student(std::string_view name, const StudentOptions& options) {
+std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options) {
   return find_architecture(name).make(name, options);
 }
 

@@ -1,4 +1,4 @@
-#include "tools/metrics.h"
+#include "engine/eval/metrics.h"
 
 #include <algorithm>
 #include <cmath>

@@ -7,8 +7,8 @@
 #include <deque>
 #include <vector>
 
+#include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
-#include "tools/batch_tensors.h"
 
 namespace depthstill {
 

@@ -1,4 +1,4 @@
-#include "models/unet_student.h"
+#include "models/unet.h"
 
 #include <string>
 
@@ -8,14 +8,14 @@
 
 namespace depthstill {
 
-struct UnetStudent::Architecture {
+struct UnetModel::Architecture {
   const char* name;
   std::unique_ptr<Encoder> (*make_encoder)();
   std::vector<int64_t> widths;  // of the decoder, shallow to deep
   int doublings;
 };
 
-const UnetStudent::Architecture& UnetStudent::find(std::string_view name) {
+const UnetModel::Architecture& UnetModel::find(std::string_view name) {
   static const std::vector<Architecture> table = {
       {"mobilenet_unet", [] { return std::unique_ptr<Encoder>(new MobileNetV2); }, {128, 256, 512, 2048}, 2},
       {"resnet18_unet", [] { return std::unique_ptr<Encoder>(new ResNet(18)); }, {128, 128, 256, 256, 512}, 1},
@@ -27,10 +27,10 @@ const UnetStudent::Architecture& UnetStudent::find(std::string_view name) {
   fail("U-Net student: got the unknown name \"", name, '"');
 }
 
-UnetStudent::UnetStudent(std::string_view name, const StudentOptions& options) : UnetStudent(find(name), options) {}
+UnetModel::UnetModel(std::string_view name, const ModelOptions& options) : UnetModel(find(name), options) {}
 
-UnetStudent::UnetStudent(const Architecture& architecture, const StudentOptions& options)
-    : Student(architecture.name, options, {InputRule::Fit::kPad, 0, 1 << architecture.doublings}),
+UnetModel::UnetModel(const Architecture& architecture, const ModelOptions& options)
+    : DepthModel(architecture.name, options, {InputRule::Fit::kPad, 0, 1 << architecture.doublings}),
       encoder_(architecture.make_encoder()),
       decoder_({encoder_->tap_channels(), architecture.widths, architecture.doublings,
                 options.head == Head::kDpm ? options.bins : 0}) {
@@ -39,38 +39,38 @@ UnetStudent::UnetStudent(const Architecture& architecture, const StudentOptions&
   add_child("decode_head", decoder_);
 }
 
-Tensor UnetStudent::run(const Tensor& image, int64_t first_needed_row) const {
+Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row) const {
   return decoder_.forward(encoder_->forward(image), first_needed_row);
 }
 
-Prediction UnetStudent::run_before_head(const Tensor& image, int64_t first_needed_row) const {
+Prediction UnetModel::run_before_head(const Tensor& image, int64_t first_needed_row) const {
   return apply_head(decoder_.forward_before_head(encoder_->forward(image), first_needed_row), true);
 }
 
-Student::HeadInput UnetStudent::head_input() const {
+DepthModel::HeadInput UnetModel::head_input() const {
   if (options().head != Head::kDpm) return {};
   const std::vector<UnetDecoder::Step>& steps = decoder_.steps();
   return {decoder_.output_conv().config().in, steps[steps.size() - 2].conv->config().activation};
 }
 
-Prediction UnetStudent::apply_head(const Tensor& x, bool fused) const {
+Prediction UnetModel::apply_head(const Tensor& x, bool fused) const {
   if (!fused || !dpm_head_supported(x, bins())) return decoder_.head(x);
   const Conv2d& head = decoder_.output_conv();
   return {x, head.weight, head.bias};
 }
 
-std::vector<Student::DeadParameter> UnetStudent::dead_parameters() const {
+std::vector<DepthModel::DeadParameter> UnetModel::dead_parameters() const {
   std::vector<DeadParameter> dead;
   for (const auto& [name, shape] : decoder_.dead_parameters()) dead.push_back({"decode_head." + name, shape});
   return dead;
 }
 
-double UnetStudent::gmac(int64_t height, int64_t width) const {
+double UnetModel::gmac(int64_t height, int64_t width) const {
   const EncoderTrace trace = encoder_->trace({height, width});
   return static_cast<double>(trace.macs + decoder_.macs(trace.taps)) * 1e-9;
 }
 
-void UnetStudent::initialize(uint64_t seed) {
+void UnetModel::initialize(uint64_t seed) {
   const Conv2d& output = decoder_.output_conv();
   const int64_t fan_in = output.macs_per_pixel() / output.config().out;
   for (const StateEntry& entry : parameters()) {

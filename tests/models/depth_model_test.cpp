@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "losses/distillation.h"
-#include "models/unet_student.h"
+#include "losses/tie_kd.h"
+#include "models/unet.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {
@@ -26,17 +26,17 @@ constexpr Counts kCounts[] = {
     {"resnet50_unet", Head::kRegression, 78'394'049, 78'065'857, 236.2},
 };
 
-TEST(Student, ParameterCountsAreThePublishedOnes) {
+TEST(DepthModel, ParameterCountsAreThePublishedOnes) {
   for (const Counts& expected : kCounts) {
-    const auto student = make_student(expected.name, {.head = expected.head});
+    const auto student = make_model(expected.name, {.head = expected.head});
     EXPECT_EQ(student->reference_parameter_count(), expected.reference) << expected.name;
     EXPECT_EQ(student->parameter_count(), expected.executed) << expected.name;
     EXPECT_NEAR(student->gmac(352, 704), expected.gmac, 0.05) << expected.name;
   }
 }
 
-TEST(Student, WorkByPart) {
-  const auto student = std::make_unique<UnetStudent>("mobilenet_unet", StudentOptions{});
+TEST(DepthModel, WorkByPart) {
+  const auto student = std::make_unique<UnetModel>("mobilenet_unet", ModelOptions{});
   const EncoderTrace trace = student->encoder().trace({352, 704});
   EXPECT_NEAR(static_cast<double>(trace.macs) * 1e-9, 7.25, 0.01);
   EXPECT_EQ(trace.taps, (std::vector<MapSize>{{88, 176}, {44, 88}, {44, 88}, {44, 88}}));
@@ -45,14 +45,14 @@ TEST(Student, WorkByPart) {
   EXPECT_NEAR(static_cast<double>(student->decoder().macs(trace.taps, 110)) * 1e-9, 120.2, 0.05);
 }
 
-TEST(Student, OptionsSetTheHead) {
-  const auto nyu = make_student("mobilenet_unet", {.bins = 49, .d_max = 10.0f});
+TEST(DepthModel, OptionsSetTheHead) {
+  const auto nyu = make_model("mobilenet_unet", {.bins = 49, .d_max = 10.0f});
   EXPECT_EQ(nyu->parameter_count(), 17'646'465 - (257 - 49) * 129);
-  EXPECT_THROW(make_student("vgg_unet", {}), Error);
-  EXPECT_THROW(make_student("mobilenet_unet", {.d_min = 5.0f, .d_max = 2.0f}), Error);
+  EXPECT_THROW(make_model("vgg_unet", {}), Error);
+  EXPECT_THROW(make_model("mobilenet_unet", {.d_min = 5.0f, .d_max = 2.0f}), Error);
 }
 
-TEST(Student, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
+TEST(DepthModel, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
   struct Expected {
     const char* model;
     const char* name;
@@ -74,19 +74,19 @@ TEST(Student, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
       {"resnet50_unet", "decode_head.upsample_custom.convA.conv.weight", {128, 128, 3, 3}},
   };
   for (const Expected& expected : entries) {
-    const auto student = make_student(expected.model, {});
+    const auto student = make_model(expected.model, {});
     const std::vector<StateEntry> state = student->state();
     const auto found =
         std::find_if(state.begin(), state.end(), [&](const StateEntry& e) { return e.name == expected.name; });
     ASSERT_NE(found, state.end()) << expected.model << " " << expected.name;
     EXPECT_EQ(to_file_shape(found->tensor->shape(), found->layout), expected.file_shape) << expected.name;
   }
-  EXPECT_EQ(make_student("mobilenet_unet", {})->dead_parameter_names(),
+  EXPECT_EQ(make_model("mobilenet_unet", {})->dead_parameter_names(),
             (std::vector<std::string>{"decode_head.conv_depth.weight", "decode_head.conv_depth.bias"}));
 }
 
 TEST(UnetDecoder, RowsThatTheOutputNeeds) {
-  const auto student = std::make_unique<UnetStudent>("mobilenet_unet", StudentOptions{});
+  const auto student = std::make_unique<UnetModel>("mobilenet_unet", ModelOptions{});
   const std::vector<MapSize> taps = student->encoder().trace({352, 704}).taps;
   const std::vector<std::string> names = student->decoder().step_names();
   const std::vector<int64_t> rows = student->decoder().first_rows(taps, 110);
@@ -118,7 +118,7 @@ struct Pass {
   std::vector<std::pair<std::string, std::vector<float>>> gradients;
 };
 
-Pass run_pass(Student& student, const Tensor& image, int64_t first_needed_row, int64_t loss_first_row) {
+Pass run_pass(DepthModel& student, const Tensor& image, int64_t first_needed_row, int64_t loss_first_row) {
   student.clear_grads();
   Tensor y = student.forward(image, first_needed_row);
   const int64_t skip = loss_first_row - first_needed_row;
@@ -130,7 +130,7 @@ Pass run_pass(Student& student, const Tensor& image, int64_t first_needed_row, i
   return pass;
 }
 
-TEST(Student, SkippedRowsChangeNeitherOutputNorGradients) {
+TEST(DepthModel, SkippedRowsChangeNeitherOutputNorGradients) {
   struct Case {
     const char* model;
     Head head;
@@ -142,7 +142,7 @@ TEST(Student, SkippedRowsChangeNeitherOutputNorGradients) {
                         {"mobilenet_unet", Head::kDpm, 32, 1}};
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.model << " " << c.height << " rows from " << c.first_row);
-    const auto student = make_student(c.model, {.head = c.head, .bins = 17});
+    const auto student = make_model(c.model, {.head = c.head, .bins = 17});
     test::set_hash_weights(*student);
     const Tensor image = test::hash_tensor("image", {2, c.height, 64, 3}, 0.0, 2.0);
     const Pass whole = run_pass(*student, image, 0, c.first_row);
@@ -159,8 +159,8 @@ TEST(Student, SkippedRowsChangeNeitherOutputNorGradients) {
 // With random weights and a random dy, PyTorch's own bf16 run (same weights) is 0.115 off its fp32 run in the output,
 // 0.12 in the head's gradient and 0.6 to 1.4 in those of the layers before: ReLU masks differ. So deep gradients are
 // held to their norms only.
-TEST(Student, Bf16ActivationsFollowFp32) {
-  const auto student = make_student("mobilenet_unet", {.bins = 17});
+TEST(DepthModel, Bf16ActivationsFollowFp32) {
+  const auto student = make_model("mobilenet_unet", {.bins = 17});
   test::set_hash_weights(*student);
   const Tensor image = test::hash_tensor("image", {2, 64, 64, 3}, 0.0, 2.0);
   const auto pass = [&](DType dtype) {
@@ -192,8 +192,8 @@ TEST(Student, Bf16ActivationsFollowFp32) {
   }
 }
 
-TEST(Student, RegressionHeadIsScaledSigmoid) {
-  const auto student = make_student("resnet18_unet", {.head = Head::kRegression, .d_max = 10.0f});
+TEST(DepthModel, RegressionHeadIsScaledSigmoid) {
+  const auto student = make_model("resnet18_unet", {.head = Head::kRegression, .d_max = 10.0f});
   student->initialize(5);
   student->eval();
   const NoGrad no_grad;
@@ -203,10 +203,10 @@ TEST(Student, RegressionHeadIsScaledSigmoid) {
 }
 
 // The head left to the loss or to depth_of(): the same numbers but for the order in which dweight is added up.
-TEST(Student, TheHeadMayBeLeftToTheLoss) {
+TEST(DepthModel, TheHeadMayBeLeftToTheLoss) {
   for (const char* name : {"mobilenet_unet", "resnet18_unet"}) {
     SCOPED_TRACE(name);
-    const auto student = make_student(name, {.bins = 33});
+    const auto student = make_model(name, {.bins = 33});
     test::set_hash_weights(*student);
     const Tensor image = test::hash_tensor("image", {2, 64, 32, 3}, 0.0, 2.0);
     const Tensor teacher = test::hash_tensor("teacher", {2, 64, 32}, 5.0, 60.0);
@@ -233,19 +233,19 @@ TEST(Student, TheHeadMayBeLeftToTheLoss) {
     EXPECT_EQ(to_vector<float>(student->depth_of(student->forward_before_head(image))),
               to_vector<float>(student->depth_of(student->forward(image))));
   }
-  const auto regression = make_student("resnet18_unet", {.head = Head::kRegression});
+  const auto regression = make_model("resnet18_unet", {.head = Head::kRegression});
   const NoGrad no_grad;
   EXPECT_FALSE(regression->forward_before_head(zeros({1, 64, 32, 3})).before_head());
 }
 
-TEST(Student, RefusesImagesItCannotRestoreTheSizeOf) {
-  const auto student = make_student("mobilenet_unet", {});
+TEST(DepthModel, RefusesImagesItCannotRestoreTheSizeOf) {
+  const auto student = make_model("mobilenet_unet", {});
   EXPECT_THROW(student->forward(zeros({1, 66, 64, 3})), Error);
   EXPECT_THROW(student->forward(zeros({1, 64, 64, 4})), Error);
 }
 
-TEST(Student, InitialWeightsFollowTheRule) {
-  const auto a = make_student("mobilenet_unet", {}), b = make_student("mobilenet_unet", {});
+TEST(DepthModel, InitialWeightsFollowTheRule) {
+  const auto a = make_model("mobilenet_unet", {}), b = make_model("mobilenet_unet", {});
   a->initialize(1);
   b->initialize(2);
   const auto deviation = [](const std::vector<float>& x) {
