@@ -11,18 +11,18 @@
 
 #include "engine/allocator.h"
 #include "engine/captured_step.h"
+#include "engine/ops/dpm_head_way.h"
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
+#include "engine/random_data.h"
 #include "kernels/parallel.h"
 #include "losses/tie_kd.h"
 #include "models/depth_model.h"
 #include "tools/args.h"
 #include "tools/bench_kernels.h"
-#include "tools/head_choice.h"
 #include "tools/interrupt.h"
 #include "tools/machine_peak.h"
 #include "tools/progress.h"
-#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {

@@ -12,9 +12,9 @@
 #include "engine/ops.h"
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
+#include "engine/random_data.h"
 #include "tools/interrupt.h"
 #include "tools/op_table.h"
-#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "engine/io/safetensors.h"
 #include "models/checkpoint_keys.h"
+#include "models/model_file.h"
 #include "tools/args.h"
-#include "tools/run_state.h"
 
 namespace depthstill {
 namespace {

@@ -7,10 +7,10 @@
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/npy.h"
+#include "models/model_file.h"
+#include "models/predictor.h"
 #include "tools/args.h"
-#include "tools/predictor.h"
 #include "tools/progress.h"
-#include "tools/run_state.h"
 
 namespace depthstill {
 namespace {

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 
+#include "models/model_file.h"
 #include "tools/args.h"
 #include "tools/recipe.h"
-#include "tools/run_state.h"
 
 namespace depthstill {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "engine/allocator.h"
 #include "engine/ops.h"
+#include "engine/random_data.h"
 #include "kernels/peak.h"
-#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {

@@ -7,11 +7,11 @@
 
 #include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
+#include "engine/random_data.h"
 #include "engine/step_arena.h"
 #include "kernels/dry_run.h"
 #include "kernels/tracing.h"
 #include "tools/interrupt.h"
-#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "tools/head_choice.h"
+#include "engine/ops/dpm_head_way.h"
 #include "tools/op_table.h"
 #include "tools/recipe.h"
 

@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "engine/data/dataset.h"
-#include "tools/predictor.h"
+#include "models/predictor.h"
 
 namespace depthstill {
 

@@ -3,10 +3,10 @@
 #include <filesystem>
 #include <memory>
 
+#include "models/model_file.h"
 #include "tools/args.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
-#include "tools/run_state.h"
 #include "tools/teach.h"
 
 namespace depthstill {

@@ -6,7 +6,7 @@
 
 #include "tools/args.h"
 #include "tools/toml_document.h"
-#include "tools/trainer.h"
+#include "tools/train_run.h"
 
 namespace depthstill {
 

@@ -1,6 +1,4 @@
 // `depthstill train` as it would run on a GPU: what each step asks of the device.
-#include "tools/trainer.h"
-
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -8,6 +6,7 @@
 #include "engine/allocator.h"
 #include "kernels/dry_run.h"
 #include "tests/data/small_set.h"
+#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {

@@ -14,7 +14,7 @@
 #include "tests/data/small_set.h"
 #include "tools/interrupt.h"
 #include "tools/run_log.h"
-#include "tools/trainer.h"
+#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {

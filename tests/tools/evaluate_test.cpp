@@ -10,8 +10,8 @@
 #include "engine/io/npy.h"
 #include "engine/io/text_file.h"
 #include "kernels/error.h"
+#include "models/predictor.h"
 #include "tools/args.h"
-#include "tools/predictor.h"
 
 namespace depthstill {
 namespace {

@@ -1,6 +1,4 @@
 // Whole training runs on a few small images: resuming, interruption, memory, and what stops a run.
-#include "tools/trainer.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,6 +12,7 @@
 #include "tests/data/small_set.h"
 #include "tools/interrupt.h"
 #include "tools/run_log.h"
+#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {

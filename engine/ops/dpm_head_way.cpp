@@ -1,16 +1,16 @@
-#include "tools/head_choice.h"
+#include "engine/ops/dpm_head_way.h"
 
 #include <cstdio>
 #include <limits>
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/random_data.h"
 #include "engine/step_arena.h"
 #include "kernels/dpm_head.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
 #include "kernels/runtime.h"
-#include "tools/random_data.h"
 
 namespace depthstill {
 namespace {

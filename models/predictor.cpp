@@ -1,4 +1,4 @@
-#include "tools/predictor.h"
+#include "models/predictor.h"
 
 #include <algorithm>
 #include <cmath>

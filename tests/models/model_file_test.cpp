@@ -1,5 +1,5 @@
 // What model.init accepts.
-#include "tools/run_state.h"
+#include "models/model_file.h"
 
 #include <gtest/gtest.h>
 

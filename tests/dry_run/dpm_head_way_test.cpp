@@ -1,6 +1,6 @@
 // The trial that chooses a training step's head (tools/head_choice.h), at full size on the simulated H100: it launches
 // what differs between the two kinds of step, and needs less memory than either.
-#include "tools/head_choice.h"
+#include "engine/ops/dpm_head_way.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tools/run_state.h"
+#include "models/model_file.h"
 
 #include <algorithm>
 #include <charconv>

@@ -1,4 +1,4 @@
-#include "tools/trainer.h"
+#include "tools/train_run.h"
 
 #include <chrono>
 #include <cmath>
@@ -14,18 +14,18 @@
 #include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
 #include "engine/io/atomic_file.h"
+#include "engine/ops/dpm_head_way.h"
 #include "engine/optim.h"
 #include "engine/train/batch_ring.h"
 #include "engine/train/loader_note.h"
 #include "kernels/parallel.h"
 #include "models/imagenet.h"
-#include "tools/head_choice.h"
+#include "models/model_file.h"
+#include "models/predictor.h"
 #include "tools/interrupt.h"
-#include "tools/predictor.h"
 #include "tools/progress.h"
 #include "tools/report.h"
 #include "tools/run_log.h"
-#include "tools/run_state.h"
 
 namespace depthstill {
 namespace {

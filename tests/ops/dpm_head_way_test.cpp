@@ -1,6 +1,6 @@
 // Which way a training step takes with its DPM head's logits: on a clock of the test's, and the trial that is timed, on
 // the emulated device.
-#include "tools/head_choice.h"
+#include "engine/ops/dpm_head_way.h"
 
 #include <gtest/gtest.h>
 
