@@ -41,6 +41,14 @@ void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shap
 
 }  // namespace
 
+void check_metadata(const WeightsFile& file, const Metadata& expected) {
+  for (const auto& [key, value] : expected) {
+    const auto found = file.metadata().find(key);
+    check(found == file.metadata().end() || found->second == value, file.path(), ": expected a checkpoint with ", key,
+          " ", value, ", found ", found == file.metadata().end() ? "" : found->second);
+  }
+}
+
 void save_state(const Module& module, const std::string& path, const Metadata& metadata,
                 std::span<const NamedTensor> extra, StoredType floats) {
   std::vector<NamedTensor> entries;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <span>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,31 @@ struct NamedTensor {
 };
 
 using Metadata = std::map<std::string, std::string>;
+
+// Numbers as entries: text that gives every bit back. The reading one throws Error "PATH: ..." if there is no such
+// entry or no number in it.
+template <class T>
+std::string metadata_text(T value) {
+  std::ostringstream out;
+  out.precision(std::numeric_limits<double>::max_digits10);
+  out << value;
+  return out.str();
+}
+
+template <class T>
+T metadata_number(const Metadata& metadata, const std::string& key, const std::string& path) {
+  const auto found = metadata.find(key);
+  check(found != metadata.end(), path, ": expected the metadata entry '", key, "', found none");
+  std::istringstream in(found->second);
+  T value{};
+  check(static_cast<bool>(in >> value), path, ": metadata entry '", key, "': expected a number, found '", found->second,
+        "'");
+  return value;
+}
+
+// Throws Error, naming the entry, if one that both have differs: a checkpoint of another network is refused by its
+// name, not by the shape of some tensor.
+void check_metadata(const WeightsFile& file, const Metadata& expected);
 
 // Writes parameters, buffers and `extra`, all or nothing; fp32 tensors as `floats`: kF32, kF16 or kBf16.
 void save_state(const Module& module, const std::string& path, const Metadata& metadata = {},

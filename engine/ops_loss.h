@@ -3,10 +3,12 @@
 // `first_row` are left out. With `mask`, so are pixels whose target is not finite and > 0.
 #pragma once
 
+#include <string>
 #include <utility>
 
 #include "engine/autograd.h"
 #include "engine/tensor.h"
+#include "kernels/activation.h"
 #include "kernels/dpm.h"
 #include "kernels/ssim.h"
 
@@ -24,21 +26,42 @@ Tensor dpm_depth(const Tensor& logits, const DpmBins& bins);
 
 // The same of the logits conv2d(x, weight, bias), which are never stored: x (N, H, W, C), weight (bins, 1, 1, C) and
 // bias (bins) fp32. Only where dpm_head_supported(): always on the CPU, in bf16 and for C = 128 on CUDA.
-bool dpm_head_supported(const Tensor& x, const DpmBins& bins);
+bool dpm_head_supported(Device device, DType dtype, int64_t C, const DpmBins& bins);
 DpmOutput dpm_head_loss(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& teacher,
                         const DpmBins& bins, const DpmOptions& options = {});
 Tensor dpm_head_depth(const Tensor& x, const Tensor& weight, const Tensor& bias, const DpmBins& bins);
 
-// What a network gives to a loss: depth (N, H, W), logits (N, H, W, channels >= bins), or, with a weight, the map x
-// that its DPM head is still to be applied to, by the ops above.
-struct Prediction {
-  Tensor map, weight, bias;
-
-  Prediction(Tensor depth_or_logits) : map(std::move(depth_or_logits)) {}  // implicit: the plain case
-  Prediction(Tensor x, Tensor head_weight, Tensor head_bias)
-      : map(std::move(x)), weight(std::move(head_weight)), bias(std::move(head_bias)) {}
-  bool before_head() const { return weight.defined(); }
+// The last layer of a network with a DPM head: the 1 x 1 convolution that makes a logit per bin.
+struct DpmHead {
+  Tensor weight, bias;                   // (bins, 1, 1, C) and (bins), fp32
+  Activation below = Activation::kNone;  // that the map ends in which the head reads
+  std::string path = {};                 // of the module, for profiles
 };
+
+// A map of depth bins: the logits, or the map x that a head is still to be applied to. Which of the ops above makes
+// the logits, whether they are stored, and how many channels the libraries of a GPU want of them is known here and in
+// engine/ops alone.
+struct DpmMap {
+  Tensor logits;  // (N, H, W, channels >= bins); undefined: they are those of `head` over x
+  Tensor x;       // (N, H, W, C)
+  DpmHead head;
+  DpmBins bins;
+
+  DpmMap(Tensor stored_logits, const DpmBins& of_bins) : logits(std::move(stored_logits)), bins(of_bins) {}
+  DpmMap(Tensor below_head, DpmHead of_head, const DpmBins& of_bins)
+      : x(std::move(below_head)), head(std::move(of_head)), bins(of_bins) {}
+  const Shape& shape() const { return logits.defined() ? logits.shape() : x.shape(); }  // N, H and W are the map's
+};
+
+// How a head's logits are made. Chosen by engine/ops/dpm_head_way.h.
+enum class DpmHeadWay : uint8_t {
+  kStored,  // by a convolution, once; the gradient is written over them
+  kFused,   // a few pixels at a time, in both directions; where there are no kernels for that, they are stored
+};
+DpmOutput dpm_loss(const DpmMap& map, const Tensor& teacher, const DpmOptions& options = {},
+                   DpmHeadWay way = DpmHeadWay::kStored);
+Tensor dpm_depth(const DpmMap& map, DpmHeadWay way = DpmHeadWay::kFused);
+Tensor dpm_logits(const DpmMap& map);  // (N, H, W, bins)
 
 // ---- depth maps --------------------------------------------------------------------------------------------------
 struct SsimOptions {

@@ -7,9 +7,12 @@
 
 namespace depthstill {
 
-AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options)
-    : parameters_(std::move(parameters)), options_(options) {
+AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::vector<float> lr_factors)
+    : parameters_(std::move(parameters)), lr_factors_(std::move(lr_factors)), options_(options) {
   check(!parameters_.empty(), "adamw: no parameters");
+  if (lr_factors_.empty()) lr_factors_.assign(parameters_.size(), 1.0f);
+  check(lr_factors_.size() == parameters_.size(), "adamw: expected a learning-rate factor for each of ",
+        parameters_.size(), " parameters, got ", lr_factors_.size());
   device_ = parameters_.front().device();
   for (const Tensor& p : parameters_) {
     check(p.dtype() == DType::kFloat && p.device() == device_ && p.requires_grad(),
@@ -45,7 +48,7 @@ void AdamW::step(float unscale) {
     check(grad.shape() == p.shape() && grad.dtype() == DType::kFloat && grad.device() == device_,
           "adamw: the gradient of a ", p.shape(), " parameter is ", grad.shape(), " ", grad.dtype(), " on ",
           grad.device());
-    slots_.push_back({p.numel(), grad, p, m_[i], v_[i]});
+    slots_.push_back({p.numel(), grad, p, m_[i], v_[i], lr_factors_[i]});
   }
   const ProfileRange range("update", "adamw");
   // The norm reads the gradients; the update reads four arrays and writes three.

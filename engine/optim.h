@@ -1,5 +1,5 @@
-// AdamW over the parameters of a model (kernels/adamw.h has the formulas): one group, weight decay on all of them,
-// gradients clipped by their global norm. Defaults are those of the TIE-KD recipe.
+// AdamW over the parameters of a model (kernels/adamw.h has the formulas): weight decay on all of them, gradients
+// clipped by their global norm. Defaults are those of the TIE-KD recipe.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@ struct AdamWOptions {
 class AdamW {
  public:
   // fp32 leaves on one device. They are updated in place, so move a model before handing its parameters over.
-  AdamW(std::vector<Tensor> parameters, const AdamWOptions& options);
+  // lr_factors: by which each parameter multiplies the learning rate; none: 1 for all.
+  AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::vector<float> lr_factors = {});
 
   // For the updates that follow; from a schedule (schedule.h).
   void set_lr(double lr);
@@ -50,6 +51,7 @@ class AdamW {
   AdamWState* state() const;
 
   std::vector<Tensor> parameters_, m_, v_;
+  std::vector<float> lr_factors_;
   AdamWOptions options_;
   Device device_ = Device::kCpu;
   Tensor state_;           // one AdamWState

@@ -45,8 +45,8 @@ void adamw_prepare(Stream, const AdamWParams& params, float unscale, float max_n
 
 void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state) {
   if (!state->finite) return;
-  const AdamWState s = *state;
   for (const AdamWSlot& slot : slots) {
+    const AdamWState s = adamw_state_for(*state, slot.lr_factor);
     parallel_ranges(slot.n, 16384, [&](int64_t begin, int64_t end, int) {
       const float* __restrict grad = slot.grad;
       float* __restrict value = slot.value, * __restrict m = slot.m, * __restrict v = slot.v;

@@ -67,10 +67,10 @@ __global__ void adamw_prepare_kernel(AdamWParams params, float unscale, float ma
 // 28 bytes per element. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(const __grid_constant__ SlotTable table, AdamWParams params, const AdamWState* __restrict__ state) {
-  const AdamWState s = *state;
-  if (!s.finite) return;
+  if (!state->finite) return;
   const Chunk chunk = chunk_of(table, blockIdx.x);
   const AdamWSlot slot = chunk.slot;
+  const AdamWState s = adamw_state_for(*state, slot.lr_factor);
   const uint64_t addresses = reinterpret_cast<uint64_t>(slot.grad) | reinterpret_cast<uint64_t>(slot.value) |
                              reinterpret_cast<uint64_t>(slot.m) | reinterpret_cast<uint64_t>(slot.v);
   const int64_t packs = addresses % (kPack * sizeof(float)) == 0 ? (chunk.end - chunk.begin) / kPack : 0;

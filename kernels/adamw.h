@@ -4,6 +4,7 @@
 //   adamw_prepare    norm = unscale * sqrt(sum);  grad_scale = unscale * min(1, max_norm / (norm + 1e-6));  t += 1
 //   adamw            g = grad_scale * grad;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 //                    value = value (1 - lr weight_decay) - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
+// where lr is that of the state times the tensor's own factor.
 // lr, t and grad_scale live beside the tensors, so a step needs no word from the host but a new lr. If the norm is not
 // finite, t, m, v and the values stay as they are.
 // Bound: memory. Bytes per element: 4 for the norm, 28 for the update (grad, value, m, v read; value, m, v written).
@@ -40,6 +41,7 @@ struct AdamWSlot {
   float* value = nullptr;
   float* m = nullptr;
   float* v = nullptr;
+  float lr_factor = 1.0f;  // lr is that of the state times this
 };
 
 // The arithmetic of adamw_prepare and adamw, shared by the twins.
@@ -57,6 +59,13 @@ DS_HOST_DEVICE inline void adamw_prepare_state(const AdamWParams& params, float 
   const auto t = static_cast<double>(++state->step);
   state->step_size = static_cast<float>(state->lr / (1.0 - std::pow(static_cast<double>(params.beta1), t)));
   state->inverse_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(params.beta2), t)));
+}
+
+// What the state is for a slot of this factor.
+DS_HOST_DEVICE inline AdamWState adamw_state_for(AdamWState state, float lr_factor) {
+  state.lr *= lr_factor;
+  state.step_size *= lr_factor;
+  return state;
 }
 
 DS_HOST_DEVICE inline void adamw_update(const AdamWParams& params, const AdamWState& state, float grad, float* value,

@@ -1,29 +1,27 @@
-// The training losses of TIE-KD (Choi et al. 2023, Eq. 4 and Tables 1 and 4), as weighted sums of the ops in
-// engine/ops_loss.h. TIE-KD itself: total = beta (alpha L_DPM + (1 - alpha) L_depth), L_depth = 1 - SSIM.
+// The training losses of TIE-KD (Choi et al. 2023, Eq. 4 and Tables 1 and 4), as weighted sums of the terms in
+// losses/terms.h, and the objective that trains a network with them. TIE-KD itself: total = beta (alpha L_DPM +
+// (1 - alpha) L_depth), L_depth = 1 - SSIM.
 #pragma once
 
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
-#include "engine/ops_loss.h"
+#include "engine/train/objective.h"
+#include "losses/terms.h"
+#include "models/depth_model.h"
 
 namespace depthstill {
 
 enum class DepthTarget : uint8_t { kTeacher, kTruth };
 
-struct LossOptions {
-  // total = sum of weight * part; a part of weight 0 is not computed. named_loss() sets them.
-  float dpm_weight = 1.0f, ssim_weight = 9.0f;  // beta alpha, beta (1 - alpha)
-  float si_weight = 0.0f, mse_weight = 0.0f, l1_weight = 0.0f;
+struct LossOptions : TermOptions {
+  TermWeights weights;  // named_loss() sets them
   DepthTarget target = DepthTarget::kTeacher;
   int top_rows = 110;  // left out of every part, as the teacher is unreliable there
   bool mask = true;    // leave out pixels without a target; always so for SI and for ground truth
-  DpmOptions dpm;      // its mask and first_row are not used
-  SsimMode ssim_mode = SsimMode::kCentred;
-
-  bool needs_logits() const { return dpm_weight != 0.0f; }
 };
 
 // "tie_kd" (L_DPM and L_depth), "dpm" and "depth" (either alone, unweighted), "res_kd_ssim", "res_kd_mse", "res_kd_si",
@@ -33,16 +31,37 @@ struct LossOptions {
 LossOptions named_loss(std::string_view name, float alpha = 0.1f, float beta = 10.0f);
 std::vector<std::string> loss_names();
 
-struct LossResult {
-  Tensor total;                                       // one fp32 element, to call backward() on
-  std::vector<std::pair<std::string, Tensor>> parts;  // "dpm", "ssim", "si", "mse", "l1": before weighting, for the log
-  Tensor depth;                                       // the prediction (N, rows, W), without history
+// output: of rows = H, or H - top_rows for a model that computes no others. teacher, truth: (N, H, W) fp32, metres; the
+// one that is not the target may be undefined. Stored logits are consumed: their gradient takes their place
+// (engine/ops_loss.h). The parts have the terms' names.
+LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth, const LossOptions& options,
+                       DpmHeadWay way = DpmHeadWay::kStored);
+
+struct TieKdOptions {
+  LossOptions loss = named_loss("tie_kd");
+  bool dead_rows = true;  // leave out rows that cannot reach the loss: the same result, faster
+  std::optional<bool>
+      fused_head;  // never store the logits of a DPM head; unset: the faster (engine/ops/dpm_head_way.h)
 };
 
-// output: depth (N, rows, W), logits (N, rows, W, channels >= bins), or the map before a DPM head. teacher, truth:
-// (N, H, W) fp32, the one that is not the target may be undefined. rows = H, or H - top_rows for a model that computes
-// no others. Logits are consumed: their gradient takes their place (engine/ops_loss.h).
-LossResult distillation_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth,
-                             const LossOptions& options, const DpmBins& bins);
+// Trains a network on the first view of a batch.
+class TieKd final : public Objective {
+ public:
+  // The model must outlive the objective.
+  TieKd(DepthModel& model, const TieKdOptions& options) : model_(model), options_(options) {}
+
+  Module& trained() override { return model_; }
+  LossResult losses(std::span<const BatchTensors> views) override;
+  std::string prepare(std::span<const BatchTensors> views) override;
+  Metadata choices() const override;  // "fused_head": "1" or "0"
+  void restore(const Metadata& saved) override;
+
+ private:
+  int64_t first_row() const { return options_.dead_rows ? options_.loss.top_rows : 0; }
+
+  DepthModel& model_;
+  TieKdOptions options_;
+  std::optional<DpmHeadWay> way_;  // once it is chosen, or restored
+};
 
 }  // namespace depthstill

@@ -67,25 +67,14 @@ void DepthModel::check_image(const Tensor& image) const {
 
 Tensor DepthModel::forward_raw(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  return run(image, first_needed_row);
+  const Tensor y = run(image, first_needed_row);
+  return options_.head == Head::kDpm ? dpm_logits({y, dpm_head(), bins()}) : y;
 }
 
-Prediction DepthModel::forward_before_head(const Tensor& image, int64_t first_needed_row) const {
-  if (options_.head != Head::kDpm) return forward(image, first_needed_row);
+Prediction DepthModel::forward(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  return run_before_head(image, first_needed_row);
-}
-
-Prediction DepthModel::apply_head(const Tensor&, bool) const { fail(name_, ": expected a DPM head, found none"); }
-
-Tensor DepthModel::depth_of(const Prediction& output) const {
-  if (output.before_head()) return dpm_head_depth(output.map, output.weight, output.bias, bins());
-  return options_.head == Head::kDpm ? dpm_depth(output.map, bins()) : output.map;
-}
-
-Tensor DepthModel::forward(const Tensor& image, int64_t first_needed_row) const {
-  Tensor y = forward_raw(image, first_needed_row);
-  if (options_.head == Head::kDpm) return y;
+  Tensor y = run(image, first_needed_row);
+  if (options_.head == Head::kDpm) return DpmMap(y, dpm_head(), bins());
   const ProfileRange range("fwd", "output");
   // In fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
   if (y.dtype() != DType::kFloat) y = cast(y, DType::kFloat);

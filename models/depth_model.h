@@ -1,4 +1,4 @@
-// What the tools know of a depth network: a name, a head, an input rule, and a forward pass.
+// A depth network, student or teacher: a name, a head, an input rule, and a forward pass.
 #pragma once
 
 #include <memory>
@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "engine/nn.h"
-#include "engine/ops_loss.h"
 #include "models/encoder.h"
 #include "models/input_rule.h"
+#include "models/prediction.h"
 
 namespace depthstill {
 
@@ -30,30 +30,16 @@ struct ModelOptions {
 
 class DepthModel : public Module {
  public:
-  // Normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
-  // size_multiple(). Returns rows [first_needed_row, H) before the last activation: (N, rows, W, bins or 1), of the
-  // image's type; on a GPU there may be channels past the bins, which mean nothing. A loss over rows [r, H) and its
-  // gradients are the same for any first_needed_row <= r.
+  // image: normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
+  // size_multiple(). Returns rows [first_needed_row, H): after the last activation (kRegression, kRelative), or depth
+  // bins (kDpm). A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
+  Prediction forward(const Tensor& image, int64_t first_needed_row = 0) const;
+  // The same before the last activation, of the image's type: (N, rows, W, bins or 1).
   Tensor forward_raw(const Tensor& image, int64_t first_needed_row = 0) const;
-  // The same after it:
-  //   kDpm                    logits (N, rows, W, at least bins) of the image's type
-  //   kRegression, kRelative  (N, rows, W) fp32
-  Tensor forward(const Tensor& image, int64_t first_needed_row = 0) const;
-  // The same with a DPM head left to the loss, or to depth_of(), where they can apply it without storing logits: less
-  // memory, and in prediction less time. In fp32 on the CPU the same depth to the last bit.
-  Prediction forward_before_head(const Tensor& image, int64_t first_needed_row = 0) const;
-  // Depth (N, rows, W), metres, or for kRelative inverse depth.
-  Tensor depth_of(const Prediction& output) const;
-  // The DPM head by itself, for whoever times it. What its 1x1 convolution reads: a map (N, rows, W, C) of the image's
-  // size, as the activation below leaves it.
-  struct HeadInput {
-    int64_t channels = 0;  // C; 0: there is no such head
-    Activation activation = Activation::kNone;
-  };
-  virtual HeadInput head_input() const { return {}; }
-  // From there on as forward_before_head() does, if `fused`, or as forward().
-  virtual Prediction apply_head(const Tensor& x, bool fused) const;
-  DpmBins bins() const { return {static_cast<int>(options_.bins), options_.d_min, options_.d_max}; }  // kDpm
+
+  // kDpm: the bins, and the head; it is undefined otherwise.
+  DpmBins bins() const { return {static_cast<int>(options_.bins), options_.d_min, options_.d_max}; }
+  virtual DpmHead dpm_head() const { return {}; }
 
   // Random weights for a new student. Each parameter has its own random stream, so none depends on the others.
   virtual void initialize(uint64_t seed) = 0;
@@ -78,10 +64,8 @@ class DepthModel : public Module {
 
  protected:
   DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
-  virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;  // forward_raw of a checked image
-  virtual Prediction run_before_head(const Tensor& image, int64_t first_needed_row) const {  // kDpm
-    return run(image, first_needed_row);
-  }
+  // Of a checked image: what forward_raw() returns, but for kDpm what dpm_head() reads.
+  virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;
 
  private:
   void check_image(const Tensor& image) const;

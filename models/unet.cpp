@@ -43,20 +43,11 @@ Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row) const {
   return decoder_.forward(encoder_->forward(image), first_needed_row);
 }
 
-Prediction UnetModel::run_before_head(const Tensor& image, int64_t first_needed_row) const {
-  return apply_head(decoder_.forward_before_head(encoder_->forward(image), first_needed_row), true);
-}
-
-DepthModel::HeadInput UnetModel::head_input() const {
+DpmHead UnetModel::dpm_head() const {
   if (options().head != Head::kDpm) return {};
+  const Conv2d& conv = decoder_.output_conv();
   const std::vector<UnetDecoder::Step>& steps = decoder_.steps();
-  return {decoder_.output_conv().config().in, steps[steps.size() - 2].conv->config().activation};
-}
-
-Prediction UnetModel::apply_head(const Tensor& x, bool fused) const {
-  if (!fused || !dpm_head_supported(x, bins())) return decoder_.head(x);
-  const Conv2d& head = decoder_.output_conv();
-  return {x, head.weight, head.bias};
+  return {conv.weight, conv.bias, steps[steps.size() - 2].conv->config().activation, conv.path()};
 }
 
 std::vector<DepthModel::DeadParameter> UnetModel::dead_parameters() const {

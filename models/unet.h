@@ -22,15 +22,13 @@ class UnetModel final : public DepthModel {
   Encoder* imagenet_encoder() override { return encoder_.get(); }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
-  HeadInput head_input() const override;
-  Prediction apply_head(const Tensor& x, bool fused) const override;
+  DpmHead dpm_head() const override;
 
   const Encoder& encoder() const { return *encoder_; }
   const UnetDecoder& decoder() const { return decoder_; }
 
  protected:
   Tensor run(const Tensor& image, int64_t first_needed_row) const override;
-  Prediction run_before_head(const Tensor& image, int64_t first_needed_row) const override;
 
  private:
   struct Architecture;

@@ -19,19 +19,6 @@ Tensor from_row(const Tensor& map, int64_t first) {
   return first == 0 ? map : crop_rows(map, first, map.size(1) - first);
 }
 
-// On a GPU the logits have channels past the bins, which the loss takes for padding (kernels/dpm.h): cuDNN and cuBLASLt
-// are at their best with multiples of 8 channels, and for 257 cuDNN would copy the whole map first, 4 GB of it at batch
-// 32. The parameters stay as they are; the zeros that they are padded with make those channels 0.
-constexpr int64_t kChannelMultiple = 8;
-
-// weight (O, R, S, C) or bias (O), with zeros up to `filters`.
-Tensor pad_filters(const Tensor& parameter, int64_t filters) {
-  const int64_t before = parameter.size(0), size = parameter.numel() / before;
-  const Tensor padded = pad_rows(reshape(parameter, {1, before, size}), 0, filters - before);
-  if (parameter.shape().rank() == 1) return reshape(padded, {filters});
-  return reshape(padded, {filters, parameter.size(1), parameter.size(2), parameter.size(3)});
-}
-
 }  // namespace
 
 UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 0) {
@@ -115,26 +102,8 @@ std::vector<int64_t> UnetDecoder::first_rows(const std::vector<MapSize>& taps, i
 }
 
 Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
-  if (!dpm_head_) return run(taps, first_needed_row, steps_.size());
-  return head(forward_before_head(taps, first_needed_row));
-}
-
-Tensor UnetDecoder::forward_before_head(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
-  check(dpm_head_, "unet_decoder: expected a DPM head, got one for regression");
-  return run(taps, first_needed_row, steps_.size() - 1);  // 1x1: it needs the rows that it gives
-}
-
-Tensor UnetDecoder::head(const Tensor& x) const {
-  const Conv2d& head = output_conv();
-  const ProfileRange range("fwd", path(), steps_.back().block);
-  const int64_t bins = head.config().out;
-  const int64_t channels = (bins + kChannelMultiple - 1) / kChannelMultiple * kChannelMultiple;
-  if (x.device() == Device::kCpu || channels == bins) return head.forward(x);
-  const ProfileRange head_range("fwd", head.path());
-  return conv2d(x, pad_filters(head.weight, channels), pad_filters(head.bias, channels), {});
-}
-
-Tensor UnetDecoder::run(const std::vector<Tensor>& taps, int64_t first_needed_row, size_t steps) const {
+  const size_t steps =
+      steps_.size() - (dpm_head_ ? 1 : 0);  // the head's convolution is 1 x 1: it needs the rows it gives
   std::vector<MapSize> tap_sizes;
   for (const Tensor& tap : taps) tap_sizes.push_back({tap.size(1), tap.size(2)});
   const std::vector<MapSize> map = sizes(tap_sizes);

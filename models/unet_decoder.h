@@ -30,12 +30,9 @@ class UnetDecoder final : public Module {
  public:
   explicit UnetDecoder(const DecoderConfig& config);
 
-  // taps, shallow to deep -> rows [first_needed_row, H) of the (N, H, W, bins or 1) output, before any activation. On a
-  // GPU the logits have zeros past the bins, up to a multiple of 8 channels.
+  // taps, shallow to deep -> rows [first_needed_row, H) of the output (N, H, W, 1) before any activation, or with bins
+  // of the map that output_conv() is still to be applied to.
   Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
-  // The map that a DPM head is applied to, and its 1x1 convolution.
-  Tensor forward_before_head(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
-  Tensor head(const Tensor& x) const;
 
   // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row
   // itself.
@@ -67,7 +64,6 @@ class UnetDecoder final : public Module {
   void add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation);
   void add_conv_pair(const std::string& name, int64_t in, int64_t out);
   void list_dead_parameters(const DecoderConfig& config);
-  Tensor run(const std::vector<Tensor>& taps, int64_t first_needed_row, size_t steps) const;  // the first of them
   std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // of each step's input, then of the output
 
   bool dpm_head_;

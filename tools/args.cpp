@@ -39,6 +39,11 @@ DType ComputeArgs::dtype(const std::string& otherwise) const {
   return (precision.empty() ? otherwise : precision) == "bf16" ? DType::kBf16 : DType::kFloat;
 }
 
+void HeadArgs::add_to(CLI::App& command, const std::string& doc) {
+  command.add_flag_function(
+      "--fused-head,!--stored-logits", [this](int64_t count) { fused = count > 0; }, doc);
+}
+
 SizeArg parse_size(const std::string& text) {
   SizeArg size;
   const char* const end = text.data() + text.size();

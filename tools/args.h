@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "engine/device.h"
@@ -52,6 +53,12 @@ struct ComputeArgs {
   // CUDA.
   Device choose_device() const;
   DType dtype(const std::string& otherwise = "fp32") const;  // of --precision, or what `otherwise` names
+};
+
+// --fused-head and --stored-logits: whether a DPM head's logits are never stored.
+struct HeadArgs {
+  std::optional<bool> fused;  // unset if neither is given
+  void add_to(CLI::App& command, const std::string& doc);
 };
 
 // "352x704": height, then width.

@@ -8,13 +8,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "engine/allocator.h"
-#include "engine/captured_step.h"
-#include "engine/ops/dpm_head_way.h"
-#include "engine/ops_loss.h"
-#include "engine/optim.h"
 #include "engine/random_data.h"
+#include "engine/train/step.h"
 #include "kernels/parallel.h"
 #include "losses/tie_kd.h"
 #include "models/depth_model.h"
@@ -31,10 +29,10 @@ using Clock = std::chrono::steady_clock;
 
 struct BenchArgs {
   std::vector<std::string> whats;  // "train-step" or "infer", or kernels
-  std::string what, model = "mobilenet_unet", size, loss, head, shape;
+  std::string what, model = "mobilenet_unet", size, loss, head_name, shape;
   int batch = 1, steps = 10, warmup = 2, top_rows = -1;
   bool json = false, dead_rows = true, no_graph = false;
-  std::optional<bool> fused_head;  // default: as predict does, or as train chooses
+  HeadArgs head;
   ComputeArgs compute;
 };
 
@@ -52,99 +50,106 @@ class Bench {
  public:
   explicit Bench(const BenchArgs& args) : args_(args), device_(args.compute.choose_device()) {
     ModelOptions options;
-    options.head = args.head.empty() ? default_head(args.model) : parse_head(args.head);
-    student_ = make_model(args.model, options);
-    student_->initialize(1);
-    const InputRule& rule = student_->input_rule();
+    options.head = args.head_name.empty() ? default_head(args.model) : parse_head(args.head_name);
+    model_ = make_model(args.model, options);
+    model_->initialize(1);
+    const InputRule& rule = model_->input_rule();
     if (args.size.empty())
       size_ = rule.fit == InputRule::Fit::kPad ? SizeArg{352, 704} : SizeArg{rule.size, rule.size};
     else
       size_ = parse_size(args.size);
-    student_->to(device_);
-    image_ = random_values({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
-    if (args.what == "infer") {
-      student_->eval();
-      head_.fused = args.fused_head.value_or(true) && can_fuse_head(*student_, device_, args.compute.dtype());
-      return;
-    }
-    loss_ = named_loss(!args.loss.empty() ? args.loss : options.head == Head::kDpm ? "tie_kd" : "l1");
-    // The recipes' 110 rows are of 352: the same share of any height.
-    loss_.top_rows = args.top_rows >= 0 ? args.top_rows : loss_.top_rows * size_.height / 352;
-    teacher_ = random_teacher({args.batch, size_.height, size_.width}, options.d_max, device_);
-    std::vector<Tensor> parameters;
-    for (const StateEntry& entry : student_->parameters()) parameters.push_back(*entry.tensor);
-    optimiser_.emplace(std::move(parameters), AdamWOptions{});
-    const HeadProblem problem{device_, args.compute.dtype(), args.batch, size_.height, size_.width, first_row(), loss_};
-    head_ = choose_head(*student_, problem, args.fused_head);
-    if (device_ == Device::kCuda && !args.no_graph) step_.emplace(device_, true, std::vector<Tensor>{}, log_line);
+    model_->to(device_);
+    views_.resize(1);
+    views_[0].image = random_values({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
+    if (args.what == "infer")
+      model_->eval();
+    else
+      prepare_training();
   }
 
-  Parts step() { return args_.what == "infer" ? infer() : step_ ? replay() : train(); }
+  Parts step() { return args_.what == "infer" ? infer() : train(); }
   Device device() const { return device_; }
-  const HeadChoice& head() const { return head_; }
   bool captured() const { return step_ && step_->captured(); }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
+  bool fused_head() const {
+    if (objective_) return objective_->choices().at("fused_head") == "1";
+    return model_->options().head == Head::kDpm && args_.head.fused.value_or(true) &&
+           dpm_head_supported(device_, args_.compute.dtype(), model_->dpm_head().weight.size(3), model_->bins());
+  }
 
  private:
+  void prepare_training() {
+    TieKdOptions options;
+    options.loss = named_loss(!args_.loss.empty()                    ? args_.loss
+                              : model_->options().head == Head::kDpm ? "tie_kd"
+                                                                     : "l1");
+    // The recipes' 110 rows are of 352: the same share of any height.
+    int& top_rows = options.loss.top_rows;
+    top_rows = args_.top_rows >= 0 ? args_.top_rows : top_rows * size_.height / 352;
+    options.dead_rows = args_.dead_rows;
+    options.fused_head = args_.head.fused;
+    views_[0].teacher = random_teacher({args_.batch, size_.height, size_.width}, model_->options().d_max, device_);
+    views_[0].truth = views_[0].teacher;
+    objective_.emplace(*model_, options);
+    const bool graph = device_ == Device::kCuda && !args_.no_graph;
+    TrainStep::Options stepping{.device = device_, .graph = graph, .note = log_line};
+    if (!graph) stepping.after = [this](TrainStep::Phase phase) { end(phase); };
+    step_ = std::make_unique<TrainStep>(*objective_, std::move(stepping));
+  }
+
   Clock::time_point now() const {
     synchronize(device_);
     return Clock::now();
-  }
-  int64_t first_row() const { return args_.what != "infer" && args_.dead_rows ? loss_.top_rows : 0; }
-  Prediction forward() const {
-    return head_.fused ? student_->forward_before_head(image_, first_row()) : student_->forward(image_, first_row());
   }
 
   Parts infer() const {
     const NoGrad no_grad;
     const auto start = now();
-    const Prediction output = forward();
+    const Prediction output = model_->forward(views_[0].image);
     const auto forwarded = now();
-    static_cast<void>(student_->depth_of(output));
+    static_cast<void>(depth_of(output, args_.head.fused.value_or(true) ? DpmHeadWay::kFused : DpmHeadWay::kStored));
     const auto end = now();
     return {milliseconds(start, forwarded), milliseconds(forwarded, end), 0, 0};
   }
 
-  Parts replay() {
-    const auto start = now();
-    step_->run([&] {
-      student_->clear_grads();
-      backward(distillation_loss(forward(), teacher_, teacher_, loss_, student_->bins()).total);
-      optimiser_->step();
-      student_->clear_grads();
-    });
-    Parts parts;
-    parts.graph = milliseconds(start, now());
-    check(optimiser_->last_step().dropped == 0, "bench: the gradient is not finite");
-    return parts;
+  Parts train() {
+    parts_ = {};
+    phase_start_ = now();
+    const auto start = phase_start_;
+    step_->run(views_);
+    if (parts_.total() == 0) parts_.graph = milliseconds(start, now());  // nothing ran on its own
+    check(step_->optimiser().last_step().dropped == 0, "bench: the gradient is not finite");
+    return parts_;
   }
 
-  Parts train() {
-    const auto start = now();
-    student_->clear_grads();
-    Prediction output = forward();
-    const auto forwarded = now();
-    const LossResult loss = distillation_loss(output, teacher_, teacher_, loss_, student_->bins());
-    output = Tensor();
-    const auto lossed = now();
-    backward(loss.total);
-    const auto backwarded = now();
-    optimiser_->step();
-    check(optimiser_->last_step().finite, "bench: the gradient is not finite");
-    const auto end = now();
-    return {milliseconds(start, forwarded), milliseconds(forwarded, lossed), milliseconds(lossed, backwarded),
-            milliseconds(backwarded, end)};
+  void end(TrainStep::Phase phase) {
+    const auto start = std::exchange(phase_start_, now());
+    const double ms = milliseconds(start, phase_start_);
+    switch (phase) {
+      case TrainStep::Phase::kForward:
+        parts_.forward = ms;
+        break;
+      case TrainStep::Phase::kLoss:
+        parts_.loss = ms;
+        break;
+      case TrainStep::Phase::kBackward:
+        parts_.backward = ms;
+        break;
+      case TrainStep::Phase::kUpdate:
+        parts_.update = ms;
+        break;
+    }
   }
 
   const BenchArgs& args_;
   Device device_;
   SizeArg size_;
-  std::optional<CapturedStep> step_;  // where steps are replayed; outlives what a failed one may leave behind
-  std::unique_ptr<DepthModel> student_;
-  LossOptions loss_;
-  HeadChoice head_;
-  Tensor image_, teacher_;
-  std::optional<AdamW> optimiser_;
+  std::unique_ptr<DepthModel> model_;
+  BatchViews views_;
+  std::optional<TieKd> objective_;
+  std::unique_ptr<TrainStep> step_;
+  Parts parts_;  // of the present step
+  Clock::time_point phase_start_;
 };
 
 // Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.
@@ -201,7 +206,7 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"threads", num_threads()},
           {"captured", bench.captured()},
           {"dead_rows", args.dead_rows},
-          {"fused_head", bench.head().fused}};
+          {"fused_head", bench.fused_head()}};
 }
 
 void print_kernels(const std::vector<KernelTime>& times, const MachinePeak& peak) {
@@ -263,7 +268,6 @@ int run_kernels(const BenchArgs& args) {
 
 int run_bench(const BenchArgs& args) {
   Bench bench(args);
-  if (!bench.head().note.empty()) log_line(bench.head().note);
   std::vector<Parts> steps;
   const int warmup = bench.device() == Device::kCuda ? std::max(args.warmup, 4) : args.warmup;
   for (int i = -warmup; i < args.steps; ++i) {
@@ -279,7 +283,7 @@ int run_bench(const BenchArgs& args) {
   const Parts mean = mean_of(steps);
   std::printf("%s %s %s batch %d %s on %s, %d threads%s\n", args.what.c_str(), args.model.c_str(),
               bench.size_text().c_str(), args.batch, name_of(args.compute.dtype()), name_of(bench.device()),
-              num_threads(), bench.head().fused ? ", fused head" : "");
+              num_threads(), bench.fused_head() ? ", fused head" : "");
   std::printf("median %.1f ms, min %.1f, max %.1f over %zu; peak memory %s (tensors %s)\n",
               result["median_ms"].get<double>(), result["min_ms"].get<double>(), result["max_ms"].get<double>(),
               steps.size(), format_bytes(result["peak_bytes"].get<double>()).c_str(),
@@ -303,7 +307,7 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_option("--shape", args->shape, "of one kernel [default: shapes of the students]");
   command->footer("Shapes of the kernels:\n" + shape_help());
   command->add_option("--model", args->model, "student")->check(CLI::IsMember(model_names()))->capture_default_str();
-  command->add_option("--head", args->head, "dpm, regression or relative [default: the published model's]")
+  command->add_option("--head", args->head_name, "dpm, regression or relative [default: the published model's]")
       ->check(CLI::IsMember({"dpm", "regression", "relative"}));
   command->add_option("--size", args->size,
                       "HEIGHTxWIDTH in pixels [default: 352x704, or the square that the network is fed]");
@@ -315,9 +319,8 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");
-  command->add_flag_function(
-      "--fused-head,!--stored-logits", [args](int64_t count) { args->fused_head = count > 0; },
-      "never store the logits of a DPM head, or store them [default: infer never does, train-step as train]");
+  args->head.add_to(
+      *command, "never store the logits of a DPM head, or store them [default: infer never does, train-step as train]");
   command->add_flag("--no-graph", args->no_graph,
                     "on CUDA, launch every kernel anew instead of replaying the step as a graph; times its parts");
   command->add_option("--steps", args->steps, "that are timed")->check(CLI::PositiveNumber)->capture_default_str();

@@ -12,6 +12,7 @@
 #include "tools/args.h"
 #include "tools/interrupt.h"
 #include "tools/recipe.h"
+#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {
@@ -69,13 +70,10 @@ struct Rate {
 };
 
 Rate measure(const std::shared_ptr<const Dataset>& data, const Recipe& recipe, int workers, double seconds) {
-  LoaderOptions loading;
-  loading.batch_size = recipe.train.batch_size;
+  LoaderOptions loading = loader_options(recipe);
   loading.workers = workers;
-  loading.drop_last = recipe.train.drop_last;
-  loading.seed = recipe.train.seed;
   loading.epochs = (int64_t{1} << 24) - 1;
-  if (recipe.augment_on) loading.augment = recipe.augment;
+  loading.cache_bytes = 0;
   Loader loader(data, loading);
   BatchBuffer buffer;
   for (int i = 0; i < loading.prefetch_batches + 1; ++i) buffer.fill(loader.next().value());  // until it flows

@@ -189,7 +189,7 @@ Call prepare_dpm(const Dims& d, const Place& place) {
 Call prepare_dpm_head(const Dims& d, const Place& place) {
   const DpmBins bins{};
   const Tensor x = place.values({d[0], d[1], d[2], d[3]});
-  if (!dpm_head_supported(x, bins)) return {};
+  if (!dpm_head_supported(place.device, place.dtype, d[3], bins)) return {};
   // Logits as wide as those of bench dpm.
   const Tensor weight = scale(place.parameter({bins.bins, 1, 1, d[3]}), 1.0f / std::sqrt(static_cast<float>(d[3])));
   const Tensor bias = place.parameter({bins.bins});
@@ -221,15 +221,15 @@ Call prepare_preprocess(const Dims& d, const Place& place) {
   const auto sample = std::make_shared<Sample>();
   sample->image = Image8{width, height, std::vector<uint8_t>(static_cast<size_t>(3 * d[0] * d[1]), 100)};
   sample->teacher = DepthMap{width, height, std::vector<float>(static_cast<size_t>(d[0] * d[1]), 10.0f)};
-  BatchItem item{sample, {}};
-  item.params.crop = {width, height};
-  PreprocessParams& image = item.params.image;
+  AugmentParams params;
+  params.crop = {width, height};
+  PreprocessParams& image = params.image;
   image.flip = image.colour = true;
   image.angle_degrees = 1.5f;
   image.gamma = image.brightness = 1.1f;
-  item.params.teacher = image;
+  params.teacher = image;
   Batch batch;
-  batch.items.push_back(item);
+  batch.items.push_back({sample, {{params}}});
   return [=] { to_tensors(batch, place.dtype, place.device); };
 }
 

@@ -8,9 +8,10 @@
 #include "engine/io/atomic_file.h"
 #include "engine/io/npy.h"
 #include "models/model_file.h"
-#include "models/predictor.h"
 #include "tools/args.h"
+#include "tools/evaluate_model.h"
 #include "tools/progress.h"
+#include "tools/recipe.h"
 
 namespace depthstill {
 namespace {
@@ -154,7 +155,7 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",
                        options.flip ? "averaged with the mirrored image" : "one pass per image"));
-  return evaluate_student(*student, Dataset(setup.data), setup.protocol, options, 0, nullptr, keep);
+  return evaluate_model(*student, Dataset(setup.data), setup.protocol, options, 0, nullptr, keep);
 }
 
 int run_eval(const EvalArgs& args) {

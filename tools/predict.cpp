@@ -16,6 +16,7 @@
 #include "tools/colormap.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
+#include "tools/recipe.h"
 
 namespace depthstill {
 namespace {

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "engine/ops/dpm_head_way.h"
 #include "tools/op_table.h"
 #include "tools/recipe.h"
 
@@ -18,14 +17,14 @@ struct ProfileOptions {
   int64_t first_step = 3, last_step = 5;  // those that are profiled, from 1; the ones before warm up
   bool random_data = false;               // in place of the recipe's data set
   bool dead_rows = true;                  // as in training
-  std::optional<bool> fused_head = {};    // default: as training chooses (head_choice.h)
+  std::optional<bool> fused_head = {};    // default: as training chooses
 };
 
 struct Profile {
   MachinePeak peak;
   OpTable table;
   int64_t batch = 0, height = 0, width = 0;
-  HeadChoice head;
+  bool fused_head = false;
 };
 
 // cudaProfilerStart and -Stop stand around the profiled steps, for nsys and ncu. Steps run op by op, never as a CUDA

@@ -18,7 +18,7 @@ struct ProfileArgs {
   std::string recipe, data, steps = "3:5", model = "mobilenet_unet", size, loss;
   std::vector<std::string> overrides;
   int batch = 1;
-  std::optional<bool> fused_head;
+  HeadArgs head;
   size_t rows = 30;
   bool random = false, all_rows = false, json = false, estimate = false;
   double peak_tflops = 0, peak_gb = 0;  // 0: the data sheet's
@@ -66,19 +66,18 @@ nlohmann::ordered_json settings_json(const Recipe& recipe, const ProfileOptions&
           {"precision", name_of(options.dtype)},
           {"device", name_of(options.device)},
           {"dead_rows", options.dead_rows},
-          {"fused_head", profile.head.fused},
+          {"fused_head", profile.fused_head},
           {"peak_flops_per_s", profile.peak.flops_per_s},
           {"copy_bytes_per_s", profile.peak.copy_bytes_per_s}};
 }
 
 std::string settings_text(const Recipe& recipe, const ProfileOptions& options, const Profile& profile) {
   return concat_text(recipe.name, ": ", recipe.model.name, ' ', profile.height, 'x', profile.width, " batch ",
-                     profile.batch, ' ', name_of(options.dtype), profile.head.fused ? ", fused head," : "");
+                     profile.batch, ' ', name_of(options.dtype), profile.fused_head ? ", fused head," : "");
 }
 
 void print_profile(const ProfileArgs& args, const Recipe& recipe, const ProfileOptions& options) {
   const Profile profile = profile_training(recipe, options);
-  if (!profile.head.note.empty()) log_line(profile.head.note);
   if (args.json) {
     nlohmann::ordered_json json = settings_json(recipe, options, profile);
     json["threads"] = num_threads();
@@ -146,7 +145,7 @@ int run_profile(const ProfileArgs& args) {
   options.dtype = compute.dtype(recipe.train.precision);
   options.random_data = args.random || args.recipe.empty();
   options.dead_rows = !args.all_rows;
-  options.fused_head = args.fused_head;
+  options.fused_head = args.head.fused;
   (args.estimate ? print_estimate : print_profile)(args, recipe, options);
   return kExitOk;
 }
@@ -181,9 +180,8 @@ void add_profile_command(CLI::App& app, Run& run) {
   without_recipe(command->add_option("--loss", args->loss, "[default: tie_kd with the dpm head, else l1]")
                      ->check(CLI::IsMember(loss_names())));
   command->add_flag("--all-rows", args->all_rows, "Also compute the decoder's rows that cannot reach the loss");
-  command->add_flag_function(
-      "--fused-head,!--stored-logits", [args](int64_t count) { args->fused_head = count > 0; },
-      "Never store the logits of a DPM head, or store them [default: as train; --estimate: stored]");
+  args->head.add_to(*command,
+                    "Never store the logits of a DPM head, or store them [default: as train; --estimate: stored]");
   CLI::Option* estimate =
       command
           ->add_flag("--estimate", args->estimate,

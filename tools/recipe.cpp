@@ -55,11 +55,9 @@ void bind_loss(Settings& s, Recipe& recipe) {
   s.number("loss.beta", recipe.loss_beta, kPositive, "tie_kd");
 
   LossOptions& loss = recipe.loss;
-  s.number("loss.dpm_weight", loss.dpm_weight, kNotNegative, "of the KL between depth probability maps");
-  s.number("loss.ssim_weight", loss.ssim_weight, kNotNegative, "of 1 - SSIM");
-  s.number("loss.si_weight", loss.si_weight, kNotNegative, "of the scale-invariant log error");
-  s.number("loss.mse_weight", loss.mse_weight, kNotNegative, "of the mean squared error");
-  s.number("loss.l1_weight", loss.l1_weight, kNotNegative, "of the mean absolute error");
+  for (const Term& term : loss_terms()) {
+    s.number(std::string("loss.") + term.name + "_weight", loss.weights[term.name], kNotNegative, term.doc);
+  }
   s.choice("loss.target", loss.target, {{"teacher", DepthTarget::kTeacher}, {"truth", DepthTarget::kTruth}},
            "what is learnt from");
   s.integer("loss.top_rows", loss.top_rows, {0, kMaxImageSide}, "rows of the training crop that are left out");
@@ -236,7 +234,7 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   const std::string& extension = data.teacher_extension;
   check(extension == ".png" || extension == ".npy" || extension == ".pfm", file,
         ": data.teacher_extension: expected .png, .npy or .pfm, found '", extension, "'");
-  check(!recipe.loss.needs_logits() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
+  check(!recipe.loss.weights.needs_bins() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
         " needs model.head = \"dpm\"");
   check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
         ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
@@ -322,6 +320,23 @@ Protocol protocol_of(const Recipe& recipe) {
   if (!recipe.eval.crop.empty()) protocol.crop = parse_eval_crop(recipe.eval.crop);
   protocol.median_scaling = recipe.eval.median_scaling;
   return protocol;
+}
+
+PredictOptions predict_options(const Recipe& recipe) {
+  PredictOptions options;
+  options.flip = recipe.eval.flip;
+  const DataRecipe& data = recipe.data;
+  if (data.resize_height > 0) {
+    const ImageSize size{data.resize_width, data.resize_height};
+    if (data.crop == CropRule::kNone) {
+      options.input_size = size;
+    } else {
+      const CropRect cropped = crop_rect(data.crop, {1242, 480}, "recipe");  // any image that is large enough
+      options.scale_height = static_cast<double>(size.height) / cropped.height;
+      options.scale_width = static_cast<double>(size.width) / cropped.width;
+    }
+  }
+  return options;
 }
 
 }  // namespace depthstill

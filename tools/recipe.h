@@ -14,6 +14,7 @@
 #include "engine/schedule.h"
 #include "losses/tie_kd.h"
 #include "models/depth_model.h"
+#include "models/predictor.h"
 
 namespace depthstill {
 
@@ -72,7 +73,7 @@ struct Recipe {
   ModelRecipe model;
   std::string loss_name = "tie_kd";
   float loss_alpha = 0.1f, loss_beta = 10.0f;
-  LossOptions loss;  // named_loss() with the recipe's changes
+  LossOptions loss = named_loss("tie_kd");  // named_loss() with the recipe's changes
   DataRecipe data;
   bool augment_on = true;
   AugmentSpec augment;
@@ -94,5 +95,7 @@ std::string print_recipe(const Recipe& recipe);
 bool has_split(const Recipe& recipe, const std::string& split);
 DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
 Protocol protocol_of(const Recipe& recipe);
+// flip, and the size at which the recipe's training saw its images.
+PredictOptions predict_options(const Recipe& recipe);
 
 }  // namespace depthstill

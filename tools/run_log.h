@@ -11,14 +11,9 @@
 #include <vector>
 
 #include "engine/eval/metrics.h"
+#include "engine/train/trainer.h"
 
 namespace depthstill {
-
-struct StepRecord {
-  int64_t step = 0, epoch = 0;
-  double lr = 0, grad_norm = 0, images_per_second = 0;
-  std::vector<std::pair<std::string, double>> losses;  // "total" first, then its parts
-};
 
 struct EvalRecord {
   int64_t step = 0, epoch = 0;

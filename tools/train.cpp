@@ -15,7 +15,7 @@ void add_train_command(CLI::App& app, Run& run) {
     std::string recipe, data, out;
     std::vector<std::string> overrides;
     ComputeArgs compute;
-    std::optional<bool> fused_head;
+    HeadArgs head;
     bool resume = false, all_rows = false, no_graph = false, print = false;
   };
   const auto args = std::make_shared<Args>();
@@ -30,10 +30,9 @@ void add_train_command(CLI::App& app, Run& run) {
   command->add_flag("--resume", args->resume, "Go on from RUN/last.safetensors");
   command->add_flag("--all-rows", args->all_rows,
                     "Also compute the decoder's rows that cannot reach the loss (the same result, slower)");
-  command->add_flag_function(
-      "--fused-head,!--stored-logits", [args](int64_t count) { args->fused_head = count > 0; },
-      "Never store the logits of a DPM head but make them again in the gradient: less memory; or store "
-      "them [default: on CUDA the faster way, timed before the first step; on the CPU stored]");
+  args->head.add_to(*command,
+                    "Never store the logits of a DPM head but make them again in the gradient: less memory; or store "
+                    "them [default: on CUDA the faster way, timed before the first step; on the CPU stored]");
   command->add_flag("--no-graph", args->no_graph,
                     "On CUDA, launch every kernel of a step anew instead of replaying the step as one graph");
   command->add_flag("--print-recipe", args->print, "Print the effective recipe and do nothing else");
@@ -55,7 +54,7 @@ void add_train_command(CLI::App& app, Run& run) {
       options.dtype = args->compute.dtype(recipe.train.precision);
       options.resume = args->resume;
       options.dead_rows = !args->all_rows;
-      options.fused_head = args->fused_head;
+      options.fused_head = args->head.fused;
       options.graph = !args->no_graph;
       train(recipe, options);
       return kExitOk;

@@ -1,4 +1,4 @@
-// Trains a student as a recipe says and leaves a run folder behind:
+// Trains a network as a recipe says and leaves a run folder behind:
 //   recipe.toml  metrics.jsonl  last.safetensors  best.safetensors  epoch_NNN.safetensors  report.html
 #pragma once
 
@@ -19,12 +19,16 @@ struct TrainOptions {
   DType dtype = DType::kFloat;  // of the activations
   bool resume = false;
   bool dead_rows = true;           // leave out decoder rows that cannot reach the loss: the same result, faster
-  std::optional<bool> fused_head;  // never store the logits of a DPM head; default: as head_choice.h chooses
+  std::optional<bool> fused_head;  // never store the logits of a DPM head; unset: the faster way
   bool graph = true;               // on CUDA, replay the step as a graph (engine/captured_step.h)
   std::function<void(int64_t updates)> on_step;  // called after each step; may be empty
 };
 
 // Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.
 void train(const Recipe& recipe, const TrainOptions& options);
+
+// The objective of a recipe over its network, and what the loader draws for it.
+TieKd make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows, std::optional<bool> fused_head);
+LoaderOptions loader_options(const Recipe& recipe);
 
 }  // namespace depthstill

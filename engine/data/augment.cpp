@@ -34,10 +34,18 @@ AugmentParams draw_augment(const AugmentSpec& spec, ImageSize frame, uint64_t se
   return params;
 }
 
-AugmentParams no_augment(ImageSize frame) {
-  AugmentParams params;
-  params.crop = frame;
-  return params;
+DrawViews one_crop(const AugmentSpec& spec) {
+  return [spec](ImageSize frame, uint64_t seed, int64_t epoch, int64_t index) -> std::vector<View> {
+    return {{draw_augment(spec, frame, seed, epoch, index)}};
+  };
+}
+
+DrawViews whole_frame() {
+  return [](ImageSize frame, uint64_t, int64_t, int64_t) -> std::vector<View> {
+    AugmentParams params;
+    params.crop = frame;
+    return {{params}};
+  };
 }
 
 }  // namespace depthstill

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "engine/io/image.h"
 #include "kernels/preprocess.h"
@@ -18,16 +20,23 @@ struct AugmentSpec {
   bool rotate_teacher = true;  // false: TIE-KD's published code, which leaves the teacher map unrotated
 };
 
+// One crop of a sample.
 struct AugmentParams {
   PreprocessParams image;    // for the image and the ground truth
   PreprocessParams teacher;  // the same but for the angle, which is 0 without rotate_teacher
   ImageSize crop;
 };
 
-// What sample `index` gets in `epoch`: a function of its arguments alone. frame: the sample's size.
+// The crop that sample `index` gets in `epoch`: a function of its arguments alone. frame: the sample's size.
 AugmentParams draw_augment(const AugmentSpec& spec, ImageSize frame, uint64_t seed, int64_t epoch, int64_t index);
 
-// The whole frame, unchanged.
-AugmentParams no_augment(ImageSize frame);
+// A view of a sample: one crop, or several of one size. A batch has the same views of all its samples, and for each
+// view tensors of its own (batch_tensors.h).
+using View = std::vector<AugmentParams>;
+
+// Draws a sample's views, as draw_augment() draws its crop.
+using DrawViews = std::function<std::vector<View>(ImageSize frame, uint64_t seed, int64_t epoch, int64_t index)>;
+DrawViews one_crop(const AugmentSpec& spec);
+DrawViews whole_frame();  // unchanged
 
 }  // namespace depthstill

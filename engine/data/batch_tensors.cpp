@@ -48,49 +48,77 @@ void write_depth(const SampleDepth& depth, const PreprocessParams& params, const
 
 }  // namespace
 
-BatchTensors empty_tensors(const Batch& batch, DType dtype, Device device) {
-  check(!batch.items.empty(), "to_tensors: expected at least one sample");
-  const ImageSize crop = batch.items[0].params.crop;
-  const auto count = static_cast<int64_t>(batch.items.size());
-  const auto map = [&](const SampleDepth& first) {
-    return first.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
-  };
-  const Sample& first = *batch.items[0].sample;
-  return {empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)};
+int64_t crops_of(const Batch& batch, size_t view) {
+  return static_cast<int64_t>(batch.items.at(0).views.at(view).size());
 }
 
-bool fits(const Batch& batch, const BatchTensors& tensors) {
-  if (!tensors.image.defined() || batch.items.empty()) return false;
-  const ImageSize crop = batch.items[0].params.crop;
+ImageSize crop_size(const Batch& batch, size_t view) { return batch.items.at(0).views.at(view).at(0).crop; }
+
+BatchViews empty_tensors(const Batch& batch, DType dtype, Device device) {
+  check(!batch.items.empty(), "to_tensors: expected at least one sample");
   const Sample& first = *batch.items[0].sample;
-  return tensors.image.shape() == Shape{static_cast<int64_t>(batch.items.size()), crop.height, crop.width, 3} &&
-         tensors.teacher.defined() != first.teacher.empty() && tensors.truth.defined() != first.depth.empty();
+  BatchViews views;
+  for (size_t v = 0; v < batch.items[0].views.size(); ++v) {
+    const ImageSize crop = crop_size(batch, v);
+    const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, v);
+    const auto map = [&](const SampleDepth& depth) {
+      return depth.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
+    };
+    views.push_back({empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)});
+  }
+  return views;
+}
+
+bool fits(const Batch& batch, std::span<const BatchTensors> views) {
+  if (batch.items.empty() || views.size() != batch.items[0].views.size()) return false;
+  const Sample& first = *batch.items[0].sample;
+  for (size_t v = 0; v < views.size(); ++v) {
+    const ImageSize crop = crop_size(batch, v);
+    const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, v);
+    if (!(views[v].image.shape() == Shape{count, crop.height, crop.width, 3}) ||
+        views[v].teacher.defined() == first.teacher.empty() || views[v].truth.defined() == first.depth.empty())
+      return false;
+  }
+  return true;
 }
 
 void check_crops(const Batch& batch) {
   check(!batch.items.empty(), "to_tensors: expected at least one sample");
-  const ImageSize crop = batch.items[0].params.crop;
-  for (const auto& [sample, params] : batch.items) {
-    check(params.crop == crop, sample->where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
-          params.crop.height, "x", params.crop.width, "; images of several sizes need a batch size of 1 or a crop");
+  const std::vector<View>& first = batch.items[0].views;
+  for (const auto& [sample, views] : batch.items) {
+    check(views.size() == first.size(), sample->where, ": expected ", first.size(), " views, found ", views.size());
+    for (size_t v = 0; v < views.size(); ++v) {
+      check(!views[v].empty() && views[v].size() == first[v].size(), sample->where, ": expected ", first[v].size(),
+            " crops, found ", views[v].size());
+      const ImageSize crop = first[v][0].crop;
+      for (const AugmentParams& params : views[v]) {
+        check(params.crop == crop, sample->where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
+              params.crop.height, "x", params.crop.width, "; images of several sizes need a batch size of 1 or a crop");
+      }
+    }
   }
 }
 
-void write_tensors(const Batch& batch, const BatchTensors& tensors) {
+void write_tensors(const Batch& batch, std::span<const BatchTensors> views) {
   const ProfileRange range("input", "preprocess");
   check_crops(batch);
-  for (size_t i = 0; i < batch.items.size(); ++i) {
-    const auto& [sample, params] = batch.items[i];
-    write_image(sample->image.size(), sample->image.rgb, params.image, tensors.image, i);
-    if (tensors.teacher.defined()) write_depth(sample->teacher, params.teacher, tensors.teacher, i);
-    if (tensors.truth.defined()) write_depth(sample->depth, params.image, tensors.truth, i);
+  for (size_t v = 0; v < views.size(); ++v) {
+    size_t at = 0;
+    for (const auto& [sample, item_views] : batch.items) {
+      for (const AugmentParams& params : item_views[v]) {
+        write_image(sample->image.size(), sample->image.rgb, params.image, views[v].image, at);
+        if (views[v].teacher.defined()) write_depth(sample->teacher, params.teacher, views[v].teacher, at);
+        if (views[v].truth.defined()) write_depth(sample->depth, params.image, views[v].truth, at);
+        ++at;
+      }
+    }
   }
 }
 
-BatchTensors to_tensors(const Batch& batch, DType dtype, Device device) {
-  const BatchTensors tensors = empty_tensors(batch, dtype, device);
-  write_tensors(batch, tensors);
-  return tensors;
+BatchViews to_tensors(const Batch& batch, DType dtype, Device device) {
+  BatchViews views = empty_tensors(batch, dtype, device);
+  write_tensors(batch, views);
+  return views;
 }
 
 Tensor to_tensor(const Image8& image, DType dtype, Device device) {

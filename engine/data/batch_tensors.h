@@ -1,6 +1,7 @@
 // From decoded samples to the tensors that a training step reads.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,21 +10,27 @@
 
 namespace depthstill {
 
+// Of one view, for all samples of a batch. N: samples times crops of the view, the crops of a sample side by side.
 struct BatchTensors {
   Tensor image;    // (N, H, W, 3), normalised
   Tensor teacher;  // (N, H, W) metres, 0 = none; undefined if the samples have no teacher map
   Tensor truth;    // the same from the ground truth
 };
+using BatchViews = std::vector<BatchTensors>;
 
 // Applies each item's augmentation on `device`; the images come out as `dtype`.
-BatchTensors to_tensors(const Batch& batch, DType dtype, Device device);
+BatchViews to_tensors(const Batch& batch, DType dtype, Device device);
 
 // The same in two parts, for tensors that are used again: new ones of the shapes that `batch` needs, and their
-// contents. fits() says whether `tensors` have these shapes.
-BatchTensors empty_tensors(const Batch& batch, DType dtype, Device device);
-bool fits(const Batch& batch, const BatchTensors& tensors);
-void write_tensors(const Batch& batch, const BatchTensors& tensors);
-void check_crops(const Batch& batch);  // throws Error unless all samples have a crop of the same size
+// contents. fits() says whether `views` have these shapes.
+BatchViews empty_tensors(const Batch& batch, DType dtype, Device device);
+bool fits(const Batch& batch, std::span<const BatchTensors> views);
+void write_tensors(const Batch& batch, std::span<const BatchTensors> views);
+void check_crops(const Batch& batch);  // throws Error unless all samples have the same views, of the same sizes
+
+// Crops of a view that one sample has, and their size.
+int64_t crops_of(const Batch& batch, size_t view);
+ImageSize crop_size(const Batch& batch, size_t view);
 
 // One whole image, normalised: (1, H, W, 3).
 Tensor to_tensor(const Image8& image, DType dtype, Device device);

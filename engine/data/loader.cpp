@@ -69,6 +69,14 @@ std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int
   return order;
 }
 
+int64_t steps_per_epoch(int64_t samples, const LoaderOptions& options) {
+  check_options(options);
+  const int64_t batch = options.batch_size;
+  const int64_t steps = options.drop_last ? samples / batch : (samples + batch - 1) / batch;
+  check(steps > 0, "loader: expected at least one batch of ", batch, ", found ", samples, " samples");
+  return steps;
+}
+
 class Loader::Impl {
  public:
   Impl(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
@@ -76,10 +84,9 @@ class Loader::Impl {
         options_(std::move(options)),
         cache_(dataset_->packed() ? 0 : options_.cache_bytes) {  // mapped memory is a cache already
     check_options(options_);
-    check(steps_per_epoch() > 0, "loader: expected at least one batch of ", options_.batch_size, ", found ",
-          dataset_->size(), " samples");
-    check(options_.first_step < steps_per_epoch(), "loader: expected to begin before step ", steps_per_epoch(),
-          ", got ", options_.first_step);
+    steps_per_epoch_ = steps_per_epoch(dataset_->size(), options_);
+    check(options_.first_step < steps_per_epoch_, "loader: expected to begin before step ", steps_per_epoch_, ", got ",
+          options_.first_step);
     open_epoch_ = options_.first_epoch;
     open_step_ = options_.first_step;
     for (int i = 0; i < options_.workers; ++i) threads_.emplace_back([this] { work(); });
@@ -91,11 +98,6 @@ class Loader::Impl {
       stopping_ = true;
     }
     work_ready_.notify_all();
-  }
-
-  int64_t steps_per_epoch() const {
-    const int64_t batch = options_.batch_size, size = dataset_->size();
-    return options_.drop_last ? size / batch : (size + batch - 1) / batch;
   }
 
   std::optional<Batch> next() {
@@ -146,7 +148,7 @@ class Loader::Impl {
     opened.missing = opened.indices.size();
     opened.batch.items.resize(opened.missing);
     opened.errors.resize(opened.missing);
-    if (++open_step_ == steps_per_epoch()) {
+    if (++open_step_ == steps_per_epoch_) {
       open_step_ = 0;
       ++open_epoch_;
       order_.clear();
@@ -159,8 +161,7 @@ class Loader::Impl {
     item.sample = cache_.load(*dataset_, index);
     const ImageSize frame = item.sample->image.size();
     try {
-      item.params =
-          options_.augment ? draw_augment(*options_.augment, frame, options_.seed, epoch, index) : no_augment(frame);
+      item.views = options_.views(frame, options_.seed, epoch, index);
     } catch (const Error& error) {
       fail(item.sample->where, ": ", error.what());
     }
@@ -193,6 +194,7 @@ class Loader::Impl {
   const std::shared_ptr<const Dataset> dataset_;
   const LoaderOptions options_;
   SampleCache cache_;
+  int64_t steps_per_epoch_ = 0;
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable work_ready_, batch_ready_;
@@ -211,7 +213,6 @@ Loader::~Loader() = default;
 Loader::Loader(Loader&&) noexcept = default;
 Loader& Loader::operator=(Loader&&) noexcept = default;
 
-int64_t Loader::steps_per_epoch() const { return impl_->steps_per_epoch(); }
 std::optional<Batch> Loader::next() { return impl_->next(); }
 double Loader::wait_seconds() const { return impl_->wait_seconds(); }
 size_t Loader::cached_bytes() const { return impl_->cached_bytes(); }

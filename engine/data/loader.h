@@ -15,11 +15,11 @@ namespace depthstill {
 
 struct LoaderOptions {
   int batch_size = 8;
-  int workers = 2;                     // threads that decode; they do not use kernels/parallel.h
-  int prefetch_batches = 3;            // how far the workers may run ahead, at least 1
-  bool shuffle = true;                 // a permutation of its own for each epoch
-  bool drop_last = true;               // leave out an incomplete last batch
-  std::optional<AugmentSpec> augment;  // none: whole frames
+  int workers = 2;           // threads that decode; they do not use kernels/parallel.h
+  int prefetch_batches = 3;  // how far the workers may run ahead, at least 1
+  bool shuffle = true;       // a permutation of its own for each epoch
+  bool drop_last = true;     // leave out an incomplete last batch
+  DrawViews views = whole_frame();
   uint64_t seed = 0;
   int64_t first_epoch = 0, first_step = 0;  // where to begin, for resuming
   int64_t epochs = 1;                       // where to end: after epoch `epochs` - 1
@@ -28,7 +28,7 @@ struct LoaderOptions {
 
 struct BatchItem {
   std::shared_ptr<const Sample> sample;
-  AugmentParams params;
+  std::vector<View> views;
 };
 
 struct Batch {
@@ -43,8 +43,6 @@ class Loader {
   Loader(Loader&&) noexcept;
   Loader& operator=(Loader&&) noexcept;
 
-  int64_t steps_per_epoch() const;
-
   // The next batch, in order of (epoch, step); nullopt after the last. If a sample of it could not be loaded, throws
   // that sample's Error, and again on every later call.
   std::optional<Batch> next();
@@ -56,6 +54,9 @@ class Loader {
   class Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Batches of an epoch over `samples`. Throws Error if there are none.
+int64_t steps_per_epoch(int64_t samples, const LoaderOptions& options);
 
 // The sample indices of an epoch in the order of delivery.
 std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int64_t epoch);

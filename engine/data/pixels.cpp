@@ -69,6 +69,8 @@ void check_target(ImageSize size) {
         "resize: expected 1 to ", kMaxImageSide, " pixels a side, got ", size);
 }
 
+int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
 }  // namespace
 
 Image8 crop(const Image8& image, const CropRect& rect) {
@@ -116,6 +118,64 @@ DepthMap resize(const DepthMap& depth, ImageSize size) {
     for (int x = 0; x < size.width; ++x) out.metres.push_back(row[nearest(x, depth.width, size.width)]);
   }
   return out;
+}
+
+Image8 pad_to_multiple(const Image8& image, int multiple) {
+  const int height = round_up(image.height, multiple), width = round_up(image.width, multiple);
+  if (height == image.height && width == image.width) return image;
+  Image8 padded{width, height, {}};
+  padded.rgb.reserve(3 * static_cast<size_t>(height) * static_cast<size_t>(width));
+  for (int y = 0; y < height; ++y) {
+    const size_t row = static_cast<size_t>(std::min(y, image.height - 1)) * static_cast<size_t>(image.width);
+    for (int x = 0; x < width; ++x) {
+      const uint8_t* const pixel = &image.rgb[3 * (row + static_cast<size_t>(std::min(x, image.width - 1)))];
+      padded.rgb.insert(padded.rgb.end(), pixel, pixel + 3);
+    }
+  }
+  return padded;
+}
+
+Image8 mirror(const Image8& image) {
+  Image8 mirrored = image;
+  const auto width = static_cast<size_t>(image.width);
+  for (size_t y = 0; y < static_cast<size_t>(image.height); ++y) {
+    for (size_t x = 0; x < width; ++x) {
+      std::copy_n(&image.rgb[3 * (y * width + x)], 3, &mirrored.rgb[3 * (y * width + width - 1 - x)]);
+    }
+  }
+  return mirrored;
+}
+
+DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corners) {
+  if (depth.size() == size) return depth;
+  struct Blend {
+    size_t low, high;
+    float weight;  // of high
+  };
+  const auto blends = [align_corners](int from, int to) {
+    std::vector<Blend> result;
+    for (int i = 0; i < to; ++i) {
+      const double at = align_corners ? static_cast<double>(i) * (from - 1) / std::max(to - 1, 1)
+                                      : std::clamp((i + 0.5) * from / to - 0.5, 0.0, from - 1.0);
+      const auto low = static_cast<size_t>(at);
+      result.push_back(
+          {low, std::min(low + 1, static_cast<size_t>(from - 1)), static_cast<float>(at - std::floor(at))});
+    }
+    return result;
+  };
+  const std::vector<Blend> rows = blends(depth.height, size.height), columns = blends(depth.width, size.width);
+  DepthMap result{size.width, size.height, {}};
+  result.metres.reserve(rows.size() * columns.size());
+  const auto width = static_cast<size_t>(depth.width);
+  for (const Blend& row : rows) {
+    const float *upper = &depth.metres[row.low * width], *lower = &depth.metres[row.high * width];
+    for (const Blend& column : columns) {
+      const float top = upper[column.low] + column.weight * (upper[column.high] - upper[column.low]);
+      const float bottom = lower[column.low] + column.weight * (lower[column.high] - lower[column.low]);
+      result.metres.push_back(top + row.weight * (bottom - top));
+    }
+  }
+  return result;
 }
 
 }  // namespace depthstill

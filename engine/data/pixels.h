@@ -1,4 +1,4 @@
-// Cutting and resizing of decoded images and depth maps, before augmentation.
+// Cutting, resizing, padding and mirroring of decoded images and depth maps.
 #pragma once
 
 #include "engine/io/depth_file.h"
@@ -21,5 +21,14 @@ Image8 resize(const Image8& image, ImageSize size);
 
 // The nearest pixel: no depth is invented between a near and a far surface, and holes stay holes.
 DepthMap resize(const DepthMap& depth, ImageSize size);
+
+// Bilinear: on pixel centres with edges repeated, or with the corners' centres aligned. For maps without holes.
+DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corners = false);
+
+// Repeats the last row and column until both sides are multiples of `multiple`.
+Image8 pad_to_multiple(const Image8& image, int multiple);
+
+// Left and right exchanged.
+Image8 mirror(const Image8& image);
 
 }  // namespace depthstill

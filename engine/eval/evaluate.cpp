@@ -58,6 +58,17 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
   return evaluation;
 }
 
+std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
+  const bool teacher = target == Target::kTeacher;
+  check(!teacher || data.spec().teacher, data.spec().list, ": expected a folder of teacher maps, found none");
+  std::vector<EvalItem> items;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    items.push_back(
+        {data.entry(i).image, data.where(i), data.image_path(i), teacher ? data.teacher_path(i) : data.depth_path(i)});
+  }
+  return items;
+}
+
 std::string describe(const Evaluation& evaluation) {
   return describe(evaluation.protocol) + (evaluation.prediction.empty() ? "" : "; " + evaluation.prediction);
 }

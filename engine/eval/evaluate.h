@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/data/dataset.h"
 #include "engine/eval/metrics.h"
 #include "engine/eval/protocol.h"
 #include "engine/io/depth_file.h"
@@ -43,6 +44,9 @@ struct EvaluateOptions {
 
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options);
+
+// The items of a data set: with its truth, or for Target::kTeacher with its teacher maps.
+std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 
 // The window of an image or map.
 DepthMap crop(const DepthMap& depth, const Window& window);

@@ -90,12 +90,12 @@ Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const 
 
 }  // namespace
 
-bool dpm_head_supported(const Tensor& x, const DpmBins& bins) {
-  const DpmHeadShape shape{x.size(0), x.size(1), x.size(2), x.size(3)};
+bool dpm_head_supported(Device device, DType dtype, int64_t C, const DpmBins& bins) {
+  const DpmHeadShape shape{1, 1, 1, C};
   bool supported = false;
-  visit(x.dtype(), [&]<class T>() {
+  visit(dtype, [&]<class T>() {
     supported =
-        x.device() == Device::kCpu ? cpu::dpm_head_supported<T>(shape, bins) : cuda::dpm_head_supported<T>(shape, bins);
+        device == Device::kCpu ? cpu::dpm_head_supported<T>(shape, bins) : cuda::dpm_head_supported<T>(shape, bins);
   });
   return supported;
 }

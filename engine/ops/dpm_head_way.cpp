@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/ops.h"
 #include "engine/random_data.h"
 #include "engine/step_arena.h"
-#include "kernels/dpm_head.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
 #include "kernels/runtime.h"
@@ -19,38 +19,21 @@ constexpr double kEqual = 1.03;  // times in this ratio are equal
 constexpr const char* kFused = "fused ";
 constexpr const char* kStored = "stored ";
 
-struct Way {
-  bool fused = false;
-  std::string times;  // of both, this one's first
+struct Timed {
+  DpmHeadWay way = DpmHeadWay::kStored;
+  std::string times;  // of both ways, this one's first
 };
 
-bool uses_depth(const LossOptions& loss) {
-  return loss.ssim_weight != 0.0f || loss.si_weight != 0.0f || loss.mse_weight != 0.0f || loss.l1_weight != 0.0f;
-}
-
-Shape input_shape(const DepthModel& student, const HeadProblem& problem) {
-  return {problem.batch, problem.height - problem.first_row, problem.width, student.head_input().channels};
-}
-
-// Of the rows that are computed, as losses/distillation makes them.
-DpmOptions dpm_options(const HeadProblem& problem) {
-  DpmOptions options = problem.loss.dpm;
-  options.mask = problem.loss.mask || problem.loss.target == DepthTarget::kTruth;
-  options.first_row = problem.first_row == 0 ? problem.loss.top_rows : 0;
-  return options;
-}
-
 // Everything that the times depend on, besides the device and its libraries.
-std::string key_of(const DepthModel& student, const HeadProblem& problem) {
-  const LossOptions& loss = problem.loss;
-  const DpmOptions dpm = dpm_options(problem);
-  const DpmBins bins = student.bins();
+std::string key_of(const DpmHeadProblem& problem) {
+  const DpmOptions& dpm = problem.options;
+  const DpmBins& bins = problem.bins;
   const std::string kl =
       concat_text(" kl ", static_cast<int>(dpm.kl), " target ", static_cast<int>(dpm.target), " sigma ", dpm.sigma,
                   " floor ", dpm.floor, " eps ", dpm.eps, dpm.mask ? " mask" : "", " first row ", dpm.first_row);
-  return concat_text("dpm_head ", problem.dtype, " ", input_shape(student, problem), " activation ",
-                     static_cast<int>(student.head_input().activation), " bins ", bins.bins, " ", bins.d_min, " ",
-                     bins.d_max, loss.needs_logits() ? kl : "", uses_depth(loss) ? " depth" : "");
+  return concat_text("dpm_head ", problem.dtype, " ", problem.x, " activation ", static_cast<int>(problem.head.below),
+                     " bins ", bins.bins, " ", bins.d_min, " ", bins.d_max, problem.kl ? kl : "",
+                     problem.depth ? " depth" : "");
 }
 
 std::string in_ms(double ms) {
@@ -59,139 +42,131 @@ std::string in_ms(double ms) {
   return text;
 }
 
-// None before, and none after, also where a step fails.
+// The head's parameters without gradients, before and after, also where a step fails.
 class WithoutGradients {
  public:
-  explicit WithoutGradients(DepthModel& student) : student_(student) { student.clear_grads(); }
-  ~WithoutGradients() { student_.clear_grads(); }
+  explicit WithoutGradients(DpmHead head) : head_(std::move(head)) { clear(); }
+  ~WithoutGradients() { clear(); }
   WithoutGradients(const WithoutGradients&) = delete;
   WithoutGradients& operator=(const WithoutGradients&) = delete;
 
  private:
-  DepthModel& student_;
+  void clear() {
+    head_.weight.clear_grad();
+    head_.bias.clear_grad();
+  }
+  DpmHead head_;
 };
 
 }  // namespace
 
-bool can_fuse_head(const DepthModel& student, Device device, DType dtype) {
-  const DpmHeadShape shape{1, 1, 1, student.head_input().channels};
-  if (shape.C == 0) return false;
-  bool supported = false;
-  visit(dtype, [&]<class T>() {
-    supported = device == Device::kCpu ? cpu::dpm_head_supported<T>(shape, student.bins())
-                                       : cuda::dpm_head_supported<T>(shape, student.bins());
-  });
-  return supported;
-}
-
-HeadChoice choose_head(const DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted,
-                       const HeadClock& clock) {
-  if (!can_fuse_head(student, problem.device, problem.dtype)) {
-    if (!wanted.value_or(false)) return {};
-    const std::string why =
-        student.head_input().channels == 0
-            ? student.name() + " has no DPM head"
-            : concat_text("no kernels for ", student.bins().bins, " bins in ", problem.dtype, " on ", problem.device);
-    return {false, "note: no fused head: " + why};
+DpmHeadChoice choose_dpm_head_way(const DpmHeadProblem& problem, std::optional<DpmHeadWay> wanted,
+                                  const DpmHeadClock& clock) {
+  if (!dpm_head_supported(problem.device(), problem.dtype, problem.x[3], problem.bins)) {
+    if (wanted.value_or(DpmHeadWay::kStored) == DpmHeadWay::kStored) return {};
+    return {DpmHeadWay::kStored, concat_text("note: no fused head: no kernels for ", problem.bins.bins, " bins in ",
+                                             problem.dtype, " on ", problem.device())};
   }
   if (wanted) return {*wanted, ""};
-  if (problem.device == Device::kCpu || (clock.cache == nullptr && !clock.milliseconds)) return {};
+  if (problem.device() == Device::kCpu || (clock.cache == nullptr && !clock.milliseconds)) return {};
 
   double fused_ms = std::numeric_limits<double>::infinity(), stored_ms = fused_ms;
   bool measured = false;
-  plans::Chooser<Way> by;
+  plans::Chooser<Timed> by;
   by.cache = clock.cache;
   if (clock.milliseconds) {
-    by.milliseconds = [&](const Way& way, double best_ms) {
+    by.milliseconds = [&](const Timed& timed, double best_ms) {
       measured = true;
-      const double ms = clock.milliseconds(way.fused, best_ms);
-      (way.fused ? fused_ms : stored_ms) = ms;
-      return way.fused ? ms / kEqual : ms;
+      const double ms = clock.milliseconds(timed.way, best_ms);
+      const bool fused = timed.way == DpmHeadWay::kFused;
+      (fused ? fused_ms : stored_ms) = ms;
+      return fused ? ms / kEqual : ms;
     };
   }
-  by.record = [&](const Way& way) {
+  by.record = [&](const Timed& timed) {
     const std::string fused = kFused + in_ms(fused_ms), stored = kStored + in_ms(stored_ms);
-    return way.fused ? fused + ", " + stored : stored + ", " + fused;
+    return timed.way == DpmHeadWay::kFused ? fused + ", " + stored : stored + ", " + fused;
   };
-  by.rebuild = [](const std::string& record) -> std::optional<Way> {
-    if (record.starts_with(kFused)) return Way{true, record};
-    if (record.starts_with(kStored)) return Way{false, record};
+  by.rebuild = [](const std::string& record) -> std::optional<Timed> {
+    if (record.starts_with(kFused)) return Timed{DpmHeadWay::kFused, record};
+    if (record.starts_with(kStored)) return Timed{DpmHeadWay::kStored, record};
     return std::nullopt;
   };
-  const auto candidates = [](plans::Wanted) { return std::vector<Way>{{false, ""}, {true, ""}}; };
-  const Way way = plans::choose<Way>(key_of(student, problem), by, candidates);
-  const std::string times = measured ? by.record(way) : way.times;
-  if (times.empty()) return {way.fused, ""};
-  return {way.fused, concat_text("head: its logits are ", way.fused ? "made again in the gradient" : "stored", " (",
-                                 times, " for head and loss", measured ? "" : ", measured before", ")")};
+  const auto candidates = [](plans::Wanted) {
+    return std::vector<Timed>{{DpmHeadWay::kStored, ""}, {DpmHeadWay::kFused, ""}};
+  };
+  const Timed best = plans::choose<Timed>(key_of(problem), by, candidates);
+  const std::string times = measured ? by.record(best) : best.times;
+  if (times.empty()) return {best.way, ""};
+  return {best.way,
+          concat_text("head: its logits are ", best.way == DpmHeadWay::kFused ? "made again in the gradient" : "stored",
+                      " (", times, " for head and loss", measured ? "" : ", measured before", ")")};
 }
 
-HeadChoice choose_head(DepthModel& student, const HeadProblem& problem, std::optional<bool> wanted) {
-  std::optional<HeadTrial> trial;
-  HeadClock clock;
-  if (problem.device == Device::kCuda && !cuda::emulated() && plans::may_measure(stream_of(problem.device))) {
-    clock.cache = plans::device_cache(stream_of(problem.device));
-    clock.milliseconds = [&](bool fused, double best_ms) {
-      if (!trial) trial.emplace(student, problem);
-      return trial->milliseconds(fused, best_ms);
+DpmHeadChoice choose_dpm_head_way(const DpmHeadProblem& problem, std::optional<DpmHeadWay> wanted) {
+  std::optional<DpmHeadTrial> trial;
+  DpmHeadClock clock;
+  const Device device = problem.device();
+  if (device == Device::kCuda && !cuda::emulated() && plans::may_measure(stream_of(device))) {
+    clock.cache = plans::device_cache(stream_of(device));
+    clock.milliseconds = [&](DpmHeadWay way, double best_ms) {
+      if (!trial) trial.emplace(problem);
+      return trial->milliseconds(way, best_ms);
     };
   }
-  HeadChoice choice = choose_head(student, problem, wanted, clock);
+  DpmHeadChoice choice = choose_dpm_head_way(problem, wanted, clock);
   if (trial) {
     trial.reset();
-    release_unused_memory(problem.device);
+    release_unused_memory(device);
   }
   return choice;
 }
 
-HeadTrial::HeadTrial(DepthModel& student, const HeadProblem& problem) : student_(student), problem_(problem) {
-  const Shape shape = input_shape(student, problem);
-  const Activation kind = student.head_input().activation;
+DpmHeadTrial::DpmHeadTrial(const DpmHeadProblem& problem) : problem_(problem) {
+  const Shape& shape = problem.x;
+  const Device device = problem.device();
   const NoGrad no_grad;
-  x_ = empty(shape, problem.dtype, problem.device);
-  Tensor image = random_values({1, shape[1], shape[2], shape[3]}, problem.dtype, problem.device);
-  if (kind != Activation::kNone) image = activation(image, kind);
+  x_ = empty(shape, problem.dtype, device);
+  Tensor image = random_values({1, shape[1], shape[2], shape[3]}, problem.dtype, device);
+  if (problem.head.below != Activation::kNone) image = activation(image, problem.head.below);
   const size_t bytes = image.bytes();
-  for (int64_t n = 0; n < problem.batch; ++n) {
-    copy_bytes(static_cast<char*>(x_.raw()) + static_cast<size_t>(n) * bytes, problem.device, image.raw(),
-               problem.device, bytes);
+  for (int64_t n = 0; n < shape[0]; ++n) {
+    copy_bytes(static_cast<char*>(x_.raw()) + static_cast<size_t>(n) * bytes, device, image.raw(), device, bytes);
   }
-  teacher_ = random_teacher({shape[0], shape[1], shape[2]}, student.bins().d_max, problem.device);
+  teacher_ = random_teacher({shape[0], shape[1], shape[2]}, problem.bins.d_max, device);
 }
 
-Tensor HeadTrial::loss(bool fused) const {
-  // As the layer below leaves it: a gradient sent to it goes on through its activation.
-  Tensor leaf = empty({1}, DType::kFloat, problem_.device);
+Tensor DpmHeadTrial::loss(DpmHeadWay way) const {
+  // The layer below leaves x like this: a gradient sent to it goes on through its activation.
+  Tensor leaf = empty({1}, DType::kFloat, problem_.device());
   leaf.set_requires_grad();
-  const Tensor x = record_activated("trial", {leaf}, x_, student_.head_input().activation, true,
+  const Tensor x = record_activated("trial", {leaf}, x_, problem_.head.below, true,
                                     [](const Gradients&) -> Gradients { return {Tensor()}; });
-  const Prediction output = student_.apply_head(x, fused);
+  const DpmMap map(x, problem_.head, problem_.bins);
   // The other parts of the loss are the same either way; any map serves as what they send back to the depth.
-  const Tensor ddepth = uses_depth(problem_.loss) ? teacher_ : Tensor();
-  if (!problem_.loss.needs_logits()) {
-    return record("trial", {student_.depth_of(output)}, leaf.detach(),
+  const Tensor ddepth = problem_.depth ? teacher_ : Tensor();
+  if (!problem_.kl) {
+    return record("trial", {dpm_depth(map, way)}, leaf.detach(),
                   [ddepth](const Tensor&) -> Gradients { return {ddepth}; });
   }
-  const DpmOptions options = dpm_options(problem_);
-  const DpmOutput result =
-      output.before_head() ? dpm_head_loss(output.map, output.weight, output.bias, teacher_, student_.bins(), options)
-                           : dpm_loss(output.map, teacher_, student_.bins(), options);
+  const DpmOutput result = dpm_loss(map, teacher_, problem_.options, way);
   return record("trial", {result.kl, result.depth}, result.kl.detach(), [ddepth](const Tensor& dkl) -> Gradients {
     return {dkl, ddepth};
   });
 }
 
-void HeadTrial::run(bool fused) const {
-  const WithoutGradients guard(student_);
-  backward(loss(fused));  // the logits are nobody else's by now, as in training
+void DpmHeadTrial::run(DpmHeadWay way) const {
+  const WithoutGradients guard(problem_.head);
+  backward(loss(way));  // the logits are nobody else's by now, as in training
 }
 
-double HeadTrial::milliseconds(bool fused, double best_ms) const {
-  run(fused);  // chooses the convolution's ways and makes tables
-  StepArena arena(problem_.device);
-  const auto step = [&] { arena.run([&] { run(fused); }); };
+double DpmHeadTrial::milliseconds(DpmHeadWay way, double best_ms) const {
+  const Device device = problem_.device();
+  run(way);  // chooses the convolution's ways and makes tables
+  StepArena arena(device);
+  const auto step = [&] { arena.run([&] { run(way); }); };
   step();  // plans the arena: a capture may not ask for memory
-  return plans::median_ms(stream_of(problem_.device), best_ms, step);
+  return plans::median_ms(stream_of(device), best_ms, step);
 }
 
 }  // namespace depthstill

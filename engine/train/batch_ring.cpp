@@ -64,8 +64,8 @@ void BatchRing::push(Batch batch) {
 }
 
 // Memory of the device changes hands between two streams here, which happens for the first batches only.
-void BatchRing::reserve(Slot& slot, size_t pinned_bytes) {
-  const bool memory = !slot.memory.defined() || slot.memory.bytes() < slot.layout.bytes;
+void BatchRing::reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes) {
+  const bool memory = !slot.memory.defined() || slot.memory.bytes() < batch_bytes;
   const bool staging = !staging_.defined() || staging_.bytes() < pinned_bytes;
   if (memory || staging) {
     cuda::synchronize(stream());
@@ -73,7 +73,7 @@ void BatchRing::reserve(Slot& slot, size_t pinned_bytes) {
   }
   if (memory) slot.memory = Tensor();
   if (staging) staging_ = Tensor();
-  if (memory) slot.memory = depthstill::empty({static_cast<int64_t>(slot.layout.bytes)}, DType::kUint8, device_);
+  if (memory) slot.memory = depthstill::empty({static_cast<int64_t>(batch_bytes)}, DType::kUint8, device_);
   if (staging) staging_ = depthstill::empty({static_cast<int64_t>(pinned_bytes)}, DType::kUint8, device_);
   if (slot.pinned_bytes < pinned_bytes) {
     cuda::free_pinned(std::exchange(slot.pinned, nullptr));
@@ -82,21 +82,32 @@ void BatchRing::reserve(Slot& slot, size_t pinned_bytes) {
   }
 }
 
+size_t BatchRing::lay_out(const Batch& batch, Slot& slot) const {
+  const Sample& first = *batch.items[0].sample;
+  slot.views.clear();
+  size_t at = 0;
+  for (size_t v = 0; v < batch.items[0].views.size(); ++v) {
+    const size_t count = batch.items.size() * static_cast<size_t>(crops_of(batch, v));
+    const size_t pixels = count * pixels_of(crop_size(batch, v));
+    const size_t map = aligned(pixels * sizeof(float));
+    Planes planes;
+    planes.image = at;
+    planes.teacher = planes.image + aligned(pixels * 3 * size_of(dtype_));
+    planes.truth = planes.teacher + (first.teacher.empty() ? 0 : map);
+    at = planes.truth + (first.depth.empty() ? 0 : map);
+    slot.views.push_back(planes);
+  }
+  return at;
+}
+
 void BatchRing::upload(const Batch& batch, Slot& slot) {
   check_crops(batch);
   const Sample& first = *batch.items[0].sample;
-  const size_t count = batch.items.size(), crop_pixels = pixels_of(batch.items[0].params.crop);
-  Layout& layout = slot.layout;
-  layout.image_bytes = count * crop_pixels * 3 * size_of(dtype_);
-  layout.map_bytes = count * crop_pixels * sizeof(float);
-  layout.teacher = aligned(layout.image_bytes);
-  layout.truth = layout.teacher + (first.teacher.empty() ? 0 : aligned(layout.map_bytes));
-  layout.bytes = layout.truth + (first.depth.empty() ? 0 : aligned(layout.map_bytes));
-
+  const size_t batch_bytes = lay_out(batch, slot);
   size_t pinned_bytes = 0;
   for (const BatchItem& item : batch.items) pinned_bytes += parts_of(*item.sample, first).bytes;
   cuda::synchronize_event(slot.uploaded);
-  reserve(slot, pinned_bytes);
+  reserve(slot, batch_bytes, pinned_bytes);
   char* to = slot.pinned;
   for (const BatchItem& item : batch.items) {
     const Sample& sample = *item.sample;
@@ -109,40 +120,47 @@ void BatchRing::upload(const Batch& batch, Slot& slot) {
   cuda::copy(staging_.raw(), slot.pinned, pinned_bytes, cuda::Direction::kToDevice, stream());
   cuda::record_event(slot.uploaded, stream());
   cuda::wait_for_event(stream(), slot.taken);
-  visit(dtype_, [&]<class T>() { preprocess<T>(batch, slot); });
+  visit(dtype_, [&]<class T>() {
+    for (size_t v = 0; v < slot.views.size(); ++v) preprocess<T>(batch, slot, v);
+  });
   cuda::record_event(slot.ready, stream());
 }
 
 template <class T>
-void BatchRing::preprocess(const Batch& batch, const Slot& slot) const {
+void BatchRing::preprocess(const Batch& batch, const Slot& slot, size_t view) const {
   const Sample& first = *batch.items[0].sample;
-  const ImageSize crop = batch.items[0].params.crop;
+  const ImageSize crop = crop_size(batch, view);
   const size_t pixels = pixels_of(crop);
+  const Planes& planes = slot.views[view];
   char* memory = static_cast<char*>(slot.memory.raw());
   const char* from = static_cast<const char*>(staging_.raw());
-  for (size_t i = 0; i < batch.items.size(); ++i) {
-    const auto& [sample, params] = batch.items[i];
+  size_t at = 0;  // in the view's tensors
+  for (const auto& [sample, views] : batch.items) {
     const Parts parts = parts_of(*sample, first);
-    const auto map = [&](size_t offset) { return reinterpret_cast<float*>(memory + offset) + i * pixels; };
     const auto metres = [&](size_t offset) { return reinterpret_cast<const float*>(from + offset); };
-    cuda::preprocess_image<T>(stream(), frame_of(sample->image.size()), reinterpret_cast<const uint8_t*>(from),
-                              params.image, crop.height, crop.width, reinterpret_cast<T*>(memory) + i * pixels * 3);
-    if (!first.teacher.empty()) {
-      cuda::preprocess_depth(stream(), frame_of(sample->teacher.size()), metres(parts.teacher), params.teacher,
-                             crop.height, crop.width, map(slot.layout.teacher));
-    }
-    if (!first.depth.empty()) {
-      cuda::preprocess_depth(stream(), frame_of(sample->depth.size()), metres(parts.truth), params.image, crop.height,
-                             crop.width, map(slot.layout.truth));
+    for (const AugmentParams& params : views[view]) {
+      const auto map = [&](size_t offset) { return reinterpret_cast<float*>(memory + offset) + at * pixels; };
+      cuda::preprocess_image<T>(stream(), frame_of(sample->image.size()), reinterpret_cast<const uint8_t*>(from),
+                                params.image, crop.height, crop.width,
+                                reinterpret_cast<T*>(memory + planes.image) + at * pixels * 3);
+      if (!first.teacher.empty()) {
+        cuda::preprocess_depth(stream(), frame_of(sample->teacher.size()), metres(parts.teacher), params.teacher,
+                               crop.height, crop.width, map(planes.teacher));
+      }
+      if (!first.depth.empty()) {
+        cuda::preprocess_depth(stream(), frame_of(sample->depth.size()), metres(parts.truth), params.image, crop.height,
+                               crop.width, map(planes.truth));
+      }
+      ++at;
     }
     from += parts.bytes;
   }
 }
 
-void BatchRing::pop(const BatchTensors& tensors) {
-  check(!empty() && fits(front(), tensors), "batch ring: expected tensors that fit the next batch");
+void BatchRing::pop(std::span<const BatchTensors> views) {
+  check(!empty() && fits(front(), views), "batch ring: expected tensors that fit the next batch");
   if (device_ == Device::kCpu) {
-    write_tensors(front(), tensors);
+    write_tensors(front(), views);
   } else {
     const Slot& slot = slots_[first_];
     const char* memory = static_cast<const char*>(slot.memory.raw());
@@ -150,9 +168,11 @@ void BatchRing::pop(const BatchTensors& tensors) {
       if (to.defined()) copy_bytes(to.raw(), device_, memory + offset, device_, to.bytes());
     };
     cuda::wait_for_event(stream_of(device_), slot.ready);
-    take(tensors.image, slot.layout.image);
-    take(tensors.teacher, slot.layout.teacher);
-    take(tensors.truth, slot.layout.truth);
+    for (size_t v = 0; v < views.size(); ++v) {
+      take(views[v].image, slot.views[v].image);
+      take(views[v].teacher, slot.views[v].teacher);
+      take(views[v].truth, slot.views[v].truth);
+    }
     cuda::record_event(slot.taken, stream_of(device_));
   }
   waiting_.pop_front();

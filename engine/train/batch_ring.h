@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <span>
 #include <vector>
 
 #include "engine/data/batch_tensors.h"
@@ -27,29 +28,29 @@ class BatchRing {
   void push(Batch batch);
   // The batch that was pushed first.
   const Batch& front() const { return waiting_.front(); }
-  // Writes it to `tensors`, which it fits(), before whatever the device is given from now on, and lets go of it.
-  void pop(const BatchTensors& tensors);
+  // Writes it to `views`, which it fits(), before whatever the device is given from now on, and lets go of it.
+  void pop(std::span<const BatchTensors> views);
 
  private:
-  // One batch on the device. Where: the offsets of its tensors in `memory`.
-  struct Layout {
+  // Where the tensors of a view lie in a slot's memory, in bytes.
+  struct Planes {
     size_t image = 0, teacher = 0, truth = 0;
-    size_t image_bytes = 0, map_bytes = 0, bytes = 0;
   };
   struct Slot {
     char* pinned = nullptr;  // the decoded samples
     size_t pinned_bytes = 0;
     Tensor memory;  // the batch, kUint8
-    Layout layout;
+    std::vector<Planes> views;
     void* uploaded = nullptr;  // events: `pinned` may be written again,
     void* ready = nullptr;     // `memory` holds the batch,
     void* taken = nullptr;     // `memory` may be written again
   };
 
   void upload(const Batch& batch, Slot& slot);
-  void reserve(Slot& slot, size_t pinned_bytes);
+  size_t lay_out(const Batch& batch, Slot& slot) const;  // bytes of the batch
+  void reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes);
   template <class T>
-  void preprocess(const Batch& batch, const Slot& slot) const;
+  void preprocess(const Batch& batch, const Slot& slot, size_t view) const;
   Stream stream() const { return {stream_, nullptr}; }
 
   DType dtype_;

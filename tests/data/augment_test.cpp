@@ -78,7 +78,7 @@ TEST(augment, crop_must_fit) {
   AugmentSpec spec;
   EXPECT_THROW(draw_augment(spec, {703, 352}, 1, 0, 0), Error);
   EXPECT_EQ(draw_augment(spec, {704, 352}, 1, 0, 0).image.crop_x, 0);
-  EXPECT_EQ(no_augment(kFrame).crop, kFrame);
+  EXPECT_EQ(whole_frame()(kFrame, 1, 0, 0).at(0).at(0).crop, kFrame);
 }
 
 }  // namespace

@@ -19,8 +19,7 @@ LoaderOptions options_of(int workers, int batch_size, int64_t epochs) {
   options.batch_size = batch_size;
   options.epochs = epochs;
   options.seed = 42;
-  options.augment = AugmentSpec{};
-  options.augment->crop = {8, 8};
+  options.views = one_crop({.crop = {8, 8}});
   return options;
 }
 
@@ -30,13 +29,14 @@ std::vector<double> trace(Loader& loader) {
   while (const std::optional<Batch> batch = loader.next()) {
     out.insert(out.end(), {static_cast<double>(batch->epoch), static_cast<double>(batch->step)});
     for (const BatchItem& item : batch->items) {
+      const PreprocessParams& params = item.views.at(0).at(0).image;
       const Image8 image = item.sample->image.copy();
       const DepthMap teacher = item.sample->teacher.copy();
-      out.insert(out.end(),
-                 {static_cast<double>(item.sample->index), std::accumulate(image.rgb.begin(), image.rgb.end(), 0.0),
-                  std::accumulate(teacher.metres.begin(), teacher.metres.end(), 0.0),
-                  static_cast<double>(item.params.image.angle_degrees), static_cast<double>(item.params.image.crop_x),
-                  item.params.image.flip ? 1.0 : 0.0});
+      out.insert(
+          out.end(),
+          {static_cast<double>(item.sample->index), std::accumulate(image.rgb.begin(), image.rgb.end(), 0.0),
+           std::accumulate(teacher.metres.begin(), teacher.metres.end(), 0.0),
+           static_cast<double>(params.angle_degrees), static_cast<double>(params.crop_x), params.flip ? 1.0 : 0.0});
     }
   }
   return out;
@@ -74,7 +74,7 @@ TEST(loader, every_sample_once_an_epoch) {
   LoaderOptions options = options_of(2, 3, 2);
   options.drop_last = false;
   Loader loader(dataset, options);
-  EXPECT_EQ(loader.steps_per_epoch(), 3);
+  EXPECT_EQ(steps_per_epoch(dataset->size(), options), 3);
   std::vector<std::vector<int64_t>> order(2);
   std::vector<size_t> sizes;
   while (const auto batch = loader.next()) {
@@ -97,8 +97,8 @@ TEST(loader, in_order_without_shuffle_and_augmentation) {
     const auto batch = loader.next();
     ASSERT_TRUE(batch.has_value());
     EXPECT_EQ(batch->items[0].sample->index, i);
-    EXPECT_EQ(batch->items[0].params.crop, (ImageSize{24, 16}));
-    EXPECT_EQ(batch->items[0].params.image.angle_degrees, 0.0f);
+    EXPECT_EQ(batch->items[0].views.at(0).at(0).crop, (ImageSize{24, 16}));
+    EXPECT_EQ(batch->items[0].views.at(0).at(0).image.angle_degrees, 0.0f);
   }
   EXPECT_FALSE(loader.next().has_value());
 }
@@ -140,7 +140,7 @@ TEST(loader, a_worker_s_error_comes_out_of_next) {
 TEST(loader, crop_larger_than_the_sample) {
   const TemporaryFolder folder;
   LoaderOptions options = options_of(1, 1, 1);
-  options.augment->crop = {25, 8};
+  options.views = one_crop({.crop = {25, 8}});
   Loader loader(open(write_small_set(folder, 1)), options);
   expect_clear(error_of([&] { loader.next(); }), "list.txt:1: augment: expected a sample of at least");
 }

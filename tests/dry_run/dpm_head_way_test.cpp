@@ -1,5 +1,5 @@
-// The trial that chooses a training step's head (tools/head_choice.h), at full size on the simulated H100: it launches
-// what differs between the two kinds of step, and needs less memory than either.
+// The trial that chooses the way of a DPM head (engine/ops/dpm_head_way.h), at full size on the simulated H100: it
+// launches what differs between the two kinds of step, and needs less memory than either.
 #include "engine/ops/dpm_head_way.h"
 
 #include <gtest/gtest.h>
@@ -17,9 +17,18 @@
 namespace depthstill {
 namespace {
 
-HeadProblem problem_of(int64_t batch) {
-  return {Device::kCuda, DType::kBf16, batch, 352, 704, named_loss("tie_kd").top_rows, named_loss("tie_kd")};
+DpmHeadProblem problem_of(DepthModel& model, int64_t batch) {
+  const LossOptions loss = named_loss("tie_kd");
+  DpmHeadProblem problem;
+  problem.head = model.dpm_head();
+  problem.bins = model.bins();
+  problem.x = {batch, 352 - loss.top_rows, 704, problem.head.weight.size(3)};
+  problem.dtype = DType::kBf16;
+  problem.options = loss.dpm;
+  return problem;
 }
+
+constexpr DpmHeadWay kWays[] = {DpmHeadWay::kStored, DpmHeadWay::kFused};
 
 // How often something is launched, by what it is and its grid.
 using Launches = std::map<std::string, int>;
@@ -43,25 +52,25 @@ Launches difference(Launches a, const Launches& b) {
   return a;
 }
 
-TEST(HeadTrial, LaunchesWhatDiffersBetweenTheSteps) {
+TEST(DpmHeadTrial, LaunchesWhatDiffersBetweenTheSteps) {
   enable_dry_run();
   constexpr int64_t kBatch = 2;
   for (const char* model : {"mobilenet_unet", "resnet18_unet"}) {
     SCOPED_TRACE(model);
     DryStep step(model, kBatch, DType::kBf16);
-    const HeadTrial trial(step.student(), problem_of(kBatch));
+    const DpmHeadTrial trial(problem_of(step.model(), kBatch));
     const auto step_launches = [&](bool fused) {
       step.fuse_head(fused);
       return launched([&] { step(); });
     };
-    const auto trial_launches = [&](bool fused) { return launched([&] { trial.run(fused); }); };
+    const auto trial_launches = [&](DpmHeadWay way) { return launched([&] { trial.run(way); }); };
     const Launches of_steps = difference(step_launches(true), step_launches(false));
     EXPECT_GE(of_steps.size(), 6u);
-    EXPECT_EQ(difference(trial_launches(true), trial_launches(false)), of_steps);
+    EXPECT_EQ(difference(trial_launches(DpmHeadWay::kFused), trial_launches(DpmHeadWay::kStored)), of_steps);
   }
 }
 
-TEST(HeadTrial, NeedsLessMemoryThanAStep) {
+TEST(DpmHeadTrial, NeedsLessMemoryThanAStep) {
   enable_dry_run();
   for (const char* model : {"mobilenet_unet", "resnet18_unet"}) {
     SCOPED_TRACE(model);
@@ -77,8 +86,8 @@ TEST(HeadTrial, NeedsLessMemoryThanAStep) {
     const size_t before = memory_stats(Device::kCuda).in_use;
     reset_peak_memory(Device::kCuda);
     {
-      const HeadTrial trial(step.student(), problem_of(32));
-      for (const bool fused : {false, true}) trial.milliseconds(fused, std::numeric_limits<double>::infinity());
+      const DpmHeadTrial trial(problem_of(step.model(), 32));
+      for (const DpmHeadWay way : kWays) trial.milliseconds(way, std::numeric_limits<double>::infinity());
     }
     const size_t trial_bytes = memory_stats(Device::kCuda).peak - before;
     EXPECT_GT(trial_bytes, size_t{5} << 30);
@@ -87,11 +96,11 @@ TEST(HeadTrial, NeedsLessMemoryThanAStep) {
   }
 }
 
-TEST(HeadTrial, IsNotMadeInADryRun) {
+TEST(DpmHeadTrial, IsNotMadeInADryRun) {
   enable_dry_run();
   DryStep step("mobilenet_unet", 1, DType::kBf16);
   cuda::take_dry_run();
-  EXPECT_FALSE(choose_head(step.student(), problem_of(1), {}).fused);
+  EXPECT_EQ(choose_dpm_head_way(problem_of(step.model(), 1), {}).way, DpmHeadWay::kStored);
   EXPECT_EQ(cuda::take_dry_run().launches.size(), 0u);
 }
 

@@ -24,11 +24,14 @@ struct Arrays {
         v(random_values<float>(n, 4, 0.01f, 0.5f)) {}
 };
 
+// Of the tensor `index`; exact in fp32.
+float lr_factor(size_t index) { return index % 3 == 0 ? 1.0f : index % 3 == 1 ? 0.125f : 4.0f; }
+
 std::vector<AdamWSlot> slots_in(const float* grad, float* value, float* m, float* v) {
   std::vector<AdamWSlot> slots;
   int64_t at = 0;
   for (const int64_t n : sizes()) {
-    slots.push_back({n, grad + at, value + at, m + at, v + at});
+    slots.push_back({n, grad + at, value + at, m + at, v + at, lr_factor(slots.size())});
     at += n;
   }
   return slots;
@@ -49,11 +52,15 @@ struct Reference {
   double norm = 0;
 
   Reference(const Arrays& a, double unscale, double max_norm) {
-    const double beta1 = to_double(kParams.beta1), beta2 = to_double(kParams.beta2), lr = to_double(kBefore.lr);
+    const double beta1 = to_double(kParams.beta1), beta2 = to_double(kParams.beta2);
     for (const float g : a.grad) norm += to_double(g) * to_double(g);
     norm = unscale * std::sqrt(norm);
     const double scale = unscale * (max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0);
+    std::vector<double> rates;  // of each element
+    for (size_t s = 0; s < sizes().size(); ++s)
+      rates.insert(rates.end(), static_cast<size_t>(sizes()[s]), to_double(kBefore.lr) * to_double(lr_factor(s)));
     for (size_t i = 0; i < a.grad.size(); ++i) {
+      const double lr = rates[i];
       const double g = scale * to_double(a.grad[i]);
       m.push_back(beta1 * to_double(a.m[i]) + (1 - beta1) * g);
       v.push_back(beta2 * to_double(a.v[i]) + (1 - beta2) * g * g);

@@ -10,13 +10,19 @@ using namespace test;
 
 constexpr DpmBins kNyu{49, 1e-3f, 10.0f}, kSmall{11, 1.0f, 6.0f};
 
+// Logits are (N, H, W, bins), depth is (N, H, W).
+Prediction prediction_of(const Tensor& output) {
+  if (output.shape().rank() == 4) return DpmMap(output, kSmall);
+  return output;
+}
+
 std::vector<std::string> part_names(const LossResult& result) {
   std::vector<std::string> names;
   for (const auto& part : result.parts) names.push_back(part.first);
   return names;
 }
 
-TEST(Distillation, TieKdMatchesPyTorch) {
+TEST(TieKd, TieKdMatchesPyTorch) {
   struct Row {
     const char* name;
     DpmTarget target;
@@ -37,7 +43,7 @@ TEST(Distillation, TieKdMatchesPyTorch) {
       logits.set_requires_grad();
       // add() gives the loss storage of its own to consume.
       const Tensor output = cropped ? crop_rows(logits, 2, logits.size(1) - 2) : add(logits, zeros_like(logits));
-      const LossResult result = distillation_loss(output, oracle_tensor("tie_kd/teacher"), {}, options, kNyu);
+      const LossResult result = tie_kd_loss(DpmMap(output, kNyu), oracle_tensor("tie_kd/teacher"), {}, options);
       EXPECT_EQ(part_names(result), (std::vector<std::string>{"dpm", "ssim"}));
       EXPECT_LE(relative_error(values_of(result.parts[0].second), oracle_values(key + "/dpm")), 5e-6);
       EXPECT_LE(relative_error(values_of(result.parts[1].second), oracle_values(key + "/ssim")), 5e-6);
@@ -49,7 +55,7 @@ TEST(Distillation, TieKdMatchesPyTorch) {
 }
 
 // Every row of the paper's Tables 1 and 4: which parts, with which weights, on which target.
-TEST(Distillation, NamedLosses) {
+TEST(TieKd, NamedLosses) {
   struct Row {
     const char* name;
     std::vector<std::pair<std::string, float>> parts;
@@ -78,7 +84,7 @@ TEST(Distillation, NamedLosses) {
     Tensor output = row.on_logits ? random_tensor({1, 4, 6, 11}, 3) : random_tensor({1, 4, 6}, 4, 1.0f, 6.0f);
     output.set_requires_grad();
     const LossResult result =
-        distillation_loss(output, row.on_truth ? Tensor() : teacher, row.on_truth ? truth : Tensor(), options, kSmall);
+        tie_kd_loss(prediction_of(output), row.on_truth ? Tensor() : teacher, row.on_truth ? truth : Tensor(), options);
     float total = 0;
     ASSERT_EQ(result.parts.size(), row.parts.size());
     for (size_t i = 0; i < row.parts.size(); ++i) {
@@ -95,7 +101,7 @@ TEST(Distillation, NamedLosses) {
   }
 }
 
-TEST(Distillation, HolesInTheTargetDoNotCount) {
+TEST(TieKd, HolesInTheTargetDoNotCount) {
   const Tensor pred = random_tensor({1, 5, 6}, 4, 1.0f, 6.0f);
   std::vector<float> depths = random_values(30, 5, 1.5f, 5.5f);
   depths[7] = 0.0f;
@@ -103,23 +109,21 @@ TEST(Distillation, HolesInTheTargetDoNotCount) {
     auto moved = values_of(pred);
     moved[7] = hole_prediction;
     LossOptions options = named_loss("res_kd_ssim_mse");
-    options.l1_weight = 0.5f;
+    options.weights["l1"] = 0.5f;
     options.mask = mask;
-    return item(
-        distillation_loss(tensor<float>(pred.shape(), moved), tensor<float>({1, 5, 6}, depths), {}, options, kSmall)
-            .total);
+    return item(tie_kd_loss(tensor<float>(pred.shape(), moved), tensor<float>({1, 5, 6}, depths), {}, options).total);
   };
   EXPECT_EQ(value(1.0f, true), value(5.0f, true));
   EXPECT_NE(value(1.0f, false), value(5.0f, false));
 }
 
-TEST(Distillation, SaysWhatItNeeds) {
+TEST(TieKd, SaysWhatItNeeds) {
   const Tensor depth = random_tensor({1, 4, 6}, 1, 1.0f, 5.0f), logits = random_tensor({1, 4, 6, 11}, 2);
   EXPECT_THROW(named_loss("mse"), Error);
   const auto loss = [&](const Tensor& output, const Tensor& teacher, const char* name, int top_rows) {
     LossOptions options = named_loss(name);
     options.top_rows = top_rows;
-    return distillation_loss(output, teacher, {}, options, kSmall);
+    return tie_kd_loss(prediction_of(output), teacher, {}, options);
   };
   EXPECT_NO_THROW(loss(logits, depth, "tie_kd", 1));
   EXPECT_THROW(loss(depth, depth, "tie_kd", 1), Error);    // no logits
@@ -128,8 +132,8 @@ TEST(Distillation, SaysWhatItNeeds) {
   EXPECT_THROW(loss(logits, depth, "tie_kd", 4), Error);   // no row left
   EXPECT_THROW(loss(crop_rows(logits, 2, 2), depth, "tie_kd", 1), Error);
   LossOptions nothing = named_loss("res_kd_mse");
-  nothing.mse_weight = 0.0f;
-  EXPECT_THROW(distillation_loss(depth, depth, {}, nothing, kSmall), Error);
+  nothing.weights["mse"] = 0.0f;
+  EXPECT_THROW(tie_kd_loss(depth, depth, {}, nothing), Error);
 }
 
 }  // namespace

@@ -196,7 +196,7 @@ TEST(DepthAnything, MetricHeadIsScaledSigmoidAndRowsAreCut) {
   student.initialize(3);
   const NoGrad no_grad;
   const Tensor image = hash_image(42, 56);
-  const Tensor depth = student.forward(image), lower = student.forward(image, 10);
+  const Tensor depth = student.forward(image).map, lower = student.forward(image, 10).map;
   ASSERT_EQ(depth.shape(), (Shape{1, 42, 56}));
   ASSERT_EQ(lower.shape(), (Shape{1, 32, 56}));
   const std::vector<float> all = to_vector<float>(depth), some = to_vector<float>(lower);
@@ -211,7 +211,7 @@ TEST(DepthAnything, EveryParameterGetsAGradient) {
   for (const bool swiglu : {false, true}) {
     DepthAnything student("tiny", tiny_config(swiglu), {.head = Head::kRegression});
     student.initialize(4);
-    const Tensor y = student.forward(hash_image(28, 42));
+    const Tensor y = student.forward(hash_image(28, 42)).map;
     backward(y, tensor<float>(y.shape(), std::vector<float>(static_cast<size_t>(y.numel()), 1.0f)));
     for (const StateEntry& entry : student.parameters()) {
       ASSERT_TRUE(entry.tensor->grad().defined()) << entry.name;
@@ -236,7 +236,7 @@ TEST(DepthAnything, ADistillationStepIsTheSameOnBothDevices) {
       AdamW optimizer(student.parameter_tensors(), {.lr = 1e-3, .params = {}});
       const Tensor teacher = tensor<float>({1, 28, 42}, std::vector<float>(28 * 42, 30.0f), device);
       const Tensor image = to_device(hash_image(28, 42), device);
-      const LossResult loss = distillation_loss(student.forward(image), teacher, {}, named_loss("l1"), {});
+      const LossResult loss = tie_kd_loss(student.forward(image), teacher, {}, named_loss("l1"));
       backward(loss.total);
       optimizer.step();
       auto& result = results[device == Device::kCuda ? 1 : 0];

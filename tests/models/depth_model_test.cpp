@@ -120,7 +120,7 @@ struct Pass {
 
 Pass run_pass(DepthModel& student, const Tensor& image, int64_t first_needed_row, int64_t loss_first_row) {
   student.clear_grads();
-  Tensor y = student.forward(image, first_needed_row);
+  Tensor y = test::output_of(student.forward(image, first_needed_row));
   const int64_t skip = loss_first_row - first_needed_row;
   if (skip > 0) y = crop_rows(y, skip, y.size(1) - skip);
   backward(y, test::hash_tensor("window dy", y.shape(), 0.0, 1.0));
@@ -165,7 +165,7 @@ TEST(DepthModel, Bf16ActivationsFollowFp32) {
   const Tensor image = test::hash_tensor("image", {2, 64, 64, 3}, 0.0, 2.0);
   const auto pass = [&](DType dtype) {
     student->clear_grads();
-    const Tensor y = student->forward(cast(image, dtype), 20);
+    const Tensor y = test::output_of(student->forward(cast(image, dtype), 20));
     EXPECT_EQ(y.dtype(), dtype);
     backward(y, cast(test::hash_tensor("window dy", y.shape(), 0.0, 1.0), dtype));
     std::vector<std::vector<float>> out{to_vector<float>(cast(y.detach(), DType::kFloat))};
@@ -197,13 +197,13 @@ TEST(DepthModel, RegressionHeadIsScaledSigmoid) {
   student->initialize(5);
   student->eval();
   const NoGrad no_grad;
-  const Tensor depth = student->forward(test::hash_tensor("image", {1, 64, 32, 3}, 0.0, 2.0));
+  const Tensor depth = student->forward(test::hash_tensor("image", {1, 64, 32, 3}, 0.0, 2.0)).map;
   EXPECT_EQ(depth.shape(), (Shape{1, 64, 32}));
   for (const float d : to_vector<float>(depth)) ASSERT_TRUE(d > 0.0f && d < 10.0f) << d;
 }
 
-// The head left to the loss or to depth_of(): the same numbers but for the order in which dweight is added up.
-TEST(DepthModel, TheHeadMayBeLeftToTheLoss) {
+// The head's logits stored or made again: the same numbers but for the order in which dweight is added up.
+TEST(DepthModel, BothWaysOfTheHeadTrainTheSame) {
   for (const char* name : {"mobilenet_unet", "resnet18_unet"}) {
     SCOPED_TRACE(name);
     const auto student = make_model(name, {.bins = 33});
@@ -212,30 +212,28 @@ TEST(DepthModel, TheHeadMayBeLeftToTheLoss) {
     const Tensor teacher = test::hash_tensor("teacher", {2, 64, 32}, 5.0, 60.0);
     LossOptions options = named_loss("tie_kd");
     options.top_rows = 20;
-    const auto step = [&](const Prediction& output) {
+    const auto step = [&](DpmHeadWay way) {
       student->clear_grads();
-      const LossResult loss = distillation_loss(output, teacher, {}, options, student->bins());
+      const Prediction output = student->forward(image, 20);
+      EXPECT_EQ(output.shape(), (Shape{2, 44, 32}));
+      const LossResult loss = tie_kd_loss(output, teacher, {}, options, way);
       backward(loss.total);
       return item(loss.total);
     };
-    const float stored = step(student->forward(image, 20));
+    const float stored = step(DpmHeadWay::kStored);
     std::vector<std::vector<float>> expected;
     for (const Tensor& p : student->parameter_tensors()) expected.push_back(to_vector<float>(p.grad()));
-    const Prediction output = student->forward_before_head(image, 20);
-    ASSERT_TRUE(output.before_head());
-    EXPECT_EQ(output.map.shape(), (Shape{2, 44, 32, 128}));
-    EXPECT_EQ(step(output), stored);
+    EXPECT_EQ(step(DpmHeadWay::kFused), stored);
     const std::vector<Tensor> parameters = student->parameter_tensors();
     for (size_t i = 0; i < parameters.size(); ++i) {
       EXPECT_LE(test::relative_distance(to_vector<float>(parameters[i].grad()), expected[i]), 1e-6) << i;
     }
     const NoGrad no_grad;
-    EXPECT_EQ(to_vector<float>(student->depth_of(student->forward_before_head(image))),
-              to_vector<float>(student->depth_of(student->forward(image))));
+    const Prediction output = student->forward(image);
+    EXPECT_EQ(to_vector<float>(depth_of(output, DpmHeadWay::kFused)),
+              to_vector<float>(depth_of(output, DpmHeadWay::kStored)));
+    EXPECT_EQ(student->forward_raw(image).shape(), (Shape{2, 64, 32, 33}));
   }
-  const auto regression = make_model("resnet18_unet", {.head = Head::kRegression});
-  const NoGrad no_grad;
-  EXPECT_FALSE(regression->forward_before_head(zeros({1, 64, 32, 3})).before_head());
 }
 
 TEST(DepthModel, RefusesImagesItCannotRestoreTheSizeOf) {

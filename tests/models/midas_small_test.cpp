@@ -39,7 +39,7 @@ TEST(MidasSmall, RowsThatAreNotNeededAreLeftOut) {
   student->eval();
   const NoGrad no_grad;
   const Tensor image = test::hash_tensor("image", {1, 32, 64, 3}, 0.0, 2.0);
-  const Tensor all = student->forward(image), rest = student->forward(image, 5);
+  const Tensor all = student->forward(image).map, rest = student->forward(image, 5).map;
   EXPECT_EQ(rest.shape(), (Shape{1, 27, 64}));
   EXPECT_EQ(to_vector<float>(rest), to_vector<float>(crop_rows(all, 5, 27)));
 }

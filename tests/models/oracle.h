@@ -12,6 +12,7 @@
 
 #include "engine/io/safetensors.h"
 #include "engine/nn.h"
+#include "models/prediction.h"
 
 namespace depthstill::test {
 
@@ -145,6 +146,11 @@ inline double relative_distance(const std::vector<float>& a, const std::vector<f
     norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
   }
   return std::sqrt(difference / (norm + 1e-30));
+}
+
+// What oracles call a network's output: logits of a DPM head, else the map after the last activation.
+inline Tensor output_of(const Prediction& prediction) {
+  return prediction.dpm ? dpm_logits(*prediction.dpm) : prediction.map;
 }
 
 }  // namespace depthstill::test

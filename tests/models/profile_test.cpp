@@ -29,7 +29,8 @@ TEST_P(ProfiledStudent, FlopsAreThoseOfGmacAndRangesArePathsOfModules) {
   const auto student = make_model(name, options);
   const Tensor image = zeros({2, height, width, 3});
   Profiler profiler(Device::kCpu);
-  const Tensor y = student->forward(image);
+  const Prediction output = student->forward(image);
+  const Tensor y = output.dpm ? dpm_logits(*output.dpm) : output.map;
   const std::vector<OpSample> forward = profiler.take();
   backward(y, zeros_like(y));
   const std::vector<OpSample> back = profiler.take();

@@ -29,8 +29,7 @@ Step step_on(Device device, const std::string& model, DType dtype) {
   LossOptions loss = named_loss(student->options().head == Head::kDpm ? "tie_kd" : "l1");
   loss.top_rows = 8;
   const Tensor input = to_device(dtype == DType::kBf16 ? test::to_bf16(image) : image, device);
-  const Tensor total =
-      distillation_loss({student->forward(input, loss.top_rows)}, teacher, Tensor(), loss, student->bins()).total;
+  const Tensor total = tie_kd_loss(student->forward(input, loss.top_rows), teacher, Tensor(), loss).total;
   Step step{{item(total)}, {}};
   backward(total);
   for (const Tensor& parameter : student->parameter_tensors()) {

@@ -57,8 +57,7 @@ TEST_P(TrainingParity, TenSteps) {
   AdamW optimizer(student->parameter_tensors(), {.lr = lr, .params = {}});
   for (size_t step = 0; step < losses.size(); ++step) {
     optimizer.clear_grads();
-    const LossResult loss =
-        distillation_loss(student->forward(image, first_needed_row), teacher, {}, published_loss(), DpmBins{});
+    const LossResult loss = tie_kd_loss(student->forward(image, first_needed_row), teacher, {}, published_loss());
     std::printf("step %zu: loss off by %.1e\n", step, static_cast<double>(item(loss.total) / losses[step] - 1.0f));
     EXPECT_NEAR(item(loss.total), losses[step], 1e-4f * losses[step]) << "step " << step;
     EXPECT_NEAR(item(loss.parts.at(0).second), kl[step], 1e-4f * kl[step]) << "step " << step;

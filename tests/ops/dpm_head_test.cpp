@@ -105,7 +105,7 @@ TEST(DpmHead, StoresNoLogits) {
 TEST(DpmHead, SaysWhatItNeeds) {
   const std::vector<Tensor> in = inputs(7);
   const Tensor teacher = random_tensor({2, 3, 5}, 4, 1.5f, 5.5f);
-  EXPECT_TRUE(dpm_head_supported(in[0], kSmall));
+  EXPECT_TRUE(dpm_head_supported(in[0].device(), in[0].dtype(), in[0].size(3), kSmall));
   EXPECT_THROW(dpm_head_loss(in[0], random_tensor({11, 1, 1, 8}, 2), in[2], teacher, kSmall), Error);
   EXPECT_THROW(dpm_head_loss(in[0], in[1], random_tensor({12}, 2), teacher, kSmall), Error);
   EXPECT_THROW(dpm_head_loss(in[0], in[1], in[2], random_tensor({2, 5, 3}, 2), kSmall), Error);

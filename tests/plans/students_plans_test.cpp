@@ -50,9 +50,11 @@ void dry_step(const Training& training, int64_t batch, DType dtype) {
   const Tensor teacher = empty(map, DType::kFloat, device);
   const LossOptions loss = named_loss(training.loss);
   const ModelOptions& options = student->options();
-  const Tensor output = student->forward(image, options.head == Head::kDpm ? loss.top_rows : 0);
-  const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
-  backward(distillation_loss(output, teacher, {}, loss, bins).total);
+  const Tensor total = [&] {  // the output is gone by then, as in training
+    return tie_kd_loss(student->forward(image, options.head == Head::kDpm ? loss.top_rows : 0), teacher, {}, loss)
+        .total;
+  }();
+  backward(total);
 }
 
 // What a row of the table stands for: a shape but for the batch, in one precision: tf32 and strict are fp32.

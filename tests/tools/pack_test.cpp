@@ -42,8 +42,7 @@ LoaderOptions augmented(int workers) {
   options.batch_size = 3;
   options.epochs = 2;
   options.seed = 5;
-  options.augment = AugmentSpec{};
-  options.augment->crop = {8, 8};
+  options.views = one_crop({.crop = {8, 8}});
   return options;
 }
 
@@ -51,7 +50,7 @@ LoaderOptions augmented(int workers) {
 std::vector<uint32_t> bits_of(Loader loader) {
   std::vector<uint32_t> bits;
   while (const auto batch = loader.next()) {
-    const BatchTensors tensors = to_tensors(*batch, DType::kFloat, Device::kCpu);
+    const BatchTensors tensors = to_tensors(*batch, DType::kFloat, Device::kCpu).at(0);
     for (const Tensor* tensor : {&tensors.image, &tensors.teacher, &tensors.truth}) {
       const auto* values = reinterpret_cast<const uint32_t*>(tensor->data<float>());
       bits.insert(bits.end(), values, values + tensor->numel());
@@ -79,7 +78,7 @@ TEST(Pack, TrainsOnTheSameBits) {
       options.first_epoch = 1;
       options.first_step = 2;
       EXPECT_EQ(bits_of(Loader(packed, options)), bits_of(Loader(files, options)));
-      options.augment.reset();
+      options.views = whole_frame();
       EXPECT_EQ(bits_of(Loader(packed, options)), bits_of(Loader(files, options)));
     }
   }

@@ -116,15 +116,15 @@ TEST_F(RecipeFiles, TwoRecipesThatInheritEachOther) {
 TEST_F(RecipeFiles, LossesAreNamedThenChanged) {
   const std::string path = write("r.toml", "[loss]\nsigma = 0.3\ntop_rows = 7\nalpha = 0.25\n");
   const Recipe tie_kd = load_recipe(path);
-  EXPECT_EQ(tie_kd.loss.dpm_weight, 2.5f);
-  EXPECT_EQ(tie_kd.loss.ssim_weight, 7.5f);
+  EXPECT_EQ(tie_kd.loss.weights["dpm"], 2.5f);
+  EXPECT_EQ(tie_kd.loss.weights["ssim"], 7.5f);
   EXPECT_EQ(tie_kd.loss.top_rows, 7);
   EXPECT_EQ(tie_kd.loss.dpm.sigma, 0.3f);
   const std::vector<std::string> overrides = {"loss.name=baseline", "model.head=regression", "loss.l1_weight=2"};
   const Recipe baseline = load_recipe(path, overrides);
   EXPECT_EQ(baseline.loss.target, DepthTarget::kTruth);
-  EXPECT_EQ(baseline.loss.dpm_weight, 0.0f);
-  EXPECT_EQ(baseline.loss.l1_weight, 2.0f);
+  EXPECT_EQ(baseline.loss.weights["dpm"], 0.0f);
+  EXPECT_EQ(baseline.loss.weights["l1"], 2.0f);
   EXPECT_EQ(baseline.loss.top_rows, 7);
 }
 
@@ -144,7 +144,7 @@ TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
   EXPECT_EQ(again.train.seed, 123456789012u);
   // The weights follow from the loss's name, so they still can be moved with it.
   const std::vector<std::string> overrides = {"loss.alpha=0.5"};
-  EXPECT_EQ(load_recipe(copy, overrides).loss.dpm_weight, 5.0f);
+  EXPECT_EQ(load_recipe(copy, overrides).loss.weights["dpm"], 5.0f);
 }
 
 TEST_F(RecipeFiles, DataSetsOfTheSplits) {
@@ -194,8 +194,8 @@ TEST(ShippedRecipes, TieKdIsThePaper) {
   const Recipe recipe = load_recipe((folder / "tie_kd_adabins.toml").string());
   EXPECT_EQ(recipe.model.name, "mobilenet_unet");
   EXPECT_EQ(recipe.model.options.bins, 257);
-  EXPECT_FLOAT_EQ(recipe.loss.dpm_weight, 1.0f);
-  EXPECT_FLOAT_EQ(recipe.loss.ssim_weight, 9.0f);
+  EXPECT_FLOAT_EQ(recipe.loss.weights["dpm"], 1.0f);
+  EXPECT_FLOAT_EQ(recipe.loss.weights["ssim"], 9.0f);
   EXPECT_EQ(recipe.loss.dpm.sigma, 0.8f);
   EXPECT_EQ(recipe.loss.top_rows, 110);
   EXPECT_EQ(recipe.loss.dpm.kl, KlDirection::kTeacherStudent);

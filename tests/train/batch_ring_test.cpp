@@ -20,21 +20,37 @@ LoaderOptions augmented(int batch_size) {
   options.batch_size = batch_size;
   options.drop_last = false;
   options.epochs = 2;
-  options.augment.emplace();
-  options.augment->crop = {16, 12};
-  options.augment->rotate_probability = options.augment->colour_probability = 1.0;
+  options.views = one_crop({.crop = {16, 12}, .rotate_probability = 1.0, .colour_probability = 1.0});
   return options;
 }
 
-std::vector<std::vector<float>> values_of(const BatchTensors& tensors) {
+// The crop of augmented(), and a view of two crops that are smaller: the left upper corner, and the right lower one.
+LoaderOptions two_views(int batch_size) {
+  LoaderOptions options = augmented(batch_size);
+  options.views = [first = options.views](ImageSize frame, uint64_t seed, int64_t epoch, int64_t index) {
+    std::vector<View> views = first(frame, seed, epoch, index);
+    AugmentParams corner;
+    corner.crop = {8, 4};
+    AugmentParams other = corner;
+    other.image.crop_x = other.teacher.crop_x = frame.width - 8;
+    other.image.crop_y = other.teacher.crop_y = frame.height - 4;
+    views.push_back({corner, other});
+    return views;
+  };
+  return options;
+}
+
+std::vector<std::vector<float>> values_of(const BatchViews& views) {
   std::vector<std::vector<float>> values;
-  for (const Tensor& t : {tensors.image, tensors.teacher, tensors.truth}) {
-    if (!t.defined()) continue;
-    if (t.dtype() == DType::kFloat) {
-      values.push_back(to_vector<float>(t));
-    } else {
-      values.emplace_back();
-      for (const bf16 v : to_vector<bf16>(t)) values.back().push_back(static_cast<float>(v));
+  for (const BatchTensors& tensors : views) {
+    for (const Tensor& t : {tensors.image, tensors.teacher, tensors.truth}) {
+      if (!t.defined()) continue;
+      if (t.dtype() == DType::kFloat) {
+        values.push_back(to_vector<float>(t));
+      } else {
+        values.emplace_back();
+        for (const bf16 v : to_vector<bf16>(t)) values.back().push_back(static_cast<float>(v));
+      }
     }
   }
   return values;
@@ -48,12 +64,12 @@ void fill(BatchRing& ring, Loader& loader) {
   }
 }
 
-void expect_same_tensors(Device device, DType dtype, int slots) {
+void expect_same_tensors(Device device, DType dtype, int slots, const LoaderOptions& options = augmented(3)) {
   const TemporaryFolder folder;
   const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
-  Loader loader(data, augmented(3)), again(data, augmented(3));  // batches of 3, 3 and 1
+  Loader loader(data, options), again(data, options);  // batches of 3, 3 and 1
   BatchRing ring(dtype, device, slots);
-  BatchTensors tensors;
+  BatchViews tensors;
   int seen = 0;
   while (true) {
     fill(ring, loader);
@@ -75,7 +91,7 @@ void expect_same_tensors_late(DType dtype, int slots) {
   const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
   Loader loader(data, augmented(3)), again(data, augmented(3));
   BatchRing ring(dtype, Device::kCuda, slots);
-  std::vector<BatchTensors> given;
+  std::vector<BatchViews> given;
   while (true) {
     fill(ring, loader);
     if (ring.empty()) break;
@@ -100,9 +116,30 @@ TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
     for (const int slots : {1, 2, 3, 5}) {
       expect_same_tensors(Device::kCuda, DType::kFloat, slots);
       expect_same_tensors(Device::kCuda, DType::kBf16, slots);
+      expect_same_tensors(Device::kCuda, DType::kBf16, slots, two_views(3));
       expect_same_tensors_late(DType::kFloat, slots);
     }
   });
+}
+
+TEST(BatchRing, ABatchHasTensorsForEachViewAndAPlaceForEachCrop) {
+  expect_same_tensors(Device::kCpu, DType::kFloat, 1, two_views(3));
+  const TemporaryFolder folder;
+  const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 2));
+  LoaderOptions plain = two_views(2);
+  plain.shuffle = false;
+  Loader loader(data, plain);
+  const Batch batch = *loader.next();
+  const BatchViews views = to_tensors(batch, DType::kFloat, Device::kCpu);
+  ASSERT_EQ(views.size(), 2u);
+  EXPECT_EQ(views[0].image.shape(), (Shape{2, 12, 16, 3}));
+  EXPECT_EQ(views[1].image.shape(), (Shape{4, 4, 8, 3}));
+  const std::vector<float> truth = to_vector<float>(views[1].truth);
+  for (size_t n = 0; n < 2; ++n) {
+    const DepthMap whole = batch.items[n].sample->depth.copy();
+    EXPECT_EQ(truth[(2 * n) * 32], whole.metres[0]) << "upper corner of sample " << n;
+    EXPECT_EQ(truth[(2 * n + 1) * 32 + 31], whole.metres.back()) << "lower corner of sample " << n;
+  }
 }
 
 TEST(BatchRing, RefusesTensorsThatDoNotFit) {

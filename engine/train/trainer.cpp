@@ -1,0 +1,144 @@
+#include "engine/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/train/loader_note.h"
+
+namespace depthstill {
+
+Trainer::Trainer(std::shared_ptr<const Dataset> data, Objective& objective, const TrainerOptions& options,
+                 TrainObserver& observer)
+    : data_(std::move(data)),
+      objective_(objective),
+      options_(options),
+      observer_(observer),
+      steps_per_epoch_(depthstill::steps_per_epoch(data_->size(), options.loading)),
+      step_(objective, {.optimiser = options.optimiser,
+                        .device = options.device,
+                        .graph = options.graph,
+                        .note = [this](const std::string& line) { observer_.note(line); }}) {}
+
+int64_t Trainer::total_updates() const {
+  const int64_t all = steps_per_epoch_ * options_.loading.epochs;
+  return options_.max_steps > 0 ? std::min(all, options_.max_steps) : all;
+}
+
+// The settings that must not change between a run and its continuation, because they decide what a step computes.
+std::string Trainer::fingerprint() const {
+  return concat_text("seed ", options_.loading.seed, ", batch ", options_.loading.batch_size, ", ", steps_per_epoch_,
+                     " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
+}
+
+void Trainer::save(const std::string& path, const Metadata& extra) {
+  Metadata metadata = objective_.choices();
+  metadata.insert(extra.begin(), extra.end());
+  save_run_state(path, objective_.trained(), step_.optimiser(), position_, fingerprint(), metadata);
+  checkpoint_ = path;
+}
+
+Metadata Trainer::resume(const std::string& path, const Metadata& expected) {
+  const LoadedRun run = load_run_state(path, objective_.trained(), step_.optimiser(), fingerprint(), expected);
+  position_ = run.position;
+  finite_until_ = position_.updates;
+  checkpoint_ = path;
+  objective_.restore(run.metadata);
+  return run.metadata;
+}
+
+LoaderOptions Trainer::loading() const {
+  LoaderOptions loading = options_.loading;
+  loading.first_epoch = position_.epoch;
+  loading.first_step = position_.step;
+  return loading;
+}
+
+bool Trainer::run() {
+  const int64_t total = total_updates();
+  if (position_.updates >= total) return true;
+  Loader loader(data_, loading());
+  LoaderNote loader_note(options_.loading.workers, data_->packed());
+  BatchRing ring(options_.dtype, options_.device);
+  while (position_.updates < total) {
+    if (observer_.stop()) {
+      check_finite(nullptr);
+      return false;
+    }
+    const auto start = Clock::now();
+    const double waited_before = loader.wait_seconds();
+    while (!ring.full()) {
+      auto batch = loader.next();
+      if (!batch) break;
+      ring.push(std::move(*batch));
+    }
+    if (ring.empty()) break;
+    const int64_t epoch = ring.front().epoch;
+    train_step(ring);
+    seconds_waiting_ = loader.wait_seconds();
+    seconds_in_steps_ +=
+        std::chrono::duration<double>(Clock::now() - start).count() - (seconds_waiting_ - waited_before);
+    if (const auto note = loader_note.after_step(epoch, seconds_waiting_, seconds_in_steps_)) observer_.note(*note);
+    observer_.after_step(position_.updates);
+    if (position_.step == steps_per_epoch_ || position_.updates == total) {
+      position_.epoch = epoch + 1;
+      position_.step = 0;
+      observer_.after_epoch(epoch);
+    }
+  }
+  return true;
+}
+
+void Trainer::train_step(BatchRing& ring) {
+  const Batch batch = ring.front();
+  const bool full = static_cast<int>(batch.items.size()) == options_.loading.batch_size;
+  if (full && views_.empty()) views_ = empty_tensors(batch, options_.dtype, options_.device);
+  const bool usual = fits(batch, views_);
+  const BatchViews views = usual ? views_ : empty_tensors(batch, options_.dtype, options_.device);
+  ring.pop(views);
+  const double lr = options_.schedule.at(position_.updates, total_updates());
+  step_.optimiser().set_lr(lr);
+  if (usual) {
+    step_.run(views);
+  } else {
+    step_.run_once(views);
+  }
+
+  position_.epoch = batch.epoch;
+  position_.step = batch.step + 1;
+  ++position_.updates;
+  images_seen_ += static_cast<int64_t>(batch.items.size());
+  const bool log = position_.updates % options_.log_every == 0;
+  // Whoever reads a result waits for the device: there, only before something is printed or saved.
+  const bool save = position_.step == steps_per_epoch_ || position_.updates == total_updates();
+  if (options_.device == Device::kCpu || log || save) check_finite(&batch);
+  if (log) log_step(batch, lr);
+}
+
+// Looks at all steps since the last check. `batch` is that of the last one, if it is known.
+void Trainer::check_finite(const Batch* batch) {
+  const int64_t first = std::exchange(finite_until_, position_.updates), last = position_.updates - 1;
+  if (first > last) return;
+  const double total = step_.losses().at(0).second;
+  if (std::isfinite(total) && step_.optimiser().last_step().dropped == 0) return;
+  const bool one = first == last;
+  fail(one ? "step " : "steps ", first, one ? "" : concat_text(" to ", last), " (epoch ", position_.epoch + 1,
+       "): the ", std::isfinite(total) ? "gradient" : "loss", " is not finite",
+       one && batch != nullptr ? "; images: " + names_of(*batch) : "", "; ",
+       checkpoint_.empty() ? "no checkpoint was written yet" : "last good checkpoint: " + checkpoint_);
+}
+
+void Trainer::log_step(const Batch& batch, double lr) {
+  StepRecord record;
+  record.step = position_.updates;
+  record.epoch = batch.epoch;
+  record.lr = lr;
+  record.grad_norm = static_cast<double>(step_.optimiser().last_step().grad_norm);
+  const auto now = Clock::now();
+  const double seconds = std::chrono::duration<double>(now - std::exchange(last_log_, now)).count();
+  record.images_per_second =
+      static_cast<double>(images_seen_ - std::exchange(images_at_last_log_, images_seen_)) / seconds;
+  record.losses = step_.losses();
+  observer_.log(record);
+}
+
+}  // namespace depthstill

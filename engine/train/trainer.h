@@ -1,0 +1,96 @@
+// The loop of training: batches of a data set through the step of an objective, the schedule of the learning rate,
+// interruption and resuming. Whoever watches decides what is shown, saved and judged.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/data/loader.h"
+#include "engine/schedule.h"
+#include "engine/train/batch_ring.h"
+#include "engine/train/run_state.h"
+#include "engine/train/step.h"
+
+namespace depthstill {
+
+struct TrainerOptions {
+  LoaderOptions loading;  // where it begins is set by the trainer
+  Schedule schedule;
+  AdamWOptions optimiser;
+  int64_t max_steps = 0;  // 0: loading.epochs decide
+  int64_t log_every = 1;  // steps
+  Device device = Device::kCpu;
+  DType dtype = DType::kFloat;  // of the activations
+  bool graph = true;            // on CUDA, replay the step as a graph
+};
+
+// One line of a log: steps from 1, epochs from 0.
+struct StepRecord {
+  int64_t step = 0, epoch = 0;
+  double lr = 0, grad_norm = 0, images_per_second = 0;
+  std::vector<std::pair<std::string, double>> losses;  // "total" first, then its parts
+};
+
+// All may be left as they are. What a function throws ends the run.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  virtual bool stop() { return false; }  // asked before each step: true ends the run, which may be saved and resumed
+  virtual void note(const std::string& line) { static_cast<void>(line); }
+  virtual void log(const StepRecord& record) { static_cast<void>(record); }
+  virtual void after_step(int64_t updates) { static_cast<void>(updates); }
+  virtual void after_epoch(int64_t epoch) { static_cast<void>(epoch); }  // from 0; also where max_steps cut it short
+};
+
+class Trainer {
+ public:
+  // The objective's module must be on the device. The objective and the observer must outlive the trainer. Throws Error
+  // if the data set has no batch.
+  Trainer(std::shared_ptr<const Dataset> data, Objective& objective, const TrainerOptions& options,
+          TrainObserver& observer);
+
+  // Trains to the end, or until the observer says stop: then it returns false. Throws Error where a loss or a gradient
+  // is not finite, naming the step, its images and the last checkpoint.
+  bool run();
+
+  // `extra`: entries beside the trainer's own, such as what tells the network. resume() comes before run(), throws
+  // Error if the file contradicts `expected` or is of another run, and returns all entries.
+  void save(const std::string& path, const Metadata& extra);
+  Metadata resume(const std::string& path, const Metadata& expected);
+
+  const RunPosition& position() const { return position_; }
+  int64_t steps_per_epoch() const { return steps_per_epoch_; }
+  int64_t total_updates() const;
+  double seconds_in_steps() const { return seconds_in_steps_; }
+  double seconds_waiting() const { return seconds_waiting_; }  // for data
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  LoaderOptions loading() const;
+  void train_step(BatchRing& ring);
+  void check_finite(const Batch* batch);
+  void log_step(const Batch& batch, double lr);
+  std::string fingerprint() const;
+
+  const std::shared_ptr<const Dataset> data_;
+  Objective& objective_;
+  const TrainerOptions options_;
+  TrainObserver& observer_;
+  const int64_t steps_per_epoch_;
+  TrainStep step_;
+  BatchViews views_;  // what a step of full size reads: always the same memory
+  RunPosition position_;
+  int64_t finite_until_ = 0;  // steps known to have been finite
+  std::string checkpoint_;    // that was saved or resumed from last; empty: none
+  int64_t images_seen_ = 0, images_at_last_log_ = 0;
+  Clock::time_point last_log_ = Clock::now();
+  double seconds_in_steps_ = 0, seconds_waiting_ = 0;
+};
+
+}  // namespace depthstill

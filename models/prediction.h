@@ -1,0 +1,30 @@
+// What a depth network gives to a loss or to whoever wants its depth.
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "engine/ops_loss.h"
+
+namespace depthstill {
+
+struct Prediction {
+  Tensor map;                 // (N, rows, W) fp32: depth in metres, or inverse depth; undefined if there are bins
+  std::optional<DpmMap> dpm;  // instead: depth bins, over the same pixels
+
+  Prediction(Tensor depth) : map(std::move(depth)) {}  // implicit, as is the other: a network returns what it has
+  Prediction(DpmMap bins) : dpm(std::move(bins)) {}
+
+  // Of the depth map: (N, rows, W).
+  Shape shape() const {
+    const Shape& of = dpm ? dpm->shape() : map.shape();
+    return {of[0], of[1], of[2]};
+  }
+};
+
+// The depth map itself. Gradients flow through it.
+inline Tensor depth_of(const Prediction& prediction, DpmHeadWay way = DpmHeadWay::kFused) {
+  return prediction.dpm ? dpm_depth(*prediction.dpm, way) : prediction.map;
+}
+
+}  // namespace depthstill

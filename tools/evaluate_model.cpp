@@ -1,0 +1,50 @@
+#include "tools/evaluate_model.h"
+
+#include <filesystem>
+
+#include "tools/progress.h"
+
+namespace depthstill {
+
+Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
+                          const PredictOptions& options, size_t wanted_panels, std::vector<ReportPanel>* panels,
+                          const KeepPrediction& keep) {
+  check(model.options().head != Head::kRelative, model.name(),
+        ": expected a student that predicts metres, found a relative one, which the metrics cannot score");
+  const DatasetSpec& spec = data.spec();
+  const Predictor predictor(model, options);
+  const std::vector<EvalItem> items = eval_items(data, protocol.target);
+  const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, wanted_panels));
+  size_t position = 0;
+  Image8 frame;
+  const auto predict = [&](const EvalItem& item) {
+    const Image8 image = read_image(item.image);
+    frame = crop(image, frame_window(protocol.frame, image.height, image.width));
+    DepthMap prediction = predictor(frame);
+    if (keep) keep(item, prediction);
+    return prediction;
+  };
+  EvaluateOptions evaluating;
+  evaluating.progress = interruptible_progress("eval", "img");
+  evaluating.truth_format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
+  evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
+                           const ImageMetrics&) {
+    const size_t index = position++;
+    if (panels == nullptr || panels->size() >= wanted_panels || index % stride != 0) return;
+    ReportPanel panel{item.name, frame, truth, prediction, ""};
+    const std::string teacher = data.teacher_path(&item - items.data());
+    if (std::filesystem::exists(teacher)) {
+      panel.reference = read_depth(teacher, spec.teacher->format);
+      panel.reference =
+          crop(panel.reference, frame_window(protocol.frame, panel.reference.height, panel.reference.width));
+      panel.reference_label = "teacher";
+    }
+    if (panel.reference.size() == prediction.size()) panels->push_back(std::move(panel));
+  };
+  Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
+  evaluation.prediction = options.flip ? "prediction averaged with that for the mirrored image, each clamped"
+                                       : "one prediction per image, without its mirror image";
+  return evaluation;
+}
+
+}  // namespace depthstill
