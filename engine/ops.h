@@ -84,6 +84,22 @@ Tensor attention(const Tensor& qkv, int64_t heads);
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);
+// Element by element, for losses of your own; both tensors of one shape. Where no gradient arrives, none goes on, also
+// where the slope is infinite.
+Tensor sub(const Tensor& a, const Tensor& b);
+Tensor mul(const Tensor& a, const Tensor& b);
+Tensor div(const Tensor& a, const Tensor& b);
+Tensor abs(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor square(const Tensor& x);
+Tensor clamp_max(const Tensor& x, float max);
+// One fp32 element, over the elements of x, fp32, whose byte in `mask` is not 0; undefined: all. Over none: 0.
+Tensor mean(const Tensor& x, const Tensor& mask = {});
+Tensor sum(const Tensor& x, const Tensor& mask = {});
+// The mask of depth (N, H, W): rows from first_row on, and if `only_valid` pixels that are finite and > 0. It has no
+// gradient.
+Tensor depth_mask(const Tensor& depth, int64_t first_row = 0, bool only_valid = true);
 Tensor reshape(const Tensor& x, const Shape& shape);
 Tensor cast(const Tensor& x, DType dtype);                           // fp32 <-> bf16
 Tensor crop_rows(const Tensor& x, int64_t first_row, int64_t rows);  // (N, H, W[, C]) -> (N, rows, W[, C])

@@ -24,12 +24,22 @@ Tensor mse(TermInput& input) { return mse_loss(input.depth(), input.target(), de
 
 Tensor l1(TermInput& input) { return l1_loss(input.depth(), input.target(), depth_options(input)); }
 
+// Huber (1964), as torch.nn.functional.huber_loss: e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2). With
+// q = min(|e|, delta) both are q^2 / 2 + delta (|e| - q).
+Tensor huber(TermInput& input) {
+  const float delta = input.options().huber_delta;
+  const Tensor error = abs(sub(input.depth(), input.target())), near = clamp_max(error, delta);
+  const Tensor losses = add(scale(square(near), 0.5f), scale(sub(error, near), delta));
+  return mean(losses, input.counted());
+}
+
 constexpr Term kTerms[] = {
     {"dpm", "of the KL between depth probability maps", true, false, dpm},
     {"ssim", "of 1 - SSIM", false, true, ssim},
     {"si", "of the scale-invariant log error", false, true, si},
     {"mse", "of the mean squared error", false, true, mse},
     {"l1", "of the mean absolute error", false, true, l1},
+    {"huber", "of the Huber loss", false, true, huber},
 };
 
 }  // namespace
@@ -53,6 +63,8 @@ const Tensor& TermInput::depth() {
   }
   return depth_;
 }
+
+Tensor TermInput::counted() const { return depth_mask(target_, first_row_, mask_); }
 
 Tensor TermInput::kl() {
   check(prediction_.dpm.has_value(), "loss: the DPM loss needs a model with a depth probability map, got depth ",

@@ -18,6 +18,7 @@ namespace depthstill {
 struct TermOptions {
   DpmOptions dpm;  // its mask and first_row are not used
   SsimMode ssim_mode = SsimMode::kCentred;
+  float huber_delta = 1.0f;  // metres, beyond which an error counts linearly
 };
 
 // What a term compares.
@@ -29,6 +30,8 @@ class TermInput {
             DpmHeadWay way);
 
   const Tensor& target() const { return target_; }
+  // Bytes (N, rows, W): 1 where a pixel counts.
+  Tensor counted() const;
   bool mask() const { return mask_; }
   int64_t first_row() const { return first_row_; }
   const TermOptions& options() const { return options_; }

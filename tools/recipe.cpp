@@ -70,6 +70,7 @@ void bind_loss(Settings& s, Recipe& recipe) {
   s.number("loss.sigma", loss.dpm.sigma, kPositive, "metres, width of the teacher's Gaussian (Eq. 1)");
   s.number("loss.floor", loss.dpm.floor, {1e-37, 0.1}, "least target probability or density");
   s.number("loss.eps", loss.dpm.eps, kNotNegative, "inside the logarithm of teacher_student");
+  s.number("loss.huber_delta", loss.huber_delta, kPositive, "metres, beyond which huber counts errors linearly");
   s.choice("loss.ssim_mode", loss.ssim_mode, {{"centred", SsimMode::kCentred}, {"reference", SsimMode::kReference}},
            "moments about the mean, or with absolute values as the published code");
 }
