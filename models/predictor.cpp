@@ -17,13 +17,13 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
   const Tensor depth = depth_of(model_.forward(image));
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
   DepthMap map{kept.width, kept.height, {}};
-  map.metres.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));
+  map.values.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));
   for (int y = 0; y < kept.height; ++y) {
     const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * image.size(2);
-    map.metres.insert(map.metres.end(), row, row + kept.width);
+    map.values.insert(map.values.end(), row, row + kept.width);
   }
   if (model.head != Head::kRelative) {
-    for (float& metres : map.metres) metres = std::clamp(metres, model.d_min, model.d_max);
+    for (float& metres : map.values) metres = std::clamp(metres, model.d_min, model.d_max);
   }
   return map;
 }
@@ -54,8 +54,8 @@ DepthMap Predictor::operator()(const Image8& image) const {
     const auto width = static_cast<size_t>(depth.width);
     for (size_t y = 0; y < static_cast<size_t>(depth.height); ++y) {
       for (size_t x = 0; x < width; ++x) {
-        float& metres = depth.metres[y * width + x];
-        metres = 0.5f * (metres + mirrored.metres[y * width + width - 1 - x]);
+        float& metres = depth.values[y * width + x];
+        metres = 0.5f * (metres + mirrored.values[y * width + width - 1 - x]);
       }
     }
   }
@@ -63,7 +63,7 @@ DepthMap Predictor::operator()(const Image8& image) const {
   if (depth.size() == image.size()) return depth;
   if (!rule.cubic_output) return resize_bilinear(depth, image.size(), true);
   DepthMap resized = resize_cubic(depth, image.size());
-  for (float& value : resized.metres) value = std::max(value, 0.0f);  // overshoot
+  for (float& value : resized.values) value = std::max(value, 0.0f);  // overshoot
   return resized;
 }
 

@@ -6,8 +6,8 @@
 
 #include "engine/device.h"
 #include "engine/dtype.h"
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 #include "models/depth_model.h"
 
 namespace depthstill {

@@ -52,7 +52,7 @@ class BatchBuffer {
       const SampleImage& image = item.sample->image;
       rgb = std::copy(image.rgb.begin(), image.rgb.end(), rgb);
       for (const SampleDepth* map : {&item.sample->teacher, &item.sample->depth}) {
-        map->write_metres(metres);
+        map->write_values(metres);
         metres += static_cast<ptrdiff_t>(map->width) * map->height;
       }
     }

@@ -40,8 +40,8 @@ struct SampleReport {
 DepthSummary summarise(const DepthMap& map, const DatasetSpec& spec) {
   DepthSummary summary;
   summary.maps = 1;
-  summary.pixels = static_cast<int64_t>(map.metres.size());
-  for (const float stored : map.metres) {
+  summary.pixels = static_cast<int64_t>(map.values.size());
+  for (const float stored : map.values) {
     const double metres = static_cast<double>(stored);
     if (metres <= 0) continue;
     summary.valid += metres > spec.min_depth && metres < spec.max_depth;
@@ -53,8 +53,8 @@ DepthSummary summarise(const DepthMap& map, const DatasetSpec& spec) {
 
 double median_ratio(const DepthMap& teacher, const DepthMap& truth) {
   std::vector<float> ratios;
-  for (size_t i = 0; i < truth.metres.size() && truth.size() == teacher.size(); ++i) {
-    if (truth.metres[i] > 0 && teacher.metres[i] > 0) ratios.push_back(teacher.metres[i] / truth.metres[i]);
+  for (size_t i = 0; i < truth.values.size() && truth.size() == teacher.size(); ++i) {
+    if (truth.values[i] > 0 && teacher.values[i] > 0) ratios.push_back(teacher.values[i] / truth.values[i]);
   }
   if (ratios.empty()) return std::nan("");
   const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);

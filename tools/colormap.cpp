@@ -54,8 +54,8 @@ double ColourRange::position(double depth) const {
 
 ColourRange colour_range(const DepthMap& depth) {
   std::vector<float> known;
-  known.reserve(depth.metres.size());
-  std::copy_if(depth.metres.begin(), depth.metres.end(), std::back_inserter(known),
+  known.reserve(depth.values.size());
+  std::copy_if(depth.values.begin(), depth.values.end(), std::back_inserter(known),
                [](float d) { return d > 0 && std::isfinite(d); });
   if (known.empty()) return {1, 10};
   const auto percentile = [&](size_t percent) {
@@ -69,8 +69,8 @@ ColourRange colour_range(const DepthMap& depth) {
 
 Image8 colour_depth(const DepthMap& depth, Colormap map, const ColourRange& range) {
   Image8 image{depth.width, depth.height, {}};
-  image.rgb.reserve(3 * depth.metres.size());
-  for (const float d : depth.metres) {
+  image.rgb.reserve(3 * depth.values.size());
+  for (const float d : depth.values) {
     const std::array<uint8_t, 3> colour =
         d > 0 ? colour_at(map, range.position(static_cast<double>(d))) : std::array<uint8_t, 3>{128, 128, 128};
     image.rgb.insert(image.rgb.end(), colour.begin(), colour.end());
@@ -84,7 +84,7 @@ DepthMap shrink(const DepthMap& depth, int max_width) {
   for (int y = 0; y < result.height; ++y) {
     for (int x = 0; x < result.width; ++x) {
       const auto row = static_cast<size_t>(y) * static_cast<size_t>(factor);
-      result.metres.push_back(depth.metres[row * static_cast<size_t>(depth.width) + static_cast<size_t>(x * factor)]);
+      result.values.push_back(depth.values[row * static_cast<size_t>(depth.width) + static_cast<size_t>(x * factor)]);
     }
   }
   return result;

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <string>
 
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 
 namespace depthstill {
 

@@ -150,7 +150,7 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
     make_folder(args.save);
     keep = [&](const EvalItem& item, const DepthMap& prediction) {
       const int64_t shape[] = {prediction.height, prediction.width};
-      write_npy(prediction_path(args.save, item), shape, prediction.metres);
+      write_npy(prediction_path(args.save, item), shape, prediction.values);
     };
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",

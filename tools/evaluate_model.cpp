@@ -34,7 +34,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     ReportPanel panel{item.name, frame, truth, prediction, ""};
     const std::string teacher = data.teacher_path(&item - items.data());
     if (std::filesystem::exists(teacher)) {
-      panel.reference = read_depth(teacher, spec.teacher->format);
+      panel.reference = read_map(teacher, spec.teacher->format);
       panel.reference =
           crop(panel.reference, frame_window(protocol.frame, panel.reference.height, panel.reference.width));
       panel.reference_label = "teacher";

@@ -120,10 +120,10 @@ class Writer {
   void write(const fs::path& stem, const DepthMap& depth) const {
     const std::string base = (out_ / stem).string();
     make_folder(fs::path(base).parent_path().string());
-    if (formats_.contains("png") && relative_) write_depth(base + ".png", stretch(depth, 65535), {1, false});
-    if (formats_.contains("png") && !relative_) write_depth(base + ".png", depth, {metres_per_unit_, false});
-    if (formats_.contains("npy")) write_depth(base + ".npy", depth, {1, false});
-    if (formats_.contains("pfm")) write_depth(base + ".pfm", depth, {1, false});
+    if (formats_.contains("png") && relative_) write_map(base + ".png", stretch(depth, 65535), {1, false});
+    if (formats_.contains("png") && !relative_) write_map(base + ".png", depth, {metres_per_unit_, false});
+    if (formats_.contains("npy")) write_map(base + ".npy", depth, {1, false});
+    if (formats_.contains("pfm")) write_map(base + ".pfm", depth, {1, false});
     if (formats_.contains("colour")) {
       write_png(base + "_colour.png", colour(depth));
     }
@@ -132,10 +132,10 @@ class Writer {
  private:
   // Least value to `low`, greatest to `high`.
   static DepthMap stretch(const DepthMap& map, float high, float low = 0.0f) {
-    const auto [least, greatest] = std::minmax_element(map.metres.begin(), map.metres.end());
+    const auto [least, greatest] = std::minmax_element(map.values.begin(), map.values.end());
     const float from = *least, factor = (high - low) / std::max(*greatest - from, 1e-20f);
     DepthMap stretched = map;
-    for (float& value : stretched.metres) value = low + (value - from) * factor;
+    for (float& value : stretched.values) value = low + (value - from) * factor;
     return stretched;
   }
   Image8 colour(const DepthMap& depth) const {

@@ -100,9 +100,9 @@ std::string view(const std::string& caption, const std::string& mime, std::span<
 // Relative error |prediction - reference| / reference as a position on Magma; grey without reference.
 Image8 error_picture(const DepthMap& prediction, const DepthMap& reference) {
   Image8 image{prediction.width, prediction.height, {}};
-  for (size_t i = 0; i < prediction.metres.size(); ++i) {
-    const double truth = static_cast<double>(reference.metres[i]);
-    const double error = std::abs(static_cast<double>(prediction.metres[i]) - truth) / truth;
+  for (size_t i = 0; i < prediction.values.size(); ++i) {
+    const double truth = static_cast<double>(reference.values[i]);
+    const double error = std::abs(static_cast<double>(prediction.values[i]) - truth) / truth;
     const auto colour =
         truth > 0 ? colour_at(Colormap::kMagma, error / kErrorLimit) : std::array<uint8_t, 3>{128, 128, 128};
     image.rgb.insert(image.rgb.end(), colour.begin(), colour.end());

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "engine/eval/metrics.h"
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 #include "tools/run_log.h"
 
 namespace depthstill {

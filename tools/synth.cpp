@@ -18,7 +18,7 @@ namespace depthstill {
 namespace {
 
 constexpr float kTeacherMaxMetres = 80.0f;
-constexpr DepthFormat kTruthFormat{1.0 / 256, true}, kTeacherFormat{80.0 / 65535, false};
+constexpr MapFormat kTruthFormat{1.0 / 256, true}, kTeacherFormat{80.0 / 65535, false};
 constexpr float kTruthMaxMetres = 65535.0f / 256;
 constexpr int kFastPng = 3;
 
@@ -84,10 +84,10 @@ void write_frame(const SynthOptions& options, Frame& frame) {
   const CropRule rule = kitti ? CropRule::kKittiBenchmark : CropRule::kNone;
   const DepthMap seen = crop(depth, crop_rect(rule, options.size, frame.image));
   const std::string teacher = frame.training ? "/teacher/" : "/teacher_val/";
-  write_depth(options.out + teacher + flat_name(frame.image, ".png"), simulate_teacher(seen, random), kTeacherFormat);
+  write_map(options.out + teacher + flat_name(frame.image, ".png"), simulate_teacher(seen, random), kTeacherFormat);
   write_png(options.out + "/" + frame.image, rendering.image, kFastPng);
-  if (options.sparse) keep_scan_points(scene.camera, random, depth.metres);
-  write_depth(options.out + "/" + frame.depth, depth, kTruthFormat);
+  if (options.sparse) keep_scan_points(scene.camera, random, depth.values);
+  write_map(options.out + "/" + frame.depth, depth, kTruthFormat);
 }
 
 // Threads must not throw; the first error comes out afterwards.
@@ -156,16 +156,16 @@ DepthMap simulate_teacher(const DepthMap& depth, Philox& random) {
   const auto amplitude = static_cast<float>(random.uniform(0.04, 0.10)),
              pull = static_cast<float>(random.uniform(0, 0.08));
   const auto sigma = static_cast<float>(random.uniform(1.2, 2.6));
-  for (float& metres : teacher.metres) {
+  for (float& metres : teacher.values) {
     metres = std::log(metres > 0 ? std::min(metres, kTeacherMaxMetres) : kTeacherMaxMetres);
   }
-  teacher.metres = blur(teacher.metres, depth.size(), sigma);  // of logarithms: near edges stay near
-  for (size_t i = 0; i < teacher.metres.size(); ++i) {
+  teacher.values = blur(teacher.values, depth.size(), sigma);  // of logarithms: near edges stay near
+  for (size_t i = 0; i < teacher.values.size(); ++i) {
     const auto x = static_cast<float>(i % static_cast<size_t>(depth.width));
     const auto y = static_cast<float>(i / static_cast<size_t>(depth.width));
     const float smooth = synth::noise({x / 210, y / 120, 0}, seed), rough = synth::noise({x / 13, y / 13, 5}, seed);
-    const float metres = std::exp(teacher.metres[i] + amplitude * smooth + 0.012f * rough);
-    teacher.metres[i] = std::clamp(metres * (1 - pull * metres / kTeacherMaxMetres), 1e-3f, kTeacherMaxMetres);
+    const float metres = std::exp(teacher.values[i] + amplitude * smooth + 0.012f * rough);
+    teacher.values[i] = std::clamp(metres * (1 - pull * metres / kTeacherMaxMetres), 1e-3f, kTeacherMaxMetres);
   }
   return teacher;
 }

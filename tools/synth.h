@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 #include "engine/random.h"
 
 namespace depthstill {

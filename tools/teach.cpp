@@ -40,8 +40,8 @@ std::pair<double, double> fit(const DepthMap& tile, const DepthMap& whole, const
   double n = 0, x = 0, y = 0, xx = 0, xy = 0;
   for (int r = 0; r < rows.size; ++r) {
     for (int c = 0; c < columns.size; ++c) {
-      const double t = tile.metres[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
-      const double w = whole.metres[static_cast<size_t>(rows.first + r) * static_cast<size_t>(whole.width) +
+      const double t = tile.values[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
+      const double w = whole.values[static_cast<size_t>(rows.first + r) * static_cast<size_t>(whole.width) +
                                     static_cast<size_t>(columns.first + c)];
       n += 1;
       x += t;
@@ -56,14 +56,14 @@ std::pair<double, double> fit(const DepthMap& tile, const DepthMap& whole, const
   return {a, (y - a * x) / n};
 }
 
-void write_map(const std::string& path, const DepthMap& map, const DatasetSpec& spec, bool half) {
+void write_teacher(const std::string& path, const DepthMap& map, const DatasetSpec& spec, bool half) {
   make_folder(fs::path(path).parent_path().string());
   if (!half) {
-    write_depth(path, map, spec.teacher->format);
+    write_map(path, map, spec.teacher->format);
     return;
   }
   const int64_t shape[] = {map.height, map.width};
-  write_npy(path, shape, map.metres, NpyType::kHalf);
+  write_npy(path, shape, map.values, NpyType::kHalf);
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ void write_map(const std::string& path, const DepthMap& map, const DatasetSpec& 
 DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options) {
   const DepthMap whole = predictor(image);
   if (options.tiles <= 1) return whole;
-  std::vector<float> sum(whole.metres.size()), weight(whole.metres.size());
+  std::vector<float> sum(whole.values.size()), weight(whole.values.size());
   for (const Span& rows : spread(image.height, options.tiles, options.overlap)) {
     for (const Span& columns : spread(image.width, options.tiles, options.overlap)) {
       const DepthMap tile = predictor(crop(image, CropRect{columns.first, rows.first, columns.size, rows.size}));
@@ -83,7 +83,7 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
           const size_t at = static_cast<size_t>(rows.first + r) * static_cast<size_t>(whole.width) +
                             static_cast<size_t>(columns.first + c);
           const float value =
-              tile.metres[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
+              tile.values[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
           sum[at] += w * std::max(static_cast<float>(a * value + b), 0.0f);
           weight[at] += w;
         }
@@ -91,7 +91,7 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
     }
   }
   DepthMap blended = whole;
-  for (size_t i = 0; i < sum.size(); ++i) blended.metres[i] = sum[i] / weight[i];
+  for (size_t i = 0; i < sum.size(); ++i) blended.values[i] = sum[i] / weight[i];
   return blended;
 }
 
@@ -115,7 +115,7 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
     } else {
       Sample sample = data.start(i);
       data.load_image(sample);
-      write_map(path, predict_tiled(predictor, sample.image.copy(), options), spec, options.half);
+      write_teacher(path, predict_tiled(predictor, sample.image.copy(), options), spec, options.half);
       ++report.written;
     }
   }

@@ -39,8 +39,8 @@ void write_depth(const SampleDepth& depth, const PreprocessParams& params, const
   const Frame frame{depth.height, depth.width, depth.width};
   const Device device = batch.device();
   const bool in_place = device == Device::kCpu && depth.units.empty();
-  const Tensor values = in_place ? Tensor() : tensor<float>({frame.height, frame.width}, depth.copy().metres, device);
-  const float* from = in_place ? depth.metres.data() : values.data<float>();
+  const Tensor values = in_place ? Tensor() : tensor<float>({frame.height, frame.width}, depth.copy().values, device);
+  const float* from = in_place ? depth.values.data() : values.data<float>();
   const OpRange range("preprocess", [&] { return preprocess_work(sizeof(float), frame, batch); });
   run(device, cpu::preprocess_depth, cuda::preprocess_depth)(frame, from, params, batch.size(1), batch.size(2),
                                                              slot<float>(batch, index));

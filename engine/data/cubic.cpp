@@ -67,7 +67,7 @@ std::vector<float> resize_cubic(const Image8& image, ImageSize size) {
 }
 
 DepthMap resize_cubic(const DepthMap& depth, ImageSize size) {
-  return {size.width, size.height, resize_planes(depth.metres.data(), depth.size(), size, 1)};
+  return {size.width, size.height, resize_planes(depth.values.data(), depth.size(), size, 1)};
 }
 
 }  // namespace depthstill

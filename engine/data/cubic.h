@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 
 namespace depthstill {
 

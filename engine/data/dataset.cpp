@@ -182,14 +182,14 @@ void Dataset::load_image(Sample& sample) const {
 void Dataset::load_depth(Sample& sample) const {
   const std::string path = packed_ ? "" : depth_path(sample.index);
   if (path.empty()) return;
-  at_line(sample.where, [&] { sample.depth = fit(read_depth(path, spec_.depth), spec_, sample, path, false); });
+  at_line(sample.where, [&] { sample.depth = fit(read_map(path, spec_.depth), spec_, sample, path, false); });
 }
 
 void Dataset::load_teacher(Sample& sample) const {
   const std::string path = packed_ ? "" : teacher_path(sample.index);
   if (path.empty()) return;
   at_line(sample.where,
-          [&] { sample.teacher = fit(read_depth(path, spec_.teacher->format), spec_, sample, path, true); });
+          [&] { sample.teacher = fit(read_map(path, spec_.teacher->format), spec_, sample, path, true); });
 }
 
 Sample Dataset::load(int64_t index) const {

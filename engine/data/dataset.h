@@ -30,7 +30,7 @@ struct TeacherSpec {
   std::string folder;  // relative to the root, or absolute
   TeacherNaming naming = TeacherNaming::kFlat;
   std::string extension = ".png";  // not used with kTruth
-  DepthFormat format{80.0 / 65535, false};
+  MapFormat format{80.0 / 65535, false};
 };
 
 struct DatasetSpec {
@@ -38,7 +38,7 @@ struct DatasetSpec {
   std::string image_folder, depth_folder;  // below the root, what the list's columns are relative to; empty: the root
   CropRule crop = CropRule::kNone;
   std::optional<ImageSize> resize;  // after the crop: images by area or bilinear, depth by nearest (see pixels.h)
-  DepthFormat depth{1.0 / 256, true};
+  MapFormat depth{1.0 / 256, true};
   double min_depth = 1e-3, max_depth = 80;  // metres; what counts as valid depth
   std::optional<TeacherSpec> teacher;
   ListOrder order = ListOrder::kAsWritten;

@@ -201,7 +201,7 @@ std::vector<int64_t> list_shards(const std::string& folder) {
 }
 
 DepthUnits to_units(const SampleDepth& depth, double metres_per_unit) {
-  std::vector<float> metres = depth.copy().metres;
+  std::vector<float> metres = depth.copy().values;
   DepthUnits result;
   result.units.resize(metres.size());
   const auto store = [&](double unit) {

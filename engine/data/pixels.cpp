@@ -78,7 +78,7 @@ Image8 crop(const Image8& image, const CropRect& rect) {
 }
 
 DepthMap crop(const DepthMap& depth, const CropRect& rect) {
-  return {rect.width, rect.height, crop_pixels(depth.metres, depth.size(), 1, rect)};
+  return {rect.width, rect.height, crop_pixels(depth.values, depth.size(), 1, rect)};
 }
 
 Image8 resize(const Image8& image, ImageSize size) {
@@ -112,10 +112,10 @@ DepthMap resize(const DepthMap& depth, ImageSize size) {
     return static_cast<size_t>((int64_t{2} * i + 1) * from / (int64_t{2} * to));
   };
   DepthMap out{size.width, size.height, {}};
-  out.metres.reserve(static_cast<size_t>(size.width) * static_cast<size_t>(size.height));
+  out.values.reserve(static_cast<size_t>(size.width) * static_cast<size_t>(size.height));
   for (int y = 0; y < size.height; ++y) {
-    const float* row = &depth.metres[nearest(y, depth.height, size.height) * static_cast<size_t>(depth.width)];
-    for (int x = 0; x < size.width; ++x) out.metres.push_back(row[nearest(x, depth.width, size.width)]);
+    const float* row = &depth.values[nearest(y, depth.height, size.height) * static_cast<size_t>(depth.width)];
+    for (int x = 0; x < size.width; ++x) out.values.push_back(row[nearest(x, depth.width, size.width)]);
   }
   return out;
 }
@@ -165,14 +165,14 @@ DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corne
   };
   const std::vector<Blend> rows = blends(depth.height, size.height), columns = blends(depth.width, size.width);
   DepthMap result{size.width, size.height, {}};
-  result.metres.reserve(rows.size() * columns.size());
+  result.values.reserve(rows.size() * columns.size());
   const auto width = static_cast<size_t>(depth.width);
   for (const Blend& row : rows) {
-    const float *upper = &depth.metres[row.low * width], *lower = &depth.metres[row.high * width];
+    const float *upper = &depth.values[row.low * width], *lower = &depth.values[row.high * width];
     for (const Blend& column : columns) {
       const float top = upper[column.low] + column.weight * (upper[column.high] - upper[column.low]);
       const float bottom = lower[column.low] + column.weight * (lower[column.high] - lower[column.low]);
-      result.metres.push_back(top + row.weight * (bottom - top));
+      result.values.push_back(top + row.weight * (bottom - top));
     }
   }
   return result;

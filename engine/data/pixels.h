@@ -1,8 +1,8 @@
 // Cutting, resizing, padding and mirroring of decoded images and depth maps.
 #pragma once
 
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 
 namespace depthstill {
 

@@ -7,8 +7,8 @@
 #include <span>
 #include <string>
 
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 
 namespace depthstill {
 
@@ -26,7 +26,7 @@ struct SampleImage {
 // Metres as floats, or as 16-bit units of a scale: exactly one of the two spans is in use. 0 = no depth known.
 struct SampleDepth {
   int width = 0, height = 0;
-  std::span<const float> metres;    // (height, width)
+  std::span<const float> values;    // (height, width)
   std::span<const uint16_t> units;  // (height, width): float(units * metres_per_unit), the product in double
   double metres_per_unit = 0;
   std::shared_ptr<const void> owner;
@@ -35,7 +35,7 @@ struct SampleDepth {
   SampleDepth(DepthMap depth);  // owns it
   ImageSize size() const { return {width, height}; }
   bool empty() const { return width == 0; }
-  void write_metres(float* out) const;  // height * width of them
+  void write_values(float* out) const;  // height * width of them
   DepthMap copy() const;
 };
 

@@ -15,11 +15,11 @@ namespace {
 ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction) {
   check(prediction.size() == truth.size(), item.where, ": the prediction for ", item.name, " is ", prediction.size(),
         ", expected ", truth.size(), " (width x height)");
-  const std::vector<uint8_t> valid = valid_mask(protocol, truth.height, truth.width, truth.metres);
-  prepare_prediction(protocol, concat_text(item.where, ": prediction for ", item.name), prediction.metres, truth.metres,
+  const std::vector<uint8_t> valid = valid_mask(protocol, truth.height, truth.width, truth.values);
+  prepare_prediction(protocol, concat_text(item.where, ": prediction for ", item.name), prediction.values, truth.values,
                      valid);
   ImageMetrics result{item.name, std::accumulate(valid.begin(), valid.end(), int64_t{0}), std::nullopt};
-  result.metrics = compute_metrics(prediction.metres, truth.metres, valid);
+  result.metrics = compute_metrics(prediction.values, truth.values, valid);
   return result;
 }
 
@@ -46,7 +46,7 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
       ++evaluation.without_truth;
       continue;
     }
-    DepthMap truth = read_depth(item.truth, options.truth_format);
+    DepthMap truth = read_map(item.truth, options.truth_format);
     truth = crop(truth, frame_window(protocol.frame, truth.height, truth.width));
     DepthMap prediction = predict(item);
     const ImageMetrics metrics = score(protocol, item, truth, prediction);

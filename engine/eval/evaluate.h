@@ -10,8 +10,8 @@
 #include "engine/data/dataset.h"
 #include "engine/eval/metrics.h"
 #include "engine/eval/protocol.h"
-#include "engine/io/depth_file.h"
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
 
 namespace depthstill {
 
@@ -34,7 +34,7 @@ struct Evaluation {
 };
 
 struct EvaluateOptions {
-  DepthFormat truth_format;
+  MapFormat truth_format;
   // Called before each image and after the last, with the images done; what it throws ends the evaluation. May be
   // empty.
   std::function<void(int64_t done, int64_t total)> progress;

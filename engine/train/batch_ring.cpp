@@ -113,8 +113,8 @@ void BatchRing::upload(const Batch& batch, Slot& slot) {
     const Sample& sample = *item.sample;
     const Parts parts = parts_of(sample, first);
     std::memcpy(to, sample.image.rgb.data(), sample.image.rgb.size_bytes());
-    if (!first.teacher.empty()) sample.teacher.write_metres(reinterpret_cast<float*>(to + parts.teacher));
-    if (!first.depth.empty()) sample.depth.write_metres(reinterpret_cast<float*>(to + parts.truth));
+    if (!first.teacher.empty()) sample.teacher.write_values(reinterpret_cast<float*>(to + parts.teacher));
+    if (!first.depth.empty()) sample.depth.write_values(reinterpret_cast<float*>(to + parts.truth));
     to += parts.bytes;
   }
   cuda::copy(staging_.raw(), slot.pinned, pinned_bytes, cuda::Direction::kToDevice, stream());

@@ -16,7 +16,7 @@ TEST(Cubic, IsTheReferences) {
   for (int y = 0; y < kHeight; ++y) {
     for (int x = 0; x < kWidth; ++x) {
       image.rgb.insert(image.rgb.end(), {7, value_at(y, x), 200});
-      depth.metres.push_back(value_at(y, x));
+      depth.values.push_back(value_at(y, x));
     }
   }
   const struct {
@@ -30,9 +30,9 @@ TEST(Cubic, IsTheReferences) {
     const std::vector<float> rgb = resize_cubic(image, c.size);
     const DepthMap resized = resize_cubic(depth, c.size);
     ASSERT_EQ(resized.size(), c.size);
-    ASSERT_EQ(rgb.size(), 3 * resized.metres.size());
+    ASSERT_EQ(rgb.size(), 3 * resized.values.size());
     for (size_t i = 0; i < c.every_fifth.size(); ++i) {
-      EXPECT_NEAR(resized.metres[5 * i], c.every_fifth[i], 2e-4);
+      EXPECT_NEAR(resized.values[5 * i], c.every_fifth[i], 2e-4);
       EXPECT_NEAR(rgb[15 * i + 1], c.every_fifth[i], 2e-4);
       EXPECT_NEAR(rgb[15 * i], 7, 1e-4);
       EXPECT_NEAR(rgb[15 * i + 2], 200, 1e-3);

@@ -24,12 +24,12 @@ TEST(dataset, loads_what_was_written) {
     EXPECT_EQ(sample.where, concat_text(folder / "list.txt", ":", i + 1));
     EXPECT_EQ(sample.focal, 50.5);
     EXPECT_EQ(sample.image.copy().rgb, numbered_image(24, 16, i).rgb);
-    EXPECT_EQ(sample.depth.copy().metres, numbered_depth(24, 16, i).metres);
+    EXPECT_EQ(sample.depth.copy().values, numbered_depth(24, 16, i).values);
     const DepthMap teacher = numbered_depth(24, 16, i + 1);
     ASSERT_EQ(sample.teacher.size(), teacher.size());
     const DepthMap found = sample.teacher.copy();
-    for (size_t p = 0; p < teacher.metres.size(); ++p) {
-      EXPECT_NEAR(found.metres[p], teacher.metres[p], 40.0 / 65535 + 1e-5);
+    for (size_t p = 0; p < teacher.values.size(); ++p) {
+      EXPECT_NEAR(found.values[p], teacher.values[p], 40.0 / 65535 + 1e-5);
     }
   }
 }
@@ -65,16 +65,16 @@ TEST(dataset, kb_crop_moves_image_depth_and_teacher_together) {
   const Sample full = Dataset(spec).load(0);  // teacher as large as the image: cropped with it
   EXPECT_EQ(full.stored_size, (ImageSize{1242, 375}));
   EXPECT_EQ(full.image.copy().rgb, crop(numbered_image(1242, 375, 0), rect).rgb);
-  EXPECT_EQ(full.depth.copy().metres, crop(numbered_depth(1242, 375, 0), rect).metres);
-  EXPECT_NEAR(full.teacher.copy().metres[5], crop(numbered_depth(1242, 375, 1), rect).metres[5], 1e-3);
+  EXPECT_EQ(full.depth.copy().values, crop(numbered_depth(1242, 375, 0), rect).values);
+  EXPECT_NEAR(full.teacher.copy().values[5], crop(numbered_depth(1242, 375, 1), rect).values[5], 1e-3);
 
   const DepthMap cropped = numbered_depth(1216, 352, 9);  // teacher in the TIE-KD form: used as it is
-  write_depth(folder / "teacher/images_0.png", cropped, {80.0 / 65535});
+  write_map(folder / "teacher/images_0.png", cropped, {80.0 / 65535});
   const Sample sample = Dataset(spec).load(0);
   EXPECT_EQ(sample.teacher.size(), (ImageSize{1216, 352}));
-  EXPECT_NEAR(sample.teacher.copy().metres[1216 * 7 + 5], cropped.metres[1216 * 7 + 5], 1e-3);
+  EXPECT_NEAR(sample.teacher.copy().values[1216 * 7 + 5], cropped.values[1216 * 7 + 5], 1e-3);
 
-  write_depth(folder / "depth/0.png", cropped, {1.0 / 256});  // ground truth is never stored cropped
+  write_map(folder / "depth/0.png", cropped, {1.0 / 256});  // ground truth is never stored cropped
   EXPECT_EQ(
       error_of([&] { Dataset(spec).load(0); }),
       folder / "list.txt:1: " + (folder / "depth/0.png: expected a map of 1242x375 like its image, found 1216x352"));
@@ -86,7 +86,7 @@ TEST(dataset, resize_after_crop) {
   spec.resize = ImageSize{12, 8};
   const Sample sample = Dataset(spec).load(0);
   EXPECT_EQ(sample.image.copy().rgb, resize(numbered_image(24, 16, 0), {12, 8}).rgb);
-  EXPECT_EQ(sample.depth.copy().metres, resize(numbered_depth(24, 16, 0), {12, 8}).metres);
+  EXPECT_EQ(sample.depth.copy().values, resize(numbered_depth(24, 16, 0), {12, 8}).values);
   EXPECT_EQ(sample.teacher.size(), (ImageSize{12, 8}));
   EXPECT_EQ(sample.stored_size, (ImageSize{24, 16}));
 }
@@ -95,13 +95,13 @@ TEST(dataset, teacher_namings) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 1);
   spec.teacher = TeacherSpec{"", TeacherNaming::kTruth, "", {1.0 / 256, true}};
-  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 0).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 0).values);
   make_folder(folder / "maps/images");
-  write_depth(folder / "maps/images/0.npy", numbered_depth(24, 16, 5), {});
+  write_map(folder / "maps/images/0.npy", numbered_depth(24, 16, 5), {});
   spec.teacher = TeacherSpec{"maps", TeacherNaming::kBeside, ".npy", {1.0, false}};
-  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 5).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 5).values);
   spec.teacher->folder = folder / "maps";  // absolute
-  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().metres, numbered_depth(24, 16, 5).metres);
+  EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 5).values);
 }
 
 TEST(dataset, none_lines) {
@@ -127,14 +127,14 @@ TEST(dataset, errors_name_line_and_file) {
   const Dataset dataset(spec);
   std::filesystem::remove(folder / "images/0.png");
   expect_clear(error_of([&] { dataset.load(0); }), "list.txt:1: " + (folder / "images/0.png: "));
-  write_depth(folder / "teacher/images_1.png", numbered_depth(20, 16, 0), {80.0 / 65535});
+  write_map(folder / "teacher/images_1.png", numbered_depth(20, 16, 0), {80.0 / 65535});
   EXPECT_EQ(
       error_of([&] { dataset.load(1); }),
       folder / "list.txt:2: " + (folder / "teacher/images_1.png: expected a map of 24x16 like its image, found 20x16"));
   spec.teacher = TeacherSpec{"teacher", TeacherNaming::kFlat, ".npy", {1.0, false}};
   DepthMap with_nan = numbered_depth(24, 16, 0);
-  with_nan.metres[24 * 3 + 7] = std::nanf("");
-  write_depth(folder / "teacher/images_2.npy", with_nan, {});
+  with_nan.values[24 * 3 + 7] = std::nanf("");
+  write_map(folder / "teacher/images_2.npy", with_nan, {});
   EXPECT_EQ(error_of([&] { Dataset(spec).load(2); }),
             folder / "list.txt:3: " +
                 (folder / "teacher/images_2.npy: expected finite depths >= 0, found nan at row 3, column 7"));
@@ -164,7 +164,7 @@ TEST(dataset, real_sets_load) {
       EXPECT_EQ(sample.depth.size(), c.size);
       EXPECT_EQ(sample.teacher.empty(), c.teacher == nullptr);
       const DepthMap depth = sample.depth.copy();
-      const auto valid = std::count_if(depth.metres.begin(), depth.metres.end(),
+      const auto valid = std::count_if(depth.values.begin(), depth.values.end(),
                                        [&](float d) { return d > c.spec.min_depth && d < c.spec.max_depth; });
       EXPECT_GT(valid, 1000) << sample.where;
     }

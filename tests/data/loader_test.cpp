@@ -35,7 +35,7 @@ std::vector<double> trace(Loader& loader) {
       out.insert(
           out.end(),
           {static_cast<double>(item.sample->index), std::accumulate(image.rgb.begin(), image.rgb.end(), 0.0),
-           std::accumulate(teacher.metres.begin(), teacher.metres.end(), 0.0),
+           std::accumulate(teacher.values.begin(), teacher.values.end(), 0.0),
            static_cast<double>(params.angle_degrees), static_cast<double>(params.crop_x), params.flip ? 1.0 : 0.0});
     }
   }

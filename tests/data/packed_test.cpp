@@ -30,7 +30,7 @@ std::vector<Sample> some_samples() {
     if (i == 2) continue;
     sample.depth = numbered_depth(13 + i, 7, i);
     DepthMap teacher = numbered_depth(13 + i, 7, i);
-    for (float& metres : teacher.metres)
+    for (float& metres : teacher.values)
       metres = static_cast<float>(std::round(metres / kTeacherScale) * kTeacherScale);
     sample.teacher = std::move(teacher);
   }
@@ -66,8 +66,8 @@ TEST(packed, a_shard_gives_back_what_was_written) {
     EXPECT_EQ(found.stored_size, expected.stored_size);
     EXPECT_EQ(found.image.size(), expected.image.size());
     EXPECT_EQ(found.image.copy().rgb, expected.image.copy().rgb);
-    EXPECT_EQ(found.depth.copy().metres, expected.depth.copy().metres);
-    EXPECT_EQ(found.teacher.copy().metres, expected.teacher.copy().metres);
+    EXPECT_EQ(found.depth.copy().values, expected.depth.copy().values);
+    EXPECT_EQ(found.teacher.copy().values, expected.teacher.copy().values);
     EXPECT_EQ(found.teacher.empty(), i == 2);
     for (const void* plane :
          {static_cast<const void*>(found.image.rgb.data()), static_cast<const void*>(found.depth.units.data()),
@@ -80,11 +80,11 @@ TEST(packed, a_shard_gives_back_what_was_written) {
 TEST(packed, depths_that_16_bits_hold_exactly_stay_exact) {
   DepthMap map{256, 256, std::vector<float>(65536)};
   for (const double scale : {1.0 / 256, 1.0 / 1000, 80.0 / 65535, 0.001234}) {
-    for (size_t i = 0; i < map.metres.size(); ++i) map.metres[i] = static_cast<float>(static_cast<double>(i) * scale);
+    for (size_t i = 0; i < map.values.size(); ++i) map.values[i] = static_cast<float>(static_cast<double>(i) * scale);
     const DepthUnits stored = to_units(map, scale);
     EXPECT_EQ(stored.metres_per_unit, scale);
     EXPECT_EQ(stored.max_error, 0);
-    for (size_t i = 0; i < map.metres.size(); ++i) ASSERT_EQ(stored.units[i], i);
+    for (size_t i = 0; i < map.values.size(); ++i) ASSERT_EQ(stored.units[i], i);
   }
 }
 
@@ -98,8 +98,8 @@ TEST(packed, other_depths_keep_a_stated_error) {
     EXPECT_EQ(stored.units[0], 0);
     EXPECT_EQ(stored.units[1], 1);  // small, but known
     for (size_t i = 2; i < 7; ++i) {
-      EXPECT_NEAR(stored.units[i] * stored.metres_per_unit, map.metres[i], stored.metres_per_unit / 2 * 1.001);
-      EXPECT_LE(std::abs(stored.units[i] * stored.metres_per_unit - map.metres[i]), stored.max_error * 1.001 + 1e-6);
+      EXPECT_NEAR(stored.units[i] * stored.metres_per_unit, map.values[i], stored.metres_per_unit / 2 * 1.001);
+      EXPECT_LE(std::abs(stored.units[i] * stored.metres_per_unit - map.values[i]), stored.max_error * 1.001 + 1e-6);
     }
   }
   EXPECT_EQ(to_units(DepthMap{2, 1, {0, 0}}, 0).units, (std::vector<uint16_t>{0, 0}));

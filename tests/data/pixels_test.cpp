@@ -18,14 +18,14 @@ Image8 picture(int width, int height) {
 
 DepthMap depth_of(int width, int height) {
   DepthMap depth{width, height, {}};
-  for (int i = 0; i < width * height; ++i) depth.metres.push_back(static_cast<float>(i));
+  for (int i = 0; i < width * height; ++i) depth.values.push_back(static_cast<float>(i));
   return depth;
 }
 
 TEST(pixels, crop) {
   const CropRect rect{2, 1, 3, 2};
   const DepthMap part = crop(depth_of(7, 5), rect);
-  EXPECT_EQ(part.metres, (std::vector<float>{9, 10, 11, 16, 17, 18}));
+  EXPECT_EQ(part.values, (std::vector<float>{9, 10, 11, 16, 17, 18}));
   const Image8 image = picture(7, 5), cut = crop(image, rect);
   for (int y = 0; y < 2; ++y) {
     for (int x = 0; x < 9; ++x) {
@@ -70,10 +70,10 @@ TEST(pixels, resize_image_against_the_definition) {
 
 TEST(pixels, resize_depth_takes_nearest) {
   const DepthMap depth = depth_of(4, 2);
-  EXPECT_EQ(resize(depth, {2, 1}).metres, (std::vector<float>{5, 7}));
-  EXPECT_EQ(resize(depth, {8, 2}).metres, (std::vector<float>{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}));
-  EXPECT_EQ(resize(depth, {4, 2}).metres, depth.metres);
-  EXPECT_EQ(resize(depth_of(3, 1), {2, 1}).metres, (std::vector<float>{0, 2}));
+  EXPECT_EQ(resize(depth, {2, 1}).values, (std::vector<float>{5, 7}));
+  EXPECT_EQ(resize(depth, {8, 2}).values, (std::vector<float>{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}));
+  EXPECT_EQ(resize(depth, {4, 2}).values, depth.values);
+  EXPECT_EQ(resize(depth_of(3, 1), {2, 1}).values, (std::vector<float>{0, 2}));
   EXPECT_THROW(resize(depth, {0, 2}), Error);
 }
 

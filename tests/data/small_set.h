@@ -16,7 +16,7 @@ inline Image8 numbered_image(int width, int height, int number) {
 
 inline DepthMap numbered_depth(int width, int height, int number) {
   DepthMap depth{width, height, {}};
-  for (int i = 0; i < width * height; ++i) depth.metres.push_back(static_cast<float>(i % 64 + number) / 4.0f);
+  for (int i = 0; i < width * height; ++i) depth.values.push_back(static_cast<float>(i % 64 + number) / 4.0f);
   return depth;
 }
 
@@ -27,8 +27,8 @@ inline DatasetSpec write_small_set(const TemporaryFolder& folder, int count, int
   for (int i = 0; i < count; ++i) {
     const std::string name = std::to_string(i) + ".png";
     write_png(folder / ("images/" + name), numbered_image(width, height, i), 1);
-    write_depth(folder / ("depth/" + name), numbered_depth(width, height, i), {1.0 / 256});
-    write_depth(folder / ("teacher/images_" + name), numbered_depth(width, height, i + 1), {80.0 / 65535});
+    write_map(folder / ("depth/" + name), numbered_depth(width, height, i), {1.0 / 256});
+    write_map(folder / ("teacher/images_" + name), numbered_depth(width, height, i + 1), {80.0 / 65535});
     list += concat_text("images/", name, " depth/", name, " 50.5\n");
   }
   write_file(folder / "list.txt", list);

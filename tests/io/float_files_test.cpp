@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-#include "engine/io/depth_file.h"
 #include "engine/io/half.h"
+#include "engine/io/map_file.h"
 #include "engine/io/npy.h"
 #include "engine/io/pfm.h"
 #include "engine/io/text_file.h"
@@ -135,7 +135,7 @@ TEST(npy, real_files) {
   const auto set = testing_files::find_data_set("fastdepth_nyu_sample");
   if (!set) GTEST_SKIP() << "skipped: no fastdepth_nyu_sample";
   for (const char* file : {"depth.npy", "pred.npy"}) {
-    const DepthMap depth = read_depth(*set + "/" + file, {});
+    const DepthMap depth = read_map(*set + "/" + file, {});
     EXPECT_EQ(depth.size(), (ImageSize{224, 224}));
   }
 }
@@ -172,51 +172,51 @@ TEST(pfm, refusals) {
 
 DepthMap small_depth() { return {3, 2, {1.0f, 2.5f, 0.0f, 79.0f, 0.25f, 7.125f}}; }
 
-TEST(depth_file, round_trips) {
+TEST(map_file, round_trips) {
   const TemporaryFolder folder;
   for (const char* name : {"a.npy", "a.pfm", "a.PNG"}) {
-    const DepthFormat format{1.0 / 256, false};
-    write_depth(folder / name, small_depth(), format);
-    const DepthMap back = read_depth(folder / name, format);
+    const MapFormat format{1.0 / 256, false};
+    write_map(folder / name, small_depth(), format);
+    const DepthMap back = read_map(folder / name, format);
     EXPECT_EQ(back.size(), (ImageSize{3, 2}));
-    EXPECT_EQ(back.metres, small_depth().metres) << name;
+    EXPECT_EQ(back.values, small_depth().values) << name;
   }
 }
 
-TEST(depth_file, teacher_scale) {
+TEST(map_file, teacher_scale) {
   const TemporaryFolder folder;
   write_png(folder / "t.png", Image16{3, 1, {0, 65535, 8192}});
-  const DepthMap map = read_depth(folder / "t.png", {80.0 / 65535, false});
-  EXPECT_EQ(map.metres[0], 0.0f);
-  EXPECT_FLOAT_EQ(map.metres[1], 80.0f);
-  EXPECT_FLOAT_EQ(map.metres[2], 8192 * 80.0f / 65535);
-  write_depth(folder / "u.png", {4, 1, {-1.0f, 1e9f, std::nanf(""), 40.0f}}, {80.0 / 65535});
+  const DepthMap map = read_map(folder / "t.png", {80.0 / 65535, false});
+  EXPECT_EQ(map.values[0], 0.0f);
+  EXPECT_FLOAT_EQ(map.values[1], 80.0f);
+  EXPECT_FLOAT_EQ(map.values[2], 8192 * 80.0f / 65535);
+  write_map(folder / "u.png", {4, 1, {-1.0f, 1e9f, std::nanf(""), 40.0f}}, {80.0 / 65535});
   EXPECT_EQ(read_png16(folder / "u.png").grey, (std::vector<uint16_t>{0, 65535, 0, 32768}));
 }
 
-TEST(depth_file, holes) {
+TEST(map_file, holes) {
   const TemporaryFolder folder;
   const float inf = std::numeric_limits<float>::infinity();
   for (const float hole : {std::nanf(""), inf, -inf, -1.0f}) {
     for (const char* name : {"a.npy", "a.pfm"}) {
       DepthMap depth = small_depth();
-      depth.metres[4] = hole;
-      write_depth(folder / name, depth, {});
-      EXPECT_EQ(read_depth(folder / name, {}).metres[4], 0.0f);
-      const std::string message = error_of([&] { read_depth(folder / name, {1.0, false}); });
+      depth.values[4] = hole;
+      write_map(folder / name, depth, {});
+      EXPECT_EQ(read_map(folder / name, {}).values[4], 0.0f);
+      const std::string message = error_of([&] { read_map(folder / name, {1.0, false}); });
       expect_clear(message, "row 1, column 1");
     }
   }
 }
 
-TEST(depth_file, refusals) {
+TEST(map_file, refusals) {
   const TemporaryFolder folder;
   write_png(folder / "a.png", Image16{1, 1, {5}});
-  expect_clear(error_of([&] { read_depth(folder / "a.png", {}); }), "a.png: expected a stated depth scale");
-  expect_clear(error_of([&] { read_depth(folder / "a.exr", {}); }), "expected a depth map .png, .npy or .pfm");
+  expect_clear(error_of([&] { read_map(folder / "a.png", {}); }), "a.png: expected a stated depth scale");
+  expect_clear(error_of([&] { read_map(folder / "a.exr", {}); }), "expected a depth map .png, .npy or .pfm");
   const int64_t shape[] = {2, 2, 2};
   write_npy(folder / "a.npy", shape, std::vector<float>(8));
-  expect_clear(error_of([&] { read_depth(folder / "a.npy", {}); }), "expected an array (height, width)");
+  expect_clear(error_of([&] { read_map(folder / "a.npy", {}); }), "expected an array (height, width)");
 }
 
 }  // namespace

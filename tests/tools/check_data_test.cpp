@@ -41,7 +41,7 @@ TEST(check_data, every_problem_with_its_line) {
   const DatasetSpec spec = write_small_set(folder, 7);
   std::filesystem::remove(folder / "images/0.png");
   write_file(folder / "depth/1.png", std::string_view("no picture"));
-  write_depth(folder / "teacher/images_2.png", numbered_depth(7, 7, 0), {80.0 / 65535});
+  write_map(folder / "teacher/images_2.png", numbered_depth(7, 7, 0), {80.0 / 65535});
   std::filesystem::remove(folder / "teacher/images_2.png.tmp");
   write_png(folder / "depth/3.png", Image16{24, 16, std::vector<uint16_t>(24 * 16)});
   std::filesystem::remove(folder / "depth/4.png");

@@ -59,17 +59,17 @@ class EvalContract : public testing::Test {
       for (int y = 0; y < height; ++y) {
         for (int x = 0; x < width; ++x) {
           const bool known = (x + y) % 3 == 0;
-          truth.metres.push_back(
+          truth.values.push_back(
               known ? static_cast<float>(std::round(units * (0.5 + 0.4 * max_depth * y / height)) / units) : 0);
         }
       }
       const std::string number = std::to_string(i);
-      write_depth((root_ / "gt" / (number + ".png")).string(), truth, {1 / units, true});
+      write_map((root_ / "gt" / (number + ".png")).string(), truth, {1 / units, true});
       DepthMap frame = truth;
       if (height > 352 && width > 1216) frame = crop(truth, frame_window(EvalFrame::kKittiBenchmark, height, width));
-      for (float& metres : frame.metres) metres = metres > 0 ? metres * factor : 1e6f;  // unknown pixels must not count
+      for (float& metres : frame.values) metres = metres > 0 ? metres * factor : 1e6f;  // unknown pixels must not count
       const int64_t shape[] = {frame.height, frame.width};
-      write_npy((root_ / "pred" / ("a_b.c_" + number + ".npy")).string(), shape, frame.metres);
+      write_npy((root_ / "pred" / ("a_b.c_" + number + ".npy")).string(), shape, frame.values);
       list << "a/b.c/" << number << ".jpg gt/" << number << ".png 700\r\n";
     }
     list << "a/none.jpg None 700";  // no truth, no prediction, no line end
@@ -132,11 +132,10 @@ TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   fs::create_directories(root_ / "teacher");
   for (const char* number : {"0", "1"}) {
     DepthMap teacher{1216, 352, std::vector<float>(352 * 1216, 10.0f)};
-    write_depth((root_ / "teacher" / (std::string("a_b.c_") + number + ".png")).string(), teacher,
-                {80.0 / 65535, false});
-    for (size_t i = 0; i < teacher.metres.size(); ++i) teacher.metres[i] = i < 110 * 1216 ? 70.0f : 11.0f;
+    write_map((root_ / "teacher" / (std::string("a_b.c_") + number + ".png")).string(), teacher, {80.0 / 65535, false});
+    for (size_t i = 0; i < teacher.values.size(); ++i) teacher.values[i] = i < 110 * 1216 ? 70.0f : 11.0f;
     const int64_t shape[] = {352, 1216};
-    write_npy((root_ / "pred" / (std::string("a_b.c_") + number + ".npy")).string(), shape, teacher.metres);
+    write_npy((root_ / "pred" / (std::string("a_b.c_") + number + ".npy")).string(), shape, teacher.values);
   }
   std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg None 1\na/b.c/1.jpg gt/1.png 1\n";
   std::vector<std::string> args = arguments("kitti");
@@ -205,15 +204,15 @@ TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
     std::vector<double> sum, count;
     int height = 0, width = 0;
     for (const EvalItem& item : eval_items(train, target)) {
-      DepthMap depth = read_depth(item.truth, nyu ? spec.depth : spec.teacher->format);
+      DepthMap depth = read_map(item.truth, nyu ? spec.depth : spec.teacher->format);
       depth = crop(depth, frame_window(protocol.frame, depth.height, depth.width));
       height = depth.height;
       width = depth.width;
-      sum.resize(depth.metres.size());
-      count.resize(depth.metres.size());
+      sum.resize(depth.values.size());
+      count.resize(depth.values.size());
       for (size_t i = 0; i < sum.size(); ++i) {
-        sum[i] += static_cast<double>(depth.metres[i]);
-        count[i] += depth.metres[i] > 0;
+        sum[i] += static_cast<double>(depth.values[i]);
+        count[i] += depth.values[i] > 0;
       }
     }
     double all = 0, all_count = 0;
@@ -223,7 +222,7 @@ TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
     }
     DepthMap mean{width, height, {}};
     for (size_t i = 0; i < sum.size(); ++i) {
-      mean.metres.push_back(static_cast<float>(count[i] > 0 ? sum[i] / count[i] : all / all_count));
+      mean.values.push_back(static_cast<float>(count[i] > 0 ? sum[i] / count[i] : all / all_count));
     }
     DatasetSpec test_spec = spec;
     test_spec.list = set.test_list;
@@ -247,9 +246,9 @@ TEST(Predictor, PadsMirrorsAndResizes) {
   EXPECT_EQ(mirror(image).rgb[0], 3);
   EXPECT_EQ(mirror(mirror(image)).rgb, image.rgb);
   const DepthMap ramp{2, 1, {1, 3}};
-  EXPECT_EQ(resize_bilinear(ramp, {4, 1}).metres, (std::vector<float>{1, 1.5f, 2.5f, 3}));
-  EXPECT_EQ(resize_bilinear(ramp, {2, 1}).metres, ramp.metres);
-  EXPECT_EQ(resize_bilinear(ramp, {1, 3}).metres, (std::vector<float>{2, 2, 2}));
+  EXPECT_EQ(resize_bilinear(ramp, {4, 1}).values, (std::vector<float>{1, 1.5f, 2.5f, 3}));
+  EXPECT_EQ(resize_bilinear(ramp, {2, 1}).values, ramp.values);
+  EXPECT_EQ(resize_bilinear(ramp, {1, 3}).values, (std::vector<float>{2, 2, 2}));
 }
 
 }  // namespace

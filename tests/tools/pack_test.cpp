@@ -186,16 +186,16 @@ TEST(Pack, FloatMapsKeepTheirStatedError) {
   make_folder(folder / "maps");
   for (int i = 0; i < 2; ++i) {
     DepthMap map = numbered_depth(24, 16, i);
-    for (float& metres : map.metres) metres = metres * 1.2345f + 0.01f;
-    write_depth(folder / concat_text("maps/images_", i, ".npy"), map, {1, false});
+    for (float& metres : map.values) metres = metres * 1.2345f + 0.01f;
+    write_map(folder / concat_text("maps/images_", i, ".npy"), map, {1, false});
   }
   const PackReport report = pack(open(spec), folder / "out", {}, ignore);
   EXPECT_GT(report.max_error, 0);
   EXPECT_LE(report.max_error, 1.2345 * 17 / 65535);
   const DepthMap expected = open(spec)->load(1).teacher.copy();
   const DepthMap found = open(packed_spec(spec, folder / "out"))->load(1).teacher.copy();
-  for (size_t i = 0; i < expected.metres.size(); ++i)
-    ASSERT_NEAR(found.metres[i], expected.metres[i], report.max_error * 1.0001);
+  for (size_t i = 0; i < expected.values.size(); ++i)
+    ASSERT_NEAR(found.values[i], expected.values[i], report.max_error * 1.0001);
 }
 
 TEST(Pack, CheckDataReadsIt) {

@@ -133,8 +133,8 @@ TEST(Report, IsOneSelfContainedPage) {
   for (int i = 1; i <= 3; ++i) report.log.evals.push_back(eval(10 * i, 0.4 / i));
   ReportPanel panel{"a/b.png", {64, 16, std::vector<uint8_t>(64 * 16 * 3, 90)}, {64, 16, {}}, {64, 16, {}}};
   for (int i = 0; i < 64 * 16; ++i) {
-    panel.reference.metres.push_back(i < 64 ? 0 : 5.0f + static_cast<float>(i) / 64);
-    panel.prediction.metres.push_back(6.0f);
+    panel.reference.values.push_back(i < 64 ? 0 : 5.0f + static_cast<float>(i) / 64);
+    panel.prediction.values.push_back(6.0f);
   }
   report.panels = {panel};
   panel.reference = {};

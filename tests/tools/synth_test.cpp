@@ -72,7 +72,7 @@ TEST(synth, full_size_frames_have_the_kitti_forms) {
   EXPECT_EQ(read_png16(dataset.depth_path(0)).size(), (ImageSize{1242, 375}));
   const Sample sample = dataset.load(0);
   const auto known =
-      std::count_if(sample.depth.metres.begin(), sample.depth.metres.end(), [](float d) { return d > 0; });
+      std::count_if(sample.depth.values.begin(), sample.depth.values.end(), [](float d) { return d > 0; });
   EXPECT_GT(known, 5000);
   EXPECT_LT(known, 1216 * 352 / 10);
 }
@@ -136,10 +136,10 @@ TEST(synth, teacher_is_near_but_not_exact) {
   const DepthMap depth{310, 94, out.depth}, teacher = simulate_teacher(depth, random);
   double error = 0;
   int count = 0;
-  for (size_t i = 0; i < depth.metres.size(); ++i) {
-    ASSERT_TRUE(teacher.metres[i] >= 1e-3f && teacher.metres[i] <= 80);
-    if (depth.metres[i] <= 0 || depth.metres[i] > 80) continue;
-    error += static_cast<double>(std::abs(teacher.metres[i] - depth.metres[i]) / depth.metres[i]);
+  for (size_t i = 0; i < depth.values.size(); ++i) {
+    ASSERT_TRUE(teacher.values[i] >= 1e-3f && teacher.values[i] <= 80);
+    if (depth.values[i] <= 0 || depth.values[i] > 80) continue;
+    error += static_cast<double>(std::abs(teacher.values[i] - depth.values[i]) / depth.values[i]);
     ++count;
   }
   EXPECT_GT(error / count, 0.01);

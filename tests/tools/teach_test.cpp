@@ -56,8 +56,8 @@ TEST_F(Teach, WritesWhatTrainingReads) {
       const DepthMap expected = predictor(sample.image.copy());
       ASSERT_EQ(sample.teacher.size(), expected.size());
       const DepthMap found = sample.teacher.copy();
-      for (size_t k = 0; k < expected.metres.size(); ++k)
-        ASSERT_NEAR(found.metres[k], expected.metres[k], 80.0 / 65535) << extension;
+      for (size_t k = 0; k < expected.values.size(); ++k)
+        ASSERT_NEAR(found.values[k], expected.values[k], 80.0 / 65535) << extension;
     }
   }
 }
@@ -82,10 +82,10 @@ TEST_F(Teach, HalfPrecision) {
   const Dataset data(with_teacher("half", ".npy"));
   teach(data, predictor, {.half = true}, ignore_progress);
   const DepthMap expected = predictor(data.load(0).image.copy());
-  EXPECT_EQ(fs::file_size(data.teacher_path(0)) % 64, expected.metres.size() * 2 % 64);
+  EXPECT_EQ(fs::file_size(data.teacher_path(0)) % 64, expected.values.size() * 2 % 64);
   const FloatArray found = read_npy(data.teacher_path(0));
-  for (size_t i = 0; i < expected.metres.size(); ++i)
-    ASSERT_NEAR(found.values[i], expected.metres[i], 1e-3f * expected.metres[i] + 1e-6f);
+  for (size_t i = 0; i < expected.values.size(); ++i)
+    ASSERT_NEAR(found.values[i], expected.values[i], 1e-3f * expected.values[i] + 1e-6f);
 }
 
 // Windows of a map that they agree with change nothing, whatever their own scale and shift.
@@ -101,7 +101,7 @@ TEST_F(Teach, TilesOfAConsistentModelChangeNothing) {
   const Image8 image = Dataset(spec_).load(0).image.copy();
   const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 3});
   ASSERT_EQ(tiled.size(), whole.size());
-  for (size_t i = 0; i < whole.metres.size(); ++i) ASSERT_NEAR(tiled.metres[i], whole.metres[i], 1e-4);
+  for (size_t i = 0; i < whole.values.size(); ++i) ASSERT_NEAR(tiled.values[i], whole.values[i], 1e-4);
 }
 
 TEST_F(Teach, TilesOfARelativeModelKeepItsScale) {
@@ -113,9 +113,9 @@ TEST_F(Teach, TilesOfARelativeModelKeepItsScale) {
   const Image8 image = Dataset(spec_).load(0).image.copy();
   const DepthMap whole = predictor(image), tiled = predict_tiled(predictor, image, {.tiles = 2});
   double sum = 0, difference = 0;
-  for (size_t i = 0; i < whole.metres.size(); ++i) {
-    sum += whole.metres[i];
-    difference += whole.metres[i] - tiled.metres[i];
+  for (size_t i = 0; i < whole.values.size(); ++i) {
+    sum += whole.values[i];
+    difference += whole.values[i] - tiled.values[i];
   }
   EXPECT_LT(std::abs(difference), 1e-3 * sum);  // least squares keeps each window's mean
 }

@@ -137,8 +137,8 @@ TEST(BatchRing, ABatchHasTensorsForEachViewAndAPlaceForEachCrop) {
   const std::vector<float> truth = to_vector<float>(views[1].truth);
   for (size_t n = 0; n < 2; ++n) {
     const DepthMap whole = batch.items[n].sample->depth.copy();
-    EXPECT_EQ(truth[(2 * n) * 32], whole.metres[0]) << "upper corner of sample " << n;
-    EXPECT_EQ(truth[(2 * n + 1) * 32 + 31], whole.metres.back()) << "lower corner of sample " << n;
+    EXPECT_EQ(truth[(2 * n) * 32], whole.values[0]) << "upper corner of sample " << n;
+    EXPECT_EQ(truth[(2 * n + 1) * 32 + 31], whole.values.back()) << "lower corner of sample " << n;
   }
 }
 

@@ -1,4 +1,4 @@
-#include "engine/io/depth_file.h"
+#include "engine/io/map_file.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +19,7 @@ std::string extension_of(const std::string& path) {
   return extension;
 }
 
-double unit_of(const std::string& path, const DepthFormat& format, bool integers) {
+double unit_of(const std::string& path, const MapFormat& format, bool integers) {
   const double unit = format.metres_per_unit;
   check(std::isfinite(unit) && unit >= 0, path, ": expected a depth scale > 0, found ", unit);
   check(unit > 0 || !integers, path, ": expected a stated depth scale (metres per unit) for a 16-bit PNG, found none");
@@ -38,19 +38,19 @@ DepthMap read_npy_map(const std::string& path) {
 }
 
 void scale_and_check(const std::string& path, float scale, bool holes_allowed, DepthMap& depth) {
-  for (size_t i = 0; i < depth.metres.size(); ++i) {
-    const float metres = depth.metres[i] * scale;
+  for (size_t i = 0; i < depth.values.size(); ++i) {
+    const float metres = depth.values[i] * scale;
     const bool usable = std::isfinite(metres) && metres >= 0;
     check(usable || holes_allowed, path, ": expected finite depths >= 0, found ", metres, " at row ",
           i / static_cast<size_t>(depth.width), ", column ", i % static_cast<size_t>(depth.width));
-    depth.metres[i] = usable ? metres : 0.0f;
+    depth.values[i] = usable ? metres : 0.0f;
   }
 }
 
 Image16 to_units(const DepthMap& depth, double unit) {
-  Image16 image{depth.width, depth.height, std::vector<uint16_t>(depth.metres.size())};
-  for (size_t i = 0; i < depth.metres.size(); ++i) {
-    const double units = std::round(static_cast<double>(depth.metres[i]) / unit);
+  Image16 image{depth.width, depth.height, std::vector<uint16_t>(depth.values.size())};
+  for (size_t i = 0; i < depth.values.size(); ++i) {
+    const double units = std::round(static_cast<double>(depth.values[i]) / unit);
     image.grey[i] = units > 0 ? static_cast<uint16_t>(std::min(units, 65535.0)) : uint16_t{0};  // NaN: 0
   }
   return image;
@@ -58,14 +58,14 @@ Image16 to_units(const DepthMap& depth, double unit) {
 
 }  // namespace
 
-DepthMap read_depth(const std::string& path, const DepthFormat& format) {
+DepthMap read_map(const std::string& path, const MapFormat& format) {
   const std::string extension = extension_of(path);
   DepthMap depth;
   if (extension == ".png") {
     const double unit = unit_of(path, format, true);
     const Image16 image = read_png16(path);
     depth = {image.width, image.height, std::vector<float>(image.grey.size())};
-    for (size_t i = 0; i < image.grey.size(); ++i) depth.metres[i] = static_cast<float>(image.grey[i] * unit);
+    for (size_t i = 0; i < image.grey.size(); ++i) depth.values[i] = static_cast<float>(image.grey[i] * unit);
     return depth;
   }
   const double unit = unit_of(path, format, false);
@@ -81,15 +81,15 @@ DepthMap read_depth(const std::string& path, const DepthFormat& format) {
   return depth;
 }
 
-void write_depth(const std::string& path, const DepthMap& depth, const DepthFormat& format) {
+void write_map(const std::string& path, const DepthMap& depth, const MapFormat& format) {
   check(depth.width > 0 && depth.height > 0 &&
-            depth.metres.size() == static_cast<size_t>(depth.width) * static_cast<size_t>(depth.height),
-        path, ": expected ", depth.size(), " depths, got ", depth.metres.size());
+            depth.values.size() == static_cast<size_t>(depth.width) * static_cast<size_t>(depth.height),
+        path, ": expected ", depth.size(), " depths, got ", depth.values.size());
   const std::string extension = extension_of(path);
   if (extension == ".png") return write_png(path, to_units(depth, unit_of(path, format, true)));
   check(extension == ".npy" || extension == ".pfm", path, ": expected a depth map .png, .npy or .pfm, found '",
         extension, "'");
-  std::vector<float> values = depth.metres;
+  std::vector<float> values = depth.values;
   const auto per_metre = static_cast<float>(1.0 / unit_of(path, format, false));
   for (float& value : values) value *= per_metre;
   if (extension == ".npy") {

@@ -12,12 +12,12 @@ namespace depthstill {
 
 struct DepthMap {
   int width = 0, height = 0;
-  std::vector<float> metres;  // (height, width); 0 = no depth known
+  std::vector<float> values;  // (height, width); 0 = no depth known
   ImageSize size() const { return {width, height}; }
-  bool empty() const { return metres.empty(); }
+  bool empty() const { return values.empty(); }
 };
 
-struct DepthFormat {
+struct MapFormat {
   // Metres per stored unit: KITTI 1/256, NYU 1/1000, TIE-KD teacher maps 80/65535. 0 = not stated: an error for PNG,
   // 1 for .npy and .pfm.
   double metres_per_unit = 0;
@@ -27,9 +27,9 @@ struct DepthFormat {
 };
 
 // By extension: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm (one channel).
-DepthMap read_depth(const std::string& path, const DepthFormat& format);
+DepthMap read_map(const std::string& path, const MapFormat& format);
 
 // The same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.
-void write_depth(const std::string& path, const DepthMap& depth, const DepthFormat& format);
+void write_map(const std::string& path, const DepthMap& depth, const MapFormat& format);
 
 }  // namespace depthstill
