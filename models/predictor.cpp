@@ -16,7 +16,8 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
   const ModelOptions& model = model_.options();
   const Tensor depth = depth_of(model_.forward(image));
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
-  DepthMap map{kept.width, kept.height, {}};
+  const MapKind kind = model.head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
+  DepthMap map{kept.width, kept.height, {}, kind};
   map.values.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));
   for (int y = 0; y < kept.height; ++y) {
     const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * image.size(2);

@@ -87,7 +87,7 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       report.problems.push_back(concat_text(sample.where, ": expected a sample of at least the training crop's ", *crop,
                                             ", found ", report.sample));
     }
-    attempt(report.problems, [&] { check_frame(options.frame, sample); });
+    if (options.protocol) attempt(report.problems, [&] { check_frame(*options.protocol, sample); });
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
       report.depth = summarise(sample.depth.copy(), spec);
       check(report.depth.valid > 0, sample.where, ": ", dataset.depth_path(index), ": expected depths between ",
@@ -208,7 +208,7 @@ void note_shared_images(const DatasetSpec& train, const DatasetSpec& validation,
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options,
                std::ostream& out) {
   CheckOptions cropped = options, framed = options;
-  cropped.frame = EvalFrame::kImage;
+  cropped.protocol.reset();
   framed.crop.reset();
   int64_t problems = check_set("train", train, cropped, out);
   if (validation != nullptr) {

@@ -12,7 +12,7 @@ namespace depthstill {
 
 struct CheckOptions {
   std::optional<ImageSize> crop;                              // the training crop, which every sample must hold
-  EvalFrame frame = EvalFrame::kImage;                        // which every image of the validation must hold
+  std::optional<Protocol> protocol;                           // whose frame every image of the validation must hold
   int max_problems_shown = 50;                                // for each list; the rest is counted
   std::function<void(int64_t done, int64_t total)> progress;  // called from several threads; may be empty
 };

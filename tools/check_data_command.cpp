@@ -28,7 +28,7 @@ int run_check_data(const CheckDataArgs& args) {
 
   CheckOptions options;
   if (recipe.augment_on) options.crop = recipe.augment.crop;
-  options.frame = protocol_of(recipe).frame;
+  options.protocol = protocol_of(recipe);
   options.max_problems_shown = args.shown;
   std::optional<Progress> progress;
   std::mutex mutex;

@@ -53,11 +53,10 @@ EvalSetup setup_from_options(const EvalArgs& args) {
               "eval: expected a recipe, or --dataset, --root and --list");
   const std::string list = fs::absolute(args.list).string();  // unlike a recipe's, not relative to the root
   EvalSetup setup;
-  setup.data = args.dataset == "nyu" ? nyu_spec(args.root, list) : kitti_spec(args.root, list);
+  setup.data = dataset_spec(find_benchmark(args.dataset), args.root, list);
   setup.data.order = ListOrder::kAsWritten;
   setup.data.image_folder = args.image_folder;
   setup.data.depth_folder = args.depth_folder;
-  if (args.dataset == "plain") setup.data.crop = CropRule::kNone;
   setup.data.skip_without_depth = false;
   setup.protocol = make_protocol(args.dataset);
   return setup;
@@ -67,8 +66,9 @@ EvalSetup make_setup(const EvalArgs& args) {
   EvalSetup setup = args.recipe.empty() ? setup_from_options(args) : setup_from_recipe(args);
   Protocol& protocol = setup.protocol;
   if (args.teacher_similarity) protocol = against_teacher(protocol);
-  if (!args.crop.empty()) protocol.crop = parse_eval_crop(args.crop);
-  if (args.median_scaling) protocol.median_scaling = true;
+  const Benchmark& benchmark = find_benchmark(protocol.dataset);
+  if (!args.crop.empty()) protocol.box = find_box(benchmark, args.crop);
+  if (args.median_scaling) protocol.alignment = Alignment::kMedian;
   if (args.min_depth > 0) protocol.min_depth = args.min_depth;
   if (args.max_depth > 0) protocol.max_depth = args.max_depth;
   check_usage(protocol.min_depth < protocol.max_depth, "eval: expected --min-depth ", protocol.min_depth,
@@ -77,7 +77,7 @@ EvalSetup make_setup(const EvalArgs& args) {
   if (!args.teacher.empty()) {
     if (!setup.data.teacher) setup.data.teacher = TeacherSpec{};
     setup.data.teacher->folder = fs::absolute(args.teacher).string();
-    setup.data.teacher->format.metres_per_unit = setup.protocol.dataset == "nyu" ? 10.0 / 65535 : 80.0 / 65535;
+    setup.data.teacher->format.metres_per_unit = benchmark.max_depth / 65535;
   }
   if (args.teacher_units > 0 && setup.data.teacher) setup.data.teacher->format.metres_per_unit = 1 / args.teacher_units;
   return setup;
@@ -87,15 +87,10 @@ std::string prediction_path(const std::string& folder, const EvalItem& item) {
   return (fs::path(folder) / flat_name(item.name, ".npy")).string();
 }
 
-// (H, W) or (1, H, W) or (H, W, 1), metres. NaN and infinity are refused when the map is scored.
+// NaN and infinity are refused when the map is scored.
 DepthMap read_prediction(const EvalItem& item, const std::string& path) {
   try {
-    FloatArray array = read_npy(path);
-    std::vector<int64_t> shape = array.shape;
-    if (shape.size() == 3) shape.erase(shape.begin() + (shape[0] == 1 ? 0 : 2));
-    check(shape.size() == 2 && shape[0] * shape[1] == static_cast<int64_t>(array.values.size()), path,
-          ": expected an array of height x width, found ", array.shape.size(), " dimensions");
-    return {static_cast<int>(shape[1]), static_cast<int>(shape[0]), std::move(array.values)};
+    return read_map(path, {.unusable = MapFormat::Unusable::kKept});
   } catch (const Error& error) {
     fail(item.where, ": ", error.what());
   }
@@ -170,6 +165,18 @@ int run_eval(const EvalArgs& args) {
   return kExitOk;
 }
 
+std::vector<std::string> benchmark_names() {
+  std::vector<std::string> names;
+  for (const Benchmark& row : benchmarks()) names.emplace_back(row.name);
+  return names;
+}
+
+std::vector<std::string> crop_names() {
+  std::vector<std::string> names = box_names();
+  names.insert(names.begin(), "none");
+  return names;
+}
+
 void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("recipe", args.recipe, "TOML recipe of the model and its data set");
   command.add_option("--weights", args.weights, "weights of the model to score: .safetensors or .pth");
@@ -186,7 +193,7 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
       "folder of stored predictions instead of a model: float32 .npy in metres, named like the image's path "
       "in the list with '/' as '_'; 352x1216 for kitti, the image's size for nyu and plain");
   command.add_option("--dataset", args.dataset, "protocol without a recipe: kitti, nyu or plain (no crops)")
-      ->check(CLI::IsMember({"kitti", "nyu", "plain"}));
+      ->check(CLI::IsMember(benchmark_names()));
   command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
   command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
   command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
@@ -199,7 +206,7 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--min-depth", args.min_depth, "metres [default: 0.001]");
   command.add_option("--max-depth", args.max_depth, "metres [default: kitti 80, nyu 10, plain 80 or the recipe's]");
   command.add_option("--crop", args.crop, "pixels compared: none, garg or eigen [default: kitti garg, nyu eigen]")
-      ->check(CLI::IsMember({"none", "garg", "eigen"}));
+      ->check(CLI::IsMember(crop_names()));
   command.add_flag("--median-scaling", args.median_scaling, "scale each prediction by the ratio of the medians");
   command.add_flag("--teacher-similarity", args.teacher_similarity,
                    "compare with the teacher's maps instead of ground truth: kitti rows 110..351, all columns");

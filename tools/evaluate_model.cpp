@@ -19,7 +19,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
   Image8 frame;
   const auto predict = [&](const EvalItem& item) {
     const Image8 image = read_image(item.image);
-    frame = crop(image, frame_window(protocol.frame, image.height, image.width));
+    frame = crop(image, frame_rect(protocol, image.size()));
     DepthMap prediction = predictor(frame);
     if (keep) keep(item, prediction);
     return prediction;
@@ -35,8 +35,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     const std::string teacher = data.teacher_path(&item - items.data());
     if (std::filesystem::exists(teacher)) {
       panel.reference = read_map(teacher, spec.teacher->format);
-      panel.reference =
-          crop(panel.reference, frame_window(protocol.frame, panel.reference.height, panel.reference.width));
+      panel.reference = crop(panel.reference, frame_rect(protocol, panel.reference.size()));
       panel.reference_label = "teacher";
     }
     if (panel.reference.size() == prediction.size()) panels->push_back(std::move(panel));

@@ -120,10 +120,10 @@ class Writer {
   void write(const fs::path& stem, const DepthMap& depth) const {
     const std::string base = (out_ / stem).string();
     make_folder(fs::path(base).parent_path().string());
-    if (formats_.contains("png") && relative_) write_map(base + ".png", stretch(depth, 65535), {1, false});
-    if (formats_.contains("png") && !relative_) write_map(base + ".png", depth, {metres_per_unit_, false});
-    if (formats_.contains("npy")) write_map(base + ".npy", depth, {1, false});
-    if (formats_.contains("pfm")) write_map(base + ".pfm", depth, {1, false});
+    if (formats_.contains("png") && relative_) write_map(base + ".png", stretch(depth, 65535), {1});
+    if (formats_.contains("png") && !relative_) write_map(base + ".png", depth, {metres_per_unit_});
+    if (formats_.contains("npy")) write_map(base + ".npy", depth, {1});
+    if (formats_.contains("pfm")) write_map(base + ".pfm", depth, {1});
     if (formats_.contains("colour")) {
       write_png(base + "_colour.png", colour(depth));
     }

@@ -79,10 +79,9 @@ void bind_data(Settings& s, DataRecipe& data) {
   s.text("data.root", data.root, "folder that lists and their paths are relative to (--data)");
   s.text("data.image_folder", data.image_folder, "below the root, what image paths in the lists are relative to");
   s.text("data.depth_folder", data.depth_folder, "below the root, what depth paths in the lists are relative to");
-  s.choice(
-      "data.crop", data.crop,
-      {{"none", CropRule::kNone}, {"kitti_benchmark", CropRule::kKittiBenchmark}, {"nyu_border", CropRule::kNyuBorder}},
-      "of every image, before the resize");
+  std::vector<std::pair<std::string, CropRule>> crops;
+  for (const CropRuleRow& row : crop_rules()) crops.emplace_back(row.name, row.rule);
+  s.choice("data.crop", data.crop, crops, "of every image, before the resize");
   s.integer("data.resize_height", data.resize_height, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.integer("data.resize_width", data.resize_width, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.number("data.depth_units_per_metre", data.depth_units_per_metre, kPositive,
@@ -159,15 +158,11 @@ void bind_run(Settings& s, Recipe& recipe) {
   s.integer("train.log_every", train.log_every, {1, kMaxCount}, "steps between lines of metrics.jsonl");
   s.integer("train.checkpoint_keep", train.checkpoint_keep, {1, kMaxCount}, "newest checkpoints that stay on disk");
   EvalRecipe& eval = recipe.eval;
-  s.choice("eval.protocol", eval.protocol,
-           {{"kitti", std::string("kitti")}, {"nyu", std::string("nyu")}, {"plain", std::string("plain")}},
-           "352x1216 frame + Garg crop, Eigen crop, or every pixel");
-  s.choice("eval.crop", eval.crop,
-           {{"default", std::string()},
-            {"none", std::string("none")},
-            {"garg", std::string("garg")},
-            {"eigen", std::string("eigen")}},
-           "instead of the protocol's");
+  std::vector<std::pair<std::string, std::string>> protocols, boxes = {{"default", "default"}, {"none", "none"}};
+  for (const Benchmark& row : benchmarks()) protocols.emplace_back(row.name, row.name);
+  for (const std::string& box : box_names()) boxes.emplace_back(box, box);
+  s.choice("eval.protocol", eval.protocol, protocols, "352x1216 frame + Garg crop, Eigen crop, or every pixel");
+  s.choice("eval.crop", eval.crop, boxes, "instead of the protocol's");
   s.flag("eval.flip", eval.flip, "average with the prediction for the mirrored image");
   s.flag("eval.median_scaling", eval.median_scaling, "scale each prediction by the ratio of medians");
   s.integer("eval.every", eval.every, {1, kMaxCount}, "epochs between evaluations");
@@ -239,10 +234,10 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
         " needs model.head = \"dpm\"");
   check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
         ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
-  const Protocol protocol = protocol_of(recipe);
-  if (protocol.crop != EvalCrop::kNone) {
-    check(protocol.dataset != "plain", file, ": eval.crop is set, but the plain protocol has no crops");
-    check(protocol.dataset != "nyu" || protocol.crop == EvalCrop::kEigen, file, ": the Garg crop is defined for kitti");
+  try {
+    static_cast<void>(protocol_of(recipe));
+  } catch (const Error& error) {
+    fail(file, ": eval.crop is set, but ", error.what());
   }
 }
 
@@ -307,7 +302,9 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
     teacher.folder = chosen.teacher;
     teacher.naming = data.teacher_naming;
     teacher.extension = data.teacher_extension;
-    teacher.format = {1 / data.teacher_units_per_metre, data.teacher_naming == TeacherNaming::kTruth};
+    const bool truth = data.teacher_naming == TeacherNaming::kTruth;
+    teacher.format = {1 / data.teacher_units_per_metre,
+                      truth ? MapFormat::Unusable::kHole : MapFormat::Unusable::kRefused};
     spec.teacher = teacher;
   }
   spec.order = data.sort_by_image ? ListOrder::kByImage : ListOrder::kAsWritten;
@@ -318,8 +315,8 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
 Protocol protocol_of(const Recipe& recipe) {
   Protocol protocol = make_protocol(recipe.eval.protocol);
   if (protocol.dataset == "plain") protocol.max_depth = static_cast<double>(recipe.model.options.d_max);
-  if (!recipe.eval.crop.empty()) protocol.crop = parse_eval_crop(recipe.eval.crop);
-  protocol.median_scaling = recipe.eval.median_scaling;
+  protocol.box = find_box(find_benchmark(protocol.dataset), recipe.eval.crop);
+  if (recipe.eval.median_scaling) protocol.alignment = Alignment::kMedian;
   return protocol;
 }
 
@@ -332,7 +329,7 @@ PredictOptions predict_options(const Recipe& recipe) {
     if (data.crop == CropRule::kNone) {
       options.input_size = size;
     } else {
-      const CropRect cropped = crop_rect(data.crop, {1242, 480}, "recipe");  // any image that is large enough
+      const Rect cropped = crop_rect(data.crop, {1242, 480}, "recipe");  // any image that is large enough
       options.scale_height = static_cast<double>(size.height) / cropped.height;
       options.scale_width = static_cast<double>(size.width) / cropped.width;
     }

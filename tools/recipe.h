@@ -56,8 +56,8 @@ struct TrainRecipe {
 
 struct EvalRecipe {
   std::string protocol = "plain";
-  std::string crop = "";  // empty: the protocol's
-  bool flip = true;       // average with the mirrored image's prediction
+  std::string crop = "default";  // the protocol's
+  bool flip = true;              // average with the mirrored image's prediction
   bool median_scaling = false;
   int every = 1;  // epochs
   int report_panels = 4;

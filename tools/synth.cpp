@@ -18,7 +18,7 @@ namespace depthstill {
 namespace {
 
 constexpr float kTeacherMaxMetres = 80.0f;
-constexpr MapFormat kTruthFormat{1.0 / 256, true}, kTeacherFormat{80.0 / 65535, false};
+constexpr MapFormat kTruthFormat{1.0 / 256}, kTeacherFormat{80.0 / 65535};
 constexpr float kTruthMaxMetres = 65535.0f / 256;
 constexpr int kFastPng = 3;
 

@@ -74,7 +74,7 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
   std::vector<float> sum(whole.values.size()), weight(whole.values.size());
   for (const Span& rows : spread(image.height, options.tiles, options.overlap)) {
     for (const Span& columns : spread(image.width, options.tiles, options.overlap)) {
-      const DepthMap tile = predictor(crop(image, CropRect{columns.first, rows.first, columns.size, rows.size}));
+      const DepthMap tile = predictor(crop(image, Rect{columns.first, rows.first, columns.size, rows.size}));
       const auto [a, b] = predictor.relative() ? fit(tile, whole, rows, columns) : std::pair{1.0, 0.0};
       for (int r = 0; r < rows.size; ++r) {
         const float fade_row = fade(rows.first + r, rows, image.height, options.overlap);

@@ -135,7 +135,7 @@ void TrainRun::check_recipe() const {
   const Dataset data(dataset_spec(recipe_, recipe_.select.on));
   Sample sample = data.start(0);
   data.load_image(sample);
-  check_frame(protocol_of(recipe_).frame, sample);
+  check_frame(protocol_of(recipe_), sample);
 }
 
 void TrainRun::claim_folder() const {

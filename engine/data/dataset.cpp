@@ -35,7 +35,7 @@ std::string with_extension(const std::string& path, const std::string& extension
 // A map may be as large as the stored image (it is then cropped like it) or as the cropped one.
 DepthMap fit(DepthMap map, const DatasetSpec& spec, const Sample& sample, const std::string& path,
              bool cropped_allowed) {
-  const CropRect rect = crop_rect(spec.crop, sample.stored_size, path);
+  const Rect rect = crop_rect(spec.crop, sample.stored_size, path);
   const bool stored = map.size() == sample.stored_size, cropped = cropped_allowed && map.size() == rect.size();
   if (!stored && !cropped) {
     fail(path, ": expected a map of ", sample.stored_size, " like its image",
@@ -48,34 +48,6 @@ DepthMap fit(DepthMap map, const DatasetSpec& spec, const Sample& sample, const 
 }
 
 }  // namespace
-
-DatasetSpec kitti_spec(std::string root, std::string list) {
-  DatasetSpec spec;
-  spec.root = std::move(root);
-  spec.list = std::move(list);
-  spec.crop = CropRule::kKittiBenchmark;
-  spec.order = ListOrder::kByImage;
-  return spec;
-}
-
-DatasetSpec nyu_spec(std::string root, std::string list) {
-  DatasetSpec spec;
-  spec.root = std::move(root);
-  spec.list = std::move(list);
-  spec.depth.metres_per_unit = 1.0 / 1000;
-  spec.max_depth = 10;
-  return spec;
-}
-
-CropRect crop_rect(CropRule rule, ImageSize size, const std::string& where) {
-  if (rule == CropRule::kNone) return {0, 0, size.width, size.height};
-  const bool kitti = rule == CropRule::kKittiBenchmark;
-  const ImageSize least = kitti ? ImageSize{1216, 352} : ImageSize{601, 471};
-  check(size.width >= least.width && size.height >= least.height, where, ": expected an image of at least ", least,
-        kitti ? " for the KB crop, found " : " for the NYU border crop, found ", size);
-  if (kitti) return {(size.width - 1216) / 2, size.height - 352, 1216, 352};
-  return {41, 45, 560, 426};
-}
 
 std::string flat_name(const std::string& image, const std::string& extension) {
   std::string name = with_extension(image, extension);
@@ -90,13 +62,12 @@ PackSettings pack_settings(const DatasetSpec& spec) {
     return text.str();
   };
   const auto flag = [](bool value) { return std::string(value ? "true" : "false"); };
-  const char* const crops[] = {"none", "kitti_benchmark", "nyu_border"};
   const char* const namings[] = {"flat", "beside", "truth"};
   PackSettings settings = {
       {"list", spec.list},
       {"data.image_folder", spec.image_folder},
       {"data.depth_folder", spec.depth_folder},
-      {"data.crop", crops[static_cast<int>(spec.crop)]},
+      {"data.crop", row_of(spec.crop).name},
       {"data.resize_height", number(spec.resize ? spec.resize->height : 0)},
       {"data.resize_width", number(spec.resize ? spec.resize->width : 0)},
       {"data.depth_units_per_metre", number(1 / spec.depth.metres_per_unit)},
@@ -173,7 +144,7 @@ void Dataset::load_image(Sample& sample) const {
     const std::string path = image_path(sample.index);
     Image8 image = read_image(path);
     sample.stored_size = image.size();
-    const CropRect rect = crop_rect(spec_.crop, image.size(), path);
+    const Rect rect = crop_rect(spec_.crop, image.size(), path);
     if (!(rect.size() == image.size())) image = crop(image, rect);
     sample.image = spec_.resize ? resize(image, *spec_.resize) : std::move(image);
   });

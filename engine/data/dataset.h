@@ -7,18 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "engine/data/crop_rule.h"
 #include "engine/data/list_file.h"
 #include "engine/data/packed.h"
 #include "engine/data/pixels.h"
 #include "engine/data/sample.h"
 
 namespace depthstill {
-
-enum class CropRule {
-  kNone,
-  kKittiBenchmark,  // 352 rows x 1216 columns, bottom centre: top = H - 352, left = (W - 1216) / 2
-  kNyuBorder,       // rows 45:471, columns 41:601, without the white frame of NYU images
-};
 
 enum class TeacherNaming {
   kFlat,    // TIE-KD: one folder, file name = image path with '/' -> '_', extension replaced
@@ -30,7 +25,7 @@ struct TeacherSpec {
   std::string folder;  // relative to the root, or absolute
   TeacherNaming naming = TeacherNaming::kFlat;
   std::string extension = ".png";  // not used with kTruth
-  MapFormat format{80.0 / 65535, false};
+  MapFormat format{80.0 / 65535, MapFormat::Unusable::kRefused};
 };
 
 struct DatasetSpec {
@@ -38,7 +33,7 @@ struct DatasetSpec {
   std::string image_folder, depth_folder;  // below the root, what the list's columns are relative to; empty: the root
   CropRule crop = CropRule::kNone;
   std::optional<ImageSize> resize;  // after the crop: images by area or bilinear, depth by nearest (see pixels.h)
-  MapFormat depth{1.0 / 256, true};
+  MapFormat depth{1.0 / 256};
   double min_depth = 1e-3, max_depth = 80;  // metres; what counts as valid depth
   std::optional<TeacherSpec> teacher;
   ListOrder order = ListOrder::kAsWritten;
@@ -48,14 +43,6 @@ struct DatasetSpec {
 
 // What has to be equal for packed samples to be those of `spec`. Names are those of recipes.
 PackSettings pack_settings(const DatasetSpec& spec);
-
-// KITTI: KB crop, v / 256, 80 m, sorted by image. NYU: no crop, v / 1000, 10 m, as written. Teacher not set.
-DatasetSpec kitti_spec(std::string root, std::string list);
-DatasetSpec nyu_spec(std::string root, std::string list);
-
-// The part of an image of `size` that the crop rule keeps; throws Error "WHERE: expected an image of at least ...,
-// found".
-CropRect crop_rect(CropRule rule, ImageSize size, const std::string& where);
 
 // "raw/a/0.png", ".png" -> "raw_a_0.png"
 std::string flat_name(const std::string& image, const std::string& extension);

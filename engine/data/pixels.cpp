@@ -10,7 +10,7 @@ namespace depthstill {
 namespace {
 
 template <class T>
-std::vector<T> crop_pixels(const std::vector<T>& pixels, ImageSize size, int channels, const CropRect& rect) {
+std::vector<T> crop_pixels(const std::vector<T>& pixels, ImageSize size, int channels, const Rect& rect) {
   check(rect.left >= 0 && rect.top >= 0 && rect.width >= 1 && rect.height >= 1 &&
             rect.left + rect.width <= size.width && rect.top + rect.height <= size.height,
         "crop: expected a rectangle inside ", size, ", got ", rect.size(), " at (", rect.left, ", ", rect.top, ")");
@@ -73,12 +73,12 @@ int round_up(int value, int multiple) { return (value + multiple - 1) / multiple
 
 }  // namespace
 
-Image8 crop(const Image8& image, const CropRect& rect) {
+Image8 crop(const Image8& image, const Rect& rect) {
   return {rect.width, rect.height, crop_pixels(image.rgb, image.size(), 3, rect)};
 }
 
-DepthMap crop(const DepthMap& depth, const CropRect& rect) {
-  return {rect.width, rect.height, crop_pixels(depth.values, depth.size(), 1, rect)};
+DepthMap crop(const DepthMap& depth, const Rect& rect) {
+  return {rect.width, rect.height, crop_pixels(depth.values, depth.size(), 1, rect), depth.kind};
 }
 
 Image8 resize(const Image8& image, ImageSize size) {
@@ -111,7 +111,7 @@ DepthMap resize(const DepthMap& depth, ImageSize size) {
   const auto nearest = [](int i, int from, int to) {  // the input pixel that holds the output pixel's centre
     return static_cast<size_t>((int64_t{2} * i + 1) * from / (int64_t{2} * to));
   };
-  DepthMap out{size.width, size.height, {}};
+  DepthMap out{size.width, size.height, {}, depth.kind};
   out.values.reserve(static_cast<size_t>(size.width) * static_cast<size_t>(size.height));
   for (int y = 0; y < size.height; ++y) {
     const float* row = &depth.values[nearest(y, depth.height, size.height) * static_cast<size_t>(depth.width)];
@@ -164,7 +164,7 @@ DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corne
     return result;
   };
   const std::vector<Blend> rows = blends(depth.height, size.height), columns = blends(depth.width, size.width);
-  DepthMap result{size.width, size.height, {}};
+  DepthMap result{size.width, size.height, {}, depth.kind};
   result.values.reserve(rows.size() * columns.size());
   const auto width = static_cast<size_t>(depth.width);
   for (const Blend& row : rows) {

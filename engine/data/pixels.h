@@ -6,14 +6,8 @@
 
 namespace depthstill {
 
-// Pixels [left, left + width) x [top, top + height).
-struct CropRect {
-  int left = 0, top = 0, width = 0, height = 0;
-  ImageSize size() const { return {width, height}; }
-};
-
-Image8 crop(const Image8& image, const CropRect& rect);
-DepthMap crop(const DepthMap& depth, const CropRect& rect);
+Image8 crop(const Image8& image, const Rect& rect);
+DepthMap crop(const DepthMap& depth, const Rect& rect);
 
 // Each axis by itself: the mean over a pixel's area where it shrinks, bilinear (pixel centres, edges repeated) where it
 // grows. Rounds to 8 bits once, at the end.

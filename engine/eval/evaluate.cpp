@@ -15,7 +15,9 @@ namespace {
 ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction) {
   check(prediction.size() == truth.size(), item.where, ": the prediction for ", item.name, " is ", prediction.size(),
         ", expected ", truth.size(), " (width x height)");
-  const std::vector<uint8_t> valid = valid_mask(protocol, truth.height, truth.width, truth.values);
+  check(prediction.kind == truth.kind, item.where, ": the prediction for ", item.name, " is ", name_of(prediction.kind),
+        ", expected ", name_of(truth.kind));
+  const std::vector<uint8_t> valid = valid_mask(protocol, truth.size(), truth.values);
   prepare_prediction(protocol, concat_text(item.where, ": prediction for ", item.name), prediction.values, truth.values,
                      valid);
   ImageMetrics result{item.name, std::accumulate(valid.begin(), valid.end(), int64_t{0}), std::nullopt};
@@ -24,14 +26,6 @@ ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMa
 }
 
 }  // namespace
-
-DepthMap crop(const DepthMap& depth, const Window& window) {
-  return crop(depth, CropRect{window.left, window.top, window.width(), window.height()});
-}
-
-Image8 crop(const Image8& image, const Window& window) {
-  return crop(image, CropRect{window.left, window.top, window.width(), window.height()});
-}
 
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options) {
@@ -47,7 +41,7 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
       continue;
     }
     DepthMap truth = read_map(item.truth, options.truth_format);
-    truth = crop(truth, frame_window(protocol.frame, truth.height, truth.width));
+    truth = crop(truth, frame_rect(protocol, truth.size()));
     DepthMap prediction = predict(item);
     const ImageMetrics metrics = score(protocol, item, truth, prediction);
     if (options.observe) options.observe(item, truth, prediction, metrics);

@@ -48,10 +48,6 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
 // The items of a data set: with its truth, or for Target::kTeacher with its teacher maps.
 std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 
-// The window of an image or map.
-DepthMap crop(const DepthMap& depth, const Window& window);
-Image8 crop(const Image8& image, const Window& window);
-
 // describe(protocol), and how predictions were made.
 std::string describe(const Evaluation& evaluation);
 

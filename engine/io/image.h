@@ -17,6 +17,15 @@ struct ImageSize {
 };
 std::ostream& operator<<(std::ostream& out, const ImageSize& size);  // "1216x352", width first
 
+// Pixels [left, left + width) x [top, top + height).
+struct Rect {
+  int left = 0, top = 0, width = 0, height = 0;
+  int right() const { return left + width; }
+  int bottom() const { return top + height; }
+  ImageSize size() const { return {width, height}; }
+  bool operator==(const Rect&) const = default;
+};
+
 struct Image8 {
   int width = 0, height = 0;
   std::vector<uint8_t> rgb;  // (height, width, 3)

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "engine/io/npy.h"
+#include "engine/io/open_file.h"
 #include "engine/io/pfm.h"
 #include "kernels/error.h"
 
@@ -26,27 +27,6 @@ double unit_of(const std::string& path, const MapFormat& format, bool integers) 
   return unit > 0 ? unit : 1.0;
 }
 
-DepthMap read_npy_map(const std::string& path) {
-  FloatArray array = read_npy(path);
-  std::vector<int64_t> shape = array.shape;
-  while (shape.size() > 2 && shape.front() == 1) shape.erase(shape.begin());
-  while (shape.size() > 2 && shape.back() == 1) shape.pop_back();
-  check(shape.size() == 2 && std::min(shape[0], shape[1]) >= 1 && std::max(shape[0], shape[1]) <= kMaxImageSide, path,
-        ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", array.shape.size(),
-        " dimensions, ", array.values.size(), " values");
-  return {static_cast<int>(shape[1]), static_cast<int>(shape[0]), std::move(array.values)};
-}
-
-void scale_and_check(const std::string& path, float scale, bool holes_allowed, DepthMap& depth) {
-  for (size_t i = 0; i < depth.values.size(); ++i) {
-    const float metres = depth.values[i] * scale;
-    const bool usable = std::isfinite(metres) && metres >= 0;
-    check(usable || holes_allowed, path, ": expected finite depths >= 0, found ", metres, " at row ",
-          i / static_cast<size_t>(depth.width), ", column ", i % static_cast<size_t>(depth.width));
-    depth.values[i] = usable ? metres : 0.0f;
-  }
-}
-
 Image16 to_units(const DepthMap& depth, double unit) {
   Image16 image{depth.width, depth.height, std::vector<uint16_t>(depth.values.size())};
   for (size_t i = 0; i < depth.values.size(); ++i) {
@@ -58,45 +38,155 @@ Image16 to_units(const DepthMap& depth, double unit) {
 
 }  // namespace
 
-DepthMap read_map(const std::string& path, const MapFormat& format) {
-  const std::string extension = extension_of(path);
-  DepthMap depth;
-  if (extension == ".png") {
-    const double unit = unit_of(path, format, true);
-    const Image16 image = read_png16(path);
-    depth = {image.width, image.height, std::vector<float>(image.grey.size())};
-    for (size_t i = 0; i < image.grey.size(); ++i) depth.values[i] = static_cast<float>(image.grey[i] * unit);
-    return depth;
-  }
-  const double unit = unit_of(path, format, false);
-  if (extension == ".npy") {
-    depth = read_npy_map(path);
-  } else if (extension == ".pfm") {
-    FloatMap map = read_pfm(path);
-    depth = {map.width, map.height, std::move(map.values)};
-  } else {
-    fail(path, ": expected a depth map .png, .npy or .pfm, found '", extension, "'");
-  }
-  scale_and_check(path, static_cast<float>(unit), format.holes_allowed, depth);
-  return depth;
+std::string name_of(const MapKind& kind) {
+  const bool inverse = kind.quantity == Quantity::kInverseDepth;
+  const char* const up_to[] = {inverse ? " in 1 / metres" : " in metres", " up to scale", " up to scale and shift"};
+  return std::string(inverse ? "inverse depth" : "depth") + up_to[static_cast<size_t>(kind.ambiguity)];
 }
 
-void write_map(const std::string& path, const DepthMap& depth, const MapFormat& format) {
-  check(depth.width > 0 && depth.height > 0 &&
-            depth.values.size() == static_cast<size_t>(depth.width) * static_cast<size_t>(depth.height),
-        path, ": expected ", depth.size(), " depths, got ", depth.values.size());
+// The stored numbers of rows, times the unit.
+class MapReader::Source {
+ public:
+  virtual ~Source() = default;
+  virtual ImageSize size() const = 0;
+  virtual void read_rows(int first, int last, double unit, std::span<float> values) const = 0;
+};
+
+namespace {
+
+constexpr size_t kMostHeaderBytes = 65536;
+
+std::vector<uint8_t> head_of(const OpenFile& file) {
+  std::vector<uint8_t> head(static_cast<size_t>(std::min<uint64_t>(file.size(), kMostHeaderBytes)));
+  file.read(0, head);
+  return head;
+}
+
+class PngSource final : public MapReader::Source {
+ public:
+  explicit PngSource(const std::string& path) : image_(read_png16(path)) {}
+  ImageSize size() const override { return image_.size(); }
+  void read_rows(int first, int, double unit, std::span<float> values) const override {
+    const uint16_t* from = &image_.grey[static_cast<size_t>(first) * static_cast<size_t>(image_.width)];
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i] * unit);
+  }
+
+ private:
+  Image16 image_;
+};
+
+void scale(std::span<float> values, double unit) {
+  for (float& value : values) value *= static_cast<float>(unit);
+}
+
+class NpySource final : public MapReader::Source {
+ public:
+  explicit NpySource(const std::string& path) : file_(path), layout_(parse_npy(head_of(file_), file_.size(), path)) {
+    std::vector<int64_t> shape = layout_.shape;
+    while (shape.size() > 2 && shape.front() == 1) shape.erase(shape.begin());
+    while (shape.size() > 2 && shape.back() == 1) shape.pop_back();
+    check(shape.size() == 2 && std::min(shape[0], shape[1]) >= 1 && std::max(shape[0], shape[1]) <= kMaxImageSide, path,
+          ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", layout_.shape.size(),
+          " dimensions, ", (file_.size() - layout_.data_offset) / layout_.element_bytes, " values");
+    size_ = {static_cast<int>(shape[1]), static_cast<int>(shape[0])};
+  }
+  ImageSize size() const override { return size_; }
+  void read_rows(int first, int, double unit, std::span<float> values) const override {
+    std::vector<uint8_t> stored(values.size() * layout_.element_bytes);
+    const uint64_t row_bytes = static_cast<uint64_t>(size_.width) * layout_.element_bytes;
+    file_.read(layout_.data_offset + static_cast<uint64_t>(first) * row_bytes, stored);
+    layout_.convert(stored.data(), values);
+    scale(values, unit);
+  }
+
+ private:
+  OpenFile file_;
+  NpyLayout layout_;
+  ImageSize size_;
+};
+
+class PfmSource final : public MapReader::Source {
+ public:
+  explicit PfmSource(const std::string& path) : file_(path), layout_(parse_pfm(head_of(file_), file_.size(), path)) {}
+  ImageSize size() const override { return {layout_.width, layout_.height}; }
+  void read_rows(int first, int last, double unit, std::span<float> values) const override {
+    const auto width = static_cast<size_t>(layout_.width);
+    const uint64_t at = static_cast<uint64_t>(layout_.height - last) * width * sizeof(float);
+    file_.read(layout_.data_offset + at, {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()});
+    for (size_t top = 0, bottom = static_cast<size_t>(last - first) - 1; top < bottom; ++top, --bottom) {
+      std::swap_ranges(&values[top * width], &values[top * width] + width, &values[bottom * width]);
+    }
+    swap_pfm(layout_, values);
+    scale(values, unit);
+  }
+
+ private:
+  OpenFile file_;
+  PfmLayout layout_;
+};
+
+std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
   const std::string extension = extension_of(path);
-  if (extension == ".png") return write_png(path, to_units(depth, unit_of(path, format, true)));
+  if (extension == ".png") return std::make_unique<PngSource>(path);
+  if (extension == ".npy") return std::make_unique<NpySource>(path);
+  if (extension == ".pfm") return std::make_unique<PfmSource>(path);
+  fail(path, ": expected a depth map .png, .npy or .pfm, found '", extension, "'");
+}
+
+}  // namespace
+
+MapReader::MapReader(const std::string& path, const MapFormat& format)
+    : path_(path),
+      format_(format),
+      unit_(unit_of(path, format, extension_of(path) == ".png")),
+      source_(open_source(path)) {}
+MapReader::~MapReader() = default;
+MapReader::MapReader(MapReader&&) noexcept = default;
+MapReader& MapReader::operator=(MapReader&&) noexcept = default;
+
+ImageSize MapReader::size() const { return source_->size(); }
+
+void MapReader::read_rows(int first, int last, float* values) const {
+  check(first >= 0 && first <= last && last <= size().height, path_, ": expected rows within the map's ", size().height,
+        ", got [", first, ", ", last, ")");
+  const auto width = static_cast<size_t>(size().width);
+  const std::span<float> rows(values, static_cast<size_t>(last - first) * width);
+  if (rows.empty()) return;
+  source_->read_rows(first, last, unit_, rows);
+  if (format_.unusable == MapFormat::Unusable::kKept) return;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (std::isfinite(rows[i]) && rows[i] >= 0) continue;
+    check(format_.unusable == MapFormat::Unusable::kHole, path_, ": expected finite depths >= 0, found ", rows[i],
+          " at row ", static_cast<size_t>(first) + i / width, ", column ", i % width);
+    rows[i] = 0.0f;
+  }
+}
+
+DepthMap read_map(const std::string& path, const MapFormat& format) {
+  const MapReader reader(path, format);
+  const ImageSize size = reader.size();
+  DepthMap map{size.width, size.height,
+               std::vector<float>(static_cast<size_t>(size.width) * static_cast<size_t>(size.height)), reader.kind()};
+  reader.read_rows(0, size.height, map.values.data());
+  return map;
+}
+
+void write_map(const std::string& path, const DepthMap& map, const MapFormat& format) {
+  check(map.width > 0 && map.height > 0 &&
+            map.values.size() == static_cast<size_t>(map.width) * static_cast<size_t>(map.height),
+        path, ": expected ", map.size(), " depths, got ", map.values.size());
+  const std::string extension = extension_of(path);
+  if (extension == ".png") return write_png(path, to_units(map, unit_of(path, format, true)));
   check(extension == ".npy" || extension == ".pfm", path, ": expected a depth map .png, .npy or .pfm, found '",
         extension, "'");
-  std::vector<float> values = depth.values;
+  std::vector<float> values = map.values;
   const auto per_metre = static_cast<float>(1.0 / unit_of(path, format, false));
   for (float& value : values) value *= per_metre;
   if (extension == ".npy") {
-    const int64_t shape[] = {depth.height, depth.width};
+    const int64_t shape[] = {map.height, map.width};
     write_npy(path, shape, values);
   } else {
-    write_pfm(path, depth.width, depth.height, values);
+    write_pfm(path, map.width, map.height, values);
   }
 }
 

@@ -1,8 +1,9 @@
-// Depth maps in metres, in the formats that depth data sets use. The unit of stored numbers is stated by the caller
-// and never guessed from their values.
+// Maps of depth or inverse depth, in the formats that depth data sets use. What the stored numbers mean is stated by
+// the caller and never guessed from their values. One reader serves ground truth, teachers and predictions.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,26 +11,70 @@
 
 namespace depthstill {
 
+enum class Quantity : uint8_t { kDepth, kInverseDepth };
+// What a map lacks to be absolute: with kNone, depth is in metres and inverse depth in 1 / metres.
+enum class Ambiguity : uint8_t { kNone, kScale, kScaleAndShift };
+
+struct MapKind {
+  Quantity quantity = Quantity::kDepth;
+  Ambiguity ambiguity = Ambiguity::kNone;
+  bool operator==(const MapKind&) const = default;
+};
+std::string name_of(const MapKind& kind);  // "depth in metres", "inverse depth up to scale and shift", ...
+inline constexpr MapKind kMetricDepth{};
+inline constexpr MapKind kRelativeInverseDepth{Quantity::kInverseDepth, Ambiguity::kScaleAndShift};
+
 struct DepthMap {
   int width = 0, height = 0;
-  std::vector<float> values;  // (height, width); 0 = no depth known
+  std::vector<float> values;  // (height, width); of depth, 0 = nothing known
+  MapKind kind = kMetricDepth;
   ImageSize size() const { return {width, height}; }
   bool empty() const { return values.empty(); }
 };
 
 struct MapFormat {
-  // Metres per stored unit: KITTI 1/256, NYU 1/1000, TIE-KD teacher maps 80/65535. 0 = not stated: an error for PNG,
-  // 1 for .npy and .pfm.
+  // Of the map's unit, per stored one: metres for depth. KITTI 1/256, NYU 1/1000, TIE-KD teacher maps 80/65535. 0 = not
+  // stated: an error for PNG, 1 for .npy and .pfm.
   double metres_per_unit = 0;
-  // Ground truth marks pixels without depth by 0, a negative number, NaN or infinity; all become 0. With false, as
-  // for teacher maps, anything but a finite number >= 0 is an error that names the pixel.
-  bool holes_allowed = true;
+  // What becomes of a number that is negative, NaN or infinite.
+  enum class Unusable : uint8_t {
+    kHole,     // 0: ground truth marks pixels without depth by any of them
+    kRefused,  // an error that names the pixel: teacher maps
+    kKept,     // whoever uses the map decides: predictions
+  };
+  Unusable unusable = Unusable::kHole;
+  MapKind kind = kMetricDepth;
 };
 
-// By extension: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm (one channel).
+// An open map of which rows can be read, so that a large one need not be in memory whole. PNG are decoded when they are
+// opened.
+class MapReader {
+ public:
+  // By extension: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm (one channel).
+  // Throws Error that names the file.
+  MapReader(const std::string& path, const MapFormat& format);
+  ~MapReader();
+  MapReader(MapReader&&) noexcept;
+  MapReader& operator=(MapReader&&) noexcept;
+
+  ImageSize size() const;
+  const MapKind& kind() const { return format_.kind; }
+  // Rows [first, last), width values each, in the map's unit.
+  void read_rows(int first, int last, float* values) const;
+
+  class Source;
+
+ private:
+  std::string path_;
+  MapFormat format_;
+  double unit_ = 1;
+  std::unique_ptr<Source> source_;
+};
+
+// All rows.
 DepthMap read_map(const std::string& path, const MapFormat& format);
 
 // The same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.
-void write_map(const std::string& path, const DepthMap& depth, const MapFormat& format);
+void write_map(const std::string& path, const DepthMap& map, const MapFormat& format);
 
 }  // namespace depthstill

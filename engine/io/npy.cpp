@@ -114,7 +114,7 @@ class HeaderParser {
 };
 
 template <class T>
-void convert(const uint8_t* from, std::vector<float>& to) {
+void convert(const uint8_t* from, std::span<float> to) {
   for (size_t i = 0; i < to.size(); ++i) {
     T value;
     std::memcpy(&value, from + i * sizeof(T), sizeof(T));
@@ -122,7 +122,7 @@ void convert(const uint8_t* from, std::vector<float>& to) {
   }
 }
 
-void convert_half(const uint8_t* from, std::vector<float>& to) {
+void convert_half(const uint8_t* from, std::span<float> to) {
   for (size_t i = 0; i < to.size(); ++i) {
     to[i] = half_to_float(static_cast<uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
   }
@@ -131,7 +131,7 @@ void convert_half(const uint8_t* from, std::vector<float>& to) {
 struct ElementType {
   std::string_view code;  // without the byte-order mark
   size_t bytes;
-  void (*convert)(const uint8_t*, std::vector<float>&);
+  void (*convert)(const uint8_t*, std::span<float>);
 };
 
 constexpr ElementType kTypes[] = {
@@ -163,31 +163,35 @@ int64_t count_of(const std::vector<int64_t>& shape, const std::string& name) {
 
 }  // namespace
 
-FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
-  const auto bytes_at = [&](size_t at) { return static_cast<size_t>(file[at]); };
-  check(file.size() >= 10 && std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0, name,
-        ": expected a .npy file, found ", file.size() < 10 ? "a shorter file" : "another signature");
-  const int version = file[6];
-  check(version >= 1 && version <= 3 && file[7] == 0, name, ": expected .npy version 1.0, 2.0 or 3.0, found ", version,
-        ".", int{file[7]});
+NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name) {
+  const auto bytes_at = [&](size_t at) { return static_cast<size_t>(head[at]); };
+  check(head.size() >= 10 && std::memcmp(head.data(), kMagic.data(), kMagic.size()) == 0, name,
+        ": expected a .npy file, found ", head.size() < 10 ? "a shorter file" : "another signature");
+  const int version = head[6];
+  check(version >= 1 && version <= 3 && head[7] == 0, name, ": expected .npy version 1.0, 2.0 or 3.0, found ", version,
+        ".", int{head[7]});
   const size_t prefix = version == 1 ? 10 : 12;
-  check(file.size() >= prefix, name, ": expected a .npy header, found the file's end");
+  check(head.size() >= prefix, name, ": expected a .npy header, found the file's end");
   size_t length = bytes_at(8) | bytes_at(9) << 8;
   if (version > 1) length |= bytes_at(10) << 16 | bytes_at(11) << 24;
-  check(length <= file.size() - prefix, name, ": expected a .npy header of ", length, " bytes, found ",
-        file.size() - prefix);
+  check(length <= head.size() - prefix, name, ": expected a .npy header of ", length, " bytes, found ",
+        head.size() - prefix);
 
-  HeaderParser header(std::string_view(reinterpret_cast<const char*>(file.data()) + prefix, length), name);
+  HeaderParser header(std::string_view(reinterpret_cast<const char*>(head.data()) + prefix, length), name);
   header.parse();
   const ElementType& type = find_type(header.descr, name);
   check(!header.fortran_order, name, ": expected C order, found Fortran order");
-  FloatArray array;
-  array.shape = header.shape;
-  const int64_t count = count_of(array.shape, name);
-  const size_t found = file.size() - prefix - length, expected = static_cast<size_t>(count) * type.bytes;
+  NpyLayout layout{header.shape, type.bytes, prefix + length, type.convert};
+  const uint64_t found = file_bytes - layout.data_offset;
+  const uint64_t expected = static_cast<uint64_t>(count_of(layout.shape, name)) * type.bytes;
   check(found == expected, name, ": expected ", expected, " bytes of data, found ", found);
-  array.values.resize(static_cast<size_t>(count));
-  type.convert(file.data() + prefix + length, array.values);
+  return layout;
+}
+
+FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
+  const NpyLayout layout = parse_npy(file, file.size(), name);
+  FloatArray array{layout.shape, std::vector<float>(static_cast<size_t>(count_of(layout.shape, name)))};
+  layout.convert(file.data() + layout.data_offset, array.values);
   return array;
 }
 

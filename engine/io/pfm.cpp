@@ -39,25 +39,35 @@ T parse(std::string_view word, const char* what, const std::string& name) {
 
 }  // namespace
 
-FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name) {
-  check(file.size() >= 3 && file[0] == 'P' && (file[1] == 'f' || file[1] == 'F') && is_space(file[2]), name,
+PfmLayout parse_pfm(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name) {
+  check(head.size() >= 3 && head[0] == 'P' && (head[1] == 'f' || head[1] == 'F') && is_space(head[2]), name,
         ": expected a PFM file, found another signature");
-  check(file[1] == 'f', name, ": expected a PFM of one channel (Pf), found three (PF)");
+  check(head[1] == 'f', name, ": expected a PFM of one channel (Pf), found three (PF)");
   size_t at = 2;
-  const int64_t width = parse<int64_t>(next_word(file, at, name), "width", name);
-  const int64_t height = parse<int64_t>(next_word(file, at, name), "height", name);
-  const double scale = parse<double>(next_word(file, at, name), "scale", name);
+  const int64_t width = parse<int64_t>(next_word(head, at, name), "width", name);
+  const int64_t height = parse<int64_t>(next_word(head, at, name), "height", name);
+  const double scale = parse<double>(next_word(head, at, name), "scale", name);
   check(width >= 1 && height >= 1 && width <= kMaxImageSide && height <= kMaxImageSide, name,
         ": expected a PFM of 1 to ", kMaxImageSide, " pixels a side, found ", width, "x", height);
   check(std::isfinite(scale) && scale != 0, name, ": expected a PFM scale that is not 0, found ", scale);
-  const auto w = static_cast<size_t>(width), h = static_cast<size_t>(height);
-  check(file.size() - at == w * h * 4, name, ": expected ", w * h * 4, " bytes of data, found ", file.size() - at);
+  const uint64_t expected = static_cast<uint64_t>(width) * static_cast<uint64_t>(height) * 4;
+  check(file_bytes - at == expected, name, ": expected ", expected, " bytes of data, found ", file_bytes - at);
+  const bool swapped = (scale > 0) == (std::endian::native == std::endian::little);
+  return {static_cast<int>(width), static_cast<int>(height), swapped, at};
+}
 
-  FloatMap map{static_cast<int>(width), static_cast<int>(height), std::vector<float>(w * h)};
-  for (size_t r = 0; r < h; ++r) std::memcpy(&map.values[(h - 1 - r) * w], &file[at + r * w * 4], w * 4);
-  if ((scale > 0) == (std::endian::native == std::endian::little)) {
-    for (float& value : map.values) value = std::bit_cast<float>(__builtin_bswap32(std::bit_cast<uint32_t>(value)));
-  }
+void swap_pfm(const PfmLayout& layout, std::span<float> values) {
+  if (!layout.swapped) return;
+  for (float& value : values) value = std::bit_cast<float>(__builtin_bswap32(std::bit_cast<uint32_t>(value)));
+}
+
+FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name) {
+  const PfmLayout layout = parse_pfm(file, file.size(), name);
+  const auto w = static_cast<size_t>(layout.width), h = static_cast<size_t>(layout.height);
+  FloatMap map{layout.width, layout.height, std::vector<float>(w * h)};
+  for (size_t r = 0; r < h; ++r)
+    std::memcpy(&map.values[(h - 1 - r) * w], &file[layout.data_offset + r * w * 4], w * 4);
+  swap_pfm(layout, map.values);
   return map;
 }
 

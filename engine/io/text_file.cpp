@@ -1,45 +1,18 @@
 #include "engine/io/text_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-
+#include "engine/io/open_file.h"
 #include "kernels/error.h"
 
 namespace depthstill {
 namespace {
 
-struct OpenFile {
-  int descriptor;
-  explicit OpenFile(const std::string& path) : descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    check(descriptor >= 0, path, ": expected a readable file, found: ", std::strerror(errno));
-  }
-  ~OpenFile() { close(descriptor); }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-};
-
 template <class Buffer>
 Buffer read_whole(const std::string& path, uint64_t max_bytes) {
   const OpenFile file(path);
-  struct stat status {};
-  check(fstat(file.descriptor, &status) == 0, path, ": expected a readable file, found: ", std::strerror(errno));
-  check(S_ISREG(status.st_mode), path, ": expected a readable file, found ",
-        S_ISDIR(status.st_mode) ? "a folder" : "a special file");
-  const auto size = static_cast<uint64_t>(status.st_size);
-  check(size <= max_bytes, path, ": expected at most ", max_bytes, " bytes, found ", size);
+  check(file.size() <= max_bytes, path, ": expected at most ", max_bytes, " bytes, found ", file.size());
   Buffer bytes;
-  bytes.resize(static_cast<size_t>(size));
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = read(file.descriptor, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    check(n >= 0, path, ": expected ", size, " bytes, found a read error: ", std::strerror(errno));
-    check(n > 0, path, ": expected ", size, " bytes, found ", done);
-    done += static_cast<size_t>(n);
-  }
+  bytes.resize(static_cast<size_t>(file.size()));
+  file.read(0, {reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()});
   return bytes;
 }
 

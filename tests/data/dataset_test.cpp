@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/eval/benchmarks.h"
 #include "engine/io/npy.h"
 #include "tests/data/small_set.h"
 
@@ -42,12 +43,12 @@ TEST(dataset, flat_names) {
 }
 
 TEST(dataset, crop_rules) {
-  const CropRect kitti = crop_rect(CropRule::kKittiBenchmark, {1242, 375}, "a");
+  const Rect kitti = crop_rect(CropRule::kKittiBenchmark, {1242, 375}, "a");
   EXPECT_EQ(kitti.left, 13);
   EXPECT_EQ(kitti.top, 23);
   EXPECT_EQ(kitti.size(), (ImageSize{1216, 352}));
   EXPECT_EQ(crop_rect(CropRule::kKittiBenchmark, {1241, 376}, "a").left, 12);
-  const CropRect nyu = crop_rect(CropRule::kNyuBorder, {640, 480}, "a");
+  const Rect nyu = crop_rect(CropRule::kNyuBorder, {640, 480}, "a");
   EXPECT_EQ(nyu.left + nyu.width, 601);
   EXPECT_EQ(nyu.top + nyu.height, 471);
   EXPECT_EQ(crop_rect(CropRule::kNone, {3, 2}, "a").size(), (ImageSize{3, 2}));
@@ -61,7 +62,7 @@ TEST(dataset, kb_crop_moves_image_depth_and_teacher_together) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 1, 1242, 375);
   spec.crop = CropRule::kKittiBenchmark;
-  const CropRect rect{13, 23, 1216, 352};
+  const Rect rect{13, 23, 1216, 352};
   const Sample full = Dataset(spec).load(0);  // teacher as large as the image: cropped with it
   EXPECT_EQ(full.stored_size, (ImageSize{1242, 375}));
   EXPECT_EQ(full.image.copy().rgb, crop(numbered_image(1242, 375, 0), rect).rgb);
@@ -94,11 +95,11 @@ TEST(dataset, resize_after_crop) {
 TEST(dataset, teacher_namings) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 1);
-  spec.teacher = TeacherSpec{"", TeacherNaming::kTruth, "", {1.0 / 256, true}};
+  spec.teacher = TeacherSpec{"", TeacherNaming::kTruth, "", {1.0 / 256}};
   EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 0).values);
   make_folder(folder / "maps/images");
   write_map(folder / "maps/images/0.npy", numbered_depth(24, 16, 5), {});
-  spec.teacher = TeacherSpec{"maps", TeacherNaming::kBeside, ".npy", {1.0, false}};
+  spec.teacher = TeacherSpec{"maps", TeacherNaming::kBeside, ".npy", {1.0, MapFormat::Unusable::kRefused}};
   EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 5).values);
   spec.teacher->folder = folder / "maps";  // absolute
   EXPECT_EQ(Dataset(spec).load(0).teacher.copy().values, numbered_depth(24, 16, 5).values);
@@ -131,7 +132,7 @@ TEST(dataset, errors_name_line_and_file) {
   EXPECT_EQ(
       error_of([&] { dataset.load(1); }),
       folder / "list.txt:2: " + (folder / "teacher/images_1.png: expected a map of 24x16 like its image, found 20x16"));
-  spec.teacher = TeacherSpec{"teacher", TeacherNaming::kFlat, ".npy", {1.0, false}};
+  spec.teacher = TeacherSpec{"teacher", TeacherNaming::kFlat, ".npy", {1.0, MapFormat::Unusable::kRefused}};
   DepthMap with_nan = numbered_depth(24, 16, 0);
   with_nan.values[24 * 3 + 7] = std::nanf("");
   write_map(folder / "teacher/images_2.npy", with_nan, {});
@@ -150,10 +151,15 @@ TEST(dataset, real_sets_load) {
     int stride;  // of the samples that are read
     ImageSize size;
   };
-  const Case cases[] = {{kitti_spec(*kitti, "object_train.txt"), "teacher_lidar_dense", 25, 3, {1216, 352}},
-                        {kitti_spec(*kitti, "eigen_test_drive0052.txt"), "teacher_lidar_dense_val", 25, 6, {1216, 352}},
-                        {nyu_spec(*nyu, "train.txt"), nullptr, 400, 23, {640, 480}},
-                        {nyu_spec(*nyu, "test.txt"), nullptr, 150, 17, {640, 480}}};
+  const Case cases[] = {
+      {dataset_spec(find_benchmark("kitti"), *kitti, "object_train.txt"), "teacher_lidar_dense", 25, 3, {1216, 352}},
+      {dataset_spec(find_benchmark("kitti"), *kitti, "eigen_test_drive0052.txt"),
+       "teacher_lidar_dense_val",
+       25,
+       6,
+       {1216, 352}},
+      {dataset_spec(find_benchmark("nyu"), *nyu, "train.txt"), nullptr, 400, 23, {640, 480}},
+      {dataset_spec(find_benchmark("nyu"), *nyu, "test.txt"), nullptr, 150, 17, {640, 480}}};
   for (Case c : cases) {
     if (c.teacher != nullptr) c.spec.teacher = TeacherSpec{c.teacher};
     const Dataset dataset(c.spec);

@@ -23,7 +23,7 @@ DepthMap depth_of(int width, int height) {
 }
 
 TEST(pixels, crop) {
-  const CropRect rect{2, 1, 3, 2};
+  const Rect rect{2, 1, 3, 2};
   const DepthMap part = crop(depth_of(7, 5), rect);
   EXPECT_EQ(part.values, (std::vector<float>{9, 10, 11, 16, 17, 18}));
   const Image8 image = picture(7, 5), cut = crop(image, rect);
@@ -32,8 +32,7 @@ TEST(pixels, crop) {
       EXPECT_EQ(cut.rgb[static_cast<size_t>(y * 9 + x)], image.rgb[static_cast<size_t>((y + 1) * 21 + 6 + x)]);
     }
   }
-  for (const CropRect& bad :
-       {CropRect{-1, 0, 2, 2}, CropRect{0, 4, 2, 2}, CropRect{6, 0, 2, 2}, CropRect{0, 0, 0, 2}}) {
+  for (const Rect& bad : {Rect{-1, 0, 2, 2}, Rect{0, 4, 2, 2}, Rect{6, 0, 2, 2}, Rect{0, 0, 0, 2}}) {
     EXPECT_THROW(crop(image, bad), Error);
   }
 }

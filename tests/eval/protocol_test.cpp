@@ -14,53 +14,59 @@ int64_t count(const std::vector<uint8_t>& valid) { return std::accumulate(valid.
 
 TEST(Protocol, KittiFrameIsTheBottomCentre) {
   const struct {
-    int height, width;
-    Window expected;
-  } cases[] = {{375, 1242, {23, 375, 13, 1229}},
-               {370, 1224, {18, 370, 4, 1220}},
-               {374, 1238, {22, 374, 11, 1227}},
-               {376, 1241, {24, 376, 12, 1228}},  // odd rest: left is rounded down
-               {352, 1216, {0, 352, 0, 1216}}};
-  for (const auto& c : cases) EXPECT_EQ(frame_window(EvalFrame::kKittiBenchmark, c.height, c.width), c.expected);
-  EXPECT_THROW(frame_window(EvalFrame::kKittiBenchmark, 351, 1242), Error);
-  EXPECT_EQ(frame_window(EvalFrame::kImage, 7, 5), (Window{0, 7, 0, 5}));
+    ImageSize size;
+    Rect expected;
+  } cases[] = {{{1242, 375}, {13, 23, 1216, 352}},
+               {{1224, 370}, {4, 18, 1216, 352}},
+               {{1238, 374}, {11, 22, 1216, 352}},
+               {{1241, 376}, {12, 24, 1216, 352}},  // odd rest: left is rounded down
+               {{1216, 352}, {0, 0, 1216, 352}}};
+  for (const auto& c : cases) EXPECT_EQ(frame_rect(make_protocol("kitti"), c.size), c.expected);
+  EXPECT_THROW(frame_rect(make_protocol("kitti"), {1242, 351}), Error);
+  EXPECT_EQ(frame_rect(make_protocol("plain"), {5, 7}), (Rect{0, 0, 5, 7}));
 }
 
+// Rows [top, bottom), columns [left, right).
+Rect rect_of(int top, int bottom, int left, int right) { return {left, top, right - left, bottom - top}; }
+
 TEST(Protocol, CropsAreThoseOfTheReference) {
+  const ImageSize frame{1216, 352};
   Protocol kitti = make_protocol("kitti");
-  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{143, 349, 43, 1172}));
+  EXPECT_EQ(eval_rect(kitti, frame), rect_of(143, 349, 43, 1172));
   // The published fractions of the frame, truncated.
   EXPECT_EQ(static_cast<int>(0.40810811 * 352), 143);
   EXPECT_EQ(static_cast<int>(0.99189189 * 352), 349);
   EXPECT_EQ(static_cast<int>(0.03594771 * 1216), 43);
   EXPECT_EQ(static_cast<int>(0.96405229 * 1216), 1172);
-  kitti.crop = EvalCrop::kEigen;
-  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{117, 321, 43, 1172}));
-  kitti.crop = EvalCrop::kNone;
-  EXPECT_EQ(eval_window(kitti, 352, 1216), (Window{0, 352, 0, 1216}));
-  EXPECT_EQ(eval_window(make_protocol("nyu"), 480, 640), (Window{45, 471, 41, 601}));
-  EXPECT_EQ(eval_window(against_teacher(make_protocol("kitti")), 352, 1216), (Window{110, 352, 0, 1216}));
-  EXPECT_THROW(eval_window(make_protocol("nyu"), 240, 320), Error);
+  kitti.box = find_box(find_benchmark("kitti"), "eigen");
+  EXPECT_EQ(eval_rect(kitti, frame), rect_of(117, 321, 43, 1172));
+  kitti.box = find_box(find_benchmark("kitti"), "none");
+  EXPECT_EQ(eval_rect(kitti, frame), rect_of(0, 352, 0, 1216));
+  EXPECT_EQ(eval_rect(make_protocol("nyu"), {640, 480}), rect_of(45, 471, 41, 601));
+  EXPECT_EQ(eval_rect(against_teacher(make_protocol("kitti")), frame), rect_of(110, 352, 0, 1216));
+  EXPECT_THROW(eval_rect(make_protocol("nyu"), {320, 240}), Error);
   EXPECT_THROW(make_protocol("cityscapes"), Error);
+  EXPECT_THROW(find_box(find_benchmark("nyu"), "garg"), Error);
+  EXPECT_THROW(find_box(find_benchmark("plain"), "eigen"), Error);
 }
 
 TEST(Protocol, ValidityIsStrict) {
   Protocol plain = make_protocol("plain");
   const std::vector<float> truth = {0, 1e-3f * 0.999f, 0.002f, 79.99f, 80, 81, NAN};
-  EXPECT_EQ(valid_mask(plain, 1, 7, truth), (std::vector<uint8_t>{0, 0, 1, 1, 0, 0, 0}));
+  EXPECT_EQ(valid_mask(plain, {7, 1}, truth), (std::vector<uint8_t>{0, 0, 1, 1, 0, 0, 0}));
   plain.max_depth = 10;
-  EXPECT_EQ(count(valid_mask(plain, 1, 7, truth)), 1);
+  EXPECT_EQ(count(valid_mask(plain, {7, 1}, truth)), 1);
 }
 
 TEST(Protocol, MaskIsCropAndValidity) {
   const Protocol kitti = make_protocol("kitti");
   std::vector<float> truth(352 * 1216, 5.0f);
-  EXPECT_EQ(count(valid_mask(kitti, 352, 1216, truth)), 206 * 1129);
+  EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129);
   truth[143 * 1216 + 43] = 0;
-  EXPECT_EQ(count(valid_mask(kitti, 352, 1216, truth)), 206 * 1129 - 1);
+  EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129 - 1);
   // Against a teacher: no ground-truth limits, 242 rows of 1216 columns.
   truth[200 * 1216] = 300;
-  EXPECT_EQ(count(valid_mask(against_teacher(kitti), 352, 1216, truth)), 242 * 1216 - 1);
+  EXPECT_EQ(count(valid_mask(against_teacher(kitti), {1216, 352}, truth)), 242 * 1216 - 1);
 }
 
 TEST(Protocol, PredictionsAreClampedAndOptionallyScaled) {
@@ -71,7 +77,7 @@ TEST(Protocol, PredictionsAreClampedAndOptionallyScaled) {
   prepare_prediction(plain, "p", prediction, truth, valid);
   EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 1e-3f, 20, 80}));
 
-  plain.median_scaling = true;
+  plain.alignment = Alignment::kMedian;
   prediction = {-1, 1, 20, 90};
   prepare_prediction(plain, "p", prediction, truth, valid);  // medians 10 and 20
   EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 0.5f, 10, 45}));

@@ -175,7 +175,7 @@ DepthMap small_depth() { return {3, 2, {1.0f, 2.5f, 0.0f, 79.0f, 0.25f, 7.125f}}
 TEST(map_file, round_trips) {
   const TemporaryFolder folder;
   for (const char* name : {"a.npy", "a.pfm", "a.PNG"}) {
-    const MapFormat format{1.0 / 256, false};
+    const MapFormat format{1.0 / 256, MapFormat::Unusable::kRefused};
     write_map(folder / name, small_depth(), format);
     const DepthMap back = read_map(folder / name, format);
     EXPECT_EQ(back.size(), (ImageSize{3, 2}));
@@ -183,10 +183,44 @@ TEST(map_file, round_trips) {
   }
 }
 
+// A large map need not be in memory whole: any rows, in any order, are those of the whole map.
+TEST(map_file, rows_are_those_of_the_whole_map) {
+  const TemporaryFolder folder;
+  DepthMap map{5, 7, {}};
+  for (int i = 0; i < 35; ++i) map.values.push_back(static_cast<float>(i) / 4.0f);
+  for (const char* name : {"a.npy", "a.pfm", "a.png"}) {
+    SCOPED_TRACE(name);
+    const MapFormat format{1.0 / 256, MapFormat::Unusable::kRefused, kRelativeInverseDepth};
+    write_map(folder / name, map, format);
+    const MapReader reader(folder / name, format);
+    EXPECT_EQ(reader.size(), (ImageSize{5, 7}));
+    EXPECT_EQ(reader.kind(), kRelativeInverseDepth);
+    EXPECT_EQ(read_map(folder / name, format).kind, kRelativeInverseDepth);
+    for (int last = 7; last >= 0; --last) {
+      for (int first = 0; first <= last; ++first) {
+        std::vector<float> rows(static_cast<size_t>(5 * (last - first)));
+        reader.read_rows(first, last, rows.data());
+        EXPECT_EQ(rows, std::vector<float>(map.values.begin() + 5 * first, map.values.begin() + 5 * last));
+      }
+    }
+    float none = 0;
+    expect_clear(error_of([&] { reader.read_rows(3, 8, &none); }), "expected rows within");
+  }
+}
+
+TEST(map_file, what_cannot_be_depth_may_be_kept) {
+  const TemporaryFolder folder;
+  const std::vector<float> values = {std::nanf(""), -1.0f, 2.0f};
+  write_map(folder / "a.npy", {3, 1, values}, {});
+  const DepthMap map = read_map(folder / "a.npy", {.unusable = MapFormat::Unusable::kKept});
+  EXPECT_TRUE(std::isnan(map.values[0]));
+  EXPECT_EQ(map.values[1], -1.0f);
+}
+
 TEST(map_file, teacher_scale) {
   const TemporaryFolder folder;
   write_png(folder / "t.png", Image16{3, 1, {0, 65535, 8192}});
-  const DepthMap map = read_map(folder / "t.png", {80.0 / 65535, false});
+  const DepthMap map = read_map(folder / "t.png", {80.0 / 65535, MapFormat::Unusable::kRefused});
   EXPECT_EQ(map.values[0], 0.0f);
   EXPECT_FLOAT_EQ(map.values[1], 80.0f);
   EXPECT_FLOAT_EQ(map.values[2], 8192 * 80.0f / 65535);
@@ -203,7 +237,7 @@ TEST(map_file, holes) {
       depth.values[4] = hole;
       write_map(folder / name, depth, {});
       EXPECT_EQ(read_map(folder / name, {}).values[4], 0.0f);
-      const std::string message = error_of([&] { read_map(folder / name, {1.0, false}); });
+      const std::string message = error_of([&] { read_map(folder / name, {1.0, MapFormat::Unusable::kRefused}); });
       expect_clear(message, "row 1, column 1");
     }
   }

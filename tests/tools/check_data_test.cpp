@@ -5,6 +5,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "engine/eval/benchmarks.h"
 #include "tests/data/small_set.h"
 
 namespace depthstill {
@@ -65,7 +66,7 @@ TEST(check_data, the_frame_that_the_validation_needs) {
   const TemporaryFolder folder;
   const DatasetSpec spec = write_small_set(folder, 2);
   CheckOptions options;
-  options.frame = EvalFrame::kKittiBenchmark;
+  options.protocol = make_protocol("kitti");
   EXPECT_EQ(run(spec, nullptr, options).status, 0);  // not of training images
   const Outcome outcome = run(spec, &spec, options);
   EXPECT_TRUE(outcome.says("list.txt:1: protocol: the KITTI frame needs at least 352x1216")) << outcome.text;
@@ -94,8 +95,8 @@ TEST(check_data, list_crop_and_scale) {
 TEST(check_data, real_sets) {
   const auto kitti = find_data_set("kitti");
   if (!kitti) GTEST_SKIP() << "skipped: no kitti";
-  DatasetSpec train = kitti_spec(*kitti, "object_train.txt"),
-              validation = kitti_spec(*kitti, "eigen_test_drive0052.txt");
+  DatasetSpec train = dataset_spec(find_benchmark("kitti"), *kitti, "object_train.txt"),
+              validation = dataset_spec(find_benchmark("kitti"), *kitti, "eigen_test_drive0052.txt");
   train.teacher = TeacherSpec{"teacher_lidar_dense"};
   validation.teacher = TeacherSpec{"teacher_lidar_dense_val"};
   CheckOptions options;

@@ -64,9 +64,9 @@ class EvalContract : public testing::Test {
         }
       }
       const std::string number = std::to_string(i);
-      write_map((root_ / "gt" / (number + ".png")).string(), truth, {1 / units, true});
+      write_map((root_ / "gt" / (number + ".png")).string(), truth, {1 / units});
       DepthMap frame = truth;
-      if (height > 352 && width > 1216) frame = crop(truth, frame_window(EvalFrame::kKittiBenchmark, height, width));
+      if (height > 352 && width > 1216) frame = crop(truth, frame_rect(make_protocol("kitti"), {width, height}));
       for (float& metres : frame.values) metres = metres > 0 ? metres * factor : 1e6f;  // unknown pixels must not count
       const int64_t shape[] = {frame.height, frame.width};
       write_npy((root_ / "pred" / ("a_b.c_" + number + ".npy")).string(), shape, frame.values);
@@ -132,7 +132,7 @@ TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   fs::create_directories(root_ / "teacher");
   for (const char* number : {"0", "1"}) {
     DepthMap teacher{1216, 352, std::vector<float>(352 * 1216, 10.0f)};
-    write_map((root_ / "teacher" / (std::string("a_b.c_") + number + ".png")).string(), teacher, {80.0 / 65535, false});
+    write_map((root_ / "teacher" / (std::string("a_b.c_") + number + ".png")).string(), teacher, {80.0 / 65535});
     for (size_t i = 0; i < teacher.values.size(); ++i) teacher.values[i] = i < 110 * 1216 ? 70.0f : 11.0f;
     const int64_t shape[] = {352, 1216};
     write_npy((root_ / "pred" / (std::string("a_b.c_") + number + ".npy")).string(), shape, teacher.values);
@@ -197,7 +197,7 @@ TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
     ++found;
     const bool nyu = std::string(set.dataset) == "nyu";
     const Protocol protocol = make_protocol(set.dataset);
-    DatasetSpec spec = nyu ? nyu_spec(root.string(), set.train_list) : kitti_spec(root.string(), set.train_list);
+    DatasetSpec spec = dataset_spec(find_benchmark(set.dataset), root.string(), set.train_list);
     spec.teacher = TeacherSpec{"teacher_lidar_dense"};
     const Dataset train(spec);
     const Target target = nyu ? Target::kTruth : Target::kTeacher;
@@ -205,7 +205,7 @@ TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
     int height = 0, width = 0;
     for (const EvalItem& item : eval_items(train, target)) {
       DepthMap depth = read_map(item.truth, nyu ? spec.depth : spec.teacher->format);
-      depth = crop(depth, frame_window(protocol.frame, depth.height, depth.width));
+      depth = crop(depth, frame_rect(protocol, depth.size()));
       height = depth.height;
       width = depth.width;
       sum.resize(depth.values.size());

@@ -182,12 +182,12 @@ TEST(Pack, RefusesOtherSettingsListsAndFolders) {
 TEST(Pack, FloatMapsKeepTheirStatedError) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 2);
-  spec.teacher = TeacherSpec{"maps", TeacherNaming::kFlat, ".npy", {1, false}};
+  spec.teacher = TeacherSpec{"maps", TeacherNaming::kFlat, ".npy", {1, MapFormat::Unusable::kRefused}};
   make_folder(folder / "maps");
   for (int i = 0; i < 2; ++i) {
     DepthMap map = numbered_depth(24, 16, i);
     for (float& metres : map.values) metres = metres * 1.2345f + 0.01f;
-    write_map(folder / concat_text("maps/images_", i, ".npy"), map, {1, false});
+    write_map(folder / concat_text("maps/images_", i, ".npy"), map, {1});
   }
   const PackReport report = pack(open(spec), folder / "out", {}, ignore);
   EXPECT_GT(report.max_error, 0);

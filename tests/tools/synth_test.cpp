@@ -6,6 +6,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "engine/eval/benchmarks.h"
 #include "engine/io/text_file.h"
 #include "kernels/parallel.h"
 #include "tests/data/small_set.h"
@@ -28,7 +29,7 @@ SynthOptions small(const TemporaryFolder& folder, const char* name, SynthScene s
 }
 
 DatasetSpec spec_of(const SynthOptions& options, bool training) {
-  DatasetSpec spec = kitti_spec(options.out, training ? "train.txt" : "val.txt");
+  DatasetSpec spec = dataset_spec(find_benchmark("kitti"), options.out, training ? "train.txt" : "val.txt");
   spec.crop = options.size.width < 1216 ? CropRule::kNone : CropRule::kKittiBenchmark;
   spec.teacher = TeacherSpec{training ? "teacher" : "teacher_val"};
   return spec;
