@@ -1,6 +1,7 @@
 // One error type for the whole project. A message names the operation or file, what was expected and what was found.
 #pragma once
 
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -21,6 +22,18 @@ std::string concat_text(const Parts&... parts) {
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   throw Error(concat_text(parts...));
+}
+
+// What was expected, for a message: "a, b, c", or with " or " for `last` "a, b or c". name_of(row) is printed.
+template <class Rows, class F>
+std::string list_text(const Rows& rows, F name_of, const char* last = ", ") {
+  std::ostringstream text;
+  size_t left = std::size(rows);
+  for (const auto& row : rows) {
+    --left;
+    text << name_of(row) << (left > 1 ? ", " : left == 1 ? last : "");
+  }
+  return text.str();
 }
 
 // Throws Error with the concatenated parts unless `ok`. For op boundaries and parsers; kernels assume checked input.

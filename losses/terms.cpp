@@ -79,12 +79,11 @@ Tensor TermInput::kl() {
 
 size_t TermWeights::index_of(std::string_view term) {
   static_assert(std::size(kTerms) <= std::tuple_size_v<decltype(weights_)>);
-  std::string known;
   for (size_t i = 0; i < std::size(kTerms); ++i) {
     if (term == kTerms[i].name) return i;
-    known += std::string(known.empty() ? "" : ", ") + kTerms[i].name;
   }
-  fail("loss: expected one of the terms ", known, "; got \"", term, '"');
+  fail("loss: expected one of the terms ", list_text(kTerms, [](const Term& row) { return row.name; }), "; got \"",
+       term, '"');
 }
 
 bool TermWeights::needs_bins() const {

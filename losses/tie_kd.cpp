@@ -1,5 +1,6 @@
 #include "losses/tie_kd.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/ops.h"
@@ -56,19 +57,15 @@ bool masks(const LossOptions& options) { return options.mask || options.target =
 }  // namespace
 
 LossOptions named_loss(std::string_view name, float alpha, float beta) {
-  std::string known;
-  for (const NamedLoss& loss : named_losses(alpha, beta)) {
-    if (loss.name != name) {
-      known += std::string(known.empty() ? "" : ", ") + loss.name;
-      continue;
-    }
-    LossOptions options;
-    for (const auto& [term, weight] : loss.weights) options.weights[term] = weight;
-    options.top_rows = loss.top_rows;
-    options.target = loss.target;
-    return options;
-  }
-  fail("loss: expected one of ", known, "; got \"", name, "\"");
+  const std::vector<NamedLoss> losses = named_losses(alpha, beta);
+  const auto found = std::ranges::find_if(losses, [&](const NamedLoss& loss) { return loss.name == name; });
+  check(found != losses.end(), "loss: expected one of ",
+        list_text(losses, [](const NamedLoss& loss) { return loss.name; }), "; got \"", name, "\"");
+  LossOptions options;
+  for (const auto& [term, weight] : found->weights) options.weights[term] = weight;
+  options.top_rows = found->top_rows;
+  options.target = found->target;
+  return options;
 }
 
 std::vector<std::string> loss_names() {

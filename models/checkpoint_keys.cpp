@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "engine/io/text_file.h"
-#include "models/mobilenet_v2.h"
+#include "models/model_table.h"
 #include "models/resnet.h"
 #include "models/unet_decoder.h"
 
@@ -145,28 +145,55 @@ KeyFamily recognise(const Keys& keys) {
        "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found others");
 }
 
+// The names of the rows whose configs are of a type, by what tells them apart.
+template <class Config>
+std::vector<std::pair<Config, std::string>> rows_of() {
+  std::vector<std::pair<Config, std::string>> rows;
+  for (const ModelRow& row : model_table()) {
+    if (const auto* config = std::get_if<Config>(&row.config)) rows.emplace_back(*config, row.name);
+  }
+  return rows;
+}
+
 std::string dpt_architecture(const Keys& keys, const std::string& class_token) {
   const int64_t width = keys.size(class_token, 2);
-  const std::pair<int64_t, const char*> widths[] = {{384, "dpt_s"}, {768, "dpt_b"}, {1024, "dpt_l"}, {1536, "dpt_g"}};
-  for (const auto& [known, name] : widths) {
-    if (width == known) return name;
+  const auto rows = rows_of<DepthAnythingConfig>();
+  for (const auto& [config, name] : rows) {
+    if (config.encoder.dim == width) return name;
   }
-  fail(keys.path(), ": ", class_token, ": expected 384, 768, 1024 or 1536 channels, found ", width);
+  fail(keys.path(), ": ", class_token, ": expected ",
+       list_text(
+           rows, [](const auto& row) { return row.first.encoder.dim; }, " or "),
+       " channels, found ", width);
 }
+
+std::vector<std::pair<UnetConfig, std::string>> unets_with(EncoderKind encoder) {
+  auto rows = rows_of<UnetConfig>();
+  std::erase_if(rows, [&](const auto& row) { return row.first.encoder.kind != encoder; });
+  return rows;
+}
+
+std::string mobilenet_architecture() { return unets_with(EncoderKind::kMobileNetV2).at(0).second; }
 
 std::string resnet_architecture(const Keys& keys, const std::string& prefix) {
   int blocks = 0;
   while (keys.has(concat_text(prefix, "layer3.", blocks, ".conv1.weight"))) ++blocks;
   const bool bottleneck = keys.has(prefix + "layer1.0.conv3.weight");
-  if (blocks == 2 && !bottleneck) return "resnet18_unet";
-  if (blocks == 6 && bottleneck) return "resnet50_unet";
-  fail(keys.path(), ": expected ResNet-18 or ResNet-50, found a ResNet with ", blocks, " blocks in its third stage");
+  const auto rows = unets_with(EncoderKind::kResNet);
+  for (const auto& [config, name] : rows) {
+    const ResNetConfig& resnet = resnet_config(config.encoder.depth);
+    if (resnet.blocks[2] == blocks && resnet.bottleneck == bottleneck) return name;
+  }
+  fail(keys.path(), ": expected ",
+       list_text(
+           rows, [](const auto& row) { return concat_text("ResNet-", row.first.encoder.depth); }, " or "),
+       ", found a ResNet with ", blocks, " blocks in its third stage");
 }
 
 void infer_architecture(const Keys& keys, KeyMap& map) {
   switch (map.family) {
     case KeyFamily::kMidas:
-      map.architecture = "midas_small";
+      map.architecture = rows_of<MidasSmallConfig>().at(0).second;
       break;
     case KeyFamily::kDepthAnything:
       map.architecture = dpt_architecture(keys, "pretrained.cls_token");
@@ -188,10 +215,10 @@ void infer_architecture(const Keys& keys, KeyMap& map) {
       break;
     case KeyFamily::kUnet:
       map.architecture =
-          keys.has("backbone.conv1.conv.weight") ? "mobilenet_unet" : resnet_architecture(keys, "backbone.");
+          keys.has("backbone.conv1.conv.weight") ? mobilenet_architecture() : resnet_architecture(keys, "backbone.");
       break;
     case KeyFamily::kMobileNetV2:
-      map.architecture = "mobilenet_unet";
+      map.architecture = mobilenet_architecture();
       map.encoder_only = true;
       break;
     case KeyFamily::kResNet:
@@ -205,11 +232,7 @@ using Table = std::map<std::string, std::string>;
 
 // From the units of the encoder, which know their names in both schemes. Only names of modules, without "weight" etc.
 Table encoder_table(const std::string& architecture) {
-  std::unique_ptr<Encoder> encoder;
-  if (architecture == "mobilenet_unet")
-    encoder = std::make_unique<MobileNetV2>();
-  else
-    encoder = std::make_unique<ResNet>(architecture == "resnet18_unet" ? 18 : 50);
+  const std::unique_ptr<Encoder> encoder = make_encoder(std::get<UnetConfig>(find_model(architecture).config).encoder);
   Table table;
   for (const ConvBn& unit : encoder->units()) {
     const UnitNames& names = unit.names;
@@ -301,7 +324,8 @@ struct Expected {
 
 // Names and shapes that a file of this kind must have for the network.
 std::map<std::string, Expected> expected_tensors(const KeyMap& map, const DepthModel& student) {
-  const std::string encoder = map.architecture.starts_with("dpt_") ? "pretrained." : "backbone.";
+  const std::string encoder =
+      std::holds_alternative<DepthAnythingConfig>(find_model(map.architecture).config) ? "pretrained." : "backbone.";
   const auto wanted = [&](const std::string& name) { return !map.encoder_only || name.starts_with(encoder); };
   std::map<std::string, Expected> expected;
   for (const StateEntry& entry : student.state()) {

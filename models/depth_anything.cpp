@@ -8,18 +8,7 @@ namespace {
 constexpr const char* kEncoder = "pretrained";
 constexpr const char* kHead = "depth_head";
 
-DepthAnythingConfig config_of(std::string_view name) {
-  if (name == "dpt_s") return {{384, 12, 6, {2, 5, 8, 11}}, {384, 64, {48, 96, 192, 384}}};
-  if (name == "dpt_b") return {{768, 12, 12, {2, 5, 8, 11}}, {768, 128, {96, 192, 384, 768}}};
-  if (name == "dpt_l") return {{1024, 24, 16, {4, 11, 17, 23}}, {1024, 256, {256, 512, 1024, 1024}}};
-  if (name == "dpt_g") return {{1536, 40, 24, {9, 19, 29, 39}, true}, {1536, 384, {1536, 1536, 1536, 1536}}};
-  fail("Depth Anything: expected dpt_s, dpt_b, dpt_l or dpt_g, got \"", name, '"');
-}
-
 }  // namespace
-
-DepthAnything::DepthAnything(std::string_view name, const ModelOptions& options)
-    : DepthAnything(name, config_of(name), options) {}
 
 DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options)
     : DepthModel(std::string(name), options, {InputRule::Fit::kLowerBound, 518, DinoV2::kPatch}),

@@ -19,14 +19,13 @@ struct DepthAnythingConfig {
 
 class DepthAnything final : public DepthModel {
  public:
-  // name: "dpt_s", "dpt_b", "dpt_l" or "dpt_g". Without a head of its own choice, the recipe's kDpm is refused.
-  DepthAnything(std::string_view name, const ModelOptions& options);
-  // Of any size, for tests.
+  // The published sizes stand in models/model_table.cpp. Heads: relative or regression.
   DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options);
 
   // Transformer: normal with deviation 0.02, zero biases, norms and layer scales one. Patches and head: PyTorch's
   // default for convolutions.
   void initialize(uint64_t seed) override;
+  ModelFamily family() const override { return ModelFamily::kDepthAnything; }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
 

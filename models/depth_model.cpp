@@ -3,42 +3,8 @@
 #include <utility>
 
 #include "engine/profile.h"
-#include "models/depth_anything.h"
-#include "models/midas_small.h"
-#include "models/unet.h"
 
 namespace depthstill {
-namespace {
-
-struct Architecture {
-  const char* name;
-  Head head;
-  std::unique_ptr<DepthModel> (*make)(std::string_view name, const ModelOptions& options);
-};
-
-template <class T>
-std::unique_ptr<DepthModel> make(std::string_view name, const ModelOptions& options) {
-  return std::make_unique<T>(name, options);
-}
-
-constexpr Architecture kArchitectures[] = {
-    {"mobilenet_unet", Head::kDpm, make<UnetModel>}, {"resnet18_unet", Head::kDpm, make<UnetModel>},
-    {"resnet50_unet", Head::kDpm, make<UnetModel>},  {"dpt_s", Head::kRelative, make<DepthAnything>},
-    {"dpt_b", Head::kRelative, make<DepthAnything>}, {"dpt_l", Head::kRelative, make<DepthAnything>},
-    {"dpt_g", Head::kRelative, make<DepthAnything>}, {"midas_small", Head::kRelative, make<MidasSmall>},
-};
-
-const Architecture& find_architecture(std::string_view name) {
-  std::string known;
-  for (const Architecture& architecture : kArchitectures) {
-    if (name == architecture.name) return architecture;
-    known += (known.empty() ? "" : ", ") + std::string(architecture.name);
-  }
-  fail("model: expected one of ", known, "; got \"", name, '"');
-}
-
-}  // namespace
-
 const char* name_of(Head head) {
   return head == Head::kDpm ? "dpm" : head == Head::kRegression ? "regression" : "relative";
 }
@@ -93,18 +59,6 @@ std::vector<std::string> DepthModel::dead_parameter_names() const {
   std::vector<std::string> names;
   for (const DeadParameter& dead : dead_parameters()) names.push_back(dead.name);
   return names;
-}
-
-std::vector<std::string> model_names() {
-  std::vector<std::string> names;
-  for (const Architecture& architecture : kArchitectures) names.emplace_back(architecture.name);
-  return names;
-}
-
-Head default_head(std::string_view name) { return find_architecture(name).head; }
-
-std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options) {
-  return find_architecture(name).make(name, options);
 }
 
 }  // namespace depthstill

@@ -28,6 +28,9 @@ struct ModelOptions {
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
 };
 
+// What kind of network it is: models/onnx has a writer for each.
+enum class ModelFamily : uint8_t { kUnet, kDepthAnything, kMidasSmall };
+
 class DepthModel : public Module {
  public:
   // image: normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
@@ -54,6 +57,7 @@ class DepthModel : public Module {
   };
   virtual std::vector<DeadParameter> dead_parameters() const { return {}; }
 
+  virtual ModelFamily family() const = 0;
   const std::string& name() const { return name_; }
   const ModelOptions& options() const { return options_; }
   const InputRule& input_rule() const { return input_rule_; }
@@ -74,13 +78,5 @@ class DepthModel : public Module {
   ModelOptions options_;
   InputRule input_rule_;
 };
-
-std::vector<std::string> model_names();  // "mobilenet_unet", "resnet18_unet", "dpt_s", ...
-
-// The head that a published network of this name has.
-Head default_head(std::string_view name);
-
-// Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
-std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options);
 
 }  // namespace depthstill

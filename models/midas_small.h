@@ -23,6 +23,7 @@ class MidasSmall final : public DepthModel {
   // Convolutions as UnetModel's, Kaiming normal over fan-out, with zero biases; the output convolution uniform in
   // +-1/sqrt(fan-in).
   void initialize(uint64_t seed) override;
+  ModelFamily family() const override { return ModelFamily::kMidasSmall; }
   double gmac(int64_t height, int64_t width) const override;
   // Of the deepest fusion, which has no skip.
   std::vector<DeadParameter> dead_parameters() const override;

@@ -5,6 +5,7 @@
 
 #include "models/checkpoint_keys.h"
 #include "models/imagenet.h"
+#include "models/model_table.h"
 
 namespace depthstill {
 namespace {

@@ -1,13 +1,13 @@
 #include "models/resnet.h"
 
-#include <array>
-
 #include "engine/profile.h"
 
 namespace depthstill {
 namespace {
 
 constexpr int64_t kStemChannels = 64;
+
+constexpr ResNetConfig kConfigs[] = {{18, {2, 2, 2, 2}, false}, {50, {3, 4, 6, 3}, true}};
 
 std::unique_ptr<Convolution> conv(int64_t in, int64_t out, int kernel, int stride) {
   return std::make_unique<Conv2d>(Conv2dConfig{in, out, kernel, stride, 1, false});
@@ -20,10 +20,18 @@ UnitNames names(const std::string& conv_name, const std::string& bn_name) {
 
 }  // namespace
 
+const ResNetConfig& resnet_config(int depth) {
+  for (const ResNetConfig& config : kConfigs) {
+    if (config.depth == depth) return config;
+  }
+  fail("resnet: expected a depth of ",
+       list_text(
+           kConfigs, [](const ResNetConfig& c) { return c.depth; }, " or "),
+       ", got ", depth);
+}
+
 ResNet::ResNet(int depth) {
-  check(depth == 18 || depth == 50, "resnet: expected depth 18 or 50, got ", depth);
-  const bool bottleneck = depth == 50;
-  const std::array<int, 4> blocks = bottleneck ? std::array{3, 4, 6, 3} : std::array{2, 2, 2, 2};
+  const auto& [_, blocks, bottleneck] = resnet_config(depth);
   stem_ = add_unit(names("conv1", "bn1"), conv(3, kStemChannels, 7, 2), kStemChannels, Activation::kRelu);
   tap_channels_.push_back(kStemChannels);
   int64_t channels = kStemChannels;

@@ -2,15 +2,24 @@
 // before max pooling at 1/2 of the image's size, then the four stages at 1/4 to 1/32.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "models/encoder.h"
 
 namespace depthstill {
 
+// What tells the depths apart.
+struct ResNetConfig {
+  int depth = 0;
+  std::array<int, 4> blocks;  // of each stage
+  bool bottleneck = false;    // three convolutions to a block, of which the first and the last are 1x1
+};
+const ResNetConfig& resnet_config(int depth);  // throws Error for a depth that there is not
+
 class ResNet final : public Encoder {
  public:
-  explicit ResNet(int depth);  // 18 or 50
+  explicit ResNet(int depth);
   std::vector<Tensor> forward(const Tensor& image) const override;
   EncoderTrace trace(MapSize image) const override;
 

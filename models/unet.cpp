@@ -8,33 +8,17 @@
 
 namespace depthstill {
 
-struct UnetModel::Architecture {
-  const char* name;
-  std::unique_ptr<Encoder> (*make_encoder)();
-  std::vector<int64_t> widths;  // of the decoder, shallow to deep
-  int doublings;
-};
-
-const UnetModel::Architecture& UnetModel::find(std::string_view name) {
-  static const std::vector<Architecture> table = {
-      {"mobilenet_unet", [] { return std::unique_ptr<Encoder>(new MobileNetV2); }, {128, 256, 512, 2048}, 2},
-      {"resnet18_unet", [] { return std::unique_ptr<Encoder>(new ResNet(18)); }, {128, 128, 256, 256, 512}, 1},
-      {"resnet50_unet", [] { return std::unique_ptr<Encoder>(new ResNet(50)); }, {128, 256, 512, 1024, 2048}, 1},
-  };
-  for (const Architecture& architecture : table) {
-    if (name == architecture.name) return architecture;
-  }
-  fail("U-Net student: got the unknown name \"", name, '"');
+std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config) {
+  if (config.kind == EncoderKind::kResNet) return std::make_unique<ResNet>(config.depth);
+  return std::make_unique<MobileNetV2>();
 }
 
-UnetModel::UnetModel(std::string_view name, const ModelOptions& options) : UnetModel(find(name), options) {}
-
-UnetModel::UnetModel(const Architecture& architecture, const ModelOptions& options)
-    : DepthModel(architecture.name, options, {InputRule::Fit::kPad, 0, 1 << architecture.doublings}),
-      encoder_(architecture.make_encoder()),
-      decoder_({encoder_->tap_channels(), architecture.widths, architecture.doublings,
-                options.head == Head::kDpm ? options.bins : 0}) {
-  check(options.head != Head::kRelative, architecture.name, ": expected the head dpm or regression, got relative");
+UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options)
+    : DepthModel(std::string(name), options, {InputRule::Fit::kPad, 0, 1 << config.doublings}),
+      encoder_(make_encoder(config.encoder)),
+      decoder_(
+          {encoder_->tap_channels(), config.widths, config.doublings, options.head == Head::kDpm ? options.bins : 0}) {
+  check(options.head != Head::kRelative, name, ": expected the head dpm or regression, got relative");
   add_child("backbone", *encoder_);
   add_child("decode_head", decoder_);
 }

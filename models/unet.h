@@ -11,15 +11,29 @@
 
 namespace depthstill {
 
+enum class EncoderKind : uint8_t { kMobileNetV2, kResNet };
+struct EncoderConfig {
+  EncoderKind kind = EncoderKind::kMobileNetV2;
+  int depth = 0;  // kResNet: 18 or 50
+};
+std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config);
+
+struct UnetConfig {
+  EncoderConfig encoder;
+  std::vector<int64_t> widths;  // of the decoder, shallow to deep
+  int doublings = 1;            // from the shallowest tap to the image's size
+};
+
 class UnetModel final : public DepthModel {
  public:
-  // name: "mobilenet_unet", "resnet18_unet" or "resnet50_unet".
-  UnetModel(std::string_view name, const ModelOptions& options);
+  // The published networks stand in models/model_table.cpp. Heads: dpm or regression.
+  UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
   // As the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution uniform in
   // +-1/sqrt(fan-in); batch norms keep their zeros and ones.
   void initialize(uint64_t seed) override;
   Encoder* imagenet_encoder() override { return encoder_.get(); }
+  ModelFamily family() const override { return ModelFamily::kUnet; }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
   DpmHead dpm_head() const override;
@@ -31,10 +45,6 @@ class UnetModel final : public DepthModel {
   Tensor run(const Tensor& image, int64_t first_needed_row) const override;
 
  private:
-  struct Architecture;
-  static const Architecture& find(std::string_view name);
-  UnetModel(const Architecture& architecture, const ModelOptions& options);
-
   std::unique_ptr<Encoder> encoder_;
   UnetDecoder decoder_;
 };

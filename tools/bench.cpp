@@ -15,7 +15,7 @@
 #include "engine/train/step.h"
 #include "kernels/parallel.h"
 #include "losses/tie_kd.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/bench_kernels.h"
 #include "tools/interrupt.h"

@@ -5,6 +5,7 @@
 #include "engine/io/safetensors.h"
 #include "models/checkpoint_keys.h"
 #include "models/model_file.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 
 namespace depthstill {

@@ -8,6 +8,7 @@
 #include "engine/io/atomic_file.h"
 #include "engine/io/npy.h"
 #include "models/model_file.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/evaluate_model.h"
 #include "tools/progress.h"

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "models/model_file.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/recipe.h"
 

@@ -8,7 +8,7 @@
 
 #include "kernels/parallel.h"
 #include "kernels/runtime.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/progress.h"
 

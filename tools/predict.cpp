@@ -11,6 +11,7 @@
 #include "engine/io/npy.h"
 #include "engine/ops.h"
 #include "models/model_file.h"
+#include "models/model_table.h"
 #include "models/predictor.h"
 #include "tools/args.h"
 #include "tools/colormap.h"

@@ -11,6 +11,7 @@
 #include "engine/train/step.h"
 #include "kernels/dry_run.h"
 #include "kernels/tracing.h"
+#include "models/model_table.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
 #include "tools/train_run.h"

@@ -7,6 +7,7 @@
 
 #include "kernels/library_options.h"
 #include "kernels/parallel.h"
+#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/profile.h"
 #include "tools/progress.h"

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 
 #include "engine/eval/metrics.h"
 #include "engine/io/text_file.h"
 #include "kernels/error.h"
+#include "models/model_table.h"
 #include "tools/settings.h"
 
 namespace depthstill {
@@ -20,14 +22,11 @@ void bind_model(Settings& s, ModelRecipe& model) {
       [&model](const TomlValue& value) {
         const std::vector<std::string> names = model_names();
         const std::string& name = detail::text_of(value);
-        std::string expected;
-        for (const std::string& known : names) expected += (expected.empty() ? "" : ", ") + known;
-        check(std::find(names.begin(), names.end(), name) != names.end(), "expected one of ", expected, ", found '",
-              name, "'");
+        check(std::find(names.begin(), names.end(), name) != names.end(), "expected one of ",
+              list_text(names, std::identity()), ", found '", name, "'");
         model.name = name;
       },
-      [&model] { return TomlValue(model.name); },
-      "student: mobilenet_unet, resnet18_unet, resnet50_unet, dpt_s, dpt_b, dpt_l, dpt_g");
+      [&model] { return TomlValue(model.name); }, "network: " + list_text(model_names(), std::identity()));
   s.choice("model.head", model.options.head,
            {{"dpm", Head::kDpm}, {"regression", Head::kRegression}, {"relative", Head::kRelative}},
            "depth bins with softmax, sigmoid x max_depth, or relative inverse depth");
@@ -49,8 +48,7 @@ void bind_loss(Settings& s, Recipe& recipe) {
         static_cast<void>(named_loss(name));  // throws for an unknown one
         recipe.loss_name = name;
       },
-      [&recipe] { return TomlValue(recipe.loss_name); },
-      "tie_kd, dpm, depth, res_kd_ssim, _mse, _si, _ssim_si, _ssim_mse, l1 or baseline; sets the rest");
+      [&recipe] { return TomlValue(recipe.loss_name); }, list_text(loss_names(), std::identity()) + "; sets the rest");
   s.number("loss.alpha", recipe.loss_alpha, {0, 1}, "tie_kd: beta (alpha L_DPM + (1 - alpha) L_depth)");
   s.number("loss.beta", recipe.loss_beta, kPositive, "tie_kd");
 

@@ -12,6 +12,7 @@
 #include "kernels/parallel.h"
 #include "models/imagenet.h"
 #include "models/model_file.h"
+#include "models/model_table.h"
 #include "tools/evaluate_model.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"

@@ -62,12 +62,13 @@ const std::vector<Benchmark>& table() {
 std::span<const Benchmark> benchmarks() { return table(); }
 
 const Benchmark& find_benchmark(std::string_view name) {
-  std::string known;
   for (const Benchmark& row : table()) {
     if (row.name == name) return row;
-    known += std::string(known.empty() ? "" : ", ") + row.name;
   }
-  fail("protocol: expected one of ", known, "; got '", name, "'");
+  fail("protocol: expected ",
+       list_text(
+           table(), [](const Benchmark& row) { return row.name; }, " or "),
+       ", got '", name, "'");
 }
 
 DatasetSpec dataset_spec(const Benchmark& benchmark, std::string root, std::string list) {
@@ -86,12 +87,11 @@ const EvalBox* find_box(const Benchmark& benchmark, std::string_view name) {
   if (name == "none") return nullptr;
   if (name == "default") return benchmark.boxes.empty() ? nullptr : &benchmark.boxes.front();
   check(!benchmark.boxes.empty(), "the ", benchmark.name, " protocol has no crops");
-  std::string known;
   for (const EvalBox& box : benchmark.boxes) {
     if (box.name == name) return &box;
-    known += std::string(known.empty() ? "" : ", ") + box.name;
   }
-  fail("the ", benchmark.name, " protocol has the crops ", known, ", not ", name);
+  fail("the ", benchmark.name, " protocol has the crops ",
+       list_text(benchmark.boxes, [](const EvalBox& box) { return box.name; }), ", not ", name);
 }
 
 std::vector<std::string> box_names() {

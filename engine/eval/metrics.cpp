@@ -10,13 +10,11 @@
 namespace depthstill {
 
 const MetricField& metric_field(std::string_view name) {
-  std::string names;
   for (const MetricField& field : kMetricFields) {
     if (field.name == name) return field;
-    names += names.empty() ? "" : ", ";
-    names += field.name;
   }
-  fail("metric: expected one of ", names, ", got '", name, "'");
+  fail("metric: expected one of ", list_text(kMetricFields, [](const MetricField& field) { return field.name; }),
+       ", got '", name, "'");
 }
 
 std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::span<const float> truth,

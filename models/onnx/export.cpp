@@ -14,11 +14,14 @@ using Output = OnnxOptions::Output;
 
 OnnxValue write_network(OnnxGraph& graph, const DepthModel& student, const OnnxValue& image,
                         const std::optional<MapSize>& size) {
-  if (const auto* unet = dynamic_cast<const UnetModel*>(&student)) return write_unet(graph, *unet, image);
-  if (const auto* midas = dynamic_cast<const MidasSmall*>(&student)) return write_midas_small(graph, *midas, image);
-  if (const auto* dpt = dynamic_cast<const DepthAnything*>(&student)) {
-    check(size.has_value(), "onnx: ", student.name(), " is exported for one image size: give its height and width");
-    return write_depth_anything(graph, *dpt, image, *size);
+  switch (student.family()) {
+    case ModelFamily::kUnet:
+      return write_unet(graph, static_cast<const UnetModel&>(student), image);
+    case ModelFamily::kMidasSmall:
+      return write_midas_small(graph, static_cast<const MidasSmall&>(student), image);
+    case ModelFamily::kDepthAnything:
+      check(size.has_value(), "onnx: ", student.name(), " is exported for one image size: give its height and width");
+      return write_depth_anything(graph, static_cast<const DepthAnything&>(student), image, *size);
   }
   fail("onnx: a ", student.name(), " cannot be exported");
 }

@@ -9,7 +9,7 @@
 
 #include "engine/train/step.h"
 #include "losses/tie_kd.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 
 namespace depthstill {
 

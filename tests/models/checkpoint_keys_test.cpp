@@ -9,7 +9,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/io/safetensors.h"
-#include "models/unet.h"
+#include "models/model_table.h"
 #include "tests/io/test_files.h"
 
 namespace depthstill {
@@ -19,6 +19,10 @@ using testing_files::error_of;
 using testing_files::TemporaryFolder;
 
 using Names = std::set<std::string>;
+
+UnetModel unet(const char* name, const ModelOptions& options = {}) {
+  return UnetModel(name, std::get<UnetConfig>(find_model(name).config), options);
+}
 
 void add_module(Names& names, const std::string& module, bool bias = true) {
   names.insert(module + ".weight");
@@ -183,7 +187,7 @@ TEST(CheckpointKeys, UnknownFilesSaySo) {
 
 TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   const TemporaryFolder folder;
-  UnetModel student("mobilenet_unet", {});
+  UnetModel student = unet("mobilenet_unet");
   save_state(student, folder / "whole.safetensors");
   const auto whole = open_mapped_weights(folder / "whole.safetensors");
   EXPECT_EQ(whole->map().family, KeyFamily::kUnet);
@@ -193,7 +197,7 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   EXPECT_TRUE(good.loads());
   EXPECT_EQ(good.matched.size(), student.state().size());
 
-  UnetModel narrow("mobilenet_unet", {.bins = 64});
+  UnetModel narrow = unet("mobilenet_unet", {.bins = 64});
   KeyCheck check = check_keys(whole->map(), narrow);
   EXPECT_FALSE(check.loads());
   EXPECT_EQ(
@@ -211,13 +215,13 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   EXPECT_EQ(check.dead.size(), student.dead_parameters().size());
   EXPECT_EQ(check.unknown, std::vector<std::string>{"decode_head.more.weight (2)"});
 
-  UnetModel other("resnet18_unet", {});
+  UnetModel other = unet("resnet18_unet");
   EXPECT_FALSE(check_keys(whole->map(), other).missing.empty());
 }
 
 TEST(CheckpointKeys, ClassifiersBecomeEncoders) {
   const TemporaryFolder folder;
-  UnetModel student("resnet18_unet", {});
+  UnetModel student = unet("resnet18_unet");
   std::vector<TensorToStore> tensors;
   static const std::vector<float> zeros(512 * 512 * 9);
   for (const StateEntry& entry : student.encoder().state()) {

@@ -10,6 +10,7 @@
 #include "engine/device.h"
 #include "engine/optim.h"
 #include "losses/tie_kd.h"
+#include "models/model_table.h"
 
 namespace depthstill {
 namespace {
@@ -59,7 +60,8 @@ Tensor hash_image(int64_t height, int64_t width) {
 }
 
 std::unique_ptr<DepthAnything> hashed(const char* name) {
-  auto student = std::make_unique<DepthAnything>(name, ModelOptions{.head = Head::kRelative});
+  auto student = std::make_unique<DepthAnything>(name, std::get<DepthAnythingConfig>(find_model(name).config),
+                                                 ModelOptions{.head = Head::kRelative});
   fill_with_hash(*student);
   student->eval();
   return student;

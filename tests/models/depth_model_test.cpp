@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "losses/tie_kd.h"
+#include "models/model_table.h"
 #include "models/unet.h"
 #include "tests/models/oracle.h"
 
@@ -26,6 +27,10 @@ constexpr Counts kCounts[] = {
     {"resnet50_unet", Head::kRegression, 78'394'049, 78'065'857, 236.2},
 };
 
+UnetModel mobilenet_unet() {
+  return UnetModel("mobilenet_unet", std::get<UnetConfig>(find_model("mobilenet_unet").config), {});
+}
+
 TEST(DepthModel, ParameterCountsAreThePublishedOnes) {
   for (const Counts& expected : kCounts) {
     const auto student = make_model(expected.name, {.head = expected.head});
@@ -36,13 +41,13 @@ TEST(DepthModel, ParameterCountsAreThePublishedOnes) {
 }
 
 TEST(DepthModel, WorkByPart) {
-  const auto student = std::make_unique<UnetModel>("mobilenet_unet", ModelOptions{});
-  const EncoderTrace trace = student->encoder().trace({352, 704});
+  const UnetModel student = mobilenet_unet();
+  const EncoderTrace trace = student.encoder().trace({352, 704});
   EXPECT_NEAR(static_cast<double>(trace.macs) * 1e-9, 7.25, 0.01);
   EXPECT_EQ(trace.taps, (std::vector<MapSize>{{88, 176}, {44, 88}, {44, 88}, {44, 88}}));
-  EXPECT_EQ(student->decoder().output_size(trace.taps), (MapSize{352, 704}));
+  EXPECT_EQ(student.decoder().output_size(trace.taps), (MapSize{352, 704}));
   // The rows that only the ignored top of the map needs are a good quarter of the decoder.
-  EXPECT_NEAR(static_cast<double>(student->decoder().macs(trace.taps, 110)) * 1e-9, 120.2, 0.05);
+  EXPECT_NEAR(static_cast<double>(student.decoder().macs(trace.taps, 110)) * 1e-9, 120.2, 0.05);
 }
 
 TEST(DepthModel, OptionsSetTheHead) {
@@ -86,10 +91,10 @@ TEST(DepthModel, NamesAndShapesAreThoseOfThePublishedCheckpoints) {
 }
 
 TEST(UnetDecoder, RowsThatTheOutputNeeds) {
-  const auto student = std::make_unique<UnetModel>("mobilenet_unet", ModelOptions{});
-  const std::vector<MapSize> taps = student->encoder().trace({352, 704}).taps;
-  const std::vector<std::string> names = student->decoder().step_names();
-  const std::vector<int64_t> rows = student->decoder().first_rows(taps, 110);
+  const UnetModel student = mobilenet_unet();
+  const std::vector<MapSize> taps = student.encoder().trace({352, 704}).taps;
+  const std::vector<std::string> names = student.decoder().step_names();
+  const std::vector<int64_t> rows = student.decoder().first_rows(taps, 110);
   ASSERT_EQ(rows.size(), names.size() + 1);
   const auto first_output_row = [&](const std::string& name) {
     return rows[static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin()) + 1];
@@ -109,8 +114,8 @@ TEST(UnetDecoder, RowsThatTheOutputNeeds) {
       {"conv_out.0", 110},
   };
   for (const auto& [name, row] : expected) EXPECT_EQ(first_output_row(name), row) << name;
-  EXPECT_EQ(student->decoder().first_rows(taps, 0), std::vector<int64_t>(rows.size(), 0));
-  EXPECT_THROW(student->decoder().first_rows(taps, 352), Error);
+  EXPECT_EQ(student.decoder().first_rows(taps, 0), std::vector<int64_t>(rows.size(), 0));
+  EXPECT_THROW(student.decoder().first_rows(taps, 352), Error);
 }
 
 struct Pass {

@@ -8,6 +8,7 @@
 #include "engine/io/safetensors.h"
 #include "engine/ops_loss.h"
 #include "models/depth_anything.h"
+#include "models/model_table.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {

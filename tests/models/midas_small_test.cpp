@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "engine/io/safetensors.h"
+#include "models/model_table.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {

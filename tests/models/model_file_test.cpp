@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/io/safetensors.h"
+#include "models/model_table.h"
 #include "tests/io/test_files.h"
 
 namespace depthstill {

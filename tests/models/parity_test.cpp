@@ -4,7 +4,7 @@
 #include <cstdio>
 
 #include "engine/io/safetensors.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "models/depth_model.h"
+#include "models/model_table.h"
 
 namespace depthstill {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "losses/tie_kd.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {

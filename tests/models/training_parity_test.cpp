@@ -8,7 +8,7 @@
 #include "engine/io/safetensors.h"
 #include "engine/optim.h"
 #include "losses/tie_kd.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 #include "tests/models/oracle.h"
 
 namespace depthstill {

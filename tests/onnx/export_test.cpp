@@ -9,6 +9,7 @@
 #include "engine/ops_loss.h"
 #include "kernels/preprocess.h"
 #include "models/depth_anything.h"
+#include "models/model_table.h"
 #include "models/onnx/graph.h"
 #include "tests/models/oracle.h"
 #include "tests/onnx/reference.h"

@@ -17,7 +17,7 @@
 #include "kernels/dry_run.h"
 #include "kernels/plans/timer.h"
 #include "losses/tie_kd.h"
-#include "models/depth_model.h"
+#include "models/model_table.h"
 
 namespace depthstill {
 namespace {

@@ -1,0 +1,60 @@
+#include "models/model_table.h"
+
+#include <functional>
+
+namespace depthstill {
+namespace {
+
+UnetConfig resnet_unet(int depth, std::vector<int64_t> widths) { return {{EncoderKind::kResNet, depth}, widths, 1}; }
+
+const std::vector<ModelRow>& table() {
+  static const std::vector<ModelRow> rows = {
+      {"mobilenet_unet", Head::kDpm, UnetConfig{{EncoderKind::kMobileNetV2}, {128, 256, 512, 2048}, 2}},
+      {"resnet18_unet", Head::kDpm, resnet_unet(18, {128, 128, 256, 256, 512})},
+      {"resnet50_unet", Head::kDpm, resnet_unet(50, {128, 256, 512, 1024, 2048})},
+      {"dpt_s", Head::kRelative, DepthAnythingConfig{{384, 12, 6, {2, 5, 8, 11}}, {384, 64, {48, 96, 192, 384}}}},
+      {"dpt_b", Head::kRelative, DepthAnythingConfig{{768, 12, 12, {2, 5, 8, 11}}, {768, 128, {96, 192, 384, 768}}}},
+      {"dpt_l", Head::kRelative,
+       DepthAnythingConfig{{1024, 24, 16, {4, 11, 17, 23}}, {1024, 256, {256, 512, 1024, 1024}}}},
+      {"dpt_g", Head::kRelative,
+       DepthAnythingConfig{{1536, 40, 24, {9, 19, 29, 39}, true}, {1536, 384, {1536, 1536, 1536, 1536}}}},
+      {"midas_small", Head::kRelative, MidasSmallConfig{}},
+  };
+  return rows;
+}
+
+}  // namespace
+
+std::span<const ModelRow> model_table() { return table(); }
+
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const ModelRow& row : table()) names.emplace_back(row.name);
+  return names;
+}
+
+const ModelRow& find_model(std::string_view name) {
+  for (const ModelRow& row : table()) {
+    if (name == row.name) return row;
+  }
+  fail("model: expected one of ", list_text(model_names(), std::identity()), "; got \"", name, '"');
+}
+
+std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options) {
+  struct Make {
+    std::string_view name;
+    const ModelOptions& options;
+    std::unique_ptr<DepthModel> operator()(const UnetConfig& config) const {
+      return std::make_unique<UnetModel>(name, config, options);
+    }
+    std::unique_ptr<DepthModel> operator()(const DepthAnythingConfig& config) const {
+      return std::make_unique<DepthAnything>(name, config, options);
+    }
+    std::unique_ptr<DepthModel> operator()(const MidasSmallConfig&) const {
+      return std::make_unique<MidasSmall>(name, options);
+    }
+  };
+  return std::visit(Make{name, options}, find_model(name).config);
+}
+
+}  // namespace depthstill

@@ -1,0 +1,35 @@
+// The networks that there are, one row each: from here follow make_model(), the names in recipes and on the command
+// line, `depthstill info`, the recognition of checkpoints and which writer exports a network.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "models/depth_anything.h"
+#include "models/depth_model.h"
+#include "models/midas_small.h"
+#include "models/unet.h"
+
+namespace depthstill {
+
+struct MidasSmallConfig {};  // there is one size
+
+struct ModelRow {
+  const char* name;
+  Head head;  // that a published network of this name has
+  std::variant<UnetConfig, DepthAnythingConfig, MidasSmallConfig> config;
+};
+
+std::span<const ModelRow> model_table();
+std::vector<std::string> model_names();             // "mobilenet_unet", "resnet18_unet", "dpt_s", ...
+const ModelRow& find_model(std::string_view name);  // throws Error that lists the names
+inline Head default_head(std::string_view name) { return find_model(name).head; }
+
+// Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
+std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options);
+
+}  // namespace depthstill
