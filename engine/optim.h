@@ -12,7 +12,7 @@ namespace depthstill {
 
 struct AdamWOptions {
   double lr = 1e-3;
-  AdamWParams params;       // beta1 0.95, beta2 0.99, eps 1e-8, weight_decay 0.01
+  AdamWParams params = {};  // beta1 0.95, beta2 0.99, eps 1e-8, weight_decay 0.01
   float clip_norm = 35.0f;  // of all gradients together; <= 0: no clipping
 };
 
