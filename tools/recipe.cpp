@@ -37,7 +37,7 @@ void bind_model(Settings& s, ModelRecipe& model) {
          "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
 }
 
-// The keys that pick a loss of losses/distillation.h; all others of the table change single values of it.
+// The keys that pick a loss of losses/tie_kd.h; all others of the table change single values of it.
 bool names_loss(const std::string& key) { return key == "loss.name" || key == "loss.alpha" || key == "loss.beta"; }
 
 void bind_loss(Settings& s, Recipe& recipe) {

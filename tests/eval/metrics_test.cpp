@@ -31,7 +31,7 @@ Case recurrence_case(int n) {
 }
 
 TEST(Metrics, EqualNumpy) {
-  // The same arrays through the formulas of tools/metrics.h in NumPy 2.4.6 (float64), 667 valid of 1000 pixels.
+  // The same arrays through the formulas of engine/eval/metrics.h in NumPy 2.4.6 (float64), 667 valid of 1000 pixels.
   const Metrics expected{0.38179244348006397, 7.849741986585575,   20.432757060167816,
                          0.4507983373214556,  0.16560049283904382, 45.079599369934236,
                          0.3028485757121439,  0.6146926536731634,  0.8905547226386806};

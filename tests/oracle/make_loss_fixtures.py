@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/oracle/losses.safetensors: what PyTorch computes for the losses of losses/distillation.h.
+"""Makes tests/oracle/losses.safetensors: what PyTorch computes for the losses of losses/tie_kd.h.
 
 Formulas are written out from the paper (Eq. 1-6) and from the description of the published code; gradients are
 PyTorch's. Everything is computed in float64 from the float32 inputs that the file holds.

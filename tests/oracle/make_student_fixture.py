@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/oracle/student_*.safetensors: what PyTorch computes for the students of models/student.h.
+"""Makes tests/oracle/student_*.safetensors: what PyTorch computes for the students of models/model_table.h.
 
 Both sides make weights, images and teacher depths from an integer hash, so a file holds results only. Everything is
 computed in float64 from float32 inputs, so the errors that a test sees are those of the implementation under test.
