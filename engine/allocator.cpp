@@ -11,8 +11,8 @@
 #include <set>
 #include <utility>
 
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>

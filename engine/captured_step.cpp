@@ -2,8 +2,8 @@
 
 #include <utility>
 
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill {
 

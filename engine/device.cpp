@@ -3,9 +3,9 @@
 #include <string>
 
 #include "engine/allocator.h"
-#include "kernels/dry_run.h"
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill {
 namespace {

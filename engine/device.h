@@ -6,7 +6,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include "kernels/stream.h"
+#include "kernels/core/stream.h"
 
 namespace depthstill {
 

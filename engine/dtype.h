@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <ostream>
 
-#include "kernels/bf16.h"
-#include "kernels/error.h"
+#include "kernels/core/bf16.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 

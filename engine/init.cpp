@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/random.h"
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill {
 namespace {

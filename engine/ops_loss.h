@@ -9,7 +9,7 @@
 #include "engine/autograd.h"
 #include "engine/tensor.h"
 #include "kernels/activation.h"
-#include "kernels/dpm.h"
+#include "kernels/dpm/dpm.h"
 #include "kernels/ssim.h"
 
 namespace depthstill {

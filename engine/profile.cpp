@@ -5,7 +5,7 @@
 #include <set>
 #include <utility>
 
-#include "kernels/tracing.h"
+#include "kernels/core/tracing.h"
 
 namespace depthstill {
 namespace {

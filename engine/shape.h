@@ -5,7 +5,7 @@
 #include <initializer_list>
 #include <ostream>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 

@@ -3,7 +3,7 @@
 #include <iterator>
 #include <utility>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 

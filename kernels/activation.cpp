@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/column_sums.h"
-#include "kernels/parallel.h"
+#include "kernels/core/column_sums.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -1,7 +1,7 @@
 #include "kernels/activation.h"
-#include "kernels/channel_sums.cuh"
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
+#include "kernels/core/channel_sums.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

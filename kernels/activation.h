@@ -6,8 +6,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/bf16.h"
-#include "kernels/stream.h"
+#include "kernels/core/bf16.h"
+#include "kernels/core/stream.h"
 
 namespace depthstill {
 

@@ -1,7 +1,7 @@
 #include "kernels/adamw.h"
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
-#include "kernels/warp.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
+#include "kernels/core/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {

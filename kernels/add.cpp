@@ -1,6 +1,6 @@
 #include "kernels/add.h"
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

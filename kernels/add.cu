@@ -1,6 +1,6 @@
 #include "kernels/add.h"
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

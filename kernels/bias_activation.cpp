@@ -1,6 +1,6 @@
 #include "kernels/bias_activation.h"
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 

@@ -1,7 +1,7 @@
 #include "kernels/cast.h"
 
-#include "kernels/lanes.h"
-#include "kernels/parallel.h"
+#include "kernels/core/lanes.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 

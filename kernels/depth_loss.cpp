@@ -1,7 +1,7 @@
 #include "kernels/depth_loss.h"
 
-#include "kernels/parallel.h"
-#include "kernels/vector_math.h"
+#include "kernels/core/parallel.h"
+#include "kernels/core/vector_math.h"
 
 namespace depthstill::cpu {
 namespace {

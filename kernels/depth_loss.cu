@@ -1,5 +1,5 @@
+#include "kernels/core/warp.cuh"
 #include "kernels/depth_loss.h"
-#include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {

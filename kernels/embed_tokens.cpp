@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/channels.h"
-#include "kernels/parallel.h"
+#include "kernels/core/channels.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -1,6 +1,6 @@
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 #include "kernels/embed_tokens.h"
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

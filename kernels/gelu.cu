@@ -1,8 +1,8 @@
 #include <cmath>
 
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 #include "kernels/gelu.h"
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

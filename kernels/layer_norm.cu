@@ -1,8 +1,8 @@
-#include "kernels/channel_sums.cuh"
-#include "kernels/launch.h"
+#include "kernels/core/channel_sums.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
+#include "kernels/core/warp.cuh"
 #include "kernels/layer_norm.h"
-#include "kernels/pack.cuh"
-#include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {

@@ -1,8 +1,8 @@
 #include "kernels/layer_scale.h"
 
-#include "kernels/channels.h"
-#include "kernels/column_sums.h"
-#include "kernels/parallel.h"
+#include "kernels/core/channels.h"
+#include "kernels/core/column_sums.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -1,7 +1,7 @@
-#include "kernels/channel_sums.cuh"
-#include "kernels/launch.h"
+#include "kernels/core/channel_sums.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 #include "kernels/layer_scale.h"
-#include "kernels/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

@@ -1,6 +1,6 @@
 #include "kernels/linear.h"
 
-#include "kernels/conv2d.h"
+#include "kernels/conv2d/conv2d.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -1,5 +1,5 @@
+#include "kernels/core/warp.cuh"
 #include "kernels/masked_mean.h"
-#include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {

@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/core/stream.h"
 #include "kernels/depth_loss.h"
-#include "kernels/stream.h"
 
 namespace depthstill {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

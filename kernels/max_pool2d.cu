@@ -1,6 +1,6 @@
-#include "kernels/launch.h"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 #include "kernels/max_pool2d.h"
-#include "kernels/pack.cuh"
 
 namespace depthstill::cuda {
 namespace {

@@ -1,6 +1,6 @@
 #include "kernels/preprocess.h"
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "kernels/preprocess_pixel.h"
 
 namespace depthstill::cpu {

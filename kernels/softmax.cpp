@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

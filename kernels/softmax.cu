@@ -1,9 +1,9 @@
 #include <cmath>
 
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
+#include "kernels/core/warp.cuh"
 #include "kernels/softmax.h"
-#include "kernels/warp.cuh"
 
 namespace depthstill::cuda {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 
 // Each thread walks down its rows and keeps the last 11 horizontally filtered rows of five moments and of the three
 // maps that make up the gradient.

@@ -1,8 +1,8 @@
 #include "kernels/swiglu.h"
 
-#include "kernels/channels.h"
-#include "kernels/parallel.h"
-#include "kernels/vector_math.h"
+#include "kernels/core/channels.h"
+#include "kernels/core/parallel.h"
+#include "kernels/core/vector_math.h"
 
 namespace depthstill::cpu {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/lanes.h"
-#include "kernels/parallel.h"
+#include "kernels/core/lanes.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill::cpu {
 namespace {

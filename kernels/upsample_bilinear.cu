@@ -1,5 +1,5 @@
-#include "kernels/launch.h"
-#include "kernels/pack.cuh"
+#include "kernels/core/launch.h"
+#include "kernels/core/pack.cuh"
 #include "kernels/upsample_bilinear.h"
 
 namespace depthstill::cuda {

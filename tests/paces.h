@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/runtime.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill::test {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "kernels/error.h"
-#include "kernels/library_options.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
 
 namespace depthstill::test {
 

@@ -2,9 +2,9 @@
 
 #include <charconv>
 
-#include "kernels/error.h"
-#include "kernels/library_options.h"
-#include "kernels/parallel.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/parallel.h"
 #include "tools/progress.h"
 
 namespace depthstill {

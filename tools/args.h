@@ -9,7 +9,7 @@
 
 #include "engine/device.h"
 #include "engine/dtype.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "tools/toml_document.h"
 
 namespace depthstill {

@@ -13,7 +13,7 @@
 #include "engine/allocator.h"
 #include "engine/random_data.h"
 #include "engine/train/step.h"
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "losses/tie_kd.h"
 #include "models/model_table.h"
 #include "tools/args.h"

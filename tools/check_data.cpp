@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
-#include "kernels/parallel.h"
+#include "kernels/core/error.h"
+#include "kernels/core/parallel.h"
 
 namespace depthstill {
 namespace {

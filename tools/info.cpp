@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "kernels/parallel.h"
-#include "kernels/runtime.h"
+#include "kernels/core/parallel.h"
+#include "kernels/core/runtime.h"
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/progress.h"

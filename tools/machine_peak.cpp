@@ -6,7 +6,7 @@
 #include "engine/allocator.h"
 #include "engine/ops.h"
 #include "engine/random_data.h"
-#include "kernels/peak.h"
+#include "kernels/core/peak.h"
 
 namespace depthstill {
 namespace {

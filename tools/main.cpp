@@ -7,8 +7,8 @@
 #include <new>
 #include <string>
 
-#include "kernels/error.h"
-#include "kernels/messages.h"
+#include "kernels/core/error.h"
+#include "kernels/core/messages.h"
 #include "tools/args.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"

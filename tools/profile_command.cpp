@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "kernels/library_options.h"
-#include "kernels/parallel.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/parallel.h"
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/profile.h"

@@ -6,7 +6,7 @@
 
 #include "engine/eval/metrics.h"
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "models/model_table.h"
 #include "tools/settings.h"
 

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

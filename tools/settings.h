@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "tools/toml_document.h"
 
 namespace depthstill {

@@ -10,8 +10,8 @@
 
 #include "engine/data/dataset.h"
 #include "engine/io/atomic_file.h"
-#include "kernels/error.h"
-#include "kernels/parallel.h"
+#include "kernels/core/error.h"
+#include "kernels/core/parallel.h"
 #include "tools/synth_scene.h"
 
 namespace depthstill {

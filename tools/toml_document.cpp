@@ -1,6 +1,6 @@
 #include "tools/toml_document.h"
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace {
 [[noreturn]] void toml_assertion_failed() { depthstill::fail("not valid TOML"); }

@@ -9,7 +9,7 @@
 #include "engine/allocator.h"
 #include "engine/io/atomic_file.h"
 #include "engine/train/trainer.h"
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "models/imagenet.h"
 #include "models/model_file.h"
 #include "models/model_table.h"

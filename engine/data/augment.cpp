@@ -1,7 +1,7 @@
 #include "engine/data/augment.h"
 
 #include "engine/random.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

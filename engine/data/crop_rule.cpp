@@ -1,6 +1,6 @@
 #include "engine/data/crop_rule.h"
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -4,7 +4,7 @@
 #include <array>
 #include <cstddef>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "kernels/upsample_bicubic.h"
 
 namespace depthstill {

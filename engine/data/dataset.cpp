@@ -9,7 +9,7 @@
 
 #include "engine/io/checksum.h"
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

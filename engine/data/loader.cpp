@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "engine/random.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

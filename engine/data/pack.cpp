@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "engine/data/loader.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

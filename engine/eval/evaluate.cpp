@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "engine/data/pixels.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

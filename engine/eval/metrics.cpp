@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "engine/io/atomic_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 

@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <system_error>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

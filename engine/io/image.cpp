@@ -13,7 +13,7 @@
 #include "engine/io/image_header.h"
 #include "engine/io/stb.h"
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

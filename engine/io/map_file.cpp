@@ -7,7 +7,7 @@
 #include "engine/io/npy.h"
 #include "engine/io/open_file.h"
 #include "engine/io/pfm.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

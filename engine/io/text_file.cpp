@@ -1,7 +1,7 @@
 #include "engine/io/text_file.h"
 
 #include "engine/io/open_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

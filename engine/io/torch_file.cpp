@@ -8,7 +8,7 @@
 
 #include "engine/io/text_file.h"
 #include "engine/io/zip.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -8,8 +8,8 @@
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
 #include "engine/io/torch_file.h"
-#include "kernels/bf16.h"
-#include "kernels/error.h"
+#include "kernels/core/bf16.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/conv2d.h"
+#include "kernels/conv2d/conv2d.h"
 
 #include "engine/ops.h"
 #include "engine/profile.h"

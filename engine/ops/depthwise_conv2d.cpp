@@ -1,4 +1,4 @@
-#include "kernels/depthwise_conv2d.h"
+#include "kernels/depthwise/depthwise_conv2d.h"
 
 #include "engine/ops.h"
 #include "engine/profile.h"

@@ -1,4 +1,4 @@
-#include "kernels/dpm_head.h"
+#include "kernels/dpm/dpm_head.h"
 
 #include "engine/allocator.h"
 #include "engine/ops/dpm_table.h"

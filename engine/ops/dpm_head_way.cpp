@@ -8,9 +8,9 @@
 #include "engine/ops.h"
 #include "engine/random_data.h"
 #include "engine/step_arena.h"
+#include "kernels/core/runtime.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
-#include "kernels/runtime.h"
 
 namespace depthstill {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "engine/tensor.h"
-#include "kernels/dpm.h"
+#include "kernels/dpm/dpm.h"
 
 namespace depthstill {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "engine/allocator.h"
-#include "kernels/runtime.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill {
 namespace {

@@ -11,9 +11,9 @@
 
 #include "kernels/activation.h"
 #include "kernels/cast.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
 #include "kernels/cublaslt/matmul.h"
-#include "kernels/error.h"
-#include "kernels/library_options.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
 

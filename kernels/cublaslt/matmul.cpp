@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "kernels/dry_run.h"
-#include "kernels/error.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::cublaslt {
 namespace {

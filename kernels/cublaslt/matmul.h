@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "kernels/stream.h"
+#include "kernels/core/stream.h"
 
 namespace depthstill::cublaslt {
 

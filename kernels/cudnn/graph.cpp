@@ -1,6 +1,6 @@
 #include "kernels/cudnn/graph.h"
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::cudnn {
 namespace {

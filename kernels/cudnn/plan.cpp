@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/core/dry_run.h"
+#include "kernels/core/error.h"
 #include "kernels/cudnn/h100.h"
-#include "kernels/dry_run.h"
-#include "kernels/error.h"
 
 namespace depthstill::cudnn {
 namespace {

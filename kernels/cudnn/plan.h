@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/core/library_options.h"
+#include "kernels/core/stream.h"
 #include "kernels/cudnn/graph.h"
-#include "kernels/library_options.h"
-#include "kernels/stream.h"
 
 namespace depthstill::cudnn {
 

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/error.h"
-#include "kernels/messages.h"
+#include "kernels/core/error.h"
+#include "kernels/core/messages.h"
 #include "kernels/plans/plan_cache.h"
 
 namespace depthstill::plans {

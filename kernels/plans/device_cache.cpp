@@ -1,10 +1,10 @@
 #include <cublasLt.h>
 #include <cudnn.h>
 
-#include "kernels/error.h"
-#include "kernels/library_options.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
 #include "kernels/plans/timer.h"
-#include "kernels/runtime.h"
 
 namespace depthstill::plans {
 

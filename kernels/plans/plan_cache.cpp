@@ -7,7 +7,7 @@
 #include <fstream>
 #include <system_error>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::plans {
 namespace {

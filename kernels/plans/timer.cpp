@@ -4,11 +4,11 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/dry_run.h"
-#include "kernels/error.h"
-#include "kernels/library_options.h"
-#include "kernels/runtime.h"
-#include "kernels/tracing.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
+#include "kernels/core/tracing.h"
 
 namespace depthstill::plans {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <functional>
 
+#include "kernels/core/stream.h"
 #include "kernels/plans/plan_cache.h"
-#include "kernels/stream.h"
 
 namespace depthstill::plans {
 

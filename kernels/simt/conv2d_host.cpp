@@ -2,8 +2,8 @@
 // emulated device: the CPU's convolution on what is host memory anyway.
 #include <algorithm>
 
-#include "kernels/conv2d.h"
-#include "kernels/dry_run.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/core/dry_run.h"
 #include "kernels/simt/queue.h"
 
 namespace depthstill::cuda {

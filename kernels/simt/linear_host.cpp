@@ -1,6 +1,6 @@
 // Stands in for cuBLASLt where not even its headers are there to simulate it by, so that whole networks run on the
 // emulated device: the CPU's products on what is host memory anyway.
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 #include "kernels/linear.h"
 #include "kernels/simt/queue.h"
 

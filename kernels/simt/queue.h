@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/stream.h"
+#include "kernels/core/stream.h"
 
 namespace depthstill::simt {
 

@@ -7,11 +7,11 @@
 #include <memory>
 #include <utility>
 
-#include "kernels/dry_run.h"
-#include "kernels/dry_runtime.h"
-#include "kernels/error.h"
-#include "kernels/messages.h"
-#include "kernels/runtime.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/dry_runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/messages.h"
+#include "kernels/core/runtime.h"
 #include "kernels/simt/queue.h"
 
 namespace depthstill::cuda {

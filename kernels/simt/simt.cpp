@@ -18,8 +18,8 @@
 #include <memory>
 #include <utility>
 
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 #include "kernels/simt/fiber.h"
 
 // The static __shared__ arrays of all kernels; absent when there is none.

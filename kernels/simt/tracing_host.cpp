@@ -1,9 +1,9 @@
 // kernels/tracing.h without CUDA: no ranges, and timestamps of the host.
 #include <chrono>
 
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/tracing.h"
 #include "kernels/simt/queue.h"
-#include "kernels/tracing.h"
 
 namespace depthstill::cuda {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "kernels/dpm_target.h"
+#include "kernels/dpm/dpm_target.h"
 #include "kernels/preprocess.h"
 #include "models/onnx/layers.h"
 #include "models/onnx/networks.h"

@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "kernels/attention.h"
-#include "kernels/conv2d.h"
+#include "kernels/attention/attention.h"
+#include "kernels/conv2d/conv2d.h"
 #include "tests/bench/bench.h"
 
 namespace depthstill {

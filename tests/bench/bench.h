@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/stream.h"
+#include "kernels/core/stream.h"
 
 namespace depthstill::bench {
 

@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "kernels/conv2d.h"
-#include "kernels/conv2d_dnn.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_dnn.h"
 #include "tests/bench/bench.h"
 
 namespace depthstill {

@@ -1,13 +1,13 @@
 // The candidates for a pass of a convolution on an H100, without any GPU: what the switches leave of them, and that a
 // plan survives the cache.
-#include "kernels/cudnn/conv2d_ways.h"
+#include "kernels/conv2d/cudnn/conv2d_ways.h"
 
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::cudnn {
 namespace {

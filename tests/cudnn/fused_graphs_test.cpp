@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cudnn/conv2d_graphs.h"
+#include "kernels/conv2d/cudnn/conv2d_graphs.h"
 #include "kernels/cudnn/plan.h"
 
 namespace depthstill::cudnn {

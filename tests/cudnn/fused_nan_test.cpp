@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "kernels/bias_activation.h"
-#include "kernels/cudnn/conv2d_graphs.h"
+#include "kernels/conv2d/cudnn/conv2d_graphs.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 #include "kernels/cudnn/plan.h"
-#include "kernels/error.h"
-#include "kernels/runtime.h"
 
 namespace depthstill::cudnn {
 namespace {

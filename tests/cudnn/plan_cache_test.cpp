@@ -9,7 +9,7 @@
 #include <limits>
 #include <string>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "kernels/plans/choice.h"
 
 namespace depthstill::plans {

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/core/error.h"
 #include "kernels/cudnn/graph.h"
 #include "kernels/cudnn/h100.h"
-#include "kernels/error.h"
 
 namespace depthstill::cudnn {
 namespace {

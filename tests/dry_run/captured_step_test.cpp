@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 #include "tests/dry_run/train_step.h"
 
 namespace depthstill {

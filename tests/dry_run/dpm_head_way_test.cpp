@@ -11,7 +11,7 @@
 
 #include "engine/allocator.h"
 #include "engine/step_arena.h"
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 #include "tests/dry_run/train_step.h"
 
 namespace depthstill {

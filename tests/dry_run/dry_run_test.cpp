@@ -1,5 +1,5 @@
 // The dry run itself: what it records, and what it refuses as a GPU would.
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 
 #include "engine/ops.h"
 #include "kernels/add.h"
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "engine/allocator.h"
 #include "engine/step_arena.h"
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 
 namespace depthstill {
 namespace {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "engine/allocator.h"
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 #include "tests/data/small_set.h"
 #include "tools/train_run.h"
 

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -2,7 +2,7 @@
 """What nvcc makes of the kernels of one file, without a GPU: registers, spills, and in which order a kernel loads,
 computes and stores. Needs nvcc and cuobjdump (of the CUDA toolkit, or named by --cuobjdump).
 
-    python3 tests/gpu/sass.py kernels/depthwise_conv2d.cu --only 'depthwise_kernel.*bf16, 8' --loops
+    python3 tests/gpu/sass.py kernels/depthwise/depthwise_conv2d.cu --only 'depthwise_kernel.*bf16, 8' --loops
 
 Per kernel a line such as "L9 B f24 S": nine loads from global memory, a branch, 24 arithmetic instructions, a store
 (l and s: shared memory, |: a barrier). Loads that stand apart, each before a branch and its arithmetic, wait for each

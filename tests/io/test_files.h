@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "engine/io/atomic_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::testing_files {
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <functional>
 
-#include "kernels/attention_tiles.h"
-#include "kernels/parallel.h"
+#include "kernels/attention/attention_tiles.h"
+#include "kernels/core/parallel.h"
 #include "tests/kernels/attention_reference.h"
 
 namespace depthstill {

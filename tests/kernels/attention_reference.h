@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill::attention_test {

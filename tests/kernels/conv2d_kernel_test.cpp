@@ -8,10 +8,10 @@
 #include <functional>
 #include <limits>
 
-#include "kernels/conv2d.h"
-#include "kernels/conv2d_dnn.h"
-#include "kernels/conv2d_tiles.h"
-#include "kernels/parallel.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/conv2d/conv2d_dnn.h"
+#include "kernels/conv2d/conv2d_tiles.h"
+#include "kernels/core/parallel.h"
 #include "tests/kernels/conv2d_reference.h"
 #include "tests/kernels/kernel_test.h"
 

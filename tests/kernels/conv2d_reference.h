@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/conv2d.h"
+#include "kernels/conv2d/conv2d.h"
 
 namespace depthstill::kernel_test {
 

@@ -1,4 +1,4 @@
-#include "kernels/depthwise_conv2d.h"
+#include "kernels/depthwise/depthwise_conv2d.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

@@ -1,6 +1,6 @@
-#include "kernels/conv2d.h"
-#include "kernels/dpm_head.h"
-#include "kernels/parallel.h"
+#include "kernels/conv2d/conv2d.h"
+#include "kernels/core/parallel.h"
+#include "kernels/dpm/dpm_head.h"
 #include "tests/kernels/dpm_reference.h"
 
 namespace depthstill {

@@ -1,4 +1,4 @@
-#include "kernels/dpm.h"
+#include "kernels/dpm/dpm.h"
 #include "tests/kernels/dpm_reference.h"
 
 namespace depthstill {

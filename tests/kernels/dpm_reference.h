@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/dpm.h"
+#include "kernels/dpm/dpm.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill::dpm_test {

@@ -19,11 +19,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/bf16.h"
-#include "kernels/error.h"
-#include "kernels/library_options.h"
-#include "kernels/runtime.h"
-#include "kernels/stream.h"
+#include "kernels/core/bf16.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
+#include "kernels/core/stream.h"
 #include "tests/kernels/record.h"
 
 namespace depthstill::kernel_test {

@@ -1,5 +1,5 @@
+#include "kernels/core/parallel.h"
 #include "kernels/layer_norm.h"
-#include "kernels/parallel.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

@@ -1,4 +1,4 @@
-#include "kernels/library_options.h"
+#include "kernels/core/library_options.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -1,7 +1,7 @@
 // Against direct sums in double. Weights and bias are representable in bf16, so that only the rounding of the results
 // differs between the paths.
+#include "kernels/core/parallel.h"
 #include "kernels/linear.h"
-#include "kernels/parallel.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

@@ -1,5 +1,5 @@
 // Where lines go that no caller returns.
-#include "kernels/messages.h"
+#include "kernels/core/messages.h"
 
 #include <gtest/gtest.h>
 

@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/bf16.h"
+#include "kernels/core/bf16.h"
 
 namespace depthstill::kernel_test {
 

@@ -1,4 +1,4 @@
-#include "kernels/vector_math.h"
+#include "kernels/core/vector_math.h"
 
 #include <gtest/gtest.h>
 

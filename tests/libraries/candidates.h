@@ -5,8 +5,8 @@
 
 #include <functional>
 
-#include "kernels/error.h"
-#include "kernels/library_options.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
 #include "tests/with_options.h"
 
 namespace depthstill::test {

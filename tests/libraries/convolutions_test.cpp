@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/bias_activation.h"
-#include "kernels/conv2d.h"
+#include "kernels/conv2d/conv2d.h"
 #include "kernels/simt/libraries/simulation.h"
 #include "tests/kernels/conv2d_reference.h"
 #include "tests/kernels/kernel_test.h"

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cudnn/conv2d_graphs.h"
+#include "kernels/conv2d/cudnn/conv2d_graphs.h"
+#include "kernels/core/runtime.h"
 #include "kernels/cudnn/plan.h"
-#include "kernels/runtime.h"
 #include "tests/kernels/kernel_test.h"
 #include "tests/libraries/candidates.h"
 

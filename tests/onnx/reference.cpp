@@ -8,7 +8,7 @@
 #include <numeric>
 #include <set>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::test {
 namespace {

@@ -1,5 +1,5 @@
 #include "engine/ops.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {

@@ -1,6 +1,6 @@
 // A convolution between two batch norms: z, the normalised map, is not kept, and the moments of y come along with it.
 #include "engine/ops.h"
-#include "kernels/library_options.h"
+#include "kernels/core/library_options.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "engine/allocator.h"
-#include "kernels/library_options.h"
+#include "kernels/core/library_options.h"
 #include "tests/io/test_files.h"
 #include "tests/ops/op_test.h"
 #include "tests/with_options.h"

@@ -1,5 +1,5 @@
 #include "engine/ops.h"
-#include "kernels/library_options.h"
+#include "kernels/core/library_options.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {

@@ -13,8 +13,8 @@
 
 #include "engine/autograd.h"
 #include "engine/tensor.h"
-#include "kernels/error.h"
-#include "kernels/library_options.h"
+#include "kernels/core/error.h"
+#include "kernels/core/library_options.h"
 #include "tests/with_options.h"
 
 namespace depthstill::test {

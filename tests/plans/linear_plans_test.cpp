@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/tensor.h"
-#include "kernels/dry_run.h"
+#include "kernels/core/dry_run.h"
 #include "kernels/linear.h"
 
 namespace depthstill {

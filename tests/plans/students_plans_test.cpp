@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "engine/ops.h"
-#include "kernels/cudnn/conv2d_graphs.h"
-#include "kernels/cudnn/conv2d_registry.h"
-#include "kernels/dry_run.h"
+#include "kernels/conv2d/cudnn/conv2d_graphs.h"
+#include "kernels/conv2d/cudnn/conv2d_registry.h"
+#include "kernels/core/dry_run.h"
 #include "kernels/plans/timer.h"
 #include "losses/tie_kd.h"
 #include "models/model_table.h"

@@ -7,9 +7,9 @@
 #include <limits>
 
 #include "engine/device.h"
-#include "kernels/dry_run.h"
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/dry_run.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill::plans {
 namespace {

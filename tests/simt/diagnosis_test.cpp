@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/pack.cuh"
-#include "kernels/warp.cuh"
+#include "kernels/core/pack.cuh"
+#include "kernels/core/warp.cuh"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

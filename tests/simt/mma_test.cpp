@@ -1,6 +1,6 @@
 // Tensor core instructions in the emulator, from PTX's tables of fragments (mma.m16n8k16, ldmatrix.trans), element by
 // element.
-#include "kernels/mma.cuh"
+#include "kernels/core/mma.cuh"
 
 #include <gtest/gtest.h>
 

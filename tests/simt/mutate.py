@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Checks that the kernel tests need every barrier.
 
-For each __syncthreads (all variants) and __syncwarp in ROOT/kernels/*.cu and *.cuh, runs the kernel's tests with that
+For each __syncthreads (all variants) and __syncwarp in the *.cu and *.cuh below ROOT/kernels, runs the kernel's tests with that
 one barrier ignored by the emulator (DEPTHSTILL_SIMT_SKIP=file:line) and requires them to fail. A barrier that survives
 is needless, or its tests are too small to need it; one that is never reached is not tested at all. Left out are
 barriers with a comment "formal: ...": what they order is ordered in the emulator by something else, such as a product on
 tensor cores, for which all lanes meet, that gives no such guarantee on a GPU.
 
-Convention: kernels/layer_norm.cu is tested by the suites LayerNormKernel*, in one of the given binaries. A .cuh file
+Convention: layer_norm.cu is tested by the suites LayerNormKernel*, in one of the given binaries. A .cuh file
 without suites of its own is tested by all suites of kernels in the first binary.
 """
 import argparse
@@ -67,11 +67,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=pathlib.Path, required=True, help="folder that has kernels/")
     parser.add_argument("--only", default="", help="check only files whose name contains this")
+    parser.add_argument("--fewest", type=int, default=1, help="fail if fewer barriers are found")
     parser.add_argument("binaries", nargs="+", help="test binaries that run kernels in the emulator")
     arguments = parser.parse_args()
 
     problems, jobs = 0, []
-    for path in sorted(arguments.root.glob("kernels/*.cu*")):
+    for path in sorted((arguments.root / "kernels").rglob("*.cu*")):
         lines = barriers_of(path) if arguments.only in path.name else []
         if not lines:
             continue
@@ -99,7 +100,11 @@ def main():
             print(f"{'survived' if reached else 'unreached'}  {place}: {source}   (tests {pattern})")
             problems += 1
 
-    print(f"{needed + problems} barriers, {needed} needed, {problems} not")
+    found = needed + problems
+    print(f"{found} barriers, {needed} needed, {problems} not")
+    if found < arguments.fewest:
+        print(f"expected at least {arguments.fewest} barriers below {arguments.root}/kernels, found {found}")
+        return 1
     return 1 if problems else 0
 
 

@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "kernels/error.h"
-#include "kernels/runtime.h"
+#include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill {
 namespace {

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <set>
 
-#include "kernels/launch.h"
+#include "kernels/core/launch.h"
 #include "tests/kernels/kernel_test.h"
-#include "tests/simt/fixtures/kernels/needless.h"
+#include "tests/simt/fixtures/kernels/room/needless.h"
 
 namespace depthstill {
 namespace {

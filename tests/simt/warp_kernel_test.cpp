@@ -5,8 +5,8 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/pack.cuh"
-#include "kernels/warp.cuh"
+#include "kernels/core/pack.cuh"
+#include "kernels/core/warp.cuh"
 #include "tests/kernels/kernel_test.h"
 
 namespace depthstill {

@@ -9,8 +9,8 @@
 
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
-#include "kernels/library_options.h"
-#include "kernels/runtime.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
 #include "tests/data/small_set.h"
 #include "tools/interrupt.h"
 #include "tools/run_log.h"

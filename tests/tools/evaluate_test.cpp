@@ -9,7 +9,7 @@
 
 #include "engine/io/npy.h"
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "models/predictor.h"
 #include "tools/args.h"
 

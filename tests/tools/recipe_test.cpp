@@ -7,7 +7,7 @@
 #include <random>
 
 #include "engine/io/text_file.h"
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "tools/chart.h"
 #include "tools/colormap.h"
 #include "tools/progress.h"

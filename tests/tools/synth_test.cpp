@@ -8,7 +8,7 @@
 
 #include "engine/eval/benchmarks.h"
 #include "engine/io/text_file.h"
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "tests/data/small_set.h"
 #include "tools/check_data.h"
 #include "tools/synth_scene.h"

@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {

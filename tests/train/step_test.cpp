@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "engine/init.h"
-#include "kernels/library_options.h"
-#include "kernels/runtime.h"
+#include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
 #include "tests/ops/op_test.h"
 #include "tests/with_options.h"
 

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "kernels/simt/libraries/numbers.h"
 #include "kernels/simt/libraries/product.h"
 #include "kernels/simt/libraries/simulation.h"

@@ -13,7 +13,7 @@
 #include <variant>
 #include <vector>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 #include "kernels/simt/libraries/cudnn_engines.h"
 #include "kernels/simt/libraries/cudnn_graph.h"
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/parallel.h"
+#include "kernels/core/parallel.h"
 #include "kernels/simt/libraries/product.h"
 
 namespace depthstill::simt {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "kernels/error.h"
+#include "kernels/core/error.h"
 
 namespace depthstill::simt {
 

@@ -1,0 +1,123 @@
+// Our own stride-1 convolutions for the CPU: implicit GEMMs over tiles of 16 outputs, without im2col.
+//
+// A block of the image is copied once, zero-padded, into "lines": 64 bytes of one pixel (32 bf16 or 16 float channels;
+// 192 bytes where 32 floats are stored in three bf16 parts),
+// ordered [channel line][flat pixel]. Flat pixels run over the padded rows, so filter tap (r, s) of flat pixel f is
+// line f + r * dilation * pitch + s * dilation: every operand of the inner loop is contiguous. The pitch includes the
+// halo columns; results computed there are dropped (data) or multiplied by zero gradients (weights).
+//
+// The drivers (conv2d_tiles.cpp, conv2d_tiles_grad.cpp) block for the caches and know no instruction set; the kernels
+// are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts) and AVX-512 (conv2d_avx512.cpp,
+// fp32 arithmetic for fp32 or bf16 images).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/conv2d/conv2d.h"
+
+namespace depthstill::cpu {
+
+inline constexpr int kTileOutputs = 16;       // outputs of one weight tile
+inline constexpr int kPairOutputs = 32;       // the inner loops take tiles in pairs
+inline constexpr int64_t kLineBytes = 64;     // one pixel in a channel line
+inline constexpr int64_t kTileBytes = 1024;   // 16 outputs x one channel line of weights
+inline constexpr int kStepPixels = 32;        // pixels that one step of a weight gradient reduces
+inline constexpr int kBlockFloats = 32 * 32;  // accumulators of one block, at most
+
+// acc[i][o] (+)= sum over taps and lines of pixel i's line * weight tile, for block_pixels pixels and 32 outputs.
+struct DataBlock {
+  const std::byte* lines;    // line of the first pixel at tap (0, 0)
+  const std::byte* weights;  // [tap][line][2 tiles]
+  float* acc;                // [block_pixels][32]
+  int64_t line_stride;       // bytes from a channel line to the next
+  int64_t row_stride;        // bytes from tap (r, s) to tap (r + 1, s)
+  int64_t column_stride;     // bytes from tap (r, s) to tap (r, s + 1)
+  int R, S, line_count;
+  int pixels;  // that matter, <= block_pixels
+  int tiles;   // 1 or 2
+  bool first;  // assign instead of adding
+};
+
+// acc[o][c] (+)= sum over 32 * steps pixels of dy[., o] * x[., c], for at most 32 outputs and 32 channels.
+struct WeightBlock {
+  const std::byte* dy[2];  // packed gradients of two tiles of 16 outputs
+  const std::byte* x[2];   // packed lines of two tiles of 16 channels, at the tap
+  float* acc;              // [32][32]
+  int64_t steps;
+  int dy_tiles, x_tiles;  // 1 or 2
+  bool first;
+};
+
+// Where finished accumulators go: out[i] is pixel i's place in y, or null for a halo column.
+struct StoreBlock {
+  const float* acc;  // [count][32]
+  void* const* out;
+  const float* bias;  // of the first output, or null
+  int64_t first_output;
+  int count;    // pixels
+  int outputs;  // <= 32
+  Activation act;
+};
+
+// The instruction-set dependent part. Functions that pack read `count` pixels through a table of pointers.
+struct TileKernels {
+  const char* name;
+  int line_channels;    // channels in a line
+  int block_pixels;     // pixels of a DataBlock
+  int element_bytes;    // of x, y, dy, dx
+  int64_t line_bytes;   // one pixel in a channel line (of packed x, one or two pixels): whole kLineBytes
+  int64_t tile_bytes;   // 16 outputs x one channel line of weights: whole kTileBytes
+  int pixels_per_line;  // of x as packed for weight gradients: 2 where pairs of pixels are interleaved
+  int64_t step_bytes;   // of one step of packed dy
+  int64_t block_bytes;  // of a block's lines: what the L1 cache holds, or more where each is multiplied often enough
+  bool stream_weights;  // a block's lines stay in the L1 cache for all outputs, rather than weights for all pixels
+
+  void (*begin)();  // on each thread, around the functions below
+  void (*end)();
+
+  // Channels [first, first + channels) of each pixel into lines, the last one zero-filled.
+  void (*pack_lines)(const void* const* pixels, int64_t count, int64_t first, int channels, int64_t line_stride,
+                     std::byte* lines);
+  // One weight tile: w[o * output_stride + c * input_stride]; one of the strides is 1.
+  void (*pack_weights)(const float* w, int64_t output_stride, int64_t input_stride, int outputs, int inputs,
+                       std::byte* tile);
+  void (*multiply)(const DataBlock& block);
+  void (*store)(const StoreBlock& block);
+
+  // For weight gradients: 32 * steps pixels of all channels. dy as [tile of 16][step], x as [tile of 16][line] with
+  // `tile_stride` bytes between tiles; x with interleaved pairs holds a second copy, shifted by a pixel, at `odd`
+  // bytes unless that is 0. x reads one pixel past the last where pairs are interleaved.
+  void (*pack_dy)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out);
+  void (*pack_x)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
+                 std::byte* out);
+  void (*multiply_weights)(const WeightBlock& block);
+};
+
+template <class T>
+const TileKernels* amx_kernels();  // null where AMX cannot be used
+template <>
+const TileKernels* amx_kernels<float>();
+template <>
+const TileKernels* amx_kernels<bf16>();
+template <class T>
+const TileKernels* avx512_kernels();  // null without AVX-512
+template <class T>
+const TileKernels* tile_kernels();  // the fastest usable of them for images of T; null if there is none
+
+// y (N, P, Q, O) from x (N, H, W, C) with stride 1; paddings may be negative (cropping).
+struct TileGeometry {
+  int64_t N, H, W, C, P, Q, O;
+  int R, S, dilation;
+  int64_t pad_top, pad_left;
+};
+TileGeometry forward_geometry(const Conv2dShape& shape);
+
+void tiled_forward(const TileKernels& kernels, Stream stream, const Conv2dShape& shape, Activation act, const void* x,
+                   const float* weight, const float* bias, void* y);
+void tiled_grad_data(const TileKernels& kernels, Stream stream, const Conv2dShape& shape, const void* dz,
+                     const float* weight, void* dx);
+void tiled_grad_weight(const TileKernels& kernels, Stream stream, const Conv2dShape& shape, const void* x,
+                       const void* dz, float* dweight);
+
+}  // namespace depthstill::cpu

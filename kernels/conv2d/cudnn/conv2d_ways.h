@@ -1,0 +1,62 @@
+// The ways in which the libraries can compute one pass of a convolution: cuDNN's plans, with or without the epilogue
+// fused, and for a convolution of 1 x 1 a matrix product of cuBLASLt.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/conv2d/cudnn/conv2d_graphs.h"
+#include "kernels/cublaslt/matmul.h"
+#include "kernels/cudnn/plan.h"
+
+namespace depthstill::cudnn {
+
+struct Problem {
+  Conv2dShape shape;
+  cudnnDataType_t type = CUDNN_DATA_FLOAT;
+  Pass pass = Pass::kForward;
+  Activation activation = Activation::kNone;  // forward: of y. Data gradient: the one below, whose output x is
+  bool bias = false;     // forward: added to y. Weight gradient: dbias is wanted as well. Data gradient: dbias_below is
+  bool norm = false;     // forward in a chain: x is normalised first, and `activation` belongs to that
+  bool moments = false;  // forward in a chain: those of y are wanted
+
+  bool in_chain() const { return norm || moments; }
+  bool has_epilogue() const { return !in_chain() && (bias || activation != Activation::kNone); }
+};
+
+// Whether cuDNN is asked for a data gradient that includes what lies below.
+bool fuses_below(const Problem& problem);
+
+// What cuDNN is asked to do in a chain besides the convolution, most first. Nothing for small maps, where the
+// microseconds that it saves in a step are not worth the seconds that it takes to compile the plans. No norm where
+// there is padding: zeros of z, which are none of x.
+std::vector<ChainLink> chain_fusions(const Problem& problem);
+
+// All that the choice among the ways depends on, besides the device and the libraries' versions.
+using ProblemKey = std::array<int64_t, 23>;
+ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
+std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
+
+struct Way {
+  std::optional<Plan> plan = std::nullopt;  // of one of the graphs in conv2d_graphs.h, or
+  std::optional<cublaslt::Matmul> matmul = std::nullopt;
+  int matmul_rank = 0;                           // in cuBLASLt's list
+  bool fused = false;                            // all that the problem asks for besides the product is included
+  bool sums = false;                             // of it, only the sums for the moments are
+  cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
+
+  size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }
+};
+
+// Best guess first; with `only_first`, that one alone. Throws Error if nothing supports the problem within the options.
+std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first);
+
+// One line for the cache, and back; nothing where a text is of something else or not accepted any more.
+std::string record_of(const Way& way);
+std::optional<Way> rebuild(const Target& target, const Problem& problem, const LibraryOptions& options,
+                           const std::string& record);
+
+}  // namespace depthstill::cudnn

@@ -1,0 +1,18 @@
+// How fast this processor can be at most, for judging the kernels: arithmetic that stays in registers, and a copy.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/bf16.h"
+
+namespace depthstill::cpu {
+
+// Multiply-adds of the kind that our products of T use, on all threads: bf16 tiles where the processor has AMX (for
+// fp32 six of them each), else fp32 FMA. Returns the operations done, two per multiply-add.
+template <class T>
+double burn_multiply_adds(int64_t iterations);
+
+// to[i] = from[i] on all threads: moves 2 * bytes.
+void copy_bytes(void* to, const void* from, int64_t bytes);
+
+}  // namespace depthstill::cpu

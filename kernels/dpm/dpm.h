@@ -1,0 +1,75 @@
+// Depth probability map loss (TIE-KD Eq. 3-5), fused: nothing of size [pixels, bins] exists besides the logits, whose
+// storage becomes their gradient. Per pixel, with q = softmax(x), log q_i = x_i - lse and the teacher's t
+// (dpm_target.h):
+//   depth d = sum_i q_i c_i                                                                                  (Eq. 3)
+//   kStudentTeacher  kl = sum_i q_i (log q_i - log t_i)        dkl/dx_i = q_i (log q_i - log t_i - kl)       (Eq. 5)
+//   kTeacherStudent  kl = sum over t_i > floor, q_i != 0 of t_i log(t_i / (q_i + eps) + eps): the published code;
+//                    g_i = -t_i^2 / ((q_i + eps)(t_i + eps (q_i + eps))),  dkl/dx_i = q_i (g_i - sum_j q_j g_j);
+//                    eps = 0: kl = sum t_i (log t_i - log q_i), nothing dropped, dkl/dx_i = q_i - t_i
+//   dd/dx_i = q_i (c_i - d)
+// The loss is the mean of kl over the counted pixels: rows >= first_row and, with `mask`, a teacher depth that is
+// finite, > 0 and not beyond d_max by more than half a bin. Counted depths are clamped to [d_min, d_max].
+// Bound: memory. Bytes per pixel: forward sizeof(T) per channel and 16 of maps (teacher, depth, lse, offset); gradient
+// twice sizeof(T) per channel and 20 of maps (ddepth too).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/bf16.h"
+#include "kernels/core/stream.h"
+#include "kernels/dpm/dpm_target.h"
+
+namespace depthstill {
+
+enum class KlDirection : uint8_t { kStudentTeacher, kTeacherStudent };
+
+struct DpmOptions {
+  DpmTarget target = DpmTarget::kMass;
+  KlDirection kl = KlDirection::kTeacherStudent;  // Eq. 5 saturates within a few steps when trained from scratch
+  float sigma = 0.8f;    // metres, as the paper; the published code's combined loss ran with 0.5
+  float floor = 1e-16f;  // least t of kMass, least density of kSoftmaxPdf
+  float eps = 1e-7f;     // of kTeacherStudent
+  bool mask = true;      // false: every pixel counts, as in the published code
+  int64_t first_row = 0;
+
+  bool operator==(const DpmOptions&) const = default;
+};
+
+struct DpmShape {
+  int64_t N = 0, H = 0, W = 0;
+  int64_t channels = 0;  // of the logits, >= bins; the channels past the bins are padding
+};
+
+DS_HOST_DEVICE inline bool dpm_counts(const DpmBins& bins, const DpmOptions& options, int64_t row, float teacher) {
+  if (row < options.first_row) return false;
+  if (!options.mask) return true;
+  return teacher > 0.0f && static_cast<double>(teacher) < static_cast<double>(bins.d_max) + 0.5 * bins.width();
+}
+
+// dpm:      logits (N, H, W, channels)   teacher (N, H, W) or null: no KL, `table` unused
+//           assigns depth, lse, offset (N, H, W) and result (2) = {mean kl, 1 / counted pixels}, zeros if none counts;
+//           offset = kl (kStudentTeacher) or sum_j q_j g_j, what the gradient subtracts. offset and result null if no
+//           KL.
+// dpm_grad: logits become dlogits = dkl * d(mean kl)/dlogits + ddepth * dd/dlogits; padding channels become 0.
+//           dkl (1) null: no KL; ddepth (N, H, W) null: no depth gradient.
+namespace cpu {
+template <class T>
+void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
+         float* result);
+template <class T>
+void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
+              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits);
+}  // namespace cpu
+namespace cuda {
+template <class T>
+void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
+         float* result);
+template <class T>
+void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
+              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
+              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits);
+}  // namespace cuda
+}  // namespace depthstill
