@@ -17,9 +17,9 @@
 #include "losses/tie_kd.h"
 #include "models/model_table.h"
 #include "tools/args.h"
-#include "tools/bench_kernels.h"
+#include "tools/bench/bench_kernels.h"
+#include "tools/bench/machine_peak.h"
 #include "tools/interrupt.h"
-#include "tools/machine_peak.h"
 #include "tools/progress.h"
 
 namespace depthstill {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "tools/args.h"
-#include "tools/check_data.h"
+#include "tools/data_check.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 

@@ -7,7 +7,7 @@
 #include "engine/data/dataset.h"
 #include "engine/eval/evaluate.h"
 #include "models/predictor.h"
-#include "tools/report.h"
+#include "tools/report/report.h"
 
 namespace depthstill {
 

@@ -14,10 +14,10 @@
 #include "models/model_table.h"
 #include "models/predictor.h"
 #include "tools/args.h"
-#include "tools/colormap.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
+#include "tools/report/colormap.h"
 
 namespace depthstill {
 namespace {

@@ -9,7 +9,7 @@
 #include "kernels/core/parallel.h"
 #include "models/model_table.h"
 #include "tools/args.h"
-#include "tools/profile.h"
+#include "tools/bench/profile.h"
 #include "tools/progress.h"
 
 namespace depthstill {

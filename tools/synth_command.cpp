@@ -6,7 +6,7 @@
 
 #include "tools/args.h"
 #include "tools/progress.h"
-#include "tools/synth.h"
+#include "tools/synth/synth.h"
 
 namespace depthstill {
 namespace {

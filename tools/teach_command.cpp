@@ -7,7 +7,7 @@
 #include "tools/args.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
-#include "tools/teach.h"
+#include "tools/teacher_maps.h"
 
 namespace depthstill {
 namespace {

@@ -16,8 +16,8 @@
 #include "tools/evaluate_model.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
-#include "tools/report.h"
-#include "tools/run_log.h"
+#include "tools/report/report.h"
+#include "tools/report/run_log.h"
 
 namespace depthstill {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "tests/dry_run/train_step.h"
-#include "tools/profile.h"
+#include "tools/bench/profile.h"
 
 namespace depthstill {
 namespace {

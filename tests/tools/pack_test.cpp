@@ -10,7 +10,7 @@
 #include "engine/io/npy.h"
 #include "engine/io/text_file.h"
 #include "tests/data/small_set.h"
-#include "tools/check_data.h"
+#include "tools/data_check.h"
 #include "tools/recipe.h"
 
 namespace depthstill {

@@ -1,5 +1,5 @@
 // `depthstill profile` and `depthstill bench KERNEL`: times that add up, work that is that of the op, tables and JSON.
-#include "tools/profile.h"
+#include "tools/bench/profile.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "tests/data/small_set.h"
-#include "tools/bench_kernels.h"
+#include "tools/bench/bench_kernels.h"
 
 namespace depthstill {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/report.h"
+#include "tools/report/report.h"
 
 #include <gtest/gtest.h>
 
@@ -6,9 +6,9 @@
 #include <fstream>
 
 #include "kernels/core/error.h"
-#include "tools/chart.h"
-#include "tools/colormap.h"
 #include "tools/progress.h"
+#include "tools/report/chart.h"
+#include "tools/report/colormap.h"
 
 namespace depthstill {
 namespace {

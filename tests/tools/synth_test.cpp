@@ -1,4 +1,4 @@
-#include "tools/synth.h"
+#include "tools/synth/synth.h"
 
 #include <gtest/gtest.h>
 
@@ -10,8 +10,8 @@
 #include "engine/io/text_file.h"
 #include "kernels/core/parallel.h"
 #include "tests/data/small_set.h"
-#include "tools/check_data.h"
-#include "tools/synth_scene.h"
+#include "tools/data_check.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill {
 namespace {

@@ -11,7 +11,7 @@
 #include "engine/io/text_file.h"
 #include "tests/data/small_set.h"
 #include "tools/interrupt.h"
-#include "tools/run_log.h"
+#include "tools/report/run_log.h"
 #include "tools/train_run.h"
 
 namespace depthstill {

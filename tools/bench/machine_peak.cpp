@@ -1,4 +1,4 @@
-#include "tools/machine_peak.h"
+#include "tools/bench/machine_peak.h"
 
 #include <chrono>
 #include <cstdio>

@@ -1,4 +1,4 @@
-#include "tools/synth.h"
+#include "tools/synth/synth.h"
 
 #include <algorithm>
 #include <atomic>
@@ -12,7 +12,7 @@
 #include "engine/io/atomic_file.h"
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill {
 namespace {

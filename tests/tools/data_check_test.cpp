@@ -1,4 +1,4 @@
-#include "tools/check_data.h"
+#include "tools/data_check.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tools/run_log.h"
+#include "tools/report/run_log.h"
 
 #include <limits>
 #include <nlohmann/json.hpp>

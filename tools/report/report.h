@@ -9,7 +9,7 @@
 #include "engine/eval/metrics.h"
 #include "engine/io/image.h"
 #include "engine/io/map_file.h"
-#include "tools/run_log.h"
+#include "tools/report/run_log.h"
 
 namespace depthstill {
 

@@ -1,4 +1,4 @@
-#include "tools/teach.h"
+#include "tools/teacher_maps.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 #include <algorithm>
 #include <limits>

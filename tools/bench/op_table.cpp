@@ -1,4 +1,4 @@
-#include "tools/op_table.h"
+#include "tools/bench/op_table.h"
 
 #include <algorithm>
 #include <cstdio>

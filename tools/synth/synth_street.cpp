@@ -1,7 +1,7 @@
 // A street seen from a car: road, pavements, houses, parked and moving cars, trees, poles, signs, people.
 #include <numbers>
 
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill::synth {
 namespace {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill::synth {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "tools/op_table.h"
+#include "tools/bench/op_table.h"
 #include "tools/recipe.h"
 
 namespace depthstill {

@@ -1,7 +1,7 @@
 // A furnished room seen by a standing person.
 #include <numbers>
 
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill::synth {
 namespace {

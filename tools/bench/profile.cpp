@@ -1,4 +1,4 @@
-#include "tools/profile.h"
+#include "tools/bench/profile.h"
 
 #include <chrono>
 #include <memory>

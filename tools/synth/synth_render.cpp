@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tools/synth_scene.h"
+#include "tools/synth/synth_scene.h"
 
 namespace depthstill::synth {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/bench_kernels.h"
+#include "tools/bench/bench_kernels.h"
 
 #include <algorithm>
 #include <charconv>
@@ -13,8 +13,8 @@
 #include "engine/ops_loss.h"
 #include "engine/optim.h"
 #include "engine/random_data.h"
+#include "tools/bench/op_table.h"
 #include "tools/interrupt.h"
-#include "tools/op_table.h"
 
 namespace depthstill {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/colormap.h"
+#include "tools/report/colormap.h"
 
 #include <algorithm>
 #include <cmath>

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "tools/machine_peak.h"
+#include "tools/bench/machine_peak.h"
 
 namespace depthstill {
 

@@ -1,4 +1,4 @@
-#include "tools/chart.h"
+#include "tools/report/chart.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "tools/report.h"
+#include "tools/report/report.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,8 +7,8 @@
 #include <span>
 
 #include "engine/io/atomic_file.h"
-#include "tools/chart.h"
-#include "tools/colormap.h"
+#include "tools/report/chart.h"
+#include "tools/report/colormap.h"
 
 namespace depthstill {
 namespace {
