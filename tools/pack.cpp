@@ -1,9 +1,10 @@
 // depthstill pack: tools/pack.h on the command line.
+#include "engine/data/pack.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <memory>
 
-#include "engine/data/pack.h"
 #include "tools/args.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"

@@ -1,4 +1,6 @@
 // depthstill profile: where the time of a training step goes, or with --estimate what it has to be on a GPU.
+#include "tools/bench/profile.h"
+
 #include <charconv>
 #include <cstdio>
 #include <memory>
@@ -9,7 +11,6 @@
 #include "kernels/core/parallel.h"
 #include "models/model_table.h"
 #include "tools/args.h"
-#include "tools/bench/profile.h"
 #include "tools/progress.h"
 
 namespace depthstill {

@@ -1,4 +1,6 @@
 // depthstill synth: tools/synth.h on the command line.
+#include "tools/synth/synth.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -6,7 +8,6 @@
 
 #include "tools/args.h"
 #include "tools/progress.h"
-#include "tools/synth/synth.h"
 
 namespace depthstill {
 namespace {
