@@ -28,7 +28,8 @@ const char* cuda_unavailable_reason();
 // Lets the SIMT emulator's kernels stand in for the GPU, on host memory. Only in builds without CUDA.
 void enable_emulated_cuda();
 
-// From now on CUDA work is recorded instead of done, as kernels/dry_run.h says. Before the first use of the device.
+// From now on CUDA work is recorded instead of done, as kernels/core/dry_run.h says. Before the first use of the
+// device.
 void enable_dry_run();
 
 // CUDA if available, else CPU.

@@ -42,7 +42,8 @@ void add_profile_command(CLI::App& app, Run& run);
 void add_convert_command(CLI::App& app, Run& run);
 void add_export_command(CLI::App& app, Run& run);
 
-// --device, --threads, --precision, and --fp32 and --deterministic for a GPU's libraries (kernels/library_options.h).
+// --device, --threads, --precision, and --fp32 and --deterministic for a GPU's libraries
+// (kernels/core/library_options.h).
 struct ComputeArgs {
   std::string device = "auto", precision, fp32;  // the latter two: empty if not given
   int threads = 0;

@@ -1,4 +1,4 @@
-// depthstill check-data: tools/check_data.h on the command line.
+// depthstill check-data: tools/data_check.h on the command line.
 #include <algorithm>
 #include <iostream>
 #include <memory>

@@ -1,4 +1,4 @@
-// depthstill pack: tools/pack.h on the command line.
+// depthstill pack: engine/data/pack.h on the command line.
 #include "engine/data/pack.h"
 
 #include <algorithm>

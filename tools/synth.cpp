@@ -1,4 +1,4 @@
-// depthstill synth: tools/synth.h on the command line.
+// depthstill synth: tools/synth/synth.h on the command line.
 #include "tools/synth/synth.h"
 
 #include <algorithm>

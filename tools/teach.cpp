@@ -1,4 +1,4 @@
-// depthstill teach: tools/teach.h on the command line.
+// depthstill teach: tools/teacher_maps.h on the command line.
 #include <cstdio>
 #include <filesystem>
 #include <memory>

@@ -15,7 +15,7 @@ namespace depthstill {
 
 struct LoaderOptions {
   int batch_size = 8;
-  int workers = 2;           // threads that decode; they do not use kernels/parallel.h
+  int workers = 2;           // threads that decode; they do not use kernels/core/parallel.h
   int prefetch_batches = 3;  // how far the workers may run ahead, at least 1
   bool shuffle = true;       // a permutation of its own for each epoch
   bool drop_last = true;     // leave out an incomplete last batch

@@ -19,7 +19,7 @@ Tensor attention(const Tensor& qkv, int64_t heads) {
   const OpRange range("attention", [&] { return Work{2 * product, bytes_of(qkv, y, lse)}; });
   visit(qkv.dtype(), [&]<class T>() { run(qkv.device(), cpu::attention<T>, cuda::attention<T>)(shape, qkv, y, lse); });
   return record("attention", {qkv}, y, [=](const Tensor& dy) -> Gradients {
-    const int products = qkv.device() == Device::kCpu ? 5 : 7;  // kernels/attention.h
+    const int products = qkv.device() == Device::kCpu ? 5 : 7;  // kernels/attention/attention.h
     const OpRange op("attention", [&] { return Work{products * product, bytes_of(qkv, y, lse, dy, qkv)}; });
     Tensor dqkv = empty_like(qkv);
     visit(qkv.dtype(), [&]<class T>() {

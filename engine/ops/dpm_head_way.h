@@ -1,6 +1,7 @@
-// Whether a training step stores the logits of its DPM head or makes them again in the gradient (kernels/dpm_head.h).
-// Storing them is more traffic, making them again more arithmetic: on CUDA the clock says which is faster, once for a
-// shape, in a trial of the head and its loss alone. On the CPU they are stored (kernels/PERFORMANCE.md).
+// Whether a training step stores the logits of its DPM head or makes them again in the gradient
+// (kernels/dpm/dpm_head.h). Storing them is more traffic, making them again more arithmetic: on CUDA the clock says
+// which is faster, once for a shape, in a trial of the head and its loss alone. On the CPU they are stored
+// (kernels/PERFORMANCE.md).
 #pragma once
 
 #include <functional>

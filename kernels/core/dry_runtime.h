@@ -1,4 +1,4 @@
-// What the functions of kernels/runtime.h do in a dry run: included by their two implementations only.
+// What the functions of kernels/core/runtime.h do in a dry run: included by their two implementations only.
 #pragma once
 
 #include "kernels/core/runtime.h"

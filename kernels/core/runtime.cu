@@ -159,7 +159,7 @@ void synchronize_event(void* event) {
 }
 
 bool can_capture() {
-  const char* sync = std::getenv("DEPTHSTILL_SYNC");  // waits after every launch (kernels/launch.h)
+  const char* sync = std::getenv("DEPTHSTILL_SYNC");  // waits after every launch (kernels/core/launch.h)
   return sync == nullptr || sync[0] != '1';
 }
 

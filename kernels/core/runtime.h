@@ -1,7 +1,7 @@
 // The CUDA runtime as the engine sees it. runtime.cu is the real one; simt/runtime_host.cpp stands in for it in builds
 // without CUDA, where "device" memory is host memory in blocks of exactly the requested size (so that ASan guards it).
-// Everything here throws Error when CUDA reports one, except where noted. In a dry run (kernels/dry_run.h) both only
-// keep a record.
+// Everything here throws Error when CUDA reports one, except where noted. In a dry run (kernels/core/dry_run.h) both
+// only keep a record.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // What profilers need of the CUDA runtime: named ranges (NVTX), the capture range, and points in time of a stream.
-// tracing.cu is the real thing (in a dry run, kernels/dry_run.h, times are 0);
+// tracing.cu is the real thing (in a dry run, kernels/core/dry_run.h, times are 0);
 // simt/tracing_host.cpp stands in for it in builds without CUDA, with the host's clock.
 #pragma once
 

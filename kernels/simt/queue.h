@@ -1,6 +1,6 @@
-// The streams of the emulated device: queues of work that is done at the pace of cuda::set_pace (kernels/runtime.h), in
-// order within a stream, and between streams only as far as events say. Like a GPU, it lets the host run ahead: work
-// must hold what it needs by value. For one host thread.
+// The streams of the emulated device: queues of work that is done at the pace of cuda::set_pace
+// (kernels/core/runtime.h), in order within a stream, and between streams only as far as events say. Like a GPU, it
+// lets the host run ahead: work must hold what it needs by value. For one host thread.
 #pragma once
 
 #include <cstdint>

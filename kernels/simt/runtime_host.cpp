@@ -1,4 +1,4 @@
-// kernels/runtime.h on host memory, for builds without CUDA. set_schedule is in simt.cpp,
+// kernels/core/runtime.h on host memory, for builds without CUDA. set_schedule is in simt.cpp,
 // set_pace in queue.cpp.
 #include <unistd.h>
 

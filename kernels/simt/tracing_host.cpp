@@ -1,4 +1,4 @@
-// kernels/tracing.h without CUDA: no ranges, and timestamps of the host.
+// kernels/core/tracing.h without CUDA: no ranges, and timestamps of the host.
 #include <chrono>
 
 #include "kernels/core/dry_run.h"

@@ -1,5 +1,5 @@
 // Whether what is not a number survives what cuDNN fuses to a convolution as it survives our own kernels
-// (kernels/conv2d.h): a training step that is not finite must be noticed. Needs a GPU.
+// (kernels/conv2d/conv2d.h): a training step that is not finite must be noticed. Needs a GPU.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -71,7 +71,7 @@ TEST(Layering, NothingIncludesUpwards) {
   EXPECT_GT(seen, 100);
 }
 
-// A library that prints cannot be called by a program with an output of its own. Messages: kernels/messages.h.
+// A library that prints cannot be called by a program with an output of its own. Messages: kernels/core/messages.h.
 TEST(Layering, OnlyToolsPrint) {
   const std::regex prints(
       R"((^|[^\w])(v?f?printf|f?puts|f?putc|putchar|perror|dprintf|cout|cerr|clog|stdout|stderr|STD(OUT|ERR)_FILENO)\b)"

@@ -173,7 +173,7 @@ TEST(Conv2dChain, IsTheSameOnBothDevices) {
 }
 
 // On a GPU the product with the slope and the sums in its epilogue competes with the plain one and our kernel behind
-// it. kernels/cudnn/conv2d_ways.cpp lists it last, behind the plain plans.
+// it. kernels/conv2d/cudnn/conv2d_ways.cpp lists it last, behind the plain plans.
 TEST(Conv2dChain, EveryCandidateOfTheLibrariesAgrees) {
   if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
   const Tensor weight = random_tensor({16, 3, 3, 8}, 2), bias = random_tensor({16}, 3);

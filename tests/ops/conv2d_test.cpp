@@ -57,7 +57,7 @@ TEST(Conv2d, IsTheSameOnBothDevices) {
 }
 
 // On a GPU several plans of cuDNN and products of cuBLASLt compete, with and without fused epilogues: whichever is the
-// fastest, it must compute the same. The numbers reach into each group of kernels/cudnn/conv2d_ways.cpp.
+// fastest, it must compute the same. The numbers reach into each group of kernels/conv2d/cudnn/conv2d_ways.cpp.
 TEST(Conv2d, EveryCandidateOfTheLibrariesAgrees) {
   if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
   const std::vector<int> on_gpu = {0, 5, 10, 13, 16, 20, 23, 26};

@@ -1,4 +1,4 @@
-// kernels/warp.cuh and kernels/pack.cuh, against sums and extremes computed one by one.
+// kernels/core/warp.cuh and kernels/core/pack.cuh, against sums and extremes computed one by one.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 //                depthstill::models, depthstill::engine, depthstill::kernels
 //   pkg-config   depthstill
 //
-// Threads: call everything from one thread at a time. Ops use several threads of their own (kernels/parallel.h:
+// Threads: call everything from one thread at a time. Ops use several threads of their own (kernels/core/parallel.h:
 // set_num_threads), loaders have theirs, and several processes may share a machine.
 // Errors: what cannot be done throws depthstill::Error with one line that says what was expected and what was found.
 // Output: nothing is printed. set_message_sink() takes the lines that no call can return.
