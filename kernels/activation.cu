@@ -7,7 +7,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;  // of grids that loop
 
 // One thread per pack of N elements. Reads x and writes y once: 4 B per bf16 element. y may be x.
 template <class T, int N, Activation kind>
@@ -68,40 +67,26 @@ __global__ void __launch_bounds__(ChannelSums::kThreads)
   store_chunk_sums(sums, sum, partial);
 }
 
-// Calls f.operator()<N>() with the widest pack that the count and the pointers allow, or 1.
-template <class T, class F, class... P>
-void visit_pack(int64_t count, const F& f, const P*... pointers) {
-  if (packable<kPackSize<T>>(count, pointers...)) {
-    f.template operator()<kPackSize<T>>();
-  } else {
-    f.template operator()<1>();
-  }
-}
-
 }  // namespace
 
 template <class T>
 void activation(Stream stream, int64_t n, Activation kind, const T* x, T* y) {
+  constexpr int kPack = kPackSize<T>;
   visit(kind, [&]<Activation k>() {
-    visit_pack<T>(
-        n,
-        [&]<int N>() {
-          launch(activation_kernel<T, N, k>, blocks_for(n / N, kThreads, kMaxBlocks), kThreads, 0, stream, n / N, x, y);
-        },
-        x, y);
+    visit_pack<kPack>(packable<kPack>(n, x, y), [&]<int N>() {
+      launch(activation_kernel<T, N, k>, blocks_for(n / N, kThreads, kLoopBlocks), kThreads, 0, stream, n / N, x, y);
+    });
   });
 }
 
 template <class T>
 void activation_grad(Stream stream, int64_t n, Activation kind, const T* y, const T* dy, const T* second, T* dx) {
+  constexpr int kPack = kPackSize<T>;
   visit(kind, [&]<Activation k>() {
-    visit_pack<T>(
-        n,
-        [&]<int N>() {
-          launch(activation_grad_kernel<T, N, k>, blocks_for(n / N, kThreads, kMaxBlocks), kThreads, 0, stream, n / N,
-                 y, dy, second, dx);
-        },
-        y, dy, second, dx);
+    visit_pack<kPack>(packable<kPack>(n, y, dy, second, dx), [&]<int N>() {
+      launch(activation_grad_kernel<T, N, k>, blocks_for(n / N, kThreads, kLoopBlocks), kThreads, 0, stream, n / N, y,
+             dy, second, dx);
+    });
   });
 }
 
@@ -112,19 +97,17 @@ void bias_activation_grad(Stream stream, int64_t rows, int channels, Activation 
     if (kind != Activation::kNone || dx != dy) activation_grad<T>(stream, rows * channels, kind, y, dy, nullptr, dx);
     return;
   }
+  constexpr int kPack = kPackSize<T>;
   // Rows of few channels are taken several at a time, so that a slab is full; sum_chunks then sees more chunks.
   int fold = 1;
   while (2 * fold * channels <= ChannelSums::kSlab && rows % (2 * fold) == 0) fold *= 2;
   const ChannelSums sums(rows / fold, channels * fold);
   auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(1) * sizeof(float)));
   visit(kind, [&]<Activation k>() {
-    visit_pack<T>(
-        sums.channels,
-        [&]<int N>() {
-          launch(bias_activation_grad_kernel<T, N, k>, sums.grid(), ChannelSums::kThreads, 0, stream, sums, y, dy, dx,
-                 partial);
-        },
-        y, dy, dx);
+    visit_pack<kPack>(packable<kPack>(sums.channels, y, dy, dx), [&]<int N>() {
+      launch(bias_activation_grad_kernel<T, N, k>, sums.grid(), ChannelSums::kThreads, 0, stream, sums, y, dy, dx,
+             partial);
+    });
   });
   sum_chunks(stream, sums.chunks * fold, channels, partial, dbias);
 }

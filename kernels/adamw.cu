@@ -1,15 +1,15 @@
 #include "kernels/adamw.h"
 #include "kernels/core/launch.h"
 #include "kernels/core/pack.cuh"
-#include "kernels/core/warp.cuh"
+#include "kernels/core/partials.cuh"
 
 namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kPack = 4;
-constexpr int64_t kChunk = 4096;  // elements of one tensor that a block takes
-constexpr int kSlots = 48;        // tensors per launch, so that the table fits the 4 KB of kernel parameters
+constexpr int64_t kPieceElements = 4096;  // elements of one tensor that a block takes
+constexpr int kSlots = 48;                // tensors per launch, so that the table fits the 4 KB of kernel parameters
 
 // The tensors of one launch; block b works on the slot s with first_block[s] <= b < first_block[s + 1].
 struct SlotTable {
@@ -18,43 +18,38 @@ struct SlotTable {
   int count;
 };
 
-struct Chunk {
+struct Piece {
   const AdamWSlot& slot;
   int64_t begin, end;
 };
 
-__device__ inline Chunk chunk_of(const SlotTable& table, unsigned block) {
+__device__ inline Piece piece_of(const SlotTable& table, unsigned block) {
   int low = 0, high = table.count;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
     (table.first_block[middle] <= block ? low : high) = middle;
   }
   const AdamWSlot& slot = table.slot[low];
-  const int64_t begin = static_cast<int64_t>(block - table.first_block[low]) * kChunk;
-  return {slot, begin, begin + kChunk < slot.n ? begin + kChunk : slot.n};
+  const int64_t begin = static_cast<int64_t>(block - table.first_block[low]) * kPieceElements;
+  return {slot, begin, begin + kPieceElements < slot.n ? begin + kPieceElements : slot.n};
 }
 
-// partial[block] = sum of grad^2 over the block's chunk. Reads 4 bytes per element. Bound: DRAM.
+// partial[block] = sum of grad^2 over the block's piece. Reads 4 bytes per element. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
     sum_of_squares_kernel(const __grid_constant__ SlotTable table, double* __restrict__ partial) {
-  const Chunk chunk = chunk_of(table, blockIdx.x);
-  double sum = 0.0;
-  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads) {
-    const auto g = static_cast<double>(chunk.slot.grad[i]);
-    sum += g * g;
+  const Piece piece = piece_of(table, blockIdx.x);
+  double sum[1] = {};
+  for (int64_t i = piece.begin + threadIdx.x; i < piece.end; i += kThreads) {
+    const auto g = static_cast<double>(piece.slot.grad[i]);
+    sum[0] += g * g;
   }
-  sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+  store_partials<kThreads>(sum, blockIdx.x, partial);
 }
 
-// *total = sum of count values: one block, in a fixed order.
-__global__ void __launch_bounds__(kThreads)
-    sum_partials_kernel(int64_t count, const double* __restrict__ partial, double* __restrict__ total) {
-  double sum = 0.0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partial[i];
-  sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) *total = sum;
-}
+struct StoreTotal {
+  double* total;
+  __device__ void operator()(const double (&sum)[1]) const { *total = sum[0]; }
+};
 
 __global__ void adamw_set_lr_kernel(float lr, AdamWState* state) { state->lr = lr; }
 
@@ -63,19 +58,19 @@ __global__ void adamw_prepare_kernel(AdamWParams params, float unscale, float ma
   adamw_prepare_state(params, unscale, max_norm, *sum, state);
 }
 
-// The update of kernels/adamw.h. A block takes a chunk of one tensor. Reads grad, value, m, v and writes value, m, v:
+// The update of kernels/adamw.h. A block takes a piece of one tensor. Reads grad, value, m, v and writes value, m, v:
 // 28 bytes per element. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(const __grid_constant__ SlotTable table, AdamWParams params, const AdamWState* __restrict__ state) {
   if (!state->finite) return;
-  const Chunk chunk = chunk_of(table, blockIdx.x);
-  const AdamWSlot slot = chunk.slot;
+  const Piece piece = piece_of(table, blockIdx.x);
+  const AdamWSlot slot = piece.slot;
   const AdamWState s = adamw_state_for(*state, slot.lr_factor);
   const uint64_t addresses = reinterpret_cast<uint64_t>(slot.grad) | reinterpret_cast<uint64_t>(slot.value) |
                              reinterpret_cast<uint64_t>(slot.m) | reinterpret_cast<uint64_t>(slot.v);
-  const int64_t packs = addresses % (kPack * sizeof(float)) == 0 ? (chunk.end - chunk.begin) / kPack : 0;
+  const int64_t packs = addresses % (kPack * sizeof(float)) == 0 ? (piece.end - piece.begin) / kPack : 0;
   for (int64_t p = threadIdx.x; p < packs; p += kThreads) {
-    const int64_t i = chunk.begin + p * kPack;
+    const int64_t i = piece.begin + p * kPack;
     float grad[kPack], value[kPack], m[kPack], v[kPack];
     load_floats(slot.grad + i, grad);
     load_floats(slot.value + i, value);
@@ -87,7 +82,7 @@ __global__ void __launch_bounds__(kThreads)
     store_floats(slot.m + i, m);
     store_floats(slot.v + i, v);
   }
-  for (int64_t i = chunk.begin + packs * kPack + threadIdx.x; i < chunk.end; i += kThreads) {
+  for (int64_t i = piece.begin + packs * kPack + threadIdx.x; i < piece.end; i += kThreads) {
     adamw_update(params, s, slot.grad[i], &slot.value[i], &slot.m[i], &slot.v[i]);
   }
 }
@@ -98,7 +93,7 @@ void for_each_table(std::span<const AdamWSlot> slots, F f) {
   SlotTable table{};
   for (size_t i = 0; i < slots.size(); ++i) {
     table.slot[table.count] = slots[i];
-    table.first_block[table.count + 1] = table.first_block[table.count] + blocks_for(slots[i].n, kChunk);
+    table.first_block[table.count + 1] = table.first_block[table.count] + blocks_for(slots[i].n, kPieceElements);
     ++table.count;
     if (table.count == kSlots || i + 1 == slots.size()) {
       f(table, table.first_block[table.count]);
@@ -114,15 +109,15 @@ void adamw_set_lr(Stream stream, float lr, AdamWState* state) {
 }
 
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum) {
-  int64_t chunks = 0;
-  for (const AdamWSlot& slot : slots) chunks += blocks_for(slot.n, kChunk);
-  auto* partial = static_cast<double*>(stream.scratch->get(static_cast<size_t>(chunks) * sizeof(double)));
+  int64_t pieces = 0;
+  for (const AdamWSlot& slot : slots) pieces += blocks_for(slot.n, kPieceElements);
+  auto* partial = static_cast<double*>(stream.scratch->get(static_cast<size_t>(pieces) * sizeof(double)));
   int64_t done = 0;
   for_each_table(slots, [&](const SlotTable& table, unsigned blocks) {
     launch(sum_of_squares_kernel, blocks, kThreads, 0, stream, table, partial + done);
     done += blocks;
   });
-  launch(sum_partials_kernel, 1, kThreads, 0, stream, chunks, partial, sum);
+  finish_partials<1>(stream, pieces, partial, StoreTotal{sum});
 }
 
 void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,

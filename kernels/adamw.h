@@ -23,14 +23,14 @@ struct AdamWParams {
   float beta1 = 0.95f, beta2 = 0.99f, eps = 1e-8f, weight_decay = 0.01f;
 };
 
-// In the memory of the device.
+// The state lies in the memory of the device.
 struct AdamWState {
   int64_t step = 0;  // t: updates so far
   float lr = 0.0f;
   float grad_scale = 1.0f;
   float step_size = 0.0f;      // lr / (1 - beta1^t)
   float inverse_bias2 = 1.0f;  // 1 / sqrt(1 - beta2^t)
-  float norm = 0.0f;           // of the unscaled gradient, before clipping
+  float norm = 0.0f;           // norm of the unscaled gradient, before clipping
   int32_t finite = 1;          // 0: the norm is infinite or NaN
   int64_t dropped = 0;         // updates so far that were left out because of that
 };
@@ -61,7 +61,7 @@ DS_HOST_DEVICE inline void adamw_prepare_state(const AdamWParams& params, float 
   state->inverse_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(params.beta2), t)));
 }
 
-// What the state is for a slot of this factor.
+// Returns the state with the learning rate of a slot that has this factor.
 DS_HOST_DEVICE inline AdamWState adamw_state_for(AdamWState state, float lr_factor) {
   state.lr *= lr_factor;
   state.step_size *= lr_factor;

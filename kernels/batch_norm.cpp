@@ -14,7 +14,7 @@ constexpr int64_t kGrain = 1 << 14;  // elements worth a thread
 constexpr int64_t kChunkRows = 64;   // rows summed in float before the sums go to double
 constexpr int64_t kRowsAtOnce = 4;   // rows added per load and store of the sums
 
-// As the scalar versions in activation.h; a NaN compares false and so passes.
+// These do what the scalar versions in activation.h do; a NaN compares false and so passes.
 template <Activation kind>
 inline Lanes activate(Lanes x) {
   if constexpr (kind == Activation::kRelu || kind == Activation::kRelu6) x = x < 0.0f ? Lanes{} : x;
@@ -62,7 +62,7 @@ BlockSums two_sums(Stream stream, int64_t rows, int channels, int64_t floats) {
   return {stream, rows, BlockSums::rows_of_block(rows, grain_of(channels)), size, size, floats};
 }
 
-// Lets add.operator()<V>(first, row, c, s0, s1) add the channels c, c + 1, ... of a chunk's rows to two sums. Not
+// Lets add.operator()<V>(first, row, c, s0, s1) add the channels c, c + 1, ... of a chunk's rows to two sums. It is not
 // inlined: its loops want all registers.
 template <class Add>
 [[gnu::noinline]] void sum_chunk(int64_t first, int64_t last, int channels, float* sums, const Add& add) {
@@ -125,7 +125,7 @@ void moments_of(Stream stream, int64_t rows, int channels, const T* x, const Ass
 struct Coefficients {
   float *scale, *slope, *offset;
 
-  // From the sums of dz and of dz * (x - mean); also assigns dweight and dbias.
+  // Assigns slope and offset from the sums of dz and of dz * (x - mean), and dweight and dbias.
   template <class Sum>
   void assign(int64_t rows, int channels, Statistics statistics, const float* rstd, const Sum* sums, float* dweight,
               float* dbias) const {
@@ -195,31 +195,31 @@ void batch_norm_running_stats(Stream, int channels, float eps, const float* runn
 }
 
 template <class T>
-void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
-                const float* rstd, const float* weight, const float* bias, T* y) {
+void batch_norm(Stream stream, int64_t rows, int channels, const BatchNormInput& norm, const T* x, T* y) {
   auto* scale = static_cast<float*>(stream.scratch->get(static_cast<size_t>(channels) * sizeof(float)));
-  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
-  visit(act, [&]<Activation kind>() {
+  for (int c = 0; c < channels; ++c) scale[c] = norm.rstd[c] * norm.weight[c];
+  visit(norm.act, [&]<Activation kind>() {
     parallel_for(rows, grain_of(channels), [&](int64_t row) {
       const T* from = x + row * channels;
       T* to = y + row * channels;
       for_channels(channels, [&]<class V>(int64_t c) {
-        const V h = load<V>(from + c) - load<V>(mean + c);
-        store(to + c, activate<kind>(h * load<V>(scale + c) + load<V>(bias + c)));
+        const V h = load<V>(from + c) - load<V>(norm.mean + c);
+        store(to + c, activate<kind>(h * load<V>(scale + c) + load<V>(norm.bias + c)));
       });
     });
   });
 }
 
 template <class T>
-void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
-                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias, T* y) {
+void batch_norm_grad(Stream stream, int64_t rows, int channels, const BatchNormInput& norm, Statistics statistics,
+                     const T* x, const T* dy, const BatchNormGradients<T>& to) {
   const BlockSums block_sums = two_sums(stream, rows, channels, 3 * int64_t{channels});
   float* const scale = block_sums.more();
   const Coefficients coefficients{scale, scale + channels, scale + 2 * channels};
-  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
-  visit(act, [&]<Activation kind>() {
+  const float *mean = norm.mean, *bias = norm.bias;
+  T *const dx = to.dx, *const y = to.y;
+  for (int c = 0; c < channels; ++c) scale[c] = norm.rstd[c] * norm.weight[c];
+  visit(norm.act, [&]<Activation kind>() {
     const auto dz_of = [&]<class V>(int64_t row, int64_t c, V centred) {
       const V dz = load<V>(dy + row * channels + c);
       if constexpr (kind == Activation::kNone) return dz;
@@ -236,7 +236,7 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
         [&](int64_t, int64_t, const float* sums, double* totals) {
           for (int i = 0; i < 2 * channels; ++i) totals[i] += static_cast<double>(sums[i]);
         });
-    coefficients.assign(rows, channels, statistics, rstd, block_sums.finish(), dweight, dbias);
+    coefficients.assign(rows, channels, statistics, norm.rstd, block_sums.finish(), to.dweight, to.dbias);
     if (!dx && !y) return;
     parallel_for(rows, grain_of(channels), [&](int64_t row) {
       for_channels(channels, [&]<class V>(int64_t c) {
@@ -250,13 +250,15 @@ void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, 
 }
 
 template <class T>
-void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
-                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
-                             T* dx, float* dweight, float* dbias) {
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, const BatchNormInput& norm,
+                             Statistics statistics, const T* x, const float* sums, const T* dz,
+                             const BatchNormGradients<T>& to) {
   auto* scale = static_cast<float*>(stream.scratch->get(3 * static_cast<size_t>(channels) * sizeof(float)));
   const Coefficients coefficients{scale, scale + channels, scale + 2 * channels};
-  for (int c = 0; c < channels; ++c) scale[c] = rstd[c] * weight[c];
-  coefficients.assign(rows, channels, statistics, rstd, sums, dweight, dbias);
+  const float* mean = norm.mean;
+  T* const dx = to.dx;
+  for (int c = 0; c < channels; ++c) scale[c] = norm.rstd[c] * norm.weight[c];
+  coefficients.assign(rows, channels, statistics, norm.rstd, sums, to.dweight, to.dbias);
   parallel_for(rows, grain_of(channels), [&](int64_t row) {
     for_channels(channels, [&]<class V>(int64_t c) {
       const V centred = load<V>(x + row * channels + c) - load<V>(mean + c);
@@ -265,23 +267,17 @@ void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statisti
   });
 }
 
-template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
-template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
-template void batch_norm_moments(Stream, int64_t, int, const float*, float*);
-template void batch_norm_moments(Stream, int64_t, int, const bf16*, float*);
-template void batch_norm_moments_of_sums(Stream, int64_t, int, const float*, const float*, float*);
-template void batch_norm_moments_of_sums(Stream, int64_t, int, const bf16*, const float*, float*);
-template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
-                         const float*, float*);
-template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
-                         const float*, bf16*);
-template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
-                              const float*, const float*, const float*, float*, float*, float*, float*);
-template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
-                              const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
-template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const float*, const float*, const float*,
-                                      const float*, const float*, const float*, float*, float*, float*);
-template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const bf16*, const float*, const float*,
-                                      const float*, const float*, const bf16*, bf16*, float*, float*);
+#define DS_INSTANTIATE(T)                                                                                             \
+  template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const T*, float*, float*, float*, float*); \
+  template void batch_norm_moments(Stream, int64_t, int, const T*, float*);                                           \
+  template void batch_norm_moments_of_sums(Stream, int64_t, int, const T*, const float*, float*);                     \
+  template void batch_norm(Stream, int64_t, int, const BatchNormInput&, const T*, T*);                                \
+  template void batch_norm_grad(Stream, int64_t, int, const BatchNormInput&, Statistics, const T*, const T*,          \
+                                const BatchNormGradients<T>&);                                                        \
+  template void batch_norm_grad_of_sums(Stream, int64_t, int, const BatchNormInput&, Statistics, const T*,            \
+                                        const float*, const T*, const BatchNormGradients<T>&);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cpu

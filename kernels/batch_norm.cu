@@ -9,12 +9,6 @@ namespace {
 
 constexpr int kThreads = ChannelSums::kThreads;
 
-template <int N>
-__device__ __forceinline__ void load_channels(const float* from, int channel, float (&values)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) values[i] = from[channel + i];
-}
-
 // partial[chunk, 0 and 1, c] = sum over the chunk's rows of d and d^2, d = x - the chunk's first row.
 // Geometry of ChannelSums; precondition channels % N == 0. Reads x once: 2 B per bf16 element.
 template <class T, int N>
@@ -67,7 +61,7 @@ struct Moments {
 template <class T, class Stats>
 __global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* partial, Stats stats) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  double sum[2] = {};  // of x and of x^2
+  double sum[2] = {};  // sums of x and of x^2
   if (c < sums.channels) {
     for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
       const int64_t first = chunk * sums.rows_per_chunk, left = sums.rows - first;
@@ -133,39 +127,19 @@ __global__ void running_stats_kernel(int channels, float eps, const float* runni
   }
 }
 
-// y = act((x - mean) * rstd * weight + bias). Geometry of ChannelSums, so that the coefficients stay in registers.
-// Reads x and writes y once: 4 B per bf16 element.
-template <class T, int N, Activation kind>
-__global__ void __launch_bounds__(kThreads)
-    batch_norm_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
-                      const float* weight, const float* bias, T* __restrict__ y) {
-  const ChannelThread<N> thread(sums);
-  if (!thread.inside) return;
-  float m[N], scale[N], shift[N];
-  load_channels(mean, thread.channel, m);
-  load_channels(bias, thread.channel, shift);
-#pragma unroll
-  for (int i = 0; i < N; ++i) scale[i] = rstd[thread.channel + i] * weight[thread.channel + i];
-  for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
-    float v[N];
-    load_floats(x + row * sums.channels + thread.channel, v);
-#pragma unroll
-    for (int i = 0; i < N; ++i) v[i] = activate<kind>((v[i] - m[i]) * scale[i] + shift[i]);
-    store_floats(y + row * sums.channels + thread.channel, v);
-  }
-}
-
-// A thread's channels in the gradient: y, and dz from x and dy.
+// A thread's channels of the norm; in the gradient y, and dz from x and dy.
 template <class T, int N, Activation kind>
 struct Channels {
   float mean[N], scale[N], bias[N];
 
-  __device__ __forceinline__ Channels(int channel, const float* mean_, const float* rstd, const float* weight,
-                                      const float* bias_) {
-    load_channels(mean_, channel, mean);
-    load_channels(bias_, channel, bias);
+  __device__ __forceinline__ Channels(int channel, const BatchNormInput& norm) {
+    float weight[N];
+    load_parameters(norm.mean + channel, mean);
+    load_parameters(norm.bias + channel, bias);
+    load_parameters(norm.rstd + channel, scale);
+    load_parameters(norm.weight + channel, weight);
 #pragma unroll
-    for (int i = 0; i < N; ++i) scale[i] = rstd[channel + i] * weight[channel + i];
+    for (int i = 0; i < N; ++i) scale[i] *= weight[i];
   }
   __device__ __forceinline__ void load(const T* x, const T* dy, float (&centred)[N], float (&dz)[N],
                                        float (&y)[N]) const {
@@ -180,16 +154,32 @@ struct Channels {
   }
 };
 
+// y = act((x - mean) * rstd * weight + bias). Geometry of ChannelSums, so that the coefficients stay in registers.
+// Reads x and writes y once: 4 B per bf16 element.
+template <class T, int N, Activation kind>
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_kernel(ChannelSums sums, const T* __restrict__ x, BatchNormInput norm, T* __restrict__ y) {
+  const ChannelThread<N> thread(sums);
+  if (!thread.inside) return;
+  const Channels<T, N, kind> channels(thread.channel, norm);
+  for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
+    float v[N];
+    load_floats(x + row * sums.channels + thread.channel, v);
+#pragma unroll
+    for (int i = 0; i < N; ++i) v[i] = activate<kind>((v[i] - channels.mean[i]) * channels.scale[i] + channels.bias[i]);
+    store_floats(y + row * sums.channels + thread.channel, v);
+  }
+}
+
 // partial[chunk, 0 and 1, c] = sum over the chunk's rows of dz and dz * (x - mean). Reads x and dy once.
 template <class T, int N, Activation kind>
 __global__ void __launch_bounds__(kThreads)
-    batch_norm_grad_sums_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
-                                const float* weight, const float* bias, const T* __restrict__ dy,
-                                float* __restrict__ partial) {
+    batch_norm_grad_sums_kernel(ChannelSums sums, const T* __restrict__ x, BatchNormInput norm,
+                                const T* __restrict__ dy, float* __restrict__ partial) {
   const ChannelThread<N> thread(sums);
   float sum[2][N] = {};
   if (thread.inside) {
-    const Channels<T, N, kind> channels(thread.channel, mean, rstd, weight, bias);
+    const Channels<T, N, kind> channels(thread.channel, norm);
 #pragma unroll 1
     for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
       const int64_t at = row * sums.channels + thread.channel;
@@ -233,15 +223,14 @@ __global__ void finish_grad_kernel(ChannelSums sums, Statistics statistics, cons
 // dx may be dy. Reads x and dy and writes dx and, unless null, y once: 6 or 8 B per bf16 element.
 template <class T, int N, Activation kind>
 __global__ void __launch_bounds__(kThreads)
-    batch_norm_dx_kernel(ChannelSums sums, const T* __restrict__ x, const float* mean, const float* rstd,
-                         const float* weight, const float* bias, const float* slope, const float* offset, const T* dy,
-                         T* dx, T* __restrict__ y_out) {
+    batch_norm_dx_kernel(ChannelSums sums, const T* __restrict__ x, BatchNormInput norm, const float* slope,
+                         const float* offset, const T* dy, T* dx, T* __restrict__ y_out) {
   const ChannelThread<N> thread(sums);
   if (!thread.inside) return;
-  const Channels<T, N, kind> channels(thread.channel, mean, rstd, weight, bias);
+  const Channels<T, N, kind> channels(thread.channel, norm);
   float a[N], b[N];
-  load_channels(slope, thread.channel, a);
-  load_channels(offset, thread.channel, b);
+  load_parameters(slope + thread.channel, a);
+  load_parameters(offset + thread.channel, b);
   for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
     const int64_t at = row * sums.channels + thread.channel;
     float centred[N], dz[N], y[N];
@@ -257,22 +246,21 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, Activation kind>
 inline constexpr int kPack = kind == Activation::kSigmoid ? 4 : kPackSize<T>;
 
-// Calls f.operator()<N>() with N = kWide, or 1 where the sizes and pointers do not allow it.
-template <int kWide, class F, class... P>
-void visit_pack(int channels, const F& f, const P*... pointers) {
-  if (packable<kWide>(channels, pointers...)) {
-    f.template operator()<kWide>();
-  } else {
-    f.template operator()<1>();
-  }
+// Returns whether kWide channels at a time can be read from the norm and the maps.
+template <int kWide, class... P>
+bool packs(int channels, const BatchNormInput& norm, const P*... maps) {
+  constexpr int kFloats = kWide < 4 ? kWide : 4;
+  return packable<kWide>(channels, maps...) &&
+         packable<kFloats>(channels, norm.mean, norm.rstd, norm.weight, norm.bias);
 }
 
 template <class T, class Stats>
 void take_stats(Stream stream, int64_t rows, int channels, const T* x, const Stats& stats) {
   const ChannelSums sums(rows, channels);
   auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
-  visit_pack<kPackSize<T>>(
-      channels, [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); }, x);
+  constexpr int kWide = kPackSize<T>;
+  visit_pack<kWide>(packable<kWide>(channels, x),
+                    [&]<int N>() { launch(stats_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, partial); });
   launch(finish_stats_kernel<T, Stats>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, x, partial,
          stats);
 }
@@ -310,83 +298,68 @@ void batch_norm_running_stats(Stream stream, int channels, float eps, const floa
 }
 
 template <class T>
-void batch_norm(Stream stream, int64_t rows, int channels, Activation act, const T* x, const float* mean,
-                const float* rstd, const float* weight, const float* bias, T* y) {
+void batch_norm(Stream stream, int64_t rows, int channels, const BatchNormInput& norm, const T* x, T* y) {
   const ChannelSums sums(rows, channels);
-  visit(act, [&]<Activation kind>() {
-    visit_pack<kPack<T, kind>>(
-        channels,
-        [&]<int N>() {
-          launch(batch_norm_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight, bias, y);
-        },
-        x, y);
+  visit(norm.act, [&]<Activation kind>() {
+    constexpr int kWide = kPack<T, kind>;
+    visit_pack<kWide>(packs<kWide>(channels, norm, x, y), [&]<int N>() {
+      launch(batch_norm_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, norm, y);
+    });
   });
 }
 
 template <class T>
-void batch_norm_grad(Stream stream, int64_t rows, int channels, Activation act, Statistics statistics, const T* x,
-                     const float* mean, const float* rstd, const float* weight, const float* bias, const T* dy, T* dx,
-                     float* dweight, float* dbias, T* y) {
+void batch_norm_grad(Stream stream, int64_t rows, int channels, const BatchNormInput& norm, Statistics statistics,
+                     const T* x, const T* dy, const BatchNormGradients<T>& to) {
   const ChannelSums sums(rows, channels);
   const size_t partials = sums.partial_floats(2);
   auto* partial =
       static_cast<float*>(stream.scratch->get((partials + 2 * static_cast<size_t>(channels)) * sizeof(float)));
   float *slope = partial + partials, *offset = slope + channels;
-  visit(act, [&]<Activation kind>() {
-    visit_pack<kPack<T, kind>>(
-        channels,
-        [&]<int N>() {
-          launch(batch_norm_grad_sums_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight,
-                 bias, dy, partial);
-          launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, statistics, rstd,
-                 weight, partial, dweight, dbias, slope, offset);
-          if (!dx) return;
-          launch(batch_norm_dx_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, mean, rstd, weight, bias,
-                 slope, offset, dy, dx, y);
-        },
-        x, dy, dx, y);
+  visit(norm.act, [&]<Activation kind>() {
+    constexpr int kWide = kPack<T, kind>;
+    visit_pack<kWide>(packs<kWide>(channels, norm, x, dy, to.dx, to.y), [&]<int N>() {
+      launch(batch_norm_grad_sums_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, norm, dy, partial);
+      launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, statistics, norm.rstd,
+             norm.weight, partial, to.dweight, to.dbias, slope, offset);
+      if (!to.dx) return;
+      launch(batch_norm_dx_kernel<T, N, kind>, sums.grid(), kThreads, 0, stream, sums, x, norm, slope, offset, dy,
+             to.dx, to.y);
+    });
   });
   // Without dx there is no pass to share.
-  if (y && !dx) batch_norm(stream, rows, channels, act, x, mean, rstd, weight, bias, y);
+  if (to.y && !to.dx) batch_norm(stream, rows, channels, norm, x, to.y);
 }
 
 template <class T>
-void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, Statistics statistics, const T* x,
-                             const float* mean, const float* rstd, const float* weight, const float* sums, const T* dz,
-                             T* dx, float* dweight, float* dbias) {
+void batch_norm_grad_of_sums(Stream stream, int64_t rows, int channels, const BatchNormInput& norm,
+                             Statistics statistics, const T* x, const float* sums, const T* dz,
+                             const BatchNormGradients<T>& to) {
   const ChannelSums shares(rows, channels);
   ChannelSums ready = shares;  // the sums are those of one chunk
   ready.chunks = 1;
   auto* slope = static_cast<float*>(stream.scratch->get(2 * static_cast<size_t>(channels) * sizeof(float)));
   float* offset = slope + channels;
-  launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, ready, statistics, rstd, weight,
-         sums, dweight, dbias, slope, offset);
-  visit_pack<kPackSize<T>>(
-      channels,
-      [&]<int N>() {
-        launch(batch_norm_dx_kernel<T, N, Activation::kNone>, shares.grid(), kThreads, 0, stream, shares, x, mean, rstd,
-               weight, weight, slope, offset, dz, dx, nullptr);  // without activation and y the bias does not count
-      },
-      x, dz, dx);
+  launch(finish_grad_kernel, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, ready, statistics, norm.rstd,
+         norm.weight, sums, to.dweight, to.dbias, slope, offset);
+  constexpr int kWide = kPackSize<T>;
+  visit_pack<kWide>(packs<kWide>(channels, norm, x, dz, to.dx), [&]<int N>() {
+    launch(batch_norm_dx_kernel<T, N, Activation::kNone>, shares.grid(), kThreads, 0, stream, shares, x, norm, slope,
+           offset, dz, to.dx, nullptr);
+  });
 }
 
-template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const float*, float*, float*, float*, float*);
-template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const bf16*, float*, float*, float*, float*);
-template void batch_norm_moments(Stream, int64_t, int, const float*, float*);
-template void batch_norm_moments(Stream, int64_t, int, const bf16*, float*);
-template void batch_norm_moments_of_sums(Stream, int64_t, int, const float*, const float*, float*);
-template void batch_norm_moments_of_sums(Stream, int64_t, int, const bf16*, const float*, float*);
-template void batch_norm(Stream, int64_t, int, Activation, const float*, const float*, const float*, const float*,
-                         const float*, float*);
-template void batch_norm(Stream, int64_t, int, Activation, const bf16*, const float*, const float*, const float*,
-                         const float*, bf16*);
-template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const float*, const float*, const float*,
-                              const float*, const float*, const float*, float*, float*, float*, float*);
-template void batch_norm_grad(Stream, int64_t, int, Activation, Statistics, const bf16*, const float*, const float*,
-                              const float*, const float*, const bf16*, bf16*, float*, float*, bf16*);
-template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const float*, const float*, const float*,
-                                      const float*, const float*, const float*, float*, float*, float*);
-template void batch_norm_grad_of_sums(Stream, int64_t, int, Statistics, const bf16*, const float*, const float*,
-                                      const float*, const float*, const bf16*, bf16*, float*, float*);
+#define DS_INSTANTIATE(T)                                                                                             \
+  template void batch_norm_batch_stats(Stream, int64_t, int, float, float, const T*, float*, float*, float*, float*); \
+  template void batch_norm_moments(Stream, int64_t, int, const T*, float*);                                           \
+  template void batch_norm_moments_of_sums(Stream, int64_t, int, const T*, const float*, float*);                     \
+  template void batch_norm(Stream, int64_t, int, const BatchNormInput&, const T*, T*);                                \
+  template void batch_norm_grad(Stream, int64_t, int, const BatchNormInput&, Statistics, const T*, const T*,          \
+                                const BatchNormGradients<T>&);                                                        \
+  template void batch_norm_grad_of_sums(Stream, int64_t, int, const BatchNormInput&, Statistics, const T*,            \
+                                        const float*, const T*, const BatchNormGradients<T>&);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cuda

@@ -6,7 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
 constexpr int kPack = 4;  // 16 bytes of floats, 8 of bf16
 
 // y = x over n elements, in packs with a scalar tail. Moves 6 bytes per element. Bound: DRAM.
@@ -26,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) cast_kernel(int64_t n, const From* _
 template <class From, class To>
 void cast(Stream stream, int64_t n, const From* x, To* y) {
   const bool aligned = packable<kPack>(0, x) && packable<kPack>(0, y);
-  const unsigned blocks = blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kMaxBlocks);
+  const unsigned blocks = blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kLoopBlocks);
   launch(aligned ? cast_kernel<kPack, From, To> : cast_kernel<1, From, To>, blocks, kThreads, 0, stream, n, x, y);
 }
 

@@ -1,11 +1,11 @@
-#include "kernels/core/warp.cuh"
+#include "kernels/core/partials.cuh"
 #include "kernels/depth_loss.h"
 
 namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 1024;  // partial sums: fixed, so that the order of addition is the same on every GPU
+constexpr int kSumBlocks = 1024;  // partial sums: fixed, so that the order of addition is the same on every GPU
 
 __device__ bool counts(const DepthMapShape& shape, bool mask, int64_t i, float target) {
   return (shape.first_row == 0 || i / shape.W % shape.H >= shape.first_row) && (!mask || valid_depth(target));
@@ -15,8 +15,8 @@ __device__ float error_of(DepthLossKind kind, float pred, float target) {
   return kind == DepthLossKind::kSi ? logf(pred + kSiOffset) - logf(target + kSiOffset) : pred - target;
 }
 
-// Per block {count, sum, sum of squares} (depth_loss.h) in partials (blocks, 3), summed in double; the grid strides
-// over the pixels. Reads 8 B per pixel. Bound: memory.
+// Each block leaves {count, sum, sum of squares} (depth_loss.h) in partials (blocks, 3), summed in double; the grid
+// strides over the pixels. Reads 8 B per pixel. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
     depth_loss_kernel(DepthLossKind kind, DepthMapShape shape, bool mask, const float* pred, const float* target,
                       double* partials) {
@@ -28,22 +28,16 @@ __global__ void __launch_bounds__(kThreads)
     sums[1] += kind == DepthLossKind::kSi ? e : (kind == DepthLossKind::kMse ? e * e : fabs(e));
     sums[2] += e * e;
   }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) {
-    for (int k = 0; k < 3; ++k) partials[3 * blockIdx.x + static_cast<unsigned>(k)] = sums[k];
-  }
+  store_partials<kThreads>(sums, blockIdx.x, partials);
 }
 
-// result (4) from partials (blocks, 3), by one block.
-__global__ void __launch_bounds__(kThreads)
-    depth_loss_finish_kernel(DepthLossKind kind, int blocks, const double* partials, float* result) {
-  double sums[3] = {0, 0, 0};
-  for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kThreads) {
-    for (int k = 0; k < 3; ++k) sums[k] += partials[3 * b + k];
+struct FinishDepthLoss {
+  DepthLossKind kind;
+  float* result;
+  __device__ void operator()(const double (&sums)[3]) const {
+    finish_depth_loss(kind, sums[0], sums[1], sums[2], result);
   }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) finish_depth_loss(kind, sums[0], sums[1], sums[2], result);
-}
+};
 
 // One thread per pixel: 12 B. Bound: memory.
 __global__ void __launch_bounds__(kThreads)
@@ -66,10 +60,10 @@ __global__ void __launch_bounds__(kThreads)
 
 void depth_loss(Stream stream, DepthLossKind kind, const DepthMapShape& shape, bool mask, const float* pred,
                 const float* target, float* result) {
-  const unsigned blocks = blocks_for(shape.N * shape.H * shape.W, kThreads, kMaxBlocks);
+  const unsigned blocks = blocks_for(shape.N * shape.H * shape.W, kThreads, kSumBlocks);
   auto* partials = static_cast<double*>(stream.scratch->get(blocks * 3 * sizeof(double)));
   launch(depth_loss_kernel, blocks, kThreads, 0, stream, kind, shape, mask, pred, target, partials);
-  launch(depth_loss_finish_kernel, 1, kThreads, 0, stream, kind, static_cast<int>(blocks), partials, result);
+  finish_partials<3>(stream, blocks, partials, FinishDepthLoss{kind, result});
 }
 
 void depth_loss_grad(Stream stream, DepthLossKind kind, const DepthMapShape& shape, bool mask, const float* pred,

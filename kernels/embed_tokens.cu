@@ -6,31 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
-
-// N floats from an array aligned to 16 bytes, at most four at a time.
-template <int N>
-__device__ __forceinline__ void load_parameters(const float* from, float (&values)[N]) {
-  constexpr int kPart = N < 4 ? N : 4;
-#pragma unroll
-  for (int i = 0; i < N; i += kPart) {
-    const Pack<float, kPart> part = load_pack<kPart>(from + i);
-#pragma unroll
-    for (int k = 0; k < kPart; ++k) values[i + k] = part.lane[k];
-  }
-}
-
-template <int N>
-__device__ __forceinline__ void store_parameters(float* to, const float (&values)[N]) {
-  constexpr int kPart = N < 4 ? N : 4;
-#pragma unroll
-  for (int i = 0; i < N; i += kPart) {
-    Pack<float, kPart> part;
-#pragma unroll
-    for (int k = 0; k < kPart; ++k) part.lane[k] = values[i + k];
-    store_pack(to + i, part);
-  }
-}
 
 // One thread per pack of N elements of y; grid-stride. Precondition: C % N == 0. pos stays in L2 over the images.
 // Moves 2 * sizeof(T) bytes per element. Bound: DRAM.
@@ -84,7 +59,7 @@ void embed_tokens(Stream stream, const TokenShape& s, const T* patches, const fl
   constexpr int kPack = kPackSize<T>;
   const bool packed = packable<kPack>(s.C, patches, y) && packable<4>(s.C, cls, pos);
   const int64_t packs = s.N * (1 + s.tokens) * (s.C / (packed ? kPack : 1));
-  launch(packed ? embed_tokens_kernel<T, kPack> : embed_tokens_kernel<T, 1>, blocks_for(packs, kThreads, kMaxBlocks),
+  launch(packed ? embed_tokens_kernel<T, kPack> : embed_tokens_kernel<T, 1>, blocks_for(packs, kThreads, kLoopBlocks),
          kThreads, 0, stream, s, packs, patches, cls, pos, y);
 }
 
@@ -94,7 +69,7 @@ void embed_tokens_grad(Stream stream, const TokenShape& s, const T* dy, T* dpatc
   const bool packed = packable<kPack>(s.C, dy, dpatches) && packable<4>(s.C, dcls, dpos);
   const int64_t packs = (1 + s.tokens) * (s.C / (packed ? kPack : 1));
   launch(packed ? embed_tokens_grad_kernel<T, kPack> : embed_tokens_grad_kernel<T, 1>,
-         blocks_for(packs, kThreads, kMaxBlocks), kThreads, 0, stream, s, packs, dy, dpatches, dcls, dpos);
+         blocks_for(packs, kThreads, kLoopBlocks), kThreads, 0, stream, s, packs, dy, dpatches, dcls, dpos);
 }
 
 template void embed_tokens(Stream, const TokenShape&, const float*, const float*, const float*, float*);

@@ -8,7 +8,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
 
 struct Math {
   __device__ static float erf(float x) { return erff(x); }
@@ -51,39 +50,24 @@ __global__ void __launch_bounds__(kThreads) gelu_grad_kernel(int64_t n, const T*
   }
 }
 
-// Calls f.operator()<kind, pack>() with the widest pack that the pointers allow, or 1.
-template <class T, class F, class... P>
-void visit(GeluKind kind, const F& f, const P*... pointers) {
-  constexpr int kPack = kPackSize<T>;
-  if (packable<kPack>(0, pointers...)) {
-    kind == GeluKind::kErf ? f.template operator()<GeluKind::kErf, kPack>()
-                           : f.template operator()<GeluKind::kTanh, kPack>();
-  } else {
-    kind == GeluKind::kErf ? f.template operator()<GeluKind::kErf, 1>() : f.template operator()<GeluKind::kTanh, 1>();
-  }
-}
-
 }  // namespace
 
 template <class T>
 void gelu(Stream stream, int64_t n, GeluKind kind, const T* x, T* y) {
-  visit<T>(
-      kind,
-      [&]<GeluKind k, int N>() {
-        launch(gelu_kernel<k, N, T>, blocks_for(n / N + n % N, kThreads, kMaxBlocks), kThreads, 0, stream, n, x, y);
-      },
-      x, y);
+  constexpr int kPack = kPackSize<T>;
+  visit_pack<kPack>(packable<kPack>(0, x, y), [&]<int N>() {
+    launch(kind == GeluKind::kErf ? gelu_kernel<GeluKind::kErf, N, T> : gelu_kernel<GeluKind::kTanh, N, T>,
+           blocks_for(n / N + n % N, kThreads, kLoopBlocks), kThreads, 0, stream, n, x, y);
+  });
 }
 
 template <class T>
 void gelu_grad(Stream stream, int64_t n, GeluKind kind, const T* x, const T* dy, T* dx) {
-  visit<T>(
-      kind,
-      [&]<GeluKind k, int N>() {
-        launch(gelu_grad_kernel<k, N, T>, blocks_for(n / N + n % N, kThreads, kMaxBlocks), kThreads, 0, stream, n, x,
-               dy, dx);
-      },
-      x, dy, dx);
+  constexpr int kPack = kPackSize<T>;
+  visit_pack<kPack>(packable<kPack>(0, x, dy, dx), [&]<int N>() {
+    launch(kind == GeluKind::kErf ? gelu_grad_kernel<GeluKind::kErf, N, T> : gelu_grad_kernel<GeluKind::kTanh, N, T>,
+           blocks_for(n / N + n % N, kThreads, kLoopBlocks), kThreads, 0, stream, n, x, dy, dx);
+  });
 }
 
 template void gelu(Stream, int64_t, GeluKind, const float*, float*);

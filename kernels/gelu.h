@@ -1,9 +1,10 @@
 // y = x * Phi(x), the Gaussian error linear unit (Hendrycks and Gimpel 2016), over n elements:
 //   kErf   Phi(x) = (1 + erf(x / sqrt 2)) / 2
 //   kTanh  Phi(x) = (1 + tanh u) / 2 = 1 / (1 + exp(-2u)),  u = sqrt(2 / pi) * (x + 0.044715 x^3)
-// Gradient: dx = dy * (Phi(x) + x * Phi'(x)), Phi' = exp(-x^2 / 2) / sqrt(2 pi) for kErf and 2 Phi (1 - Phi) u' for
-// kTanh. y may be x; dx may be dy. Elements moved: 2 forward, 3 in the gradient. Bound: memory,
-// on CPUs arithmetic.
+// Gradient: dx = dy * (Phi(x) + x * Phi'(x)) with
+//   kErf   Phi' = exp(-x^2 / 2) / sqrt(2 pi)
+//   kTanh  Phi' = 2 Phi (1 - Phi) u'
+// y may be x; dx may be dy. Elements moved: 2 forward, 3 in the gradient. Bound: memory, on CPUs arithmetic.
 #pragma once
 
 #include <cstdint>

@@ -70,11 +70,11 @@ void layer_norm(Stream, int64_t rows, int64_t channels, float eps, const T* x, c
 }
 
 template <class T>
-void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
-                     const float* rstd, const T* dy, T* dx, float* dweight, float* dbias) {
+void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const LayerNormInput<T>& in, const T* dy, T* dx,
+                     float* dweight, float* dbias) {
   const auto dx_row = [&](int64_t row) {
     const int64_t at = row * channels;
-    grad_row(channels, x + at, weight, mean[row], rstd[row], dy + at, dx + at);
+    grad_row(channels, in.x + at, in.weight, in.mean[row], in.rstd[row], dy + at, dx + at);
   };
   if (!dweight && !dbias) {
     if (dx) parallel_for(rows, grain_rows(channels), dx_row);
@@ -82,8 +82,8 @@ void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, 
   }
   const ColumnSums sums(stream, rows, channels, 2);
   sums.add_rows([&](int64_t row, float* to) {
-    const T *x_row = x + row * channels, *dy_row = dy + row * channels;
-    const float m = mean[row], r = rstd[row];
+    const T *x_row = in.x + row * channels, *dy_row = dy + row * channels;
+    const float m = in.mean[row], r = in.rstd[row];
     for_channels(channels, [&]<class V>(int64_t c) {
       const V dy_c = load<V>(dy_row + c), h = (load<V>(x_row + c) - m) * r;
       store(to + c, load<V>(to + c) + dy_c * h);
@@ -95,13 +95,11 @@ void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, 
   if (dbias) sums.finish(1, dbias);
 }
 
-template void layer_norm(Stream, int64_t, int64_t, float, const float*, const float*, const float*, float*, float*,
-                         float*);
-template void layer_norm(Stream, int64_t, int64_t, float, const bf16*, const float*, const float*, bf16*, float*,
-                         float*);
-template void layer_norm_grad(Stream, int64_t, int64_t, const float*, const float*, const float*, const float*,
-                              const float*, float*, float*, float*);
-template void layer_norm_grad(Stream, int64_t, int64_t, const bf16*, const float*, const float*, const float*,
-                              const bf16*, bf16*, float*, float*);
+#define DS_INSTANTIATE(T)                                                                                              \
+  template void layer_norm(Stream, int64_t, int64_t, float, const T*, const float*, const float*, T*, float*, float*); \
+  template void layer_norm_grad(Stream, int64_t, int64_t, const LayerNormInput<T>&, const T*, T*, float*, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cpu

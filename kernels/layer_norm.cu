@@ -1,35 +1,19 @@
 #include "kernels/core/channel_sums.cuh"
-#include "kernels/core/launch.h"
-#include "kernels/core/pack.cuh"
-#include "kernels/core/warp.cuh"
+#include "kernels/core/warp_rows.cuh"
 #include "kernels/layer_norm.h"
 
 namespace depthstill::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = kThreads / kWarpSize;
-
-// The warp's row and the lane's first channel; packs of kPack channels lie kWarpSize packs apart.
-template <int kPack>
-struct WarpRow {
-  static constexpr int kStep = kWarpSize * kPack;
-  int64_t row;
-  int first;
-  __device__ WarpRow()
-      : row(blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / kWarpSize),
-        first(static_cast<int>(threadIdx.x % kWarpSize) * kPack) {}
-};
-
 // One warp per row, kRowsPerBlock rows per block; precondition channels % kPack == 0. Three passes over the row (mean,
 // variance, result), of which the first comes from DRAM and the others from L1: 2 * sizeof(T) bytes per element. Bound:
 // DRAM up to rows of about 1,000 elements.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRowThreads)
     layer_norm_kernel(int64_t rows, int64_t channels, float eps, const T* x, const float* weight, const float* bias,
                       T* y, float* mean, float* rstd) {
   const WarpRow<kPack> at;
-  if (at.row >= rows) return;  // a whole warp
+  if (at.row >= rows) return;
   const T* from = x + at.row * channels;
   float v[kPack], w[kPack], b[kPack];
   float sum = 0.0f, squares = 0.0f;
@@ -47,11 +31,8 @@ __global__ void __launch_bounds__(kThreads)
   const float r = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(channels) + eps);
   for (int64_t c = at.first; c < channels; c += at.kStep) {
     load_floats(from + c, v);
-#pragma unroll
-    for (int k = 0; k < kPack; ++k) {
-      w[k] = weight[c + k];
-      b[k] = bias[c + k];
-    }
+    load_parameters(weight + c, w);
+    load_parameters(bias + c, b);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) v[k] = (v[k] - m) * r * w[k] + b[k];
     store_floats(y + at.row * channels + c, v);
@@ -64,21 +45,22 @@ __global__ void __launch_bounds__(kThreads)
 
 // dx = rstd * (g - <g> - h * <g h>). The same geometry, two passes: 3 * sizeof(T) bytes per element; dx may be dy.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRowThreads)
     layer_norm_dx_kernel(int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
                          const float* rstd, const T* dy, T* dx) {
   const WarpRow<kPack> at;
   if (at.row >= rows) return;
   const int64_t begin = at.row * channels;
   const float m = mean[at.row], r = rstd[at.row];
-  float h[kPack], g[kPack];
+  float h[kPack], g[kPack], w[kPack];
   const auto load_channels = [&](int64_t c) {
     load_floats(x + begin + c, h);
     load_floats(dy + begin + c, g);
+    load_parameters(weight + c, w);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
       h[k] = (h[k] - m) * r;
-      g[k] *= weight[c + k];
+      g[k] *= w[k];
     }
   };
   float g_sum = 0.0f, gh_sum = 0.0f;
@@ -141,31 +123,30 @@ template <class T>
 void layer_norm(Stream stream, int64_t rows, int64_t channels, float eps, const T* x, const float* weight,
                 const float* bias, T* y, float* mean, float* rstd) {
   constexpr int kPack = kPackSize<T>;
-  launch(packable<kPack>(channels, x, y) ? layer_norm_kernel<kPack, T> : layer_norm_kernel<1, T>,
-         blocks_for(rows, kRowsPerBlock), kThreads, 0, stream, rows, channels, eps, x, weight, bias, y, mean, rstd);
+  launch(packable<kPack>(channels, x, y) && packable<4>(channels, weight, bias) ? layer_norm_kernel<kPack, T>
+                                                                                : layer_norm_kernel<1, T>,
+         row_blocks(rows), kRowThreads, 0, stream, rows, channels, eps, x, weight, bias, y, mean, rstd);
 }
 
 template <class T>
-void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
-                     const float* rstd, const T* dy, T* dx, float* dweight, float* dbias) {
+void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const LayerNormInput<T>& in, const T* dy, T* dx,
+                     float* dweight, float* dbias) {
   constexpr int kPack = kPackSize<T>;
-  const bool packs = packable<kPack>(channels, x, dy, dx);
+  const bool packs = packable<kPack>(channels, in.x, dy, dx) && packable<4>(channels, in.weight);
   if (dweight || dbias) {  // before dx, which may overwrite dy
-    packs ? sum_weights<kPack>(stream, rows, channels, x, mean, rstd, dy, dweight, dbias)
-          : sum_weights<1>(stream, rows, channels, x, mean, rstd, dy, dweight, dbias);
+    packs ? sum_weights<kPack>(stream, rows, channels, in.x, in.mean, in.rstd, dy, dweight, dbias)
+          : sum_weights<1>(stream, rows, channels, in.x, in.mean, in.rstd, dy, dweight, dbias);
   }
   if (!dx) return;
-  launch(packs ? layer_norm_dx_kernel<kPack, T> : layer_norm_dx_kernel<1, T>, blocks_for(rows, kRowsPerBlock), kThreads,
-         0, stream, rows, channels, x, weight, mean, rstd, dy, dx);
+  launch(packs ? layer_norm_dx_kernel<kPack, T> : layer_norm_dx_kernel<1, T>, row_blocks(rows), kRowThreads, 0, stream,
+         rows, channels, in.x, in.weight, in.mean, in.rstd, dy, dx);
 }
 
-template void layer_norm(Stream, int64_t, int64_t, float, const float*, const float*, const float*, float*, float*,
-                         float*);
-template void layer_norm(Stream, int64_t, int64_t, float, const bf16*, const float*, const float*, bf16*, float*,
-                         float*);
-template void layer_norm_grad(Stream, int64_t, int64_t, const float*, const float*, const float*, const float*,
-                              const float*, float*, float*, float*);
-template void layer_norm_grad(Stream, int64_t, int64_t, const bf16*, const float*, const float*, const float*,
-                              const bf16*, bf16*, float*, float*);
+#define DS_INSTANTIATE(T)                                                                                              \
+  template void layer_norm(Stream, int64_t, int64_t, float, const T*, const float*, const float*, T*, float*, float*); \
+  template void layer_norm_grad(Stream, int64_t, int64_t, const LayerNormInput<T>&, const T*, T*, float*, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cuda

@@ -14,6 +14,13 @@
 
 namespace depthstill {
 
+// The gradient reads these besides dy.
+template <class T>
+struct LayerNormInput {
+  const T* x = nullptr;
+  const float *weight = nullptr, *mean = nullptr, *rstd = nullptr;
+};
+
 // layer_norm assigns y, mean and rstd. layer_norm_grad assigns dx unless it is null, and dweight and dbias unless both
 // are null; dx may be dy.
 namespace cpu {
@@ -21,15 +28,15 @@ template <class T>
 void layer_norm(Stream stream, int64_t rows, int64_t channels, float eps, const T* x, const float* weight,
                 const float* bias, T* y, float* mean, float* rstd);
 template <class T>
-void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
-                     const float* rstd, const T* dy, T* dx, float* dweight, float* dbias);
+void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const LayerNormInput<T>& input, const T* dy, T* dx,
+                     float* dweight, float* dbias);
 }  // namespace cpu
 namespace cuda {
 template <class T>
 void layer_norm(Stream stream, int64_t rows, int64_t channels, float eps, const T* x, const float* weight,
                 const float* bias, T* y, float* mean, float* rstd);
 template <class T>
-void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const float* weight, const float* mean,
-                     const float* rstd, const T* dy, T* dx, float* dweight, float* dbias);
+void layer_norm_grad(Stream stream, int64_t rows, int64_t channels, const LayerNormInput<T>& input, const T* dy, T* dx,
+                     float* dweight, float* dbias);
 }  // namespace cuda
 }  // namespace depthstill

@@ -1,28 +1,25 @@
 #include "kernels/core/channel_sums.cuh"
-#include "kernels/core/launch.h"
-#include "kernels/core/pack.cuh"
+#include "kernels/core/warp_rows.cuh"
 #include "kernels/layer_scale.h"
 
 namespace depthstill::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = kThreads / kWarpSize;
-
 // One warp per row, kRowsPerBlock rows per block; precondition channels % kPack == 0. Reads x and branch and writes y
 // once: 3 * sizeof(T) bytes per element; gamma comes from L1. Bound: DRAM.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRowThreads)
     layer_scale_kernel(int64_t rows, int64_t channels, const T* x, const T* branch, const float* gamma, T* y) {
-  const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / kWarpSize;
-  if (row >= rows) return;
-  for (int64_t c = static_cast<int64_t>(threadIdx.x % kWarpSize) * kPack; c < channels; c += kWarpSize * kPack) {
-    float v[kPack], b[kPack];
-    load_floats(x + row * channels + c, v);
-    load_floats(branch + row * channels + c, b);
+  const WarpRow<kPack> at;
+  if (at.row >= rows) return;
+  for (int64_t c = at.first; c < channels; c += at.kStep) {
+    float v[kPack], b[kPack], g[kPack];
+    load_floats(x + at.row * channels + c, v);
+    load_floats(branch + at.row * channels + c, b);
+    load_parameters(gamma + c, g);
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) v[k] += gamma[c + k] * b[k];
-    store_floats(y + row * channels + c, v);
+    for (int k = 0; k < kPack; ++k) v[k] += g[k] * b[k];
+    store_floats(y + at.row * channels + c, v);
   }
 }
 
@@ -36,9 +33,8 @@ __global__ void __launch_bounds__(ChannelSums::kThreads)
   const ChannelThread<N> thread(sums);
   float sum[1][N] = {};
   if (thread.inside) {
-    float scale[N];
-#pragma unroll
-    for (int k = 0; k < N; ++k) scale[k] = dbranch ? gamma[thread.channel + k] : 0.0f;
+    float scale[N] = {};
+    if (dbranch) load_parameters(gamma + thread.channel, scale);
     for (int64_t row = thread.begin; row < thread.end; row += ChannelThread<N>::kRowStep) {
       const int64_t at = row * sums.channels + thread.channel;
       float g[N], b[N];
@@ -63,8 +59,9 @@ __global__ void __launch_bounds__(ChannelSums::kThreads)
 template <class T>
 void layer_scale(Stream stream, int64_t rows, int64_t channels, const T* x, const T* branch, const float* gamma, T* y) {
   constexpr int kPack = kPackSize<T>;
-  launch(packable<kPack>(channels, x, branch, y) ? layer_scale_kernel<kPack, T> : layer_scale_kernel<1, T>,
-         blocks_for(rows, kRowsPerBlock), kThreads, 0, stream, rows, channels, x, branch, gamma, y);
+  launch(packable<kPack>(channels, x, branch, y) && packable<4>(channels, gamma) ? layer_scale_kernel<kPack, T>
+                                                                                 : layer_scale_kernel<1, T>,
+         row_blocks(rows), kRowThreads, 0, stream, rows, channels, x, branch, gamma, y);
 }
 
 template <class T>
@@ -73,8 +70,9 @@ void layer_scale_grad(Stream stream, int64_t rows, int64_t channels, const T* br
   constexpr int kPack = kPackSize<T>;
   const ChannelSums sums(rows, static_cast<int>(channels));
   float* partial = dgamma ? static_cast<float*>(stream.scratch->get(sums.partial_floats(1) * sizeof(float))) : nullptr;
-  launch(packable<kPack>(channels, branch, dy, dbranch) ? layer_scale_grad_kernel<kPack, T>
-                                                        : layer_scale_grad_kernel<1, T>,
+  launch(packable<kPack>(channels, branch, dy, dbranch) && packable<4>(channels, gamma)
+             ? layer_scale_grad_kernel<kPack, T>
+             : layer_scale_grad_kernel<1, T>,
          sums.grid(), ChannelSums::kThreads, 0, stream, sums, branch, gamma, dy, dbranch, partial);
   if (dgamma) sum_chunks(stream, sums.chunks, sums.channels, partial, dgamma);
 }

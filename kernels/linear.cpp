@@ -19,8 +19,8 @@ template <class T>
 void linear_grad(Stream stream, const LinearShape& shape, const T* x, const float* weight, const T* dy, T* dx,
                  float* dweight, float* dbias) {
   // dy is written only where there is an activation.
-  conv2d_grad<T>(stream, as_convolution(shape), Activation::kNone, x, weight, nullptr, const_cast<T*>(dy), dx, dweight,
-                 dbias);
+  conv2d_grad<T>(stream, as_convolution(shape), Activation::kNone, x, weight, nullptr, const_cast<T*>(dy),
+                 {dx, dweight, dbias});
 }
 
 #define DS_INSTANTIATE(T)                                                                        \

@@ -1,8 +1,11 @@
 // y[r, o] = bias[o] + sum_i x[r, i] * weight[o, i]
 //   x (rows, I)   weight (O, I) float   bias (O) float or null   y (rows, O)   all sizes at least 1
-// Gradients: dx[r, i] = sum_o dy[r, o] * weight[o, i]   dweight[o, i] = sum_r dy[r, o] * x[r, i]   dbias[o] = sum_r
-// dy[r, o] CPU: the convolutions' tile kernels (a linear layer is a convolution of 1 x 1), or oneDNN. CUDA: cuBLASLt,
-// in bf16 with weight and bias rounded to bf16. Bound: arithmetic, 2 * rows * I * O operations per product.
+// Gradients:
+//   dx[r, i]      = sum_o dy[r, o] * weight[o, i]
+//   dweight[o, i] = sum_r dy[r, o] * x[r, i]
+//   dbias[o]      = sum_r dy[r, o]
+// CPU: the convolutions' tile kernels (a linear layer is a convolution of 1 x 1), or oneDNN. CUDA: cuBLASLt, in bf16
+// with weight and bias rounded to bf16. Bound: arithmetic, 2 * rows * I * O operations per product.
 #pragma once
 
 #include <cstdint>

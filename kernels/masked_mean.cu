@@ -1,11 +1,11 @@
-#include "kernels/core/warp.cuh"
+#include "kernels/core/partials.cuh"
 #include "kernels/masked_mean.h"
 
 namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 1024;  // partial sums: fixed, so that the order of addition is the same on every GPU
+constexpr int kSumBlocks = 1024;  // partial sums: fixed, so that the order of addition is the same on every GPU
 
 // A thread to a pixel: 5 bytes. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
@@ -16,8 +16,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Per block {count, sum} in partials (blocks, 2), in double; the grid strides over the elements. Reads 5 bytes per
-// element. Bound: DRAM.
+// Each block leaves {count, sum} in partials (blocks, 2), in double; the grid strides over the elements. Reads 5 bytes
+// per element. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
     masked_mean_kernel(int64_t n, const float* x, const uint8_t* mask, double* partials) {
   double sums[2] = {0, 0};
@@ -26,24 +26,14 @@ __global__ void __launch_bounds__(kThreads)
     sums[0] += 1;
     sums[1] += static_cast<double>(x[i]);
   }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) {
-    partials[2 * blockIdx.x] = sums[0];
-    partials[2 * blockIdx.x + 1] = sums[1];
-  }
+  store_partials<kThreads>(sums, blockIdx.x, partials);
 }
 
-// result (2) from partials (blocks, 2), by one block.
-__global__ void __launch_bounds__(kThreads)
-    masked_mean_finish_kernel(bool mean, int blocks, const double* partials, float* result) {
-  double sums[2] = {0, 0};
-  for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kThreads) {
-    sums[0] += partials[2 * b];
-    sums[1] += partials[2 * b + 1];
-  }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) finish_masked_mean(mean, sums[0], sums[1], result);
-}
+struct FinishMaskedMean {
+  bool mean;
+  float* result;
+  __device__ void operator()(const double (&sums)[2]) const { finish_masked_mean(mean, sums[0], sums[1], result); }
+};
 
 // A thread to an element: 5 bytes. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
@@ -60,10 +50,10 @@ void depth_mask(Stream stream, const DepthMapShape& shape, bool only_valid, cons
 }
 
 void masked_mean(Stream stream, bool mean, int64_t n, const float* x, const uint8_t* mask, float* result) {
-  const unsigned blocks = blocks_for(n, kThreads, kMaxBlocks);
+  const unsigned blocks = blocks_for(n, kThreads, kSumBlocks);
   auto* partials = static_cast<double*>(stream.scratch->get(blocks * 2 * sizeof(double)));
   launch(masked_mean_kernel, blocks, kThreads, 0, stream, n, x, mask, partials);
-  launch(masked_mean_finish_kernel, 1, kThreads, 0, stream, mean, static_cast<int>(blocks), partials, result);
+  finish_partials<2>(stream, blocks, partials, FinishMaskedMean{mean, result});
 }
 
 void masked_mean_grad(Stream stream, int64_t n, const uint8_t* mask, const float* result, const float* dy, float* dx) {

@@ -2,7 +2,7 @@
 //   depth_mask   mask = 1 in rows >= first_row, with `only_valid` where the depth is finite and > 0; else 0
 //   masked_mean  y = sum over counted i of x_i, and with `mean` divided by their number n; no mask: all count. n = 0: 0
 //                dx_i = dy (/ n) where i counts, else 0
-// What does not count is not read into the result: it may be NaN. Summed in double, in a fixed order.
+// What does not count is not read into the result: it may be NaN. Sums are in double, in a fixed order.
 // Bound: memory. Bytes per element: mask 5; forward 5, gradient 5.
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace depthstill {
 
-// result (2) = {y, dy_i / dy where i counts}.
+// result (2) = {y, dx_i / dy where i counts}.
 inline DS_HOST_DEVICE void finish_masked_mean(bool mean, double count, double sum, float* result) {
   const double factor = count == 0 ? 0.0 : mean ? 1.0 / count : 1.0;
   result[0] = static_cast<float>(sum * factor);

@@ -6,7 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;  // of grids that loop
 
 // A thread's N channels of one position (n, h, w) of a map with `groups` packs of channels.
 struct Position {
@@ -80,39 +79,26 @@ __global__ void max_pool2d_grad_kernel(MaxPoolShape s, int64_t count, const T* _
   }
 }
 
-template <class T, class F, class... P>
-void visit_pack(int64_t channels, const uint8_t* index, const F& f, const P*... pointers) {
-  if (packable<kPackSize<T>>(channels, index, pointers...)) {
-    f.template operator()<kPackSize<T>>();
-  } else {
-    f.template operator()<1>();
-  }
-}
-
 }  // namespace
 
 template <class T>
 void max_pool2d(Stream stream, const MaxPoolShape& s, const T* x, T* y, uint8_t* index) {
-  visit_pack<T>(
-      s.C, index,
-      [&]<int N>() {
-        const int64_t count = s.N * s.P() * s.Q() * (s.C / N);
-        launch(max_pool2d_kernel<T, N>, blocks_for(count, kThreads, kMaxBlocks), kThreads, 0, stream, s, count, x, y,
-               index);
-      },
-      x, y);
+  constexpr int kPack = kPackSize<T>;
+  visit_pack<kPack>(packable<kPack>(s.C, x, y, index), [&]<int N>() {
+    const int64_t count = s.N * s.P() * s.Q() * (s.C / N);
+    launch(max_pool2d_kernel<T, N>, blocks_for(count, kThreads, kLoopBlocks), kThreads, 0, stream, s, count, x, y,
+           index);
+  });
 }
 
 template <class T>
 void max_pool2d_grad(Stream stream, const MaxPoolShape& s, const T* dy, const uint8_t* index, T* dx) {
-  visit_pack<T>(
-      s.C, index,
-      [&]<int N>() {
-        const int64_t count = s.N * s.H * s.W * (s.C / N);
-        launch(max_pool2d_grad_kernel<T, N>, blocks_for(count, kThreads, kMaxBlocks), kThreads, 0, stream, s, count, dy,
-               index, dx);
-      },
-      dy, dx);
+  constexpr int kPack = kPackSize<T>;
+  visit_pack<kPack>(packable<kPack>(s.C, dy, index, dx), [&]<int N>() {
+    const int64_t count = s.N * s.H * s.W * (s.C / N);
+    launch(max_pool2d_grad_kernel<T, N>, blocks_for(count, kThreads, kLoopBlocks), kThreads, 0, stream, s, count, dy,
+           index, dx);
+  });
 }
 
 template void max_pool2d(Stream, const MaxPoolShape&, const float*, float*, uint8_t*);

@@ -1,5 +1,5 @@
-// y[n,p,q,c] = max over the window's r, s of x[n, p*stride - pad + r, q*stride - pad + s, c], outside positions
-// ignored.
+// Maximum over windows, in which positions outside of the map are ignored:
+//   y[n,p,q,c] = max over the window's r, s of x[n, p*stride - pad + r, q*stride - pad + s, c]
 //   x, dx (N, H, W, C)   y, dy (N, P, Q, C)   index (N, P, Q, C): r * kernel + s of the maximum
 // Of equal values the first in row order counts; a NaN counts as larger than everything, the last one if several (as in
 // PyTorch). Gradient, gathered by each input from the windows that cover it:

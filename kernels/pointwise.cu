@@ -6,7 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
 
 // y = f(x) over n elements, a thread to a pack, the last ones one by one. Moves 2 * sizeof(T) bytes per element. Bound:
 // DRAM.
@@ -89,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
 // Threads of a launch over n elements that are taken in packs.
 template <int kPack>
 unsigned blocks_of(bool aligned, int64_t n) {
-  return blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kMaxBlocks);
+  return blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kLoopBlocks);
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // Augmentation and normalisation of one sample, from decoded pixels to its slot of the batch. Output pixel (r, c):
-//   position in the frame   px = crop_x + c, py = crop_y + r; with flip px = width - 1 - px
-//   position before rotation, about the centre (width - 1) / 2, (height - 1) / 2 by angle t (clockwise), d = p -
-//   centre:
-//                           sx = cos(t) dx + sin(t) dy,  sy = -sin(t) dx + cos(t) dy, plus the centre
+//   position in the frame      px = crop_x + c, py = crop_y + r; with flip px = width - 1 - px
+//   position before rotation   by angle t (clockwise) about the centre ((width - 1) / 2, (height - 1) / 2):
+//                              d = p - centre
+//                              sx = cos(t) dx + sin(t) dy + centre_x
+//                              sy = -sin(t) dx + cos(t) dy + centre_y
 //   image: v = bilinear at s, 0 outside; with colour v = clip(v^gamma * brightness * gain[k], 0, 255) on the scale
 //          0..255; y = (v - mean[k]) / std[k]
 //   depth: y = nearest at s, 0 outside
@@ -26,7 +27,7 @@ struct PreprocessParams {
   int crop_x = 0, crop_y = 0;  // first column and row of the crop, in the rotated and flipped frame
   bool flip = false;
   float angle_degrees = 0.0f;  // clockwise; 0 copies pixels exactly
-  bool colour = false;         // whether gamma, brightness and gain apply
+  bool colour = false;         // true: gamma, brightness and gain apply
   float gamma = 1.0f, brightness = 1.0f;
   float gain[3] = {1.0f, 1.0f, 1.0f};  // R, G, B
 };
@@ -35,7 +36,7 @@ struct PreprocessParams {
 // the distance between its rows.
 struct Frame {
   int64_t height = 0, width = 0;
-  int64_t row_stride = 0;  // in pixels, >= width
+  int64_t row_stride = 0;  // pixels, >= width
 };
 
 // image: uint8 (height, width, 3) RGB; y (crop_height, crop_width, 3). The crop must lie inside the frame.

@@ -7,7 +7,7 @@
 
 namespace depthstill {
 
-// Where an output pixel comes from in the frame.
+// A SourceMap says where an output pixel comes from in the frame.
 struct SourceMap {
   int width, height, crop_x, crop_y;
   bool flip, rotate;

@@ -10,7 +10,7 @@ namespace depthstill::cpu {
 template <class T>
 void shift_rows(Stream, const RowsShape& s, const T* x, T* y) {
   const bool slices = s.x_channels != s.channels || s.y_channels != s.channels;
-  const int64_t pieces = slices ? s.width : 1;  // of a row, that each lie together
+  const int64_t pieces = slices ? s.width : 1;  // pieces of a row, each of which lies together
   const int64_t size = slices ? s.channels : s.width * s.channels;
   const size_t bytes = static_cast<size_t>(size) * sizeof(T);
   const int64_t grain = 16384 / std::max<int64_t>(s.width * s.channels, 1) + 1;

@@ -8,8 +8,8 @@ namespace {
 constexpr int kThreads = 256;
 
 // y (batch, out_rows, width, channels of y_channels) from x (batch, in_rows, width, channels of x_channels). A block
-// takes blockDim.y neighbouring pixels of one row of y, blockDim.x threads share the channels of a pixel; grid = rows *
-// tiles. Moves 2 * sizeof(T) bytes per copied element. Bound: DRAM.
+// takes blockDim.y neighbouring pixels of one row of y, blockDim.x threads share the channels of a pixel; the grid is
+// rows * tiles. Moves 2 * sizeof(T) bytes per copied element. Bound: DRAM.
 template <int kPack, class T>
 __global__ void __launch_bounds__(kThreads)
     shift_rows_kernel(RowsShape s, unsigned tiles, const T* __restrict__ x, T* __restrict__ y) {
@@ -25,16 +25,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Threads along the channels: a power of two that covers them, at most the block; the rest of it goes along the row.
-dim3 block_for(int64_t packs) {
-  unsigned lanes = 1;
-  while (lanes < packs && lanes < kThreads) lanes *= 2;
-  return dim3(lanes, kThreads / lanes);
-}
-
 template <int kPack, class T>
 void shift_packs(Stream stream, const RowsShape& s, const T* x, T* y) {
-  const dim3 block = block_for(s.channels / kPack);
+  const dim3 block = block_along_channels(s.channels / kPack, kThreads, kThreads);
   const unsigned tiles = blocks_for(s.width, static_cast<int>(block.y));
   launch(shift_rows_kernel<kPack, T>, blocks_for(s.batch * s.out_rows * tiles, 1), block, 0, stream, s, tiles, x, y);
 }

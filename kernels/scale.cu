@@ -6,7 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
 
 // y = factor * x over n elements, in packs with a scalar tail; y may be x. Moves 2 * sizeof(T) bytes per element.
 // Bound: DRAM.
@@ -31,7 +30,7 @@ template <class T>
 void scale(Stream stream, int64_t n, float factor, const T* x, T* y) {
   constexpr int kPack = kPackSize<T>;
   const bool aligned = packable<kPack>(0, x, y);
-  const unsigned blocks = blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kMaxBlocks);
+  const unsigned blocks = blocks_for(aligned ? n / kPack + n % kPack : n, kThreads, kLoopBlocks);
   launch(aligned ? scale_kernel<kPack, T> : scale_kernel<1, T>, blocks, kThreads, 0, stream, n, factor, x, y);
 }
 

@@ -6,7 +6,6 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxBlocks = 8192;
 
 // y[i, b, a, l] = x[i, a, b, l] with a < A, b < B and l < run: the wide map has A = block, B = Q, the deep one A = Q,
 // B = block. One thread per pack of N elements of y. Precondition: run % N == 0. Moves 2 * sizeof(T) bytes per element;
@@ -21,8 +20,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// depth_to_space with a bias: the same walk over the wide map (N P, A = Q and B = block swapped back), plus bias[l %
-// C].
+// depth_to_space with a bias takes the same walk over the wide map (N P, A = Q and B = block swapped back) and adds
+// bias[l % C].
 template <class T, int N>
 __global__ void __launch_bounds__(kThreads)
     depth_to_space_bias_kernel(int64_t packs, SpaceToDepthShape s, const T* __restrict__ deep,
@@ -43,7 +42,7 @@ void swap_runs(Stream stream, const SpaceToDepthShape& s, int64_t A, int64_t B, 
   constexpr int kPack = kPackSize<T>;
   const bool packed = packable<kPack>(s.run(), x, y);
   const int64_t packs = s.numel() / (packed ? kPack : 1);
-  launch(packed ? swap_runs_kernel<T, kPack> : swap_runs_kernel<T, 1>, blocks_for(packs, kThreads, kMaxBlocks),
+  launch(packed ? swap_runs_kernel<T, kPack> : swap_runs_kernel<T, 1>, blocks_for(packs, kThreads, kLoopBlocks),
          kThreads, 0, stream, packs, A, B, s.run(), x, y);
 }
 
@@ -61,7 +60,7 @@ void depth_to_space(Stream stream, const SpaceToDepthShape& s, const T* deep, co
   const bool packed = packable<kPack>(s.run(), deep, wide);
   const int64_t packs = s.numel() / (packed ? kPack : 1);
   launch(packed ? depth_to_space_bias_kernel<T, kPack> : depth_to_space_bias_kernel<T, 1>,
-         blocks_for(packs, kThreads, kMaxBlocks), kThreads, 0, stream, packs, s, deep, bias, wide);
+         blocks_for(packs, kThreads, kLoopBlocks), kThreads, 0, stream, packs, s, deep, bias, wide);
 }
 
 template void space_to_depth(Stream, const SpaceToDepthShape&, const float*, float*);

@@ -14,7 +14,7 @@
 namespace depthstill {
 
 struct SpaceToDepthShape {
-  int64_t N = 0, H = 0, W = 0, C = 0;  // of the wide map; H and W are multiples of block
+  int64_t N = 0, H = 0, W = 0, C = 0;  // size of the wide map; H and W are multiples of block
   int64_t block = 1;
 
   // The s and c of one r are neighbours on both sides: runs of this many elements, for which the wide map is

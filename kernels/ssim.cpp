@@ -204,8 +204,7 @@ void ssim(Stream stream, const DepthMapShape& shape, SsimMode mode, bool mask, c
     sum += sums[2 * r];
     count += sums[2 * r + 1];
   }
-  result[0] = count > 0 ? static_cast<float>(1 - sum / count) : 0.0f;
-  result[1] = count > 0 ? static_cast<float>(1 / count) : 0.0f;
+  finish_ssim(sum, count, result);
 }
 
 void ssim_grad(Stream, int64_t n, const float* result, const float* dloss, float* gradient) {

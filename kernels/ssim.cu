@@ -1,12 +1,12 @@
-#include "kernels/core/warp.cuh"
+#include "kernels/core/partials.cuh"
 #include "kernels/ssim.h"
 
 namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256, kRadius = kSsimRadius, kWindow = kSsimWindow;
-constexpr int kTileW = 32, kTileH = 16;                                          // of the gradient
-constexpr int kMomentW = kTileW + 2 * kRadius, kMomentH = kTileH + 2 * kRadius;  // of the windows that see the tile
+constexpr int kTileW = 32, kTileH = 16;                                          // tile of the gradient
+constexpr int kMomentW = kTileW + 2 * kRadius, kMomentH = kTileH + 2 * kRadius;  // windows that see the tile
 constexpr int kInputW = kMomentW + 2 * kRadius, kInputH = kMomentH + 2 * kRadius;
 constexpr int kMoments = 5, kMaps = 3;
 constexpr int kInputSize = kInputW * kInputH, kRowSize = kMomentW * kInputH, kMapSize = kMomentW * kMomentH;
@@ -152,12 +152,8 @@ __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gr
     maps[kMapSize + i] = b;
     maps[2 * kMapSize + i] = k;
   }
-  block_sum<kThreads>(sums);  // its barriers also end the reads of `rows` and the writes of `maps`
-  if (thread == 0) {
-    const int64_t block = (n * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    partials[2 * block] = sums[0];
-    partials[2 * block + 1] = sums[1];
-  }
+  const int64_t block = (n * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  store_partials<kThreads>(sums, block, partials);  // its barriers also end reads of `rows` and writes of `maps`
   if (gradient == nullptr) return;
   for (int i = thread; i < kMapRowSize; i += kThreads) {
     const int row = i / kTileW, col = i % kTileW, here = input_at(row, col + kRadius);
@@ -191,19 +187,10 @@ __global__ void __launch_bounds__(kThreads) ssim_kernel(Images images, float* gr
   }
 }
 
-// result = {1 - mean S, 1 / counted pixels} from partials (blocks, 2), by one block.
-__global__ void __launch_bounds__(kThreads) ssim_finish_kernel(int64_t blocks, const double* partials, float* result) {
-  double sums[2] = {0, 0};
-  for (int64_t b = threadIdx.x; b < blocks; b += kThreads) {
-    sums[0] += partials[2 * b];
-    sums[1] += partials[2 * b + 1];
-  }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0) {
-    result[0] = sums[1] > 0 ? static_cast<float>(1 - sums[0] / sums[1]) : 0.0f;
-    result[1] = sums[1] > 0 ? static_cast<float>(1 / sums[1]) : 0.0f;
-  }
-}
+struct FinishSsim {
+  float* result;
+  __device__ void operator()(const double (&sums)[2]) const { finish_ssim(sums[0], sums[1], result); }
+};
 
 // Zeroes the rows above first_row: 4 B per pixel of them.
 __global__ void __launch_bounds__(kThreads) clear_top_kernel(DepthMapShape shape, float* gradient) {
@@ -227,7 +214,7 @@ void ssim(Stream stream, const DepthMapShape& shape, SsimMode mode, bool mask, c
   const int64_t blocks = static_cast<int64_t>(grid.x) * grid.y * grid.z;
   auto* partials = static_cast<double*>(stream.scratch->get(static_cast<size_t>(blocks) * 2 * sizeof(double)));
   launch(ssim_kernel, grid, kThreads, kSharedBytes, stream, Images{shape, mode, mask, x, y}, gradient, partials);
-  launch(ssim_finish_kernel, 1, kThreads, 0, stream, blocks, partials, result);
+  finish_partials<2>(stream, blocks, partials, FinishSsim{result});
   if (gradient != nullptr && shape.first_row > 0) {
     launch(clear_top_kernel, blocks_for(shape.N * shape.first_row * shape.W, kThreads), kThreads, 0, stream, shape,
            gradient);

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 
+#include "kernels/core/mean.h"
 #include "kernels/depth_loss.h"
 
 namespace depthstill {
@@ -24,6 +25,12 @@ enum class SsimMode : uint8_t { kCentred, kReference };
 inline constexpr int kSsimRadius = 5;
 inline constexpr int kSsimWindow = 2 * kSsimRadius + 1;
 inline constexpr double kSsimStd = 1.5, kSsimC1 = 1e-4, kSsimC2 = 9e-4;
+
+// result (2) = {1 - mean S, 1 / counted pixels}, zeros if none counts.
+DS_HOST_DEVICE inline void finish_ssim(double sum, double count, float* result) {
+  assign_mean(sum, count, result);
+  if (count > 0) result[0] = static_cast<float>(1 - sum / count);
+}
 
 // ssim:      x (prediction), y (target) (N, H, W); assigns result (2) = {loss, 1 / counted pixels} and, unless null,
 //            gradient (N, H, W) = d(sum of S)/dx, 0 above first_row

@@ -1,45 +1,40 @@
-#include "kernels/core/launch.h"
-#include "kernels/core/pack.cuh"
-#include "kernels/core/warp.cuh"
+#include "kernels/core/warp_rows.cuh"
 #include "kernels/swiglu.h"
 
 namespace depthstill::cuda {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = kThreads / kWarpSize;
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // One warp per row, kRowsPerBlock rows per block; precondition channels % kPack == 0. Moves 3 * sizeof(T) bytes per
 // element of y. Bound: DRAM.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads) swiglu_kernel(int64_t rows, int64_t channels, const T* x, T* y) {
-  const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / kWarpSize;
-  if (row >= rows) return;
-  const T* from = x + row * 2 * channels;
-  for (int64_t c = static_cast<int64_t>(threadIdx.x % kWarpSize) * kPack; c < channels; c += kWarpSize * kPack) {
+__global__ void __launch_bounds__(kRowThreads) swiglu_kernel(int64_t rows, int64_t channels, const T* x, T* y) {
+  const WarpRow<kPack> at;
+  if (at.row >= rows) return;
+  const T* from = x + at.row * 2 * channels;
+  for (int64_t c = at.first; c < channels; c += at.kStep) {
     float a[kPack], b[kPack];
     load_floats(from + c, a);
     load_floats(from + channels + c, b);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) a[k] *= sigmoid(a[k]) * b[k];
-    store_floats(y + row * channels + c, a);
+    store_floats(y + at.row * channels + c, a);
   }
 }
 
 // The same geometry; 5 * sizeof(T) bytes per element of y. dx may be x. Bound: DRAM.
 template <int kPack, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kRowThreads)
     swiglu_grad_kernel(int64_t rows, int64_t channels, const T* x, const T* dy, T* dx) {
-  const int64_t row = blockIdx.x * static_cast<int64_t>(kRowsPerBlock) + threadIdx.x / kWarpSize;
-  if (row >= rows) return;
-  const int64_t begin = row * 2 * channels;
-  for (int64_t c = static_cast<int64_t>(threadIdx.x % kWarpSize) * kPack; c < channels; c += kWarpSize * kPack) {
+  const WarpRow<kPack> at;
+  if (at.row >= rows) return;
+  const int64_t begin = at.row * 2 * channels;
+  for (int64_t c = at.first; c < channels; c += at.kStep) {
     float a[kPack], b[kPack], g[kPack];
     load_floats(x + begin + c, a);
     load_floats(x + begin + channels + c, b);
-    load_floats(dy + row * channels + c, g);
+    load_floats(dy + at.row * channels + c, g);
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
       const float s = sigmoid(a[k]);
@@ -56,15 +51,15 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void swiglu(Stream stream, int64_t rows, int64_t channels, const T* x, T* y) {
   constexpr int kPack = kPackSize<T>;
-  launch(packable<kPack>(channels, x, y) ? swiglu_kernel<kPack, T> : swiglu_kernel<1, T>,
-         blocks_for(rows, kRowsPerBlock), kThreads, 0, stream, rows, channels, x, y);
+  launch(packable<kPack>(channels, x, y) ? swiglu_kernel<kPack, T> : swiglu_kernel<1, T>, row_blocks(rows), kRowThreads,
+         0, stream, rows, channels, x, y);
 }
 
 template <class T>
 void swiglu_grad(Stream stream, int64_t rows, int64_t channels, const T* x, const T* dy, T* dx) {
   constexpr int kPack = kPackSize<T>;
   launch(packable<kPack>(channels, x, dy, dx) ? swiglu_grad_kernel<kPack, T> : swiglu_grad_kernel<1, T>,
-         blocks_for(rows, kRowsPerBlock), kThreads, 0, stream, rows, channels, x, dy, dx);
+         row_blocks(rows), kRowThreads, 0, stream, rows, channels, x, dy, dx);
 }
 
 template void swiglu(Stream, int64_t, int64_t, const float*, float*);

@@ -1,5 +1,5 @@
-// y[r, c] = silu(a) * b, a = x[r, c], b = x[r, channels + c], silu(a) = a * s(a), s(a) = 1 / (1 + exp(-a)) (Shazeer
-// 2020)
+// SwiGLU (Shazeer 2020):
+//   y[r, c] = silu(a) * b,  a = x[r, c],  b = x[r, channels + c],  silu(a) = a * s(a),  s(a) = 1 / (1 + exp(-a))
 //   x, dx (rows, 2 * channels)   y, dy (rows, channels)
 // Gradient: dx[r, c] = dy * b * s * (1 + a * (1 - s))   dx[r, channels + c] = dy * silu(a)
 // dx may be x. Elements of y moved: 3 forward, 5 in the gradient. Bound: memory.

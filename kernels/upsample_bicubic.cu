@@ -71,16 +71,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Threads along the channels: a power of two that covers them, at most a warp; the rest of the block goes along a row.
-dim3 block_for(int64_t packs) {
-  unsigned lanes = 1;
-  while (lanes < packs && lanes < 32) lanes *= 2;
-  return dim3(lanes, kThreads / lanes);
-}
-
 template <int kPack, class T>
 void forward(Stream stream, const BicubicShape& s, const T* x, T* y) {
-  const dim3 block = block_for(s.C / kPack);
+  const dim3 block = block_along_channels(s.C / kPack, kThreads, 32);
   const unsigned tiles = blocks_for(s.cols.out, static_cast<int>(block.y));
   launch(upsample_bicubic_kernel<kPack, T>, blocks_for(s.N * s.rows.out * tiles, 1), block, 0, stream, s,
          static_cast<int>(tiles), x, y);
@@ -88,7 +81,7 @@ void forward(Stream stream, const BicubicShape& s, const T* x, T* y) {
 
 template <int kPack, class T>
 void gradient(Stream stream, const BicubicShape& s, const T* dy, T* dx) {
-  const dim3 block = block_for(s.C / kPack);
+  const dim3 block = block_along_channels(s.C / kPack, kThreads, 32);
   const unsigned tiles = blocks_for(s.cols.in, static_cast<int>(block.y));
   launch(upsample_bicubic_grad_kernel<kPack, T>, blocks_for(s.N * s.rows.in * tiles, 1), block, 0, stream, s,
          static_cast<int>(tiles), dy, dx);

@@ -1,8 +1,9 @@
-// y[n,p,q,c] = sum over 4 x 4 taps of wy * wx * x[n,i,j,c]: bicubic resize of an (N, in_height, in_width, C) map to
-// (N, out_height, out_width, C), as PyTorch's upsample_bicubic2d with align_corners=False and no antialiasing. Per
-// axis, output o reads around position s = (o + 1/2) / scale - 1/2, scale being out / in unless another one is given;
-// with f = floor(s), t = s - f, input clamp(f - 1 + k, 0, in - 1) has the weight cubic(t + 1 - k), k = 0..3, where (A =
-// -0.75)
+// y[n,p,q,c] = sum over 4 x 4 taps of wy * wx * x[n,i,j,c]: bicubic resize, as PyTorch's upsample_bicubic2d with
+// align_corners=False and no antialiasing.
+//   x, dx (N, in_height, in_width, C)   y, dy (N, out_height, out_width, C)
+// Per axis, output o reads four inputs around position s, scale being out / in unless another one is given:
+//   s = (o + 1/2) / scale - 1/2,  f = floor(s),  t = s - f
+//   input clamp(f - 1 + k, 0, in - 1) has the weight cubic(t + 1 - k), k = 0..3, where, with A = -0.75,
 //   cubic(d) = (A + 2)|d|^3 - (A + 3)|d|^2 + 1         for |d| <= 1
 //              A (|d|^3 - 5|d|^2 + 8|d| - 4)           for 1 < |d| < 2
 // Gradient, as a gather over the outputs that read input (i, j): dx[n,i,j,c] = sum of wy * wx * dy[n,p,q,c].
@@ -28,7 +29,7 @@ struct BicubicAxis {
         inverse_scale(scale > 0.0 ? 1.0 / scale : static_cast<double>(in_size) / out_size) {}
 
   struct Taps {
-    int first;  // before clamping
+    int first;  // position before clamping
     float weight[4];
   };
   DS_HOST_DEVICE Taps taps(int o) const {
@@ -42,7 +43,7 @@ struct BicubicAxis {
   }
   DS_HOST_DEVICE int clamp(int i) const { return i < 0 ? 0 : i < in ? i : in - 1; }
 
-  // How much output o reads of input i.
+  // Output o reads input i with this weight.
   DS_HOST_DEVICE float weight(int o, int i) const {
     const Taps tap = taps(o);
     float sum = 0.0f;

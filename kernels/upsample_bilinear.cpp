@@ -13,8 +13,8 @@ namespace {
 // element is converted once per row that it is used for.
 constexpr int kTileColumns = 32;
 
-// For each input position of one axis, the outputs that read it and how much: those of input i are the entries
-// [begin[i], begin[i + 1]), in rising order.
+// Readers are, for each input position of one axis, the outputs that read it and how much: those of input i are the
+// entries [begin[i], begin[i + 1]), in rising order.
 struct Readers {
   std::vector<int> begin, output;
   std::vector<float> weight;
@@ -34,7 +34,7 @@ struct Readers {
   }
 };
 
-// y[k] = sum over m < count of weight[m] * x[offset[m] + k], k < n. Inlined so that a constant count unrolls.
+// y[k] = sum over m < count of weight[m] * x[offset[m] + k], k < n. It is inlined so that a constant count unrolls.
 template <class From, class To>
 [[gnu::always_inline]] inline void weighted_sum(int64_t n, int count, const float* weight, const int64_t* offset,
                                                 const From* x, To* y) {
@@ -89,7 +89,7 @@ std::vector<Tile> column_tiles(const Readers& cols, int in_width) {
 template <class T>
 struct RowPair {
   const T *top, *bottom;
-  float w1;  // of bottom
+  float w1;  // weight of bottom
 };
 using Taps = std::vector<UpsampleAxis::Tap>;
 
@@ -170,7 +170,7 @@ void upsample_bilinear_grad(Stream, const UpsampleShape& s, const T* dy, T* dx) 
       for (const Tile& tile : tiles) {
         const int64_t length = (tile.q_end - tile.q_begin) * s.C;
         gathered.resize(static_cast<size_t>(length));
-        const int64_t piece = s.y_channels == s.C ? length : s.C;  // that lies together in dy
+        const int64_t piece = s.y_channels == s.C ? length : s.C;  // length that lies together in dy
         const T* from = dy_n + tile.q_begin * s.y_channels;
         for (int64_t k = 0; k < length; k += piece, from += s.y_channels) {
           weighted_sum(piece, rows.begin[i + 1] - rows.begin[i], rows.weight.data() + p, row_offset.data() + p, from,

@@ -89,17 +89,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// Threads along the channels: a power of two that covers them, at most a warp; the rest of the block goes along a row.
-dim3 block_for(int64_t packs) {
-  unsigned lanes = 1;
-  while (lanes < packs && lanes < 32) lanes *= 2;
-  return dim3(lanes, kThreads / lanes);
-}
-
 template <int kPack, class T>
 void forward(Stream stream, const UpsampleShape& s, const T* x, T* y) {
   const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
-  const dim3 block = block_for(s.C / kPack);
+  const dim3 block = block_along_channels(s.C / kPack, kThreads, 32);
   const unsigned tiles = blocks_for(s.out_width, static_cast<int>(block.y));
   launch(upsample_bilinear_kernel<kPack, T>, blocks_for(s.N * s.out_rows() * tiles, 1), block, 0, stream, s, rows, cols,
          static_cast<int>(tiles), x, y);
@@ -108,7 +101,7 @@ void forward(Stream stream, const UpsampleShape& s, const T* x, T* y) {
 template <int kPack, class T>
 void gradient(Stream stream, const UpsampleShape& s, const T* dy, T* dx) {
   const UpsampleAxis rows(s.in_height, s.out_height, s.align_corners), cols(s.in_width, s.out_width, s.align_corners);
-  const dim3 block = block_for(s.C / kPack);
+  const dim3 block = block_along_channels(s.C / kPack, kThreads, 32);
   const unsigned tiles = blocks_for(s.in_width, static_cast<int>(block.y));
   launch(upsample_bilinear_grad_kernel<kPack, T>, blocks_for(s.N * s.in_rows() * tiles, 1), block, 0, stream, s, rows,
          cols, static_cast<int>(tiles), dy, dx);

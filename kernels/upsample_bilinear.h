@@ -73,7 +73,7 @@ struct UpsampleAxis {
     return {first > 0 ? first : 0, last < out - 1 ? last : out - 1};
   }
 
-  // How much output o reads of input i: max(0, 1 - |s - i|), with s at most in - 1.
+  // Output o reads input i with this weight: max(0, 1 - |s - i|), with s at most in - 1.
   DS_HOST_DEVICE float weight(int o, int i) const {
     const int end = (in - 1) * unit, s = position(o) < end ? position(o) : end;
     const int distance = s > i * unit ? s - i * unit : i * unit - s;

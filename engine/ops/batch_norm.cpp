@@ -58,9 +58,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
   const Activation act = options.activation;
   const Device device = x.device();
   const Tensor mean = of_x.mean, rstd = of_x.rstd, y = empty_like(x);
-  visit(x.dtype(), [&]<class T>() {
-    run(device, cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, C, act, x, mean, rstd, weight, bias, y);
-  });
+  const auto norm = [=] { return BatchNormInput{act, mean, rstd, weight, bias}; };
+  visit(x.dtype(), [&]<class T>() { run(device, cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, C, norm(), x, y); });
 
   const Statistics statistics = options.training ? Statistics::kBatch : Statistics::kConstant;
   const bool need_dx = x.requires_grad();
@@ -70,8 +69,8 @@ Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, con
     if (need_dx) dx = dy.sole_owner() ? dy.detach() : empty_like(x);
     Tensor dweight = empty_like(weight), dbias = empty_like(bias);
     visit(x.dtype(), [&]<class T>() {
-      run(device, cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, C, act, statistics, x, mean, rstd, weight,
-                                                                     bias, dy, dx, dweight, dbias, Tensor());
+      run(device, cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, C, norm(), statistics, x, dy,
+                                                                     {dx, dweight, dbias});
     });
     return {dx, dweight, dbias};
   });

@@ -33,7 +33,7 @@ double flops_of(const Conv2dShape& s) {
   return 2.0 * static_cast<double>(s.N * s.P() * s.Q()) * static_cast<double>(s.O * s.R * s.S * s.C);
 }
 
-// What a convolution's gradient starts from.
+// An OutputGradient is what a convolution's gradient starts from.
 struct OutputGradient {
   Tensor dz, dbias;                        // dbias only where it came along with dz
   Activation missing = Activation::kNone;  // dz is still dy, to be multiplied by this one's slope
@@ -85,7 +85,8 @@ Tensor record_conv2d(const Conv2dShape& shape, const Tensor& x, const Tensor& we
     Tensor sums = need_sums ? empty({shape.C}, DType::kFloat, x.device()) : Tensor();
     visit(x.dtype(), [&]<class T>() {
       run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(
-          shape, from.missing, x, weight, saved_y, from.dz, dx, dweight, dbias_missing ? dbias : Tensor(), below, sums);
+          shape, from.missing, x, weight, saved_y, from.dz,
+          {dx, dweight, dbias_missing ? dbias : Tensor(), below, sums});
     });
     return {through ? Tensor() : dx, dweight, dbias, through ? dx : Tensor(), sums};
   };
@@ -142,8 +143,8 @@ ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& 
   check_channels("batch norm weight", weight, shape.C, x);
   check_channels("batch norm bias", bias, shape.C, x);
   const Tensor mean = statistics.mean, rstd = statistics.rstd;
-  ConvolutionResult result =
-      forward_in_chain(shape, BatchNormInput{activation, mean, rstd, weight, bias}, x, filter, mean_guess);
+  const auto norm = [=] { return BatchNormInput{activation, mean, rstd, weight, bias}; };
+  ConvolutionResult result = forward_in_chain(shape, norm(), x, filter, mean_guess);
 
   const Statistics kind = statistics.of_batch ? Statistics::kBatch : Statistics::kConstant;
   const std::string* norm_range = statistics.range;
@@ -156,8 +157,8 @@ ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& 
     const auto product = [&](const Tensor& z, const Tensor& to_z, const Tensor& to_filter) {
       const OpRange op("conv2d", [&] { return Work{flops_of(shape), bytes_of(dy, filter, x)}; });
       visit(x.dtype(), [&]<class T>() {
-        run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(
-            shape, Activation::kNone, z, filter, Tensor(), dy, to_z, to_filter, Tensor(), Activation::kNone, Tensor());
+        run(x.device(), cpu::conv2d_grad<T>, cuda::conv2d_grad<T>)(shape, Activation::kNone, z, filter, Tensor(), dy,
+                                                                   {.dx = to_z, .dweight = to_filter});
       });
     };
     if (need_dz) product({}, dz, {});
@@ -172,11 +173,10 @@ ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& 
       const OpRange op("batch_norm", [&] { return Work{0, maps * bytes_of(x)}; });
       visit(x.dtype(), [&]<class T>() {
         if (need_dz) {
-          run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(
-              rows, channels, activation, kind, x, mean, rstd, weight, bias, dz, dx, dweight, dbias, z);
+          run(x.device(), cpu::batch_norm_grad<T>, cuda::batch_norm_grad<T>)(rows, channels, norm(), kind, x, dz,
+                                                                             {dx, dweight, dbias, z});
         } else if (need_dfilter) {
-          run(x.device(), cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, channels, activation, x, mean, rstd, weight,
-                                                                   bias, z);
+          run(x.device(), cpu::batch_norm<T>, cuda::batch_norm<T>)(rows, channels, norm(), x, z);
         }
       });
     }

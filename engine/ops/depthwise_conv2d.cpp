@@ -31,7 +31,7 @@ DepthwiseShape checked_shape(const Tensor& x, const Tensor& weight, const Depthw
   return {x.size(0), x.size(1), x.size(2), x.size(3), o.stride, o.dilation, o.pad_top, o.pad_left, kernel};
 }
 
-// Of a pass that computes `products` of the three and moves `inputs` maps like x, `outputs` like y.
+// The work of a pass that computes `products` of the three and moves `inputs` maps like x, `outputs` like y.
 Work work_of(int products, int inputs, int outputs, const DepthwiseShape& s, const Tensor& x, const Tensor& filter) {
   const auto count = static_cast<double>(s.N * s.P() * s.Q() * s.C);
   return {products * 2.0 * count * s.kernel * s.kernel, inputs * bytes_of(x) + products * bytes_of(filter) +
@@ -111,8 +111,7 @@ ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormSt
         const Tensor dweight = empty_like(weight), dbias = empty_like(bias);
         visit(x.dtype(), [&]<class T>() {
           run(x.device(), cpu::batch_norm_grad_of_sums<T>, cuda::batch_norm_grad_of_sums<T>)(
-              x.numel() / shape.C, static_cast<int>(shape.C), kind, x, mean, rstd, weight, sums, dz, dz, dweight,
-              dbias);
+              x.numel() / shape.C, static_cast<int>(shape.C), norm(), kind, x, sums, dz, {dz, dweight, dbias});
         });
         return {need_dx ? dz : Tensor(), dweight, dbias, dfilter};
       });

@@ -58,12 +58,12 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
   check(options.first_row >= 0 && options.first_row < shape.H, "dpm_loss: expected first_row within the ", shape.H,
         " rows, got ", options.first_row);
   check(options.eps >= 0.0f, "dpm_loss: expected eps >= 0, got ", options.eps);
-  const DpmTableView table = dpm_table_for(bins, options, device);
+  const DpmProblem problem{shape, bins, options, dpm_table_for(bins, options, device)};
   Tensor depth = empty(map, DType::kFloat, device), lse = empty_like(depth), offset = empty_like(depth);
   const OpRange range("dpm_loss", [&] { return Work{0, bytes_of(logits, teacher, depth, lse, offset)}; });
   Tensor result = empty({2}, DType::kFloat, device), kl = empty({1}, DType::kFloat, device);
   visit(logits.dtype(), [&]<class T>() {
-    run(device, cpu::dpm<T>, cuda::dpm<T>)(shape, bins, options, table, logits, teacher, depth, lse, offset, result);
+    run(device, cpu::dpm<T>, cuda::dpm<T>)(problem, logits, teacher, {depth, lse, offset, result});
   });
   copy_bytes(kl.raw(), device, result.raw(), device, sizeof(float));
   const auto outputs =
@@ -73,8 +73,8 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
                  return Work{0, 2 * bytes_of(x) + bytes_of(teacher, depth, lse, offset, dys[1])};
                });
                visit(x.dtype(), [&]<class T>() {
-                 run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(shape, bins, options, table, teacher, depth, lse,
-                                                                  offset, result, dys[0], dys[1], x);
+                 run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(
+                     problem, {teacher, depth, lse, offset, result, dys[0], dys[1]}, x);
                });
                return {std::move(x)};
              });
@@ -83,17 +83,17 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
 
 Tensor dpm_depth(const Tensor& logits, const DpmBins& bins) {
   const DpmShape shape = shape_of("dpm_depth", logits, bins);
+  const DpmProblem problem{shape, bins, {}, {}};
   const Device device = logits.device();
   Tensor depth = empty({shape.N, shape.H, shape.W}, DType::kFloat, device), lse = empty_like(depth);
   const OpRange range("dpm_depth", [&] { return Work{0, bytes_of(logits, depth, lse)}; });
   visit(logits.dtype(), [&]<class T>() {
-    run(device, cpu::dpm<T>, cuda::dpm<T>)(shape, bins, {}, {}, logits, nullptr, depth, lse, nullptr, nullptr);
+    run(device, cpu::dpm<T>, cuda::dpm<T>)(problem, logits, nullptr, {.depth = depth, .lse = lse});
   });
   return record("dpm_depth", {logits}, depth, [=, x = logits.detach()](const Tensor& dy) mutable -> Gradients {
     const OpRange op("dpm_depth", [&] { return Work{0, 2 * bytes_of(x) + bytes_of(depth, lse, dy)}; });
     visit(x.dtype(), [&]<class T>() {
-      run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(shape, bins, {}, {}, nullptr, depth, lse, nullptr, nullptr,
-                                                       nullptr, dy, x);
+      run(device, cpu::dpm_grad<T>, cuda::dpm_grad<T>)(problem, {.depth = depth, .lse = lse, .ddepth = dy}, x);
     });
     return {std::move(x)};
   });

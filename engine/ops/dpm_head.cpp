@@ -8,7 +8,7 @@
 namespace depthstill {
 namespace {
 
-DpmHeadShape shape_of(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const DpmBins& bins) {
+DpmShape shape_of(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const DpmBins& bins) {
   check(bins.bins >= 1 && bins.d_min < bins.d_max, op, ": expected at least one bin and d_min < d_max, got ", bins.bins,
         " bins over [", bins.d_min, ", ", bins.d_max, "]");
   check(x.shape().rank() == 4 && x.numel() > 0, op, ": expected a non-empty x (N, H, W, C), got ", x.shape());
@@ -22,11 +22,11 @@ DpmHeadShape shape_of(const char* op, const Tensor& x, const Tensor& weight, con
   return {x.size(0), x.size(1), x.size(2), C};
 }
 
-double product_flops(const DpmHeadShape& s, const DpmBins& bins) {
-  return 2.0 * static_cast<double>(s.N * s.H * s.W) * static_cast<double>(s.C * bins.bins);
+double product_flops(const DpmShape& s, const DpmBins& bins) {
+  return 2.0 * static_cast<double>(s.N * s.H * s.W) * static_cast<double>(s.channels * bins.bins);
 }
 
-Tensor workspace_for(const Tensor& x, const DpmHeadShape& shape, const DpmBins& bins) {
+Tensor workspace_for(const Tensor& x, const DpmShape& shape, const DpmBins& bins) {
   size_t bytes = 0;
   visit(x.dtype(), [&]<class T>() {
     bytes =
@@ -35,16 +35,16 @@ Tensor workspace_for(const Tensor& x, const DpmHeadShape& shape, const DpmBins& 
   return empty({static_cast<int64_t>(bytes / sizeof(float)) + 1}, DType::kFloat, x.device());
 }
 
-// Both ops; without a teacher there is no KL and `options` do not matter.
+// Both ops give these; without a teacher there is no KL and `options` do not matter.
 struct Outputs {
   Tensor kl, depth;
 };
 Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& teacher,
                  const DpmBins& bins, const DpmOptions& options) {
-  const DpmHeadShape shape = shape_of(name, x, weight, bias, bins);
+  const DpmShape shape = shape_of(name, x, weight, bias, bins);
   const Device device = x.device();
   const bool with_kl = teacher.defined();
-  const DpmTableView table = with_kl ? dpm_table_for(bins, options, device) : DpmTableView{};
+  const DpmProblem problem{shape, bins, options, with_kl ? dpm_table_for(bins, options, device) : DpmTableView{}};
   Tensor depth = empty({shape.N, shape.H, shape.W}, DType::kFloat, device), lse = empty_like(depth);
   Tensor offset = with_kl ? empty_like(depth) : Tensor(), result, kl;
   if (with_kl) result = empty({2}, DType::kFloat, device);
@@ -54,8 +54,8 @@ Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const 
     const OpRange range(name, [&] { return Work{flops, bytes_of(x, weight, teacher, depth, lse, offset)}; });
     const Tensor workspace = workspace_for(x, shape, bins);
     visit(x.dtype(), [&]<class T>() {
-      run(device, cpu::dpm_head<T>, cuda::dpm_head<T>)(shape, bins, options, table, x, weight, bias, teacher, depth,
-                                                       lse, offset, result, workspace);
+      run(device, cpu::dpm_head<T>, cuda::dpm_head<T>)(problem, {x, weight, bias}, teacher,
+                                                       {depth, lse, offset, result}, workspace);
     });
     if (with_kl) copy_bytes(kl.raw(), device, result.raw(), device, sizeof(float));
   }
@@ -72,12 +72,12 @@ Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const 
     });
     Tensor dx = need_dx ? empty_like(x) : Tensor(), dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty_like(bias) : Tensor();
-    Tensor sums = need_sums ? empty({shape.C}, DType::kFloat, device) : Tensor();
+    Tensor sums = need_sums ? empty({shape.channels}, DType::kFloat, device) : Tensor();
     const Tensor workspace = workspace_for(x, shape, bins);
     visit(x.dtype(), [&]<class T>() {
-      run(device, cpu::dpm_head_grad<T>, cuda::dpm_head_grad<T>)(shape, bins, options, table, x, weight, bias, teacher,
-                                                                 depth, lse, offset, result, dkl, ddepth, dx, dweight,
-                                                                 dbias, below, sums, workspace);
+      run(device, cpu::dpm_head_grad<T>, cuda::dpm_head_grad<T>)(problem, {x, weight, bias},
+                                                                 {teacher, depth, lse, offset, result, dkl, ddepth},
+                                                                 {dx, dweight, dbias, below, sums}, workspace);
     });
     return {dx, dweight, dbias, sums};
   };
@@ -91,7 +91,7 @@ Outputs dpm_head(const char* name, const Tensor& x, const Tensor& weight, const 
 }  // namespace
 
 bool dpm_head_supported(Device device, DType dtype, int64_t C, const DpmBins& bins) {
-  const DpmHeadShape shape{1, 1, 1, C};
+  const DpmShape shape{1, 1, 1, C};
   bool supported = false;
   visit(dtype, [&]<class T>() {
     supported =
@@ -102,7 +102,7 @@ bool dpm_head_supported(Device device, DType dtype, int64_t C, const DpmBins& bi
 
 DpmOutput dpm_head_loss(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& teacher,
                         const DpmBins& bins, const DpmOptions& options) {
-  const DpmHeadShape shape = shape_of("dpm_head_loss", x, weight, bias, bins);
+  const DpmShape shape = shape_of("dpm_head_loss", x, weight, bias, bins);
   const Shape map{shape.N, shape.H, shape.W};
   check(
       teacher.defined() && teacher.shape() == map && teacher.dtype() == DType::kFloat && teacher.device() == x.device(),

@@ -21,7 +21,7 @@ constexpr const char* kStored = "stored ";
 
 struct Timed {
   DpmHeadWay way = DpmHeadWay::kStored;
-  std::string times;  // of both ways, this one's first
+  std::string times;  // times of both ways, this one's first
 };
 
 // Everything that the times depend on, besides the device and its libraries.

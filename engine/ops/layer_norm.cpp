@@ -27,8 +27,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
     Tensor dweight = need_dweight ? empty_like(weight) : Tensor();
     Tensor dbias = need_dbias ? empty_like(weight) : Tensor();
     visit(x.dtype(), [&]<class T>() {
-      run(x.device(), cpu::layer_norm_grad<T>, cuda::layer_norm_grad<T>)(rows, channels, x, weight, mean, rstd, dy, dx,
-                                                                         dweight, dbias);
+      run(x.device(), cpu::layer_norm_grad<T>, cuda::layer_norm_grad<T>)(rows, channels, {x, weight, mean, rstd}, dy,
+                                                                         dx, dweight, dbias);
     });
     return {dx, dweight, dbias};
   });

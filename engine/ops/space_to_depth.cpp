@@ -23,7 +23,7 @@ Tensor run_depth_to_space(const SpaceToDepthShape& shape, const Tensor& deep, co
   return wide;
 }
 
-// Over n, h and w.
+// The sums over n, h and w.
 Tensor channel_sums(const Tensor& dy) {
   const int64_t C = dy.size(3);
   Tensor sums = empty({C}, DType::kFloat, dy.device());

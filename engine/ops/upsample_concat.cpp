@@ -11,7 +11,7 @@ namespace {
 
 struct Join {
   bool resizes;
-  UpsampleShape up;  // from x to its channels of y
+  UpsampleShape up;  // resize from x to its channels of y
   RowsShape x, tap;  // the same where nothing is resized, and from tap to its channels of y
 };
 
@@ -31,7 +31,7 @@ Join join_shape(const Tensor& x, RowWindow in, const Tensor& tap, int64_t first_
   return join;
 }
 
-// From y back to the input of s.
+// Turns s around, from y back to its input.
 RowsShape reversed(const RowsShape& s) {
   return {s.batch, s.out_rows, s.in_rows, s.width, s.channels, -s.shift, s.y_channels, s.x_channels};
 }

@@ -59,8 +59,8 @@ __device__ __forceinline__ void load_tile(const Rows<T>& from, int64_t first, in
 
 // s[i][j] = sum_c a[row + i][c] b[x + 16 j][c]. Eight 16-byte reads per 64 multiply-adds of four columns.
 template <int D, int kColumns>
-__device__ __forceinline__ void multiply_rows(const Place& at, const float* a, const float* b,
-                                              float (&s)[kOwnRows][kColumns]) {
+__device__ __forceinline__ void multiply_transposed(const Place& at, const float* a, const float* b,
+                                                    float (&s)[kOwnRows][kColumns]) {
 #pragma unroll
   for (int i = 0; i < kOwnRows; ++i) {
 #pragma unroll
@@ -143,7 +143,7 @@ __device__ __forceinline__ void store_rows(const Place& at, const float (&acc)[k
   }
 }
 
-// Over the 16 threads of a row.
+// Reduces over the 16 threads of a row.
 template <class Combine>
 __device__ __forceinline__ float row_reduce(float value, Combine combine) {
 #pragma unroll
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kThreads)
     load_tile<D>(Rows<T>{qkv + head.part(shape, 1), stride}, column, kRows, shape.T, d, keys);
     __syncthreads();
     float s[kOwnRows][kRows / kSide];
-    multiply_rows<D>(at, queries, keys, s);
+    multiply_transposed<D>(at, queries, keys, s);
 #pragma unroll
     for (int i = 0; i < kOwnRows; ++i) {
       float tile_max = max[i];
@@ -295,8 +295,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     __syncthreads();
     float p[kOwnRows][kColumns], ds[kOwnRows][kColumns];
-    multiply_rows<D>(at, a_rows, a_columns, p);
-    multiply_rows<D>(at, b_rows, b_columns, ds);
+    multiply_transposed<D>(at, a_rows, a_columns, p);
+    multiply_transposed<D>(at, b_rows, b_columns, ds);
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       const float lse_j = column_lse[at.x + kSide * j], delta_j = column_delta[at.x + kSide * j];

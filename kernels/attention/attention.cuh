@@ -1,4 +1,4 @@
-// What the attention kernels on FMA units and those on tensor cores share.
+// The attention kernels on FMA units and those on tensor cores share these parts.
 #pragma once
 
 #include "kernels/attention/attention.h"
@@ -25,7 +25,8 @@ struct Head {
   }
 };
 
-// On tensor cores: bf16, d == kMmaChannels. `scale` of the scores; delta (N, heads, T) as in the header.
+// Attention on tensor cores needs bf16 and d == kMmaChannels. `scale` is that of the scores; delta (N, heads, T) is as
+// in the header.
 inline constexpr int kMmaChannels = 64;
 void attention_mma(Stream stream, const AttentionShape& shape, float scale, const bf16* qkv, bf16* y, float* lse);
 void attention_grad_mma(Stream stream, const AttentionShape& shape, float scale, const bf16* qkv, const float* lse,

@@ -1,5 +1,5 @@
-// What attention does between two products, on AVX-512: exponentials of a block of scores, written as operands of the
-// next product (lines of float, or of bf16 for AMX).
+// Attention does this between two products, on AVX-512: it takes exponentials of a block of scores and writes them as
+// operands of the next product (lines of float, or of bf16 for AMX).
 #include <type_traits>
 
 #include "kernels/attention/attention_tiles.h"

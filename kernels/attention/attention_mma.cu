@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float tile_max = max[r];  // of scores before the scale, which is > 0
+      float tile_max = max[r];  // maximum of scores before the scale, which is > 0
 #pragma unroll
       for (int j = 0; j < kTile / 8; ++j) {
         tile_max = max_or_nan(tile_max, max_or_nan(s[j][2 * r], s[j][2 * r + 1]));
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int step = 0; step < kTile / 16; ++step) {
       uint32_t p[4];
       to_operand(s[2 * step], s[2 * step + 1], p);
-      multiply_rows<kD>(out, p, values, 16 * step, lane);
+      multiply_by_rows<kD>(out, p, values, 16 * step, lane);
     }
   }
   static_assert(kTile == kD);
@@ -213,10 +213,10 @@ __global__ void __launch_bounds__(kThreads, kKeys ? 2 : 3)
       uint32_t operand[4];
       if constexpr (kKeys) {
         to_operand(p[0], p[1], operand);
-        multiply_rows<kD>(db, operand, b_columns, 16 * step, lane);
+        multiply_by_rows<kD>(db, operand, b_columns, 16 * step, lane);
       }
       to_operand(ds[0], ds[1], operand);
-      multiply_rows<kD>(da, operand, a_columns, 16 * step, lane);
+      multiply_by_rows<kD>(da, operand, a_columns, 16 * step, lane);
     }
   }
 

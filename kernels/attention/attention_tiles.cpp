@@ -13,7 +13,7 @@ namespace {
 
 using namespace attention_detail;
 
-constexpr int64_t kGroups = 8;      // of pixels in a task: what streams from the L2 cache is used this often
+constexpr int64_t kGroups = 8;      // groups of pixels in a task: what streams from the L2 cache is used this often
 constexpr int64_t kBlockPairs = 8;  // 256 keys: a group's scores and probabilities stay in the L1 or L2 cache
 
 template <class T>
@@ -30,7 +30,7 @@ struct Forward {
   // One thread's memory.
   struct Memory {
     std::byte *keys, *values;    // packed weights of a head
-    std::byte *q_lines, *lines;  // of a task's queries; of a group's probabilities
+    std::byte *q_lines, *lines;  // lines of a task's queries; of a group's probabilities
     float *scores, *acc, *max, *sums, *floats;
     const void** table;
   };

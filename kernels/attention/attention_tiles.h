@@ -28,7 +28,7 @@ struct SoftmaxBlock {
   int pairs, acc_pairs, rows, block_pixels;
 };
 
-// From transposed scores and dp of `keys` keys (an even number) and 32 * pairs queries: p and ds = p (dp - delta).
+// Transposed scores and dp of `keys` keys (an even number) and 32 * pairs queries become p and ds = p (dp - delta).
 struct SoftmaxGradBlock {
   const float* scores;    // [pair of query tiles][keys][32]
   const float* dp;        // the same
@@ -108,12 +108,13 @@ void store_scaled(int64_t n, float factor, const float* from, T* to) {
   for (; i < n; ++i) to[i] = static_cast<T>(from[i] * factor);
 }
 
-// How operands are packed. "as outputs": rows are outputs and channels inputs, [pair of rows][line of d][2 tiles].
-// "as inputs": rows are inputs and channels outputs, [pair of channels][line of rows][2 tiles].
+// Operands are packed in two ways:
+//   as outputs   rows are outputs and channels inputs   [pair of rows][line of d][2 tiles]
+//   as inputs    rows are inputs and channels outputs   [pair of channels][line of rows][2 tiles]
 struct Packing {
   const TileKernels& kernels;
   int64_t d, d_lines, d_pairs;
-  int64_t rows, row_pairs, row_lines;  // of a whole head; lines cover all pairs
+  int64_t rows, row_pairs, row_lines;  // numbers of a whole head; lines cover all pairs
 
   Packing(const TileKernels& tile_kernels, int64_t head_channels, int64_t row_count)
       : kernels(tile_kernels),

@@ -12,7 +12,7 @@ namespace {
 
 using namespace attention_detail;
 
-constexpr int64_t kMaxKeys = 128;   // of a block: its dk, dv and lines stay in the L2 cache
+constexpr int64_t kMaxKeys = 128;   // keys of a block: its dk, dv and lines stay in the L2 cache
 constexpr int64_t kBlockPairs = 2;  // 64 queries: what lies between the products stays close to the L1 cache
 constexpr int64_t kMinTasks = 12;
 
@@ -61,8 +61,8 @@ struct Backward {
   // One thread's memory.
   struct Memory {
     std::byte *q_outputs, *q_inputs, *dy_outputs, *dy_inputs;  // packed weights of a head
-    float *lse_log2, *delta;                                   // of its queries, padded
-    std::byte *k_lines, *v_lines, *k_channel_lines;            // of a block of keys
+    float *lse_log2, *delta;                                   // statistics of its queries, padded
+    std::byte *k_lines, *v_lines, *k_channel_lines;            // lines of a block of keys
     float *dk, *dv;                                            // [pair of channels][key][32]
     float *scores, *dp;
     std::byte *p_lines, *ds_lines, *ds_tiles;

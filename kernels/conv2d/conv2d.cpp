@@ -23,7 +23,7 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
     return;
   }
   dnn_forward(stream, shape, x, weight, bias, y);
-  // Not fused by oneDNN, whose relu turns NaN into 0.
+  // oneDNN does not fuse the activation: its relu turns NaN into 0.
   if (act != Activation::kNone) activation(stream, shape.N * shape.P() * shape.Q() * shape.O, act, y, y);
 }
 
@@ -32,8 +32,7 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& shape, const BatchNormI
                        const float* weight, const float*, T* z, T* y, float* moments) {
   const bool normed = norm.mean != nullptr;
   if (normed) {
-    batch_norm(stream, shape.N * shape.H * shape.W, static_cast<int>(shape.C), norm.act, x, norm.mean, norm.rstd,
-               norm.weight, norm.bias, z);
+    batch_norm(stream, shape.N * shape.H * shape.W, static_cast<int>(shape.C), norm, x, z);
   }
   conv2d<T>(stream, shape, Activation::kNone, normed ? z : x, weight, nullptr, y);
   if (moments) batch_norm_moments(stream, shape.N * shape.P() * shape.Q(), static_cast<int>(shape.O), y, moments);
@@ -41,31 +40,30 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& shape, const BatchNormI
 
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
-  if (act != Activation::kNone || dbias) {
+                 T* dy, const Conv2dGradients<T>& to) {
+  if (act != Activation::kNone || to.dbias) {
     const int64_t pixels = shape.N * shape.P() * shape.Q();
-    bias_activation_grad(stream, pixels, static_cast<int>(shape.O), act, y, dy, dy, dbias);
+    bias_activation_grad(stream, pixels, static_cast<int>(shape.O), act, y, dy, dy, to.dbias);
   }
   const TileKernels* tiles = tiles_for<T>(shape);
-  if (dx && tiles) tiled_grad_data(*tiles, stream, shape, dy, weight, dx);
-  if (dx && !tiles) dnn_grad_data(stream, shape, dy, weight, dx);
-  if (dx && below != Activation::kNone) {
+  if (to.dx && tiles) tiled_grad_data(*tiles, stream, shape, dy, weight, to.dx);
+  if (to.dx && !tiles) dnn_grad_data(stream, shape, dy, weight, to.dx);
+  if (to.dx && to.below != Activation::kNone) {
     const int64_t pixels = shape.N * shape.H * shape.W;
-    bias_activation_grad(stream, pixels, static_cast<int>(shape.C), below, x, dx, dx, dbias_below);
+    bias_activation_grad(stream, pixels, static_cast<int>(shape.C), to.below, x, to.dx, to.dx, to.dbias_below);
   }
-  if (dweight && tiles) tiled_grad_weight(*tiles, stream, shape, x, dy, dweight);
-  if (dweight && !tiles) dnn_grad_weight(stream, shape, x, dy, dweight);
+  if (to.dweight && tiles) tiled_grad_weight(*tiles, stream, shape, x, dy, to.dweight);
+  if (to.dweight && !tiles) dnn_grad_weight(stream, shape, x, dy, to.dweight);
 }
 
-template void conv2d(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*);
-template void conv2d(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const float*, bf16*);
-template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const float*, const float*,
-                                const float*, float*, float*, float*);
-template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const bf16*, const float*,
-                                const float*, bf16*, bf16*, float*);
-template void conv2d_grad(Stream, const Conv2dShape&, Activation, const float*, const float*, const float*, float*,
-                          float*, float*, float*, Activation, float*);
-template void conv2d_grad(Stream, const Conv2dShape&, Activation, const bf16*, const float*, const bf16*, bf16*, bf16*,
-                          float*, float*, Activation, float*);
+#define DS_INSTANTIATE(T)                                                                                    \
+  template void conv2d(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);    \
+  template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*, \
+                                  const float*, T*, T*, float*);                                             \
+  template void conv2d_grad(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*,    \
+                            const Conv2dGradients<T>&);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cpu

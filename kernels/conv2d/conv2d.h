@@ -11,11 +11,11 @@
 // channels. Bytes: x, weight and y once; in the gradient dz once per product, and before that y and dy read and dz
 // written where there is an activation. With one below, x once more as dx is stored (CPU, and CUDA where cuDNN does not
 // fuse it: dx and x read and du written).
-// Between two batch norms, without bias and activation (batch_norm_conv2d): x stands for z = act((x - mean) * rstd *
-// weight + bias) of `norm`, if it has pointers, and the moments of y are taken for the one above. On CUDA cuDNN does
-// either or both as it reads x (without padding) and writes y, where that is faster than our kernels before and after
-// it: 2 maps of x and 1 of y less. z is needed again for dweight; keeping it costs a map of memory, making it again the
-// time to write one.
+// Between two batch norms, without bias and activation (batch_norm_conv2d), x stands for
+//   z = act((x - mean) * rstd * weight + bias)
+// of `norm`, if it has pointers, and the moments of y are taken for the one above. On CUDA cuDNN does either or both as
+// it reads x (without padding) and writes y, where that is faster than our kernels before and after it: 2 maps of x and
+// 1 of y less. z is needed again for dweight; keeping it costs a map of memory, making it again the time to write one.
 //
 // cuDNN's fused plan of a gradient (relu only) takes 0 for du where x <= 0, also from a dx that is not finite; else
 // that is a product like everywhere, and what is not finite stays. It does not get lost: dweight is made from the same
@@ -41,9 +41,18 @@ struct Conv2dShape {
   bool operator==(const Conv2dShape&) const = default;
 };
 
-// conv2d assigns y. conv2d_grad assigns those of dx, dweight, dbias, dbias_below that are not null; it overwrites dy
-// with dz (needed when act != none). y is read only when act != none. With below != none, dx is du; only then and with
-// dx may dbias_below (C) be given.
+// Gradients go here; null: not wanted. With below != none, dx is du; only then and with dx may dbias_below (C) be
+// given.
+template <class T>
+struct Conv2dGradients {
+  T* dx = nullptr;
+  float *dweight = nullptr, *dbias = nullptr;
+  Activation below = Activation::kNone;
+  float* dbias_below = nullptr;
+};
+
+// conv2d assigns y. conv2d_grad assigns those of `to` that are not null; it overwrites dy with dz (needed when act !=
+// none). y is read only when act != none.
 // batch_norm_conv2d assigns y and, unless null, moments (2, O): mean and biased variance of y; mean_guess (O), with
 // moments, is near that mean, such as the running one (kernels/batch_norm.h). z is room for a map like x, or null where
 // there is no norm; what is in it afterwards is undefined.
@@ -56,8 +65,7 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& shape, const BatchNormI
                        const float* weight, const float* mean_guess, T* z, T* y, float* moments);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias, Activation below = Activation::kNone,
-                 float* dbias_below = nullptr);
+                 T* dy, const Conv2dGradients<T>& to);
 }  // namespace cpu
 namespace cuda {
 template <class T>
@@ -68,7 +76,6 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& shape, const BatchNormI
                        const float* weight, const float* mean_guess, T* z, T* y, float* moments);
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias, Activation below = Activation::kNone,
-                 float* dbias_below = nullptr);
+                 T* dy, const Conv2dGradients<T>& to);
 }  // namespace cuda
 }  // namespace depthstill

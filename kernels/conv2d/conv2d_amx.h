@@ -1,5 +1,5 @@
-// What the AMX kernels of the convolutions share: 2 x 2 accumulator tiles of 16 x 16 floats. Included only by files
-// that ask amx_usable() at run time.
+// The AMX kernels of the convolutions share 2 x 2 accumulator tiles of 16 x 16 floats. Only files that ask amx_usable()
+// at run time include this header.
 #pragma once
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -21,7 +21,7 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// In static memory: the compiler does not see that the instruction reads all of it.
+// The configuration lies in static memory: the compiler does not see that the instruction reads all of it.
 inline constexpr TileConfig kConfig;
 
 DS_AMX inline void begin_tiles() { _tile_loadconfig(&kConfig); }
@@ -51,7 +51,7 @@ DS_AMX_INLINE void store_acc(float* acc) {
   if constexpr (rows == 2 && columns == 2) _tile_stored(3, acc + 16 * 32 + 16, kAccStride);
 }
 
-// Where the first and the second tile of an operand are.
+// An Operand says where its first and its second tile are.
 struct Operand {
   const std::byte *first, *second;
 };

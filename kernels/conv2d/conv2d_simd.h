@@ -1,4 +1,4 @@
-// AVX-512 pieces shared by the convolution kernels. Included only by files that check the processor at run time: the
+// AVX-512 pieces shared by the convolution kernels. Only files that check the processor at run time include them: the
 // functions carry their own target attribute, so the rest of the program keeps the build's baseline.
 #pragma once
 
@@ -31,7 +31,7 @@ DS_AVX512_INLINE __m512 load(const bf16* p, __mmask16 mask) {
 }
 DS_AVX512_INLINE void store(float* p, __mmask16 mask, __m512 value) { _mm512_mask_storeu_ps(p, mask, value); }
 
-// Nearest even; NaN stays NaN. The 16 results are the low halves of dwords.
+// Rounds to nearest even; NaN stays NaN. The 16 results are the low halves of dwords.
 DS_AVX512_INLINE __m512i round_bf16(__m512 value) {
   const __m512i u = _mm512_castps_si512(value);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));

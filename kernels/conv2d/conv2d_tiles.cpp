@@ -16,16 +16,16 @@ constexpr int64_t kPackedBytes = 384 * 1024;  // packed lines of a task: with th
 constexpr int64_t kAccBytes = 512 * 1024;
 constexpr int64_t kMaxColumns = 192;
 constexpr int64_t kGroupWeightBytes = 832 * 1024;
-constexpr int64_t kStreamedBytes = 256 * 1024;  // so few weights that writing whole pixels matters more
+constexpr int64_t kStreamedBytes = 256 * 1024;  // weights so few that writing whole pixels matters more
 constexpr int64_t kMaxGroupPairs = 9;           // 257 outputs are one group
-constexpr int64_t kMaxPassGroupPairs = 12;      // with several passes, when every group packs the lines again
+constexpr int64_t kMaxPassGroupPairs = 12;      // pairs with several passes, when every group packs the lines again
 constexpr int64_t kMaxPassLines = 24;           // 384 float channels
 constexpr int64_t kTasksPerThread = 4;          // no sum depends on how rows are grouped
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// How weights are addressed: the data gradient exchanges the channels and flips the taps.
+// A WeightView says how weights are addressed: the data gradient exchanges the channels and flips the taps.
 struct WeightView {
   const float* data;
   int64_t output_stride, input_stride, tap_stride;
@@ -34,7 +34,7 @@ struct WeightView {
 
 struct Plan {
   int64_t lines, passes, pass_lines;      // channel lines, and how many a pass takes
-  int64_t pairs, groups, group_pairs;     // of output tiles; a group's weights for one pass fit the L2 cache
+  int64_t pairs, groups, group_pairs;     // pairs of output tiles; a group's weights for one pass fit the L2 cache
   int64_t task_groups;                    // all of them if there is one pass, else 1
   int64_t rows, row_blocks, row_unit;     // output rows of a block, at most; in whole units, of which the last is cut
   int64_t columns, column_blocks, pitch;  // output columns of a block; with the halo
@@ -101,7 +101,7 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   return plan;
 }
 
-// Packed as [pair][pass][tap][line][2 tiles]: the order in which DataBlocks read them.
+// Weights are packed as [pair][pass][tap][line][2 tiles]: the order in which DataBlocks read them.
 void pack_all_weights(const TileKernels& kernels, const TileGeometry& g, const Plan& plan, const WeightView& weights,
                       std::byte* packed) {
   const int64_t taps = int64_t{g.R} * g.S;
@@ -125,7 +125,7 @@ void pack_all_weights(const TileKernels& kernels, const TileGeometry& g, const P
   });
 }
 
-// What one task works on.
+// One task works on this block.
 struct Task {
   int64_t n, p, q, rows, columns, first_group;
 };

@@ -1,10 +1,10 @@
 // Our own stride-1 convolutions for the CPU: implicit GEMMs over tiles of 16 outputs, without im2col.
 //
 // A block of the image is copied once, zero-padded, into "lines": 64 bytes of one pixel (32 bf16 or 16 float channels;
-// 192 bytes where 32 floats are stored in three bf16 parts),
-// ordered [channel line][flat pixel]. Flat pixels run over the padded rows, so filter tap (r, s) of flat pixel f is
-// line f + r * dilation * pitch + s * dilation: every operand of the inner loop is contiguous. The pitch includes the
-// halo columns; results computed there are dropped (data) or multiplied by zero gradients (weights).
+// 192 bytes where 32 floats are stored in three bf16 parts), ordered [channel line][flat pixel]. Flat pixels run over
+// the padded rows, so filter tap (r, s) of flat pixel f is line f + r * dilation * pitch + s * dilation: every operand
+// of the inner loop is contiguous. The pitch includes the halo columns; results computed there are dropped (data) or
+// multiplied by zero gradients (weights).
 //
 // The drivers (conv2d_tiles.cpp, conv2d_tiles_grad.cpp) block for the caches and know no instruction set; the kernels
 // are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts) and AVX-512 (conv2d_avx512.cpp,
@@ -34,7 +34,7 @@ struct DataBlock {
   int64_t row_stride;        // bytes from tap (r, s) to tap (r + 1, s)
   int64_t column_stride;     // bytes from tap (r, s) to tap (r, s + 1)
   int R, S, line_count;
-  int pixels;  // that matter, <= block_pixels
+  int pixels;  // pixels that matter, <= block_pixels
   int tiles;   // 1 or 2
   bool first;  // assign instead of adding
 };
@@ -49,11 +49,11 @@ struct WeightBlock {
   bool first;
 };
 
-// Where finished accumulators go: out[i] is pixel i's place in y, or null for a halo column.
+// Finished accumulators go here: out[i] is pixel i's place in y, or null for a halo column.
 struct StoreBlock {
   const float* acc;  // [count][32]
   void* const* out;
-  const float* bias;  // of the first output, or null
+  const float* bias;  // bias of the first output, or null
   int64_t first_output;
   int count;    // pixels
   int outputs;  // <= 32
@@ -65,29 +65,29 @@ struct TileKernels {
   const char* name;
   int line_channels;    // channels in a line
   int block_pixels;     // pixels of a DataBlock
-  int element_bytes;    // of x, y, dy, dx
+  int element_bytes;    // element of x, y, dy, dx
   int64_t line_bytes;   // one pixel in a channel line (of packed x, one or two pixels): whole kLineBytes
   int64_t tile_bytes;   // 16 outputs x one channel line of weights: whole kTileBytes
-  int pixels_per_line;  // of x as packed for weight gradients: 2 where pairs of pixels are interleaved
-  int64_t step_bytes;   // of one step of packed dy
-  int64_t block_bytes;  // of a block's lines: what the L1 cache holds, or more where each is multiplied often enough
+  int pixels_per_line;  // pixels of x as packed for weight gradients: 2 where pairs of pixels are interleaved
+  int64_t step_bytes;   // bytes of one step of packed dy
+  int64_t block_bytes;  // a block's lines: what the L1 cache holds, or more where each is multiplied often enough
   bool stream_weights;  // a block's lines stay in the L1 cache for all outputs, rather than weights for all pixels
 
-  void (*begin)();  // on each thread, around the functions below
+  void (*begin)();  // each thread calls these around the functions below
   void (*end)();
 
-  // Channels [first, first + channels) of each pixel into lines, the last one zero-filled.
+  // Packs channels [first, first + channels) of each pixel into lines, the last one zero-filled.
   void (*pack_lines)(const void* const* pixels, int64_t count, int64_t first, int channels, int64_t line_stride,
                      std::byte* lines);
-  // One weight tile: w[o * output_stride + c * input_stride]; one of the strides is 1.
+  // Packs one weight tile: w[o * output_stride + c * input_stride]; one of the strides is 1.
   void (*pack_weights)(const float* w, int64_t output_stride, int64_t input_stride, int outputs, int inputs,
                        std::byte* tile);
   void (*multiply)(const DataBlock& block);
   void (*store)(const StoreBlock& block);
 
-  // For weight gradients: 32 * steps pixels of all channels. dy as [tile of 16][step], x as [tile of 16][line] with
-  // `tile_stride` bytes between tiles; x with interleaved pairs holds a second copy, shifted by a pixel, at `odd`
-  // bytes unless that is 0. x reads one pixel past the last where pairs are interleaved.
+  // Weight gradients take 32 * steps pixels of all channels: dy as [tile of 16][step], x as [tile of 16][line] with
+  // `tile_stride` bytes between tiles; x with interleaved pairs holds a second copy, shifted by a pixel, at `odd` bytes
+  // unless that is 0. x reads one pixel past the last where pairs are interleaved.
   void (*pack_dy)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out);
   void (*pack_x)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
                  std::byte* out);

@@ -23,7 +23,7 @@ int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 struct Plan {
   int64_t taps, halo_rows, pitch;
   int64_t rows, bands;        // output rows of a band; bands of an image
-  int64_t steps, x_steps;     // of 32 flat pixels, in a band: of dz; of x with its halo
+  int64_t steps, x_steps;     // steps of 32 flat pixels, in a band: of dz; of x with its halo
   int64_t dy_tiles, x_tiles;  // tiles of 16 outputs, of 16 channels
   int64_t dy_pairs, x_pairs, dy_groups, x_groups, splits;
   int64_t dy_stride, x_stride, odd;  // bytes from tile to tile; from the even to the odd copy of x

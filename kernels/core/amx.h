@@ -1,4 +1,4 @@
-// Whether this process may use AMX tiles.
+// These functions say whether this process may use AMX tiles.
 #pragma once
 
 namespace depthstill::cpu {

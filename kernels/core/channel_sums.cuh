@@ -8,12 +8,12 @@
 
 namespace depthstill {
 
-// How the rows are shared out; does not depend on the device, so neither do the results.
+// ChannelSums says how the rows are shared out, which does not depend on the device, so neither do the results.
 struct ChannelSums {
   static constexpr int kSlab = 32;  // channels of a block: 64 B of bf16, 128 B of float per row
   static constexpr int kThreads = 128;
-  static constexpr int kBlocks = 2048;  // wanted in all: 15 per SM of an H100, so that the tail is short
-  static constexpr int kMinRows = 256;  // of a chunk
+  static constexpr int kBlocks = 2048;  // blocks wanted in all: 15 per SM of an H100, so that the tail is short
+  static constexpr int kMinRows = 256;  // rows of a chunk
 
   int64_t rows, rows_per_chunk;
   int channels, chunks, slabs;
@@ -52,7 +52,7 @@ struct ChannelThread {
 };
 
 // Writes the block's sums of `values` (K sums of N channels per thread) to its place in `partial`. All threads must
-// call it. 2 barriers' worth of shared memory: 4 warps x K x 32 floats.
+// call it. One barrier; shared memory: 4 warps x K x 32 floats.
 template <int K, int N>
 __device__ static void store_chunk_sums(const ChannelSums& sums, float (&values)[K][N], float* partial) {
   constexpr int kWarps = ChannelSums::kThreads / kWarpSize, kSlab = ChannelSums::kSlab;

@@ -31,9 +31,9 @@ inline void for_channels(int64_t channels, const Body& body) {
   for (; c < channels; ++c) body.template operator()<float>(c);
 }
 
-// For element-wise loops over floats, which the compiler vectorises where it would not with bf16 in them: elements are
-// taken in blocks of at most kBlock, as floats. `floats` reads them (fp32 in place, bf16 into `room`), `place` says
-// where results go, and `finish` rounds what is in `room`.
+// Element-wise loops over floats, which the compiler vectorises where it would not with bf16 in them, take elements in
+// blocks of at most kBlock, as floats. `floats` reads them (fp32 in place, bf16 into `room`), `place` says where
+// results go, and `finish` rounds what is in `room`.
 inline constexpr int64_t kBlock = 256;
 
 inline const float* floats(const float* from, int64_t, float*) { return from; }

@@ -3,17 +3,18 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <utility>
 
-#include "kernels/core/dry_runtime.h"
+#include "kernels/core/device_runtime.h"
 #include "kernels/core/error.h"
 
 namespace depthstill::cuda {
 namespace {
 
-// What an H100 allows (CUDA programming guide, compute capability 9.0).
+// An H100 allows no more than this (CUDA programming guide, compute capability 9.0).
 constexpr std::array<unsigned, 3> kMaxGrid = {2147483647, 65535, 65535}, kMaxBlock = {1024, 1024, 64};
 constexpr uint64_t kMaxThreads = 1024;
 constexpr size_t kMaxSharedBytes = 227 << 10;
@@ -98,97 +99,114 @@ void check_device_pointer(const char* what, const void* pointer) {
         ": expected a pointer to device memory, got one to the host's");
 }
 
-namespace dry {
+namespace {
 
-DeviceInfo device_info() {
-  const State& s = state();
-  DeviceInfo info;
-  info.name = "NVIDIA H100 80GB HBM3 (dry run: nothing is computed)";
-  info.compute_major = 9;
-  info.multiprocessors = 132;
-  info.total_bytes = info.free_bytes = s.total_bytes;
-  for (const auto& [offset, bytes] : s.used) info.free_bytes -= bytes;
-  return info;
-}
-
-// First fit.
-void* malloc_device(size_t wanted) {
-  check_not_capturing("allocating");
-  State& s = state();
-  ++s.record.mallocs;
-  const size_t bytes = (std::max<size_t>(wanted, 1) + kAlignment - 1) / kAlignment * kAlignment;
-  size_t offset = 0;
-  for (const auto& [start, size] : s.used) {
-    if (start - offset >= bytes) break;
-    offset = start + size;
+class DryRuntime final : public Runtime {
+ public:
+  int device_count(std::string*) override { return 1; }
+  DeviceInfo device_info() override {
+    const State& s = state();
+    DeviceInfo info;
+    info.name = "NVIDIA H100 80GB HBM3 (dry run: nothing is computed)";
+    info.compute_major = 9;
+    info.multiprocessors = 132;
+    info.total_bytes = info.free_bytes = s.total_bytes;
+    for (const auto& [offset, bytes] : s.used) info.free_bytes -= bytes;
+    return info;
   }
-  if (bytes > s.total_bytes - offset) return nullptr;
-  s.used[offset] = bytes;
-  return s.base + offset;
+
+  // Takes the first gap that is large enough.
+  void* malloc_device(size_t wanted) override {
+    check_not_capturing("allocating");
+    State& s = state();
+    ++s.record.mallocs;
+    const size_t bytes = (std::max<size_t>(wanted, 1) + kAlignment - 1) / kAlignment * kAlignment;
+    size_t offset = 0;
+    for (const auto& [start, size] : s.used) {
+      if (start - offset >= bytes) break;
+      offset = start + size;
+    }
+    if (bytes > s.total_bytes - offset) return nullptr;
+    s.used[offset] = bytes;
+    return s.base + offset;
+  }
+  void free_device(void* pointer) noexcept override {
+    if (pointer == nullptr) return;
+    State& s = state();
+    ++s.record.frees;
+    s.used.erase(static_cast<size_t>(static_cast<char*>(pointer) - s.base));
+  }
+
+  void copy(void* to, const void* from, size_t bytes, Direction direction, Stream) override {
+    DryRun& record = state().record;
+    if (direction != Direction::kToHost) check_device_pointer("copy", to);
+    if (direction != Direction::kToDevice) check_device_pointer("copy", from);
+    if (direction == Direction::kOnDevice) return count(record.copies_on_device, "copy");
+    check_not_capturing("copying between host and device");
+    if (direction == Direction::kToHost) std::memset(to, 0, bytes);
+    ++(direction == Direction::kToHost ? record.copies_to_host : record.copies_to_device);
+  }
+  void zero(void* to, size_t, Stream) override {
+    check_device_pointer("zero", to);
+    count(state().record.zeros, "zero");
+  }
+  void synchronize(Stream) override {
+    check_not_capturing("waiting for a stream");
+    ++state().record.synchronizations;
+  }
+
+  // Handles of streams and events are never null and mean nothing.
+  void* create_stream() override { return new_handle(); }
+  void destroy_stream(void*) noexcept override {}
+  void* create_event() override { return new_handle(); }
+  void destroy_event(void*) noexcept override {}
+  void record_event(void*, Stream) override {}
+  void wait_for_event(Stream, void*) override {}
+  void synchronize_event(void*) override {
+    check_not_capturing("waiting for an event");
+    ++state().record.event_waits;
+  }
+
+  void* malloc_pinned(size_t bytes) override {
+    void* pointer = std::malloc(bytes);
+    check(pointer != nullptr, "cuda: allocating ", bytes, " bytes of host memory failed");
+    return pointer;
+  }
+  void free_pinned(void* pointer) noexcept override { std::free(pointer); }
+
+  bool capturing(Stream) override { return state().capturing; }
+  void begin_capture(Stream) override {
+    check_not_capturing("a second capture");
+    state().capturing = true;
+  }
+  void* end_capture(Stream) override {
+    State& s = state();
+    check(s.capturing, "dry run: the end of a capture that was not begun");
+    s.capturing = false;
+    return new std::vector<Launch>(std::exchange(s.captured, {}));
+  }
+  void abandon_capture(Stream) noexcept override {
+    state().capturing = false;
+    state().captured.clear();
+  }
+  void launch_graph(void* graph, Stream) override {
+    check_not_capturing("launching a graph");
+    const auto& nodes = *static_cast<const std::vector<Launch>*>(graph);
+    DryRun& record = state().record;
+    record.launches.insert(record.launches.end(), nodes.begin(), nodes.end());
+    ++record.graph_launches;
+  }
+  void destroy_graph(void* graph) noexcept override { delete static_cast<std::vector<Launch>*>(graph); }
+
+ private:
+  static void* new_handle() { return reinterpret_cast<void*>(++state().handles); }
+};
+
+}  // namespace
+
+Runtime& dry_runtime() {
+  static DryRuntime& runtime = *new DryRuntime;  // as `state`
+  return runtime;
 }
 
-void free_device(void* pointer) noexcept {
-  if (pointer == nullptr) return;
-  State& s = state();
-  ++s.record.frees;
-  s.used.erase(static_cast<size_t>(static_cast<char*>(pointer) - s.base));
-}
-
-void copy(void* to, const void* from, size_t bytes, Direction direction) {
-  DryRun& record = state().record;
-  if (direction != Direction::kToHost) check_device_pointer("copy", to);
-  if (direction != Direction::kToDevice) check_device_pointer("copy", from);
-  if (direction == Direction::kOnDevice) return count(record.copies_on_device, "copy");
-  check_not_capturing("copying between host and device");
-  if (direction == Direction::kToHost) std::memset(to, 0, bytes);
-  ++(direction == Direction::kToHost ? record.copies_to_host : record.copies_to_device);
-}
-
-void zero(void* to, size_t) {
-  check_device_pointer("zero", to);
-  count(state().record.zeros, "zero");
-}
-
-void synchronize() {
-  check_not_capturing("waiting for a stream");
-  ++state().record.synchronizations;
-}
-
-void synchronize_event() {
-  check_not_capturing("waiting for an event");
-  ++state().record.event_waits;
-}
-
-void* new_handle() { return reinterpret_cast<void*>(++state().handles); }
-
-bool capturing() { return state().capturing; }
-
-void begin_capture() {
-  check_not_capturing("a second capture");
-  state().capturing = true;
-}
-
-void* end_capture() {
-  State& s = state();
-  check(s.capturing, "dry run: the end of a capture that was not begun");
-  s.capturing = false;
-  return new std::vector<Launch>(std::exchange(s.captured, {}));
-}
-
-void abandon_capture() noexcept {
-  state().capturing = false;
-  state().captured.clear();
-}
-
-void launch_graph(void* graph) {
-  check_not_capturing("launching a graph");
-  const auto& nodes = *static_cast<const std::vector<Launch>*>(graph);
-  DryRun& record = state().record;
-  record.launches.insert(record.launches.end(), nodes.begin(), nodes.end());
-  ++record.graph_launches;
-}
-
-void destroy_graph(void* graph) noexcept { delete static_cast<std::vector<Launch>*>(graph); }
-
-}  // namespace dry
 }  // namespace depthstill::cuda

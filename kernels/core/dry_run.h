@@ -1,6 +1,6 @@
 // A dry run: the CUDA code paths run on the host as they would for an H100, up to each call of the device, and nothing
 // is executed. launch() records a kernel instead of starting it, device memory is an address range that nobody may
-// touch, and what is copied to the host is zero. For memory plans and launch counts where there is no GPU.
+// touch, and what is copied to the host is zero. It gives memory plans and launch counts where there is no GPU.
 #pragma once
 
 #include <array>
@@ -18,18 +18,18 @@ struct Launch {
   size_t shared_bytes = 0;                  // dynamic
 };
 
-// What was asked of the device.
+// A DryRun records what was asked of the device.
 struct DryRun {
-  std::vector<Launch> launches;  // in order, those of replayed graphs included
+  std::vector<Launch> launches;  // launches in order, those of replayed graphs included
   int64_t graph_launches = 0;
   int64_t copies_to_device = 0, copies_to_host = 0, copies_on_device = 0, zeros = 0;
-  int64_t synchronizations = 0, event_waits = 0;  // of the host
+  int64_t synchronizations = 0, event_waits = 0;  // waits of the host
   int64_t mallocs = 0, frees = 0;
 };
 
 inline constexpr size_t kH100Bytes = size_t{80} << 30;
 
-// For the rest of the process; before anything else of CUDA is called.
+// Makes the rest of the process a dry run; to be called before anything else of CUDA.
 void enable_dry_run(size_t memory_bytes = kH100Bytes);
 
 namespace detail {
@@ -50,7 +50,7 @@ void record_library_call(std::string what);
 // Throws Error unless `pointer` is null or in the simulated memory.
 void check_device_pointer(const char* what, const void* pointer);
 
-// The same for a kernel's argument of any type.
+// Does the same for a kernel's argument of any type.
 template <class T>
 void check_argument(const char* file, const T& argument) {
   if constexpr (std::is_pointer_v<T>) check_device_pointer(file, argument);

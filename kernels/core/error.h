@@ -24,7 +24,7 @@ template <class... Parts>
   throw Error(concat_text(parts...));
 }
 
-// What was expected, for a message: "a, b, c", or with " or " for `last` "a, b or c". name_of(row) is printed.
+// Lists what was expected, for a message: "a, b, c", or with " or " for `last` "a, b or c". name_of(row) is printed.
 template <class Rows, class F>
 std::string list_text(const Rows& rows, F name_of, const char* last = ", ") {
   std::ostringstream text;
@@ -36,7 +36,8 @@ std::string list_text(const Rows& rows, F name_of, const char* last = ", ") {
   return text.str();
 }
 
-// Throws Error with the concatenated parts unless `ok`. For op boundaries and parsers; kernels assume checked input.
+// Throws Error with the concatenated parts unless `ok`. Op boundaries and parsers call it; kernels assume checked
+// input.
 template <class... Parts>
 void check(bool ok, const Parts&... parts) {
   if (!ok) fail(parts...);

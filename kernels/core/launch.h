@@ -37,7 +37,7 @@ struct LaunchStream {
 };
 
 namespace detail {
-// In a dry run: records the launch and returns true.
+// In a dry run, this records the launch and returns true.
 template <class... Args>
 bool launched_dry(dim3 grid, dim3 block, size_t shared_bytes, const LaunchStream& at, const Args&... args) {
   if (!cuda::dry_running()) return false;
@@ -112,14 +112,25 @@ inline unsigned blocks_for(int64_t n, int threads) {
   return static_cast<unsigned>(blocks);
 }
 
-// The same, but at most max_blocks: for kernels whose grid loops over the items. The emulator allows fewer, so that
-// small tests run the loop's second round, and barriers that only that round needs are needed.
+// Blocks of grids that loop over a map: enough for any GPU.
+inline constexpr int kLoopBlocks = 8192;
+
+// The same as above, but at most max_blocks: for kernels whose grid loops over the items. The emulator allows fewer, so
+// that small tests run the loop's second round, and barriers that only that round needs are needed.
 inline unsigned blocks_for(int64_t n, int threads, int max_blocks) {
 #if !defined(__CUDACC__)
   if (!cuda::dry_running()) max_blocks = min(max_blocks, simt::kMaxLoopingBlocks);
 #endif
   const int64_t blocks = n / threads + (n % threads != 0);
   return static_cast<unsigned>(blocks < max_blocks ? blocks : max_blocks);
+}
+
+// A block of `threads` threads for maps whose channels lie together: blockDim.x along a pixel's packs of channels, a
+// power of two that covers them, at most `most`; blockDim.y along the row.
+inline dim3 block_along_channels(int64_t packs, unsigned threads, unsigned most) {
+  unsigned lanes = 1;
+  while (lanes < packs && lanes < most) lanes *= 2;
+  return dim3(lanes, threads / lanes);
 }
 
 // Range for `for (const int64_t i : grid_stride(n))` in a kernel with 1-d blocks and a 1-d grid.

@@ -1,5 +1,5 @@
-// What users may ask of NVIDIA's libraries: cuDNN and cuBLASLt. On the CPU nothing here has an effect, nor need it:
-// it always repeats its results, and its fp32 products are as accurate as multiply-adds in fp32.
+// Users may ask this of NVIDIA's libraries, cuDNN and cuBLASLt. On the CPU nothing here has an effect, nor need it: it
+// always repeats its results, and its fp32 products are as accurate as multiply-adds in fp32.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ struct LibraryOptions {
   bool measure = true;         // false: what the library's heuristic ranks first and runs, without timing
   int candidate = -1;          // >= 0: take this candidate of every list, or its last; for tests: all must agree
   bool log = false;            // one message per choice (messages.h)
-  int64_t workspace_cap_bytes = int64_t{256} << 20;  // of one convolution
-  std::string cache_folder;                          // of the measured choices; empty: they are not kept
+  int64_t workspace_cap_bytes = int64_t{256} << 20;  // limit for one convolution
+  std::string cache_folder;                          // folder of the measured choices; empty: they are not kept
 
   bool operator==(const LibraryOptions&) const = default;
 };
@@ -24,7 +24,8 @@ struct LibraryOptions {
 // $XDG_CACHE_HOME/depthstill or ~/.cache/depthstill. Throws Error for other values.
 LibraryOptions library_options_from_environment();
 
-// Those of the process, at first from the environment. To be changed before the first op runs.
+// Returns the options of the process, at first those from the environment. They are to be changed before the first op
+// runs.
 LibraryOptions& library_options();
 
 }  // namespace depthstill

@@ -22,8 +22,8 @@ struct alignas(16) Chunk {
   uint32_t word[4];
 };
 
-// Where chunk c of row r lies in a tile of rows of kRowChunks chunks, so that neither of the two ways in which warps
-// read it meets a bank twice: 4 neighbouring chunks of 2 rows (8 lanes' 16-byte loads), a chunk of 8 rows
+// Returns where `chunk` of `row` lies in a tile of rows of kRowChunks chunks, so that neither of the two ways in which
+// warps read it meets a bank twice: 4 neighbouring chunks of 2 rows (8 lanes' 16-byte loads), a chunk of 8 rows
 // (load_transposed).
 template <int kRowChunks>
 __device__ __forceinline__ int swizzled(int row, int chunk) {
@@ -65,8 +65,8 @@ __device__ __forceinline__ void multiply_chunks(float (&c)[4], const Chunk& low,
 
 // out (16 x kC) += a (16 x 16) * 16 rows of `tile` (rows, kC), swizzled, from first_row on.
 template <int kC>
-__device__ __forceinline__ void multiply_rows(float (&out)[kC / 8][4], const uint32_t (&a)[4], const Chunk* tile,
-                                              int first_row, int lane) {
+__device__ __forceinline__ void multiply_by_rows(float (&out)[kC / 8][4], const uint32_t (&a)[4], const Chunk* tile,
+                                                 int first_row, int lane) {
   const int row = first_row + lane % 16, half = lane / 16;
 #pragma unroll
   for (int q = 0; q < kC / 16; ++q) {

@@ -32,8 +32,8 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, N>& pack) {
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
 }
 
-// Two neighbours in a word, the first in its lower half: rounded by one instruction, of which bf16(float) is six. As
-// floats again one each.
+// Two neighbours share a word, the first in its lower half. One instruction rounds both, where bf16(float) is six; as
+// floats again they take one each.
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 #if defined(__CUDACC__)
   uint32_t word;
@@ -46,8 +46,7 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 __device__ __forceinline__ float bf16_low(uint32_t word) { return std::bit_cast<float>(word << 16); }
 __device__ __forceinline__ float bf16_high(uint32_t word) { return std::bit_cast<float>(word & 0xffff0000u); }
 
-// What N elements are kept as between a load and their use: words, which a Pack in registers is taken apart into halves
-// of instead.
+// N elements are kept as words between a load and their use: a Pack in registers is taken apart into halves of words.
 template <class T, int N>
 using Words =
     std::conditional_t<sizeof(T) * N % 4 == 0, Pack<uint32_t, static_cast<int>((sizeof(T) * N + 3) / 4)>, Pack<T, N>>;
@@ -101,11 +100,45 @@ __device__ __forceinline__ void store_floats(T* to, const float (&values)[N]) {
   store_words<N>(to, to_words<T>(values));
 }
 
+// Parameters and their gradients, which are float whatever T is: N of them, four at a time, from an array aligned to 16
+// bytes, or for N < 4 to N floats.
+template <int N>
+__device__ __forceinline__ void load_parameters(const float* from, float (&values)[N]) {
+  constexpr int kPart = N < 4 ? N : 4;
+#pragma unroll
+  for (int i = 0; i < N; i += kPart) {
+    const Pack<float, kPart> part = load_pack<kPart>(from + i);
+#pragma unroll
+    for (int k = 0; k < kPart; ++k) values[i + k] = part.lane[k];
+  }
+}
+template <int N>
+__device__ __forceinline__ void store_parameters(float* to, const float (&values)[N]) {
+  constexpr int kPart = N < 4 ? N : 4;
+#pragma unroll
+  for (int i = 0; i < N; i += kPart) {
+    Pack<float, kPart> part;
+#pragma unroll
+    for (int k = 0; k < kPart; ++k) part.lane[k] = values[i + k];
+    store_pack(to + i, part);
+  }
+}
+
 // True when `count` (a row length, or the whole array) divides into packs of N and every pointer is aligned to one.
 // Null pointers (optional arrays) are fine.
 template <int N, class... T>
 bool packable(int64_t count, const T*... pointers) {
   return count % N == 0 && ((reinterpret_cast<uintptr_t>(pointers) % (sizeof(T) * N) == 0) && ...);
+}
+
+// Calls f.operator()<kWide>() where packs are possible, else f.operator()<1>().
+template <int kWide, class F>
+void visit_pack(bool possible, const F& f) {
+  if (possible) {
+    f.template operator()<kWide>();
+  } else {
+    f.template operator()<1>();
+  }
 }
 
 }  // namespace depthstill

@@ -1,4 +1,5 @@
-// How fast this processor can be at most, for judging the kernels: arithmetic that stays in registers, and a copy.
+// These functions show how fast this processor can be at most, for judging the kernels: with arithmetic that stays in
+// registers, and with a copy.
 #pragma once
 
 #include <cstdint>

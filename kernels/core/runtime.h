@@ -12,9 +12,9 @@
 
 namespace depthstill::cuda {
 
-// GPUs that can be used; 0 without a driver or a GPU, and then *reason says why, in one line. Never throws.
+// The number of GPUs that can be used; 0 without a driver or a GPU, and then *reason says why, in one line. Never
+// throws.
 int device_count(std::string* reason = nullptr);
-void set_device(int device);
 
 // True where kernels run in the SIMT emulator.
 bool emulated();
@@ -25,18 +25,18 @@ struct DeviceInfo {
   int multiprocessors = 0;
   size_t total_bytes = 0, free_bytes = 0;
 };
-DeviceInfo device_info();  // of the current device
+DeviceInfo device_info();  // properties of the current device
 
 int driver_version();   // 13000 means 13.0; 0 without a driver; never throws
-int runtime_version();  // that this binary was built with
+int runtime_version();  // version that this binary was built with
 
-// Aligned to 256 bytes, contents undefined; null when memory is full, and only then.
+// The memory is aligned to 256 bytes, its contents are undefined; null when memory is full, and only then.
 void* malloc_device(size_t bytes);
 void free_device(void* pointer) noexcept;  // waits for kernels that use it; nothing to do for null
 
 enum class Direction : uint8_t { kToDevice, kToHost, kOnDevice };
 
-// In stream order; `from` may be reused and `to` may be read on the host only after synchronize(stream).
+// These act in stream order; `from` may be reused and `to` may be read on the host only after synchronize(stream).
 void copy(void* to, const void* from, size_t bytes, Direction direction, Stream stream);
 void zero(void* to, size_t bytes, Stream stream);
 void synchronize(Stream stream);
@@ -51,7 +51,7 @@ void free_pinned(void* pointer) noexcept;  // nothing to do for null
 // A point in a stream's work.
 void* create_event();
 void destroy_event(void* event) noexcept;
-void record_event(void* event, Stream stream);    // after what `stream` was given so far
+void record_event(void* event, Stream stream);    // the event follows what `stream` was given so far
 void wait_for_event(Stream stream, void* event);  // what `stream` is given from now on waits; the host does not
 void synchronize_event(void* event);              // the host waits
 
@@ -61,21 +61,21 @@ bool can_capture();  // false with DEPTHSTILL_SYNC=1
 bool capturing(Stream stream);
 void begin_capture(Stream stream);
 void* end_capture(Stream stream);
-void abandon_capture(Stream stream) noexcept;  // after an error between the two
+void abandon_capture(Stream stream) noexcept;  // takes the place of end_capture after an error
 void launch_graph(void* graph, Stream stream);
 void destroy_graph(void* graph) noexcept;
 
-// Order in which the emulator runs the threads between two barriers, and the blocks of a grid. Correct kernels give
-// the same result under all of them. No effect on a GPU.
+// Order in which the emulator runs the threads between two barriers, and the blocks of a grid. Correct kernels give the
+// same result under all of them. It has no effect on a GPU.
 enum class Schedule : uint8_t { kForward, kReverse, kShuffled };
 void set_schedule(Schedule schedule, uint32_t seed = 0);
 
-// When the emulator does what its streams are given: correct host code gives the same result at any pace. No effect on
-// a GPU.
+// The pace says when the emulator does what its streams are given: correct host code gives the same result at any pace.
+// It has no effect on a GPU.
 enum class Pace : uint8_t {
   kAtOnce,       // faults surface in the line that launches
-  kWhenAwaited,  // as late as possible: no more than what the host waits for
-  kOthersFirst,  // likewise, but the other streams run ahead as far as events let them
+  kWhenAwaited,  // work is done as late as possible: no more than what the host waits for
+  kOthersFirst,  // the same, but the other streams run ahead as far as events let them
 };
 void set_pace(Pace pace);  // waits for the device
 

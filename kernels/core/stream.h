@@ -1,4 +1,4 @@
-// What every kernel launcher receives first: where to run and where to find scratch memory.
+// Every kernel launcher receives a Stream first: where to run and where to find scratch memory.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 namespace depthstill {
 
 // A grow-only buffer owned by the engine. The pointer stays valid until the next call; a launcher that needs several
-// buffers asks once for their sum. Aligned to 64 bytes (CPU) or 256 bytes (CUDA). Contents are undefined.
+// buffers asks once for their sum. It is aligned to 64 bytes (CPU) or 256 bytes (CUDA). Contents are undefined.
 class Scratch {
  public:
   virtual ~Scratch() = default;

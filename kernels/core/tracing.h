@@ -1,6 +1,6 @@
-// What profilers need of the CUDA runtime: named ranges (NVTX), the capture range, and points in time of a stream.
-// tracing.cu is the real thing (in a dry run, kernels/core/dry_run.h, times are 0);
-// simt/tracing_host.cpp stands in for it in builds without CUDA, with the host's clock.
+// Profilers need this of the CUDA runtime: named ranges (NVTX), the capture range, and points in time of a stream.
+// tracing.cu is the real thing (in a dry run, kernels/core/dry_run.h, times are 0); simt/tracing_host.cpp stands in for
+// it in builds without CUDA, with the host's clock.
 #pragma once
 
 #include "kernels/core/stream.h"
@@ -12,7 +12,7 @@ namespace depthstill::cuda {
 void range_push(const char* name) noexcept;
 void range_pop() noexcept;
 
-// What nsys and ncu are told to capture between with --capture-range=cudaProfilerApi and --profile-from-start off.
+// nsys and ncu capture between these two with --capture-range=cudaProfilerApi and --profile-from-start off.
 void profiler_start();
 void profiler_stop();
 

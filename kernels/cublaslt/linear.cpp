@@ -14,8 +14,7 @@
 #include "kernels/core/error.h"
 #include "kernels/core/library_options.h"
 #include "kernels/cublaslt/matmul.h"
-#include "kernels/plans/choice.h"
-#include "kernels/plans/timer.h"
+#include "kernels/plans/ways.h"
 
 namespace depthstill::cuda {
 namespace {
@@ -30,50 +29,28 @@ MatmulShape with_precision(MatmulShape shape) {
   return shape;
 }
 
-using RunProduct = std::function<void(const Matmul&)>;
-
-// Calls `run` with the first of the heuristic's algorithms that runs: from its second call on, a shape has its plan.
-void run_product(const MatmulShape& any_precision, const RunProduct& run) {
+// Calls run(product) with the first of the heuristic's algorithms that runs: from its second call on, a shape has its
+// plan.
+void run_product(Stream stream, const MatmulShape& any_precision, const std::function<void(const Matmul&)>& run) {
   static auto& chosen = *new std::map<MatmulShape, Matmul>();
   const MatmulShape shape = with_precision(any_precision);
-  const auto found = chosen.find(shape);
-  if (found != chosen.end()) return run(found->second);
-  plans::Chooser<Matmul> by;
-  by.run = run;
-  const auto ranked = [&](plans::Wanted wanted) {
-    constexpr int kMost = 8;
-    std::vector<Matmul> algorithms;
-    algorithms.emplace_back(shape);
-    for (int rank = 1; wanted == plans::Wanted::kAll && rank < kMost; ++rank) {
-      try {
-        algorithms.emplace_back(shape, rank);
-      } catch (const Error&) {  // not for this rank
+  plans::run_chosen(chosen, shape, stream, run, [&] {
+    plans::Ways<Matmul> ways;
+    ways.name = concat_text("a linear layer's product ", shape.rows, " x ", shape.inner, " x ", shape.columns);
+    ways.candidates = [&](plans::Wanted wanted) {
+      constexpr int kMost = 8;
+      std::vector<Matmul> algorithms;
+      algorithms.emplace_back(shape);
+      for (int rank = 1; wanted == plans::Wanted::kAll && rank < kMost; ++rank) {
+        try {
+          algorithms.emplace_back(shape, rank);
+        } catch (const Error&) {  // not for this rank
+        }
       }
-    }
-    return algorithms;
-  };
-  const std::string name =
-      concat_text("a linear layer's product ", shape.rows, " x ", shape.inner, " x ", shape.columns);
-  chosen.emplace(shape, plans::first_that_runs<Matmul>(name, by, ranked));
-}
-
-size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
-// Scratch that a parameter takes as T.
-template <class T>
-size_t typed_bytes(int64_t n) {
-  return std::is_same_v<T, float> ? 0 : aligned(static_cast<size_t>(n) * sizeof(T));
-}
-
-// A parameter as T: itself in fp32, rounded into `room` in bf16.
-template <class T>
-const void* typed(Stream stream, int64_t n, const float* parameter, void* room) {
-  if constexpr (std::is_same_v<T, float>) {
-    return parameter;
-  } else {
-    cast<float, T>(stream, n, parameter, static_cast<T*>(room));
-    return room;
-  }
+      return algorithms;
+    };
+    return ways;
+  });
 }
 
 template <class T>
@@ -85,7 +62,7 @@ MatmulShape weight_gradient_shape(const LinearShape& s, Epilogue epilogue) {
 template <class T>
 void run_weight_gradient(Stream stream, const LinearShape& s, Epilogue epilogue, const T* x, const T* dy,
                          float* dweight, float* dbias) {
-  run_product(weight_gradient_shape<T>(s, epilogue), [&](const Matmul& product) {
+  run_product(stream, weight_gradient_shape<T>(s, epilogue), [&](const Matmul& product) {
     void* workspace = stream.scratch->get(product.workspace_bytes() + 256);
     product(stream, dy, x, dbias, dweight, workspace);
   });
@@ -97,7 +74,7 @@ void run_bias_gradient(Stream stream, const LinearShape& s, const T* dy, float* 
   bias_activation_grad<T>(stream, s.rows, static_cast<int>(s.O), Activation::kNone, nullptr, dy, in_place, dbias);
 }
 
-// Where dbias comes from, when dweight is computed as well: a kernel of its own, or the product's epilogue.
+// When dweight is computed as well, dbias comes from a kernel of its own or from the product's epilogue.
 enum class BiasGradient : uint8_t { kKernel, kEpilogue };
 
 template <class T>
@@ -111,52 +88,36 @@ void run_parameter_gradients(Stream stream, const LinearShape& s, const T* x, co
   }
 }
 
-// The faster, measured once per shape; the kernel where nothing can be measured.
+// Takes the faster one, measured once per shape; the kernel where nothing can be measured.
 template <class T>
 void run_parameter_gradients(Stream stream, const LinearShape& s, const T* x, const T* dy, float* dweight,
                              float* dbias) {
   static auto& chosen = *new std::map<std::array<int64_t, 5>, BiasGradient>();
   const LibraryOptions& options = library_options();
   const std::array<int64_t, 5> key{s.rows, s.I, s.O, options.strict_fp32 ? 1 : 0, options.candidate};
-  const auto run_by = [&](BiasGradient from) { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); };
-  const auto found = chosen.find(key);
-  if (found != chosen.end()) return run_by(found->second);
-
-  plans::Chooser<BiasGradient> by;
-  by.cache = plans::device_cache(stream);
-  by.log = options.log;
-  by.candidate = options.candidate;
-  by.record = [](const BiasGradient& from) { return from == BiasGradient::kEpilogue ? "epilogue" : "kernel"; };
-  by.rebuild = [](const std::string& record) -> std::optional<BiasGradient> {
-    if (record == "epilogue") return BiasGradient::kEpilogue;
-    if (record == "kernel") return BiasGradient::kKernel;
-    return std::nullopt;
-  };
-  if (plans::may_measure(stream)) {
-    by.milliseconds = [&](const BiasGradient& from, double best_ms) {
-      return plans::median_ms(stream, best_ms, [&] { run_by(from); });
+  const auto run = [&](BiasGradient from) { run_parameter_gradients(stream, s, x, dy, dweight, dbias, from); };
+  plans::run_chosen(chosen, key, stream, run, [&] {
+    plans::Ways<BiasGradient> ways;
+    ways.name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ", s.rows,
+                            " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
+    ways.record = [](const BiasGradient& from) { return from == BiasGradient::kEpilogue ? "epilogue" : "kernel"; };
+    ways.rebuild = [](const std::string& record) -> std::optional<BiasGradient> {
+      if (record == "epilogue") return BiasGradient::kEpilogue;
+      if (record == "kernel") return BiasGradient::kKernel;
+      return std::nullopt;
     };
-  }
-  bool has_run = false;
-  by.run = [&](const BiasGradient& from) {
-    run_by(from);
-    has_run = true;
-  };
-  const std::string name = concat_text("linear parameter gradients ", std::is_same_v<T, float> ? "fp32" : "bf16", " ",
-                                       s.rows, " x ", s.I, " x ", s.O, options.strict_fp32 ? " strict" : "");
-  const auto offered = [&](plans::Wanted wanted) {
-    std::vector<BiasGradient> ways{BiasGradient::kKernel};
-    if (wanted == plans::Wanted::kFirst) return ways;
-    try {
-      const Matmul there_is_one(with_precision(weight_gradient_shape<T>(s, Epilogue::kBiasGradient)));
-      ways.push_back(BiasGradient::kEpilogue);
-    } catch (const Error&) {  // cuBLASLt has no algorithm with this epilogue for these types
-    }
+    ways.candidates = [&](plans::Wanted wanted) {
+      std::vector<BiasGradient> from{BiasGradient::kKernel};
+      if (wanted == plans::Wanted::kFirst) return from;
+      try {
+        const Matmul there_is_one(with_precision(weight_gradient_shape<T>(s, Epilogue::kBiasGradient)));
+        from.push_back(BiasGradient::kEpilogue);
+      } catch (const Error&) {  // cuBLASLt has no algorithm with this epilogue for these types
+      }
+      return from;
+    };
     return ways;
-  };
-  const BiasGradient from = plans::choose<BiasGradient>(name, by, offered);
-  if (!has_run) run_by(from);
-  chosen[key] = from;
+  });
 }
 
 }  // namespace
@@ -170,11 +131,11 @@ void linear(Stream stream, const LinearShape& s, const T* x, const float* weight
                           .epilogue = bias != nullptr ? Epilogue::kBias : Epilogue::kNone,
                           .type = kCudaType<T>,
                           .d_type = kCudaType<T>};
-  run_product(shape, [&](const Matmul& product) {
-    const size_t weight_bytes = typed_bytes<T>(s.O * s.I), bias_bytes = typed_bytes<T>(s.O);
+  run_product(stream, shape, [&](const Matmul& product) {
+    const size_t weight_bytes = rounded_bytes<T>(s.O * s.I), bias_bytes = rounded_bytes<T>(s.O);
     auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + bias_bytes + product.workspace_bytes() + 256));
-    const void* w = typed<T>(stream, s.O * s.I, weight, room);
-    const void* b = bias == nullptr ? nullptr : typed<T>(stream, s.O, bias, room + weight_bytes);
+    const void* w = rounded<T>(stream, s.O * s.I, weight, room);
+    const void* b = bias == nullptr ? nullptr : rounded<T>(stream, s.O, bias, room + weight_bytes);
     product(stream, x, w, b, y, room + weight_bytes + bias_bytes);
   });
 }
@@ -184,10 +145,10 @@ void linear_grad(Stream stream, const LinearShape& s, const T* x, const float* w
                  float* dweight, float* dbias) {
   if (dx != nullptr) {
     const MatmulShape shape{.rows = s.rows, .columns = s.I, .inner = s.O, .type = kCudaType<T>, .d_type = kCudaType<T>};
-    run_product(shape, [&](const Matmul& product) {
-      const size_t weight_bytes = typed_bytes<T>(s.O * s.I);
+    run_product(stream, shape, [&](const Matmul& product) {
+      const size_t weight_bytes = rounded_bytes<T>(s.O * s.I);
       auto* room = static_cast<char*>(stream.scratch->get(weight_bytes + product.workspace_bytes() + 256));
-      const void* w = typed<T>(stream, s.O * s.I, weight, room);
+      const void* w = rounded<T>(stream, s.O * s.I, weight, room);
       product(stream, dy, w, nullptr, dx, room + weight_bytes);
     });
   }

@@ -8,11 +8,11 @@
 namespace depthstill::cublaslt {
 namespace {
 
-constexpr uint64_t kWorkspaceCap = uint64_t{32} << 20;  // what split-k algorithms on an H100 are recommended to get
+constexpr uint64_t kWorkspaceCap = uint64_t{32} << 20;  // the recommendation for split-k algorithms on an H100
 constexpr uint32_t kAlignment = 16;
 
 cublasLtHandle_t handle() {
-  // One for the life of the process: by its end the driver may be gone.
+  // One handle serves for the life of the process: by its end the driver may be gone.
   static const cublasLtHandle_t created = [] {
     cublasLtHandle_t h = nullptr;
     check_status(cublasLtCreate(&h), "creating a handle");

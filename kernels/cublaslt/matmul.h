@@ -34,7 +34,7 @@ class Owned {
 };
 using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
 
-// What happens to d besides, with a vector in memory.
+// The epilogue is what happens to d besides, with a vector in memory.
 enum class Epilogue : uint8_t {
   kNone,
   kBias,         // d += vector[column]; the vector is of d's type
@@ -42,8 +42,8 @@ enum class Epilogue : uint8_t {
   kBiasGradient  // vector[row] = sum of op(a)'s row: dbias, where d = dy^T x is the gradient of a weight
 };
 
-// d (rows, columns) = op(a) * op(b), summed over `inner`; a transposed matrix is stored as (inner, rows) or
-// (columns, inner). Row-major and dense; a and b of `type`, d of `d_type`; accumulated in fp32.
+// d (rows, columns) = op(a) * op(b), summed over `inner`; a transposed matrix is stored as (inner, rows) or (columns,
+// inner). Matrices are row-major and dense, a and b of `type`, d of `d_type`; products are accumulated in fp32.
 struct MatmulShape {
   int64_t rows = 0, columns = 0, inner = 0;
   bool a_transposed = false, b_transposed = false;

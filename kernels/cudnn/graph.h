@@ -73,7 +73,7 @@ class Graph {
   // A tensor that exists in registers only.
   TensorId intermediate(cudnnDataType_t type, const TensorSize& size);
   const Descriptor& operator[](TensorId id) const { return tensors_.at(id); }
-  // Whether no tensor is of a narrower type than fp32.
+  // Returns whether no tensor is of a narrower type than fp32.
   bool all_fp32() const { return all_fp32_; }
 
   void add(Descriptor operation) { operations_.push_back(std::move(operation)); }
@@ -85,7 +85,7 @@ class Graph {
   // y (1, C, 1, 1) = sum of x over all but the channels.
   void channel_sums(TensorId x, TensorId y);
 
-  // Null handle: for a device that is described elsewhere.
+  // A null handle is for a device that is described elsewhere.
   Descriptor finalized(cudnnHandle_t handle) const;
 
  private:

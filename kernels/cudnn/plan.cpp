@@ -57,7 +57,7 @@ std::vector<Descriptor> engine_configs(const Descriptor& graph, cudnnBackendHeur
   return configs;
 }
 
-// Whether the engine behind `config` carries `note`, e.g. tensor cores.
+// Returns whether the engine behind `config` carries `note`, e.g. tensor cores.
 bool has_note(const Descriptor& config, cudnnBackendNumericalNote_t note) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
@@ -78,7 +78,7 @@ bool has_note(const Descriptor& config, cudnnBackendNumericalNote_t note) {
 
 Target current_target(Stream stream) {
   if (cuda::dry_running()) return h100_target();
-  // One handle per stream, for the life of the process.
+  // There is one handle per stream, for the life of the process.
   static std::map<void*, cudnnHandle_t>& handles = *new std::map<void*, cudnnHandle_t>();
   cudnnHandle_t& handle = handles[stream.handle];
   if (handle == nullptr) {

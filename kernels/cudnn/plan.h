@@ -26,7 +26,7 @@ using TensorPointers = std::vector<std::pair<TensorId, const void*>>;
 
 class Plan {
  public:
-  // What json() gave before; nothing if this cuDNN and GPU do not accept it any more.
+  // Makes a plan again from what json() gave; returns nothing if this cuDNN and GPU do not accept it any more.
   static std::optional<Plan> from_json(const Target& target, const std::string& json);
   std::string json() const;  // one line
 
@@ -44,8 +44,8 @@ class Plan {
 
 struct PlanRequest {
   const LibraryOptions* options = nullptr;  // null: those of the process
-  int limit = 10;                           // of plans that keep to the options
-  bool fallback_engines = true;             // also the general, slow ones at the end of the list
+  int limit = 10;                           // number of plans that keep to the options
+  bool fallback_engines = true;             // the general, slow ones at the end of the list as well
 };
 
 struct PlanOffer {
@@ -56,7 +56,7 @@ struct PlanOffer {
   bool accepted() const { return !plans.empty() || need_driver > 0; }
 };
 
-// Never throws because a graph or a plan is refused.
+// A graph or a plan that is refused is no reason to throw.
 PlanOffer find_plans(const Target& target, const Graph& graph, const PlanRequest& request = {});
 
 }  // namespace depthstill::cudnn

@@ -19,7 +19,7 @@ namespace depthstill::cpu {
 namespace {
 
 constexpr int64_t kStrip = 16;            // positions per block of channels: amortises loading the weights
-constexpr int kBlockPositions = 4;        // whose sums stay in registers
+constexpr int kBlockPositions = 4;        // positions whose sums stay in registers
 constexpr int64_t kGrainFlops = 1 << 16;  // multiply-adds worth a thread
 constexpr int64_t kChunkRows = 8;         // most rows of dweight summed in float before the sums go to double
 constexpr int64_t kBlockRows = 4;         // rows of moments in a block, less on small maps
@@ -180,8 +180,9 @@ template <int R, int S, class V, class T, class Read>
   if (moments) moments->add<V>(strip.out, strip.out_pitch, strip.count, c);
 }
 
-// All channels of a strip. R = 0: any number of rows of taps. Not inlined, as one function of all of them would be too
-// large to be compiled well; what is inside is inlined always, as the compiler does not see that registers count.
+// All channels of a strip. R = 0: any number of rows of taps. It is not inlined, as one function of all of them would
+// be too large to be compiled well; what is inside is inlined always, as the compiler does not see that registers
+// count.
 template <int R, int S, class T, class Read>
 [[gnu::noinline]] void correlate_strip(const Strip<T, T>& strip, const Read& read, const float* weight, int64_t C,
                                        const Moments* moments) {
@@ -324,7 +325,7 @@ class Correlation {
 };
 
 // A row of dx goes through the activation of the batch norm, in place, and is added to the sums of what is stored and
-// of that times x - mean. Not inlined: its loops want all registers.
+// of that times x - mean. It is not inlined: its loops want all registers.
 template <class T>
 [[gnu::noinline]] void through_norm(const Normalised& norm, const float* mean, int64_t positions, int64_t C, const T* x,
                                     T* dx, float* sums) {
@@ -383,7 +384,7 @@ void sum_dweight(const DepthwiseShape& shape, const Read& read, const T* x, cons
       if (row.taps == 0 || run.taps == 0) continue;
       for_strips(row, run, shape.kernel, from, in_row, dy_row, C, [&]<int S>(Strip<T, const T> strip) {
         for (int taken = 0; strip.rows > 0; strip.rows -= taken) {
-          taken = std::min(3, strip.rows);  // whose sums and inputs fit into the registers
+          taken = std::min(3, strip.rows);  // rows whose sums and inputs fit into the registers
           visit_count<3>(taken, [&]<int R>() { accumulate_strip<R, S>(strip, read, dweight, C); });
           strip.in += taken * strip.in_row;
           strip.weight += taken * strip.weight_row;

@@ -80,7 +80,7 @@ __device__ __forceinline__ void store_chunk_spread(const ChannelSums& sums, Spre
   to[3 * sums.channels] = all.squares[0];
 }
 
-// Where the outputs of a strip go, rounded; `spread` is that of what is stored.
+// The outputs of a strip go here, rounded; `spread` is that of what is stored.
 template <class T, int N, bool kSpread>
 struct Output {
   T* y;
@@ -104,9 +104,8 @@ struct Output {
 //   partial: of store_chunk_spread, if kSpread
 // Strips are the rows of ChannelSums; precondition: C % N == 0. At stride 1 a thread walks the columns of a strip: each
 // input is loaded once per row of taps and goes into the sums of the K outputs that it belongs to, of which sum[i % K]
-// is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3 in bf16 about 37
-// instructions per output, with the batch norm and the moments: an H100 issues them in the time of its 4 B of DRAM
-// traffic.
+// is that of output i. Moves both maps once if the L1/L2 caches keep K rows. For K = 3 in bf16 an output takes about 37
+// instructions, with the batch norm and the moments: an H100 issues them in the time of its 4 B of DRAM traffic.
 template <Taps kTaps, int K, class T, int N, class Read, bool kSpread>
 __global__ void __launch_bounds__(kThreads, 2)
     depthwise_kernel(ChannelSums sums, Strips strips, Input<T> in, BatchNormInput norm,
@@ -174,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 // moments (2, C) of `count` outputs, from the chunks' spreads in double. Geometry of sum_chunks.
 __global__ void finish_moments_kernel(ChannelSums sums, int64_t count, const float* partial, float* moments) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  double sum[2] = {};  // of y and of y^2
+  double sum[2] = {};  // sums of y and of y^2
   if (c < sums.channels) {
     for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
       const float* at = partial + static_cast<int64_t>(chunk) * kMoments * sums.channels + c;

@@ -8,10 +8,12 @@
 //   dweight[r,s,c]  = sum_{n,p,q} dy[n,p,q,c] *
 //                     x[n, p*stride + r*dilation - pad_top, q*stride + s*dilation - pad_left, c]
 // Before it there may be a batch norm (BatchNormInput, kernels/batch_norm.h): then x stands for
-// z = act((x - mean) * rstd * weight + bias), which is computed as x is read, in float, and never stored; the padding
-// is zeros of z. Its gradient goes through the activation as well: dx is then that of the argument of act, dx *
-// act'(z), and comes with the sums that batch_norm_grad_of_sums wants. After the convolution there may be the
-// statistics that a batch norm of y needs.
+//   z = act((x - mean) * rstd * weight + bias)
+// which is computed as x is read, in float, and never stored; the padding is zeros of z. Its gradient goes through the
+// activation as well: dx is then that of the argument of act,
+//   dx * act'(z)
+// and comes with the sums that batch_norm_grad_of_sums wants. After the convolution there may be the statistics that a
+// batch norm of y needs.
 //
 // Bound: memory, 2 * K^2 operations per element and pass. Maps moved, at stride 1: forward 2, gradients 3 (x and dy
 // read, dx written). From the statistics of x to the normalised y, in training, convolution and batch norms move 8 maps

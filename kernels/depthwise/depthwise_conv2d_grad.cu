@@ -54,6 +54,34 @@ struct Positions {
   }
 };
 
+// The positions first .. last - 1 of a row of x one by one, each from all taps that it belongs to.
+template <Taps kTaps, int K, class T, int N, bool kNorm, int kSums>
+__device__ __forceinline__ void gather_strip(const Input<T>& dy, const T* (&rows)[K],
+                                             const Positions<T, N, kNorm>& positions, const Plain<N>& as_is, int first,
+                                             int last, int64_t start, const float (&w)[K * K][N],
+                                             float (&sum)[kSums][N]) {
+#pragma unroll 1
+  for (int q = first; q < last; ++q) {
+    const Words<T, N> raw = positions.load(start + q);
+    float z[N] = {}, value[N] = {};
+    Words<T, N> taps[kColumns<K>][K] = {};
+#pragma unroll
+    for (int s = 0; s < K; ++s) {
+      const auto column = [&](int j) { return source<kTaps>(q, s + j, dy.dilation, dy.pad_left, dy.width); };
+      if (s % kColumns<K> == 0) {
+#pragma unroll
+        for (int j = 0; j < kColumns<K>; ++j) dy.template load_column<N>(rows, column(j), taps[j]);
+      }
+      if (s == 0) positions.normalise(raw, true, z);
+      dy.template use_column<N>(rows, column(0), taps[s % kColumns<K>], as_is, [&](int r, const float(&d)[N]) {
+        add_product(value, d, w[r * K + s]);
+        add_product(sum[r * K + s], d, z);
+      });
+    }
+    positions.put(start + q, raw, z, value, sum);
+  }
+}
+
 // dx[n,h,w,c] = sum over taps of dy[n, source(h), source(w), c] * weight[tap, c], times the slope of the activation of
 // the batch norm, and the sums of the chunk's positions of x:
 //   partial[chunk, tap, c]        of dy at the tap * z
@@ -119,26 +147,9 @@ __global__ void __launch_bounds__(kThreads, 2)
           }
         }
       } else {
-#pragma unroll 1
-        for (int q = first; q < first + strips.length && q < strips.width; ++q) {
-          const Words<T, N> raw = positions.load(start + q);
-          float z[N] = {}, value[N] = {};
-          Words<T, N> taps[kColumns<K>][K] = {};
-#pragma unroll
-          for (int s = 0; s < K; ++s) {
-            const auto column = [&](int j) { return source<kTaps>(q, s + j, dy.dilation, dy.pad_left, dy.width); };
-            if (s % kColumns<K> == 0) {
-#pragma unroll
-              for (int j = 0; j < kColumns<K>; ++j) dy.template load_column<N>(rows, column(j), taps[j]);
-            }
-            if (s == 0) positions.normalise(raw, true, z);
-            dy.template use_column<N>(rows, column(0), taps[s % kColumns<K>], as_is, [&](int r, const float(&d)[N]) {
-              add_product(value, d, w[r * K + s]);
-              add_product(sum[r * K + s], d, z);
-            });
-          }
-          positions.put(start + q, raw, z, value, sum);
-        }
+        const int end = first + strips.length;
+        gather_strip<kTaps, K>(dy, rows, positions, as_is, first, end < strips.width ? end : strips.width, start, w,
+                               sum);
       }
     }
   }

@@ -1,4 +1,4 @@
-// What a depthwise convolution on the CPU reads its inputs through (kernels/depthwise/depthwise_conv2d.cpp).
+// A depthwise convolution on the CPU reads its inputs through these (kernels/depthwise/depthwise_conv2d.cpp).
 #pragma once
 
 #include <bit>

@@ -1,4 +1,4 @@
-// How a depthwise convolution on the CPU cuts the axes of its output (kernels/depthwise/depthwise_conv2d.cpp).
+// A depthwise convolution on the CPU cuts the axes of its output into runs (kernels/depthwise/depthwise_conv2d.cpp).
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// How the CUDA kernels of depthwise convolutions walk along a map: in strips of a row, N channels to a thread.
+// The CUDA kernels of depthwise convolutions walk along a map in strips of a row, N channels to a thread.
 #pragma once
 
 #include <type_traits>
@@ -13,8 +13,12 @@ namespace depthstill::cuda {
 
 // Work is shared out in strips: `length` outputs of one row, `phases` columns apart. With phases = dilation, the inputs
 // of neighbouring outputs of a strip are the same but for one column. Strips of a map are numbered row by row.
+//
+//   a row of 12 outputs at dilation 2 in strips of 3:   column   0  1  2  3  4  5  6  7  8  9 10 11
+//                                                       strip    0  1  0  1  0  1  2  3  2  3  2  3
+//   with K = 3, strip 0 reads the columns -2, 0, 2, 4, 6 once each, for its outputs 0, 2, 4
 struct Strips {
-  int rows, width;  // of the map that is walked along, over all images
+  int rows, width;  // size of the map that is walked along, over all images
   int phases, length, per_row;
 
   // `stride` of what is read over what is walked along. Each strip reads K - 1 columns more than it has outputs, in
@@ -85,20 +89,11 @@ struct Normalised {
 
 template <int kCount, int N>
 __device__ __forceinline__ void load_weights(const float* weight, int C, bool flipped, float (&w)[kCount][N]) {
-  constexpr int kPart = N < 4 ? N : 4;
 #pragma unroll
-  for (int tap = 0; tap < kCount; ++tap) {
-    const float* from = weight + (flipped ? kCount - 1 - tap : tap) * C;
-#pragma unroll
-    for (int i = 0; i < N; i += kPart) {
-      const Pack<float, kPart> part = load_pack<kPart>(from + i);
-#pragma unroll
-      for (int k = 0; k < kPart; ++k) w[tap][i + k] = part.lane[k];
-    }
-  }
+  for (int tap = 0; tap < kCount; ++tap) load_parameters(weight + (flipped ? kCount - 1 - tap : tap) * C, w[tap]);
 }
 
-// What the taps of an output read, along one axis.
+// Tap t of output o reads this, along one axis.
 enum class Taps {
   kStride1,      // o + t * dilation - pad; dx is the same with its taps and padding the other way round
   kStride2,      // 2 * o + t * dilation - pad
@@ -133,8 +128,8 @@ struct Input {
       rows[r] = from < 0 ? nullptr : x + (static_cast<int64_t>(n) * height + from) * width * C + channel;
     }
   }
-  // Loads the taps of a column as they are stored; what is outside of the map is left as it is. Apart from their use,
-  // so that a thread has the loads of a whole column, or of several, under way at once: this is what hides their
+  // Loads the taps of a column as they are stored; what is outside of the map is left as it is. Loading is apart from
+  // use, so that a thread has the loads of a whole column, or of several, under way at once: this is what hides their
   // latency.
   template <int N, int K>
   __device__ __forceinline__ void load_column(const T* const (&rows)[K], int column, Words<T, N> (&taps)[K]) const {

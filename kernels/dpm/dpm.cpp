@@ -6,6 +6,7 @@
 
 #include "kernels/core/denormals.h"
 #include "kernels/core/lanes.h"
+#include "kernels/core/mean.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/vector_math.h"
 #include "kernels/dpm/dpm_rows.h"
@@ -124,8 +125,8 @@ float teacher_student(const PixelRow& row, const DpmTableView& table, int first,
 
 // Depth, lse and offset of one pixel; returns its kl.
 template <class T>
-float forward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& options, const DpmTableView& table,
-                    const T* logits, const float* teacher, float* depth, float* lse, float* offset) {
+float forward_pixel(const PixelRow& row, const DpmProblem& p, const T* logits, const float* teacher, float* depth,
+                    float* lse, float* offset) {
   const float largest = row.load(logits);
   const float* x = row.x;
   float* q = row.q;
@@ -140,33 +141,40 @@ float forward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& 
   }
   const float log_sum = std::log(sum);
   *lse = largest + log_sum;
-  *depth = static_cast<float>(bins.centre(0)) + static_cast<float>(bins.width()) * (first_moment / sum);
+  *depth = static_cast<float>(p.bins.centre(0)) + static_cast<float>(p.bins.width()) * (first_moment / sum);
   if (teacher == nullptr) return 0.0f;
 
-  const DpmWindow window = locate(table, row.bins, *teacher);
-  row.fill_target(table, window);
+  const DpmWindow window = locate(p.table, row.bins, *teacher);
+  row.fill_target(p.table, window);
   float kl;
-  if (options.kl == KlDirection::kStudentTeacher) {
-    kl = (log_moment - cross_term(row, table, window.first)) / sum - log_sum - table.log_floor;
+  if (p.options.kl == KlDirection::kStudentTeacher) {
+    kl = (log_moment - cross_term(row, p.table, window.first)) / sum - log_sum - p.table.log_floor;
     *offset = kl;
   } else {
-    kl = teacher_student(row, table, window.first, *lse, options.eps, offset);
+    kl = teacher_student(row, p.table, window.first, *lse, p.options.eps, offset);
     kl += 0.0f * sum;  // NaN logits outside the window count too
   }
   return kl + 0.0f * *teacher;  // as does a teacher that is not finite
 }
 
+// One pixel's gradient depends on these besides its logits; a = 0: not on the target.
+struct PixelGradient {
+  float teacher, depth, lse, offset;
+  float a, gd;  // factors of dkl/dx and dd/dx
+};
+
 // Replaces one pixel's logits by a * dkl/dx + gd * dd/dx.
 template <class T>
-void backward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& options, const DpmTableView& table,
-                    float teacher, float depth, float lse, float offset, float a, float gd, T* logits) {
+void backward_pixel(const PixelRow& row, const DpmProblem& problem, const PixelGradient& g, T* logits) {
+  const DpmTableView& table = problem.table;
+  const float a = g.a, lse = g.lse;
   row.load(logits);
-  const float *x = row.x, width = static_cast<float>(bins.width());
+  const float *x = row.x, width = static_cast<float>(problem.bins.width());
   float *q = row.q, *out = row.out;
-  const bool student_teacher = options.kl == KlDirection::kStudentTeacher;
-  const float log_factor = student_teacher ? a : 0.0f, step = gd * width;
-  const float constant = (student_teacher ? -a * (table.log_floor + offset) : -a * offset) -
-                         gd * (depth - static_cast<float>(bins.centre(0)));
+  const bool student_teacher = problem.options.kl == KlDirection::kStudentTeacher;
+  const float log_factor = student_teacher ? a : 0.0f, step = g.gd * width;
+  const float constant = (student_teacher ? -a * (table.log_floor + g.offset) : -a * g.offset) -
+                         g.gd * (g.depth - static_cast<float>(problem.bins.centre(0)));
 #pragma omp simd
   for (int b = 0; b < row.padded; ++b) {
     const float z = x[b] - lse, p = vector_exp(z);
@@ -174,9 +182,9 @@ void backward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& 
     out[b] = p * (log_factor * z + (step * static_cast<float>(b) + constant));
   }
   if (a != 0.0f) {
-    const DpmWindow window = locate(table, row.bins, teacher);
+    const DpmWindow window = locate(table, row.bins, g.teacher);
     row.fill_target(table, window);
-    const float *log_t = row.log_t, log_floor = table.log_floor, eps = options.eps;
+    const float *log_t = row.log_t, log_floor = table.log_floor, eps = problem.options.eps;
     q += window.first;
     out += window.first;
     if (student_teacher) {
@@ -199,24 +207,24 @@ void backward_pixel(const PixelRow& row, const DpmBins& bins, const DpmOptions& 
 }  // namespace
 
 template <class T>
-void dpm_rows(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, RowRange rows, const T* logits, const float* teacher, float* depth, float* lse,
-              float* offset, double* row_sums) {
-  const int guard = teacher != nullptr ? table.columns : 0;
-  const size_t row_floats = PixelRow::floats(bins.bins, guard);
+void dpm_rows(Stream stream, const DpmProblem& p, RowRange rows, const T* logits, const float* teacher,
+              const DpmMaps& maps, double* row_sums) {
+  const DpmShape& shape = p.shape;
+  const int guard = teacher != nullptr ? p.table.columns : 0;
+  const size_t row_floats = PixelRow::floats(p.bins.bins, guard);
   auto* buffers =
       static_cast<float*>(stream.scratch->get(static_cast<size_t>(num_threads()) * row_floats * sizeof(float)));
   parallel_ranges(rows.count(), 1, [&](int64_t begin, int64_t end, int part) {
     const FlushDenormals flush;
-    const PixelRow row(bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
+    const PixelRow row(p.bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
     for (int64_t r = rows.begin + begin; r < rows.begin + end; ++r) {
       double sum = 0, count = 0;
       for (int64_t i = r * shape.W; i < (r + 1) * shape.W; ++i) {
-        const bool counts = teacher != nullptr && dpm_counts(bins, options, r % shape.H, teacher[i]);
+        const bool counts = teacher != nullptr && dpm_counts(p.bins, p.options, r % shape.H, teacher[i]);
         float pull = 0;
-        const float kl = forward_pixel(row, bins, options, table, logits + (i - rows.begin * shape.W) * shape.channels,
-                                       counts ? teacher + i : nullptr, depth + i, lse + i, &pull);
-        if (offset != nullptr) offset[i] = pull;
+        const float kl = forward_pixel(row, p, logits + (i - rows.begin * shape.W) * shape.channels,
+                                       counts ? teacher + i : nullptr, maps.depth + i, maps.lse + i, &pull);
+        if (maps.offset != nullptr) maps.offset[i] = pull;
         sum += static_cast<double>(kl);
         count += counts;
       }
@@ -233,73 +241,56 @@ void dpm_finish(int64_t rows, const double* row_sums, float* result) {
     sum += row_sums[2 * r];
     count += row_sums[2 * r + 1];
   }
-  result[0] = count > 0 ? static_cast<float>(sum / count) : 0.0f;
-  result[1] = count > 0 ? static_cast<float>(1 / count) : 0.0f;
+  assign_mean(sum, count, result);
 }
 
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
-         float* result) {
-  const int64_t rows = shape.N * shape.H;
+void dpm(Stream stream, const DpmProblem& problem, const T* logits, const float* teacher, const DpmMaps& maps) {
+  const int64_t rows = problem.shape.N * problem.shape.H;
   std::vector<double> row_sums(teacher != nullptr ? static_cast<size_t>(2 * rows) : 0);
-  dpm_rows(stream, shape, bins, options, table, {0, rows}, logits, teacher, depth, lse, offset,
-           teacher != nullptr ? row_sums.data() : nullptr);
-  if (teacher != nullptr) dpm_finish(rows, row_sums.data(), result);
+  dpm_rows(stream, problem, {0, rows}, logits, teacher, maps, teacher != nullptr ? row_sums.data() : nullptr);
+  if (teacher != nullptr) dpm_finish(rows, row_sums.data(), maps.result);
 }
 
 template <class T>
-void dpm_grad_rows(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-                   const DpmTableView& table, RowRange rows, const float* teacher, const float* depth, const float* lse,
-                   const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
-  const int guard = dkl != nullptr ? table.columns : 0;
-  const size_t row_floats = PixelRow::floats(bins.bins, guard);
-  const float per_pixel = dkl != nullptr ? *dkl * result[1] : 0.0f;
+void dpm_grad_rows(Stream stream, const DpmProblem& p, RowRange rows, const DpmGradientMaps& maps, T* logits) {
+  const DpmShape& shape = p.shape;
+  const int guard = maps.dkl != nullptr ? p.table.columns : 0;
+  const size_t row_floats = PixelRow::floats(p.bins.bins, guard);
+  const float per_pixel = maps.per_pixel();
   auto* buffers =
       static_cast<float*>(stream.scratch->get(static_cast<size_t>(num_threads()) * row_floats * sizeof(float)));
   parallel_ranges(rows.count(), 1, [&](int64_t begin, int64_t end, int part) {
     const FlushDenormals flush;
-    const PixelRow row(bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
+    const PixelRow row(p.bins.bins, guard, buffers + static_cast<size_t>(part) * row_floats);
     T* pixel = logits + begin * shape.W * shape.channels;
     for (int64_t i = (rows.begin + begin) * shape.W; i < (rows.begin + end) * shape.W; ++i, pixel += shape.channels) {
-      const bool counts = dkl != nullptr && dpm_counts(bins, options, i / shape.W % shape.H, teacher[i]);
-      const float a = counts ? per_pixel : 0.0f, gd = ddepth != nullptr ? ddepth[i] : 0.0f;
+      const bool counts = maps.dkl != nullptr && dpm_counts(p.bins, p.options, i / shape.W % shape.H, maps.teacher[i]);
+      const float a = counts ? per_pixel : 0.0f, gd = maps.ddepth != nullptr ? maps.ddepth[i] : 0.0f;
       if (a == 0.0f && gd == 0.0f) {
         std::fill(pixel, pixel + shape.channels, T(0.0f));
         continue;
       }
-      backward_pixel(row, bins, options, table, counts ? teacher[i] : 0.0f, depth[i], lse[i], counts ? offset[i] : 0.0f,
-                     a, gd, pixel);
-      std::fill(pixel + bins.bins, pixel + shape.channels, T(0.0f));
+      const PixelGradient gradient{
+          counts ? maps.teacher[i] : 0.0f, maps.depth[i], maps.lse[i], counts ? maps.offset[i] : 0.0f, a, gd};
+      backward_pixel(row, p, gradient, pixel);
+      std::fill(pixel + p.bins.bins, pixel + shape.channels, T(0.0f));
     }
   });
 }
 
 template <class T>
-void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
-              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
-  dpm_grad_rows(stream, shape, bins, options, table, {0, shape.N * shape.H}, teacher, depth, lse, offset, result, dkl,
-                ddepth, logits);
+void dpm_grad(Stream stream, const DpmProblem& problem, const DpmGradientMaps& maps, T* logits) {
+  dpm_grad_rows(stream, problem, {0, problem.shape.N * problem.shape.H}, maps, logits);
 }
 
-template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                  const float*, float*, float*, float*, float*);
-template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const bf16*,
-                  const float*, float*, float*, float*, float*);
-template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                       const float*, const float*, const float*, const float*, const float*, const float*, float*);
-template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                       const float*, const float*, const float*, const float*, const float*, const float*, bf16*);
-template void dpm_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
-                       const float*, const float*, float*, float*, float*, double*);
-template void dpm_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
-                       const bf16*, const float*, float*, float*, float*, double*);
-template void dpm_grad_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
-                            const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, float*);
-template void dpm_grad_rows(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, RowRange,
-                            const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, bf16*);
+#define DS_INSTANTIATE(T)                                                                                       \
+  template void dpm(Stream, const DpmProblem&, const T*, const float*, const DpmMaps&);                         \
+  template void dpm_grad(Stream, const DpmProblem&, const DpmGradientMaps&, T*);                                \
+  template void dpm_rows(Stream, const DpmProblem&, RowRange, const T*, const float*, const DpmMaps&, double*); \
+  template void dpm_grad_rows(Stream, const DpmProblem&, RowRange, const DpmGradientMaps&, T*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cpu

@@ -5,14 +5,10 @@ namespace depthstill::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-constexpr int kMaxBlocks = 2048;  // partial sums: fixed, so that the order of addition is the same on every GPU
+constexpr int kSumBlocks = 2048;  // partial sums: fixed, so that the order of addition is the same on every GPU
 // Lanes of a pixel: of 257 bins each has 32 or 33. A warp's instruction serves 4 pixels; with a pixel to a warp, the
 // sums over its lanes and the window, of which few lanes have a bin, would take longer than memory.
 constexpr int kLanes = 8, kPixels = kWarpSize / kLanes;
-
-struct PixelMaps {
-  float *depth, *lse, *offset;  // (pixels)
-};
 
 // A lane's share of a pixel's bins: packs of N, each lane's kLanes packs apart, of which the first stay in
 // registers; then one by one the bins that do not fill a pack, so that 257 bins cost four packs of bf16 and one
@@ -110,7 +106,7 @@ __device__ __forceinline__ void for_window(const DpmProblem& p, const DpmWindow&
 // aligned logits.
 template <class T, int N, bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
-    dpm_kernel(DpmProblem p, const T* logits, const float* teacher, PixelMaps maps, double* partials) {
+    dpm_kernel(DpmProblem p, const T* logits, const float* teacher, DpmMaps maps, double* partials) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes, bins = p.bins.bins;
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kPixels;
   const int64_t warp_first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize) * kPixels;
@@ -167,11 +163,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
       sums[1] += counted ? 1 : 0;
     }
   }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0 && partials != nullptr) {
-    partials[2 * blockIdx.x] = sums[0];
-    partials[2 * blockIdx.x + 1] = sums[1];
-  }
+  store_partials<kThreads>(sums, blockIdx.x, partials);
 }
 
 // Lanes and pixels as above. Logits become their gradient in place; dynamic shared memory: kWarps * kPixels * columns
@@ -179,8 +171,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
 // channel and 20 B of maps. Bound: memory. Same preconditions for N > 1.
 template <class T, int N, bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
-    dpm_grad_kernel(DpmProblem p, const float* teacher, const float* depth, const float* lse, const float* offset,
-                    const float* result, const float* dkl, const float* ddepth, T* logits) {
+    dpm_grad_kernel(DpmProblem p, DpmGradientMaps maps, T* logits) {
   DYNAMIC_SHARED(float, shared);
   const int lane = static_cast<int>(threadIdx.x) % kLanes, group = static_cast<int>(threadIdx.x) / kLanes;
   const int columns = p.table.columns, bins = p.bins.bins;
@@ -188,26 +179,27 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kPixels;
   const int64_t warp_first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize) * kPixels;
   const float first_centre = static_cast<float>(p.bins.centre(0)), width = static_cast<float>(p.bins.width());
-  const float per_pixel = dkl != nullptr ? *dkl * result[1] : 0.0f;
+  const float per_pixel = maps.per_pixel();
+  const bool with_kl = maps.dkl != nullptr;
   for (int64_t first = warp_first; first < pixels; first += stride) {
     const int64_t own = first + static_cast<int>(threadIdx.x) % kWarpSize / kLanes;
     const bool inside = own < pixels;
     const int64_t i = inside ? own : pixels - 1;  // all lanes take part in the sums
     T* pixel = logits + i * p.shape.channels;
     const Share<T, N> share(pixel, bins, lane);
-    const float a = dkl != nullptr && pixel_counts(p, teacher, i) ? per_pixel : 0.0f;
-    const float gd = ddepth != nullptr ? ddepth[i] : 0.0f, l = lse[i];
-    float constant = -gd * (depth[i] - first_centre);
-    int begin = bins, end = bins;  // of the window's bins
-    if (dkl != nullptr) {
-      const DpmWindow window = locate(p.table, bins, teacher[i]);
+    const float a = with_kl && pixel_counts(p, maps.teacher, i) ? per_pixel : 0.0f;
+    const float gd = maps.ddepth != nullptr ? maps.ddepth[i] : 0.0f, l = maps.lse[i];
+    float constant = -gd * (maps.depth[i] - first_centre);
+    int begin = bins, end = bins;  // range of the window's bins
+    if (with_kl) {
+      const DpmWindow window = locate(p.table, bins, maps.teacher[i]);
       const float norm = target_norm<kLanes>(p.table, window, lane);
       if (a != 0.0f) {
         for_window(p, window, norm, pixel, lane,
                    [&](int j, float log_t, float logit) { terms[j] = kl_gradient(p, log_t, fast_exp(logit - l), a); });
         begin = window.first;
         end = window.first + columns;
-        constant -= a * (kStudentTeacher ? p.table.log_floor + offset[i] : offset[i]);
+        constant -= a * (kStudentTeacher ? p.table.log_floor + maps.offset[i] : maps.offset[i]);
       }
     }
     __syncwarp();  // terms are complete, and every lane has read its logits of the window
@@ -236,61 +228,53 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
 }
 
 int grid_for(const DpmShape& shape) {
-  return static_cast<int>(blocks_for(shape.N * shape.H * shape.W, kWarps * kPixels, kMaxBlocks));
+  return static_cast<int>(blocks_for(shape.N * shape.H * shape.W, kWarps * kPixels, kSumBlocks));
 }
 
 // Calls f.operator()<N, kStudentTeacher>(): packs where sizes and pointers allow.
 template <class T, class F>
-void visit_kernel(const DpmShape& shape, const DpmOptions& options, const T* logits, const F& f) {
+void visit_kernel(const DpmProblem& problem, const T* logits, const F& f) {
   constexpr int kPack = kPackSize<T>;
-  const bool packs = packable<kPack>(shape.channels, logits);
-  if (options.kl == KlDirection::kStudentTeacher) {
-    packs ? f.template operator()<kPack, true>() : f.template operator()<1, true>();
-  } else {
-    packs ? f.template operator()<kPack, false>() : f.template operator()<1, false>();
-  }
+  visit_pack<kPack>(packable<kPack>(problem.shape.channels, logits), [&]<int N>() {
+    if (problem.options.kl == KlDirection::kStudentTeacher) {
+      f.template operator()<N, true>();
+    } else {
+      f.template operator()<N, false>();
+    }
+  });
 }
 
 }  // namespace
 
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
-         float* result) {
-  const int blocks = grid_for(shape);
-  const DpmProblem problem{shape, bins, options, table};
-  const PixelMaps maps{depth, lse, offset};
+void dpm(Stream stream, const DpmProblem& problem, const T* logits, const float* teacher, const DpmMaps& maps) {
+  const int blocks = grid_for(problem.shape);
   double* partials = nullptr;
   if (teacher != nullptr) {
     partials = static_cast<double*>(stream.scratch->get(static_cast<size_t>(blocks) * 2 * sizeof(double)));
   }
-  visit_kernel(shape, options, logits, [&]<int N, bool kStudentTeacher>() {
+  visit_kernel(problem, logits, [&]<int N, bool kStudentTeacher>() {
     launch(dpm_kernel<T, N, kStudentTeacher>, static_cast<unsigned>(blocks), kThreads, 0, stream, problem, logits,
            teacher, maps, partials);
   });
-  if (teacher != nullptr) launch(dpm_finish_kernel, 1, kDpmFinishThreads, 0, stream, blocks, partials, result);
+  if (teacher != nullptr) finish_partials<2>(stream, blocks, partials, FinishDpm{maps.result});
 }
 
 template <class T>
-void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
-              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits) {
-  const DpmProblem problem{shape, bins, options, table};
+void dpm_grad(Stream stream, const DpmProblem& problem, const DpmGradientMaps& maps, T* logits) {
   const size_t shared_bytes =
-      dkl != nullptr ? static_cast<size_t>(kWarps * kPixels * table.columns) * sizeof(float) : 0;
-  visit_kernel(shape, options, logits, [&]<int N, bool kStudentTeacher>() {
-    launch(dpm_grad_kernel<T, N, kStudentTeacher>, static_cast<unsigned>(grid_for(shape)), kThreads, shared_bytes,
-           stream, problem, teacher, depth, lse, offset, result, dkl, ddepth, logits);
+      maps.dkl != nullptr ? static_cast<size_t>(kWarps * kPixels * problem.table.columns) * sizeof(float) : 0;
+  visit_kernel(problem, logits, [&]<int N, bool kStudentTeacher>() {
+    launch(dpm_grad_kernel<T, N, kStudentTeacher>, static_cast<unsigned>(grid_for(problem.shape)), kThreads,
+           shared_bytes, stream, problem, maps, logits);
   });
 }
 
-template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                  const float*, float*, float*, float*, float*);
-template void dpm(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const bf16*,
-                  const float*, float*, float*, float*, float*);
-template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                       const float*, const float*, const float*, const float*, const float*, const float*, float*);
-template void dpm_grad(Stream, const DpmShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const float*,
-                       const float*, const float*, const float*, const float*, const float*, const float*, bf16*);
+#define DS_INSTANTIATE(T)                                                               \
+  template void dpm(Stream, const DpmProblem&, const T*, const float*, const DpmMaps&); \
+  template void dpm_grad(Stream, const DpmProblem&, const DpmGradientMaps&, T*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cuda

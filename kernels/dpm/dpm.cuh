@@ -2,17 +2,11 @@
 #pragma once
 
 #include "kernels/core/fast_math.cuh"
-#include "kernels/core/warp.cuh"
+#include "kernels/core/mean.h"
+#include "kernels/core/partials.cuh"
 #include "kernels/dpm/dpm.h"
 
 namespace depthstill::cuda {
-
-struct DpmProblem {
-  DpmShape shape;
-  DpmBins bins;
-  DpmOptions options;
-  DpmTableView table;
-};
 
 __device__ inline bool pixel_counts(const DpmProblem& p, const float* teacher, int64_t pixel) {
   const int64_t row = p.options.first_row > 0 ? pixel / p.shape.W % p.shape.H : 0;
@@ -58,7 +52,7 @@ __device__ inline void add_kl(const DpmProblem& p, float log_t, float log_q, flo
   }
 }
 
-// What the target adds to a * dkl/dx of one bin of the window.
+// The target adds this to a * dkl/dx of one bin of the window.
 __device__ inline float kl_gradient(const DpmProblem& p, float log_t, float q, float a) {
   if (p.options.kl == KlDirection::kStudentTeacher) return -a * q * (log_t - p.table.log_floor);
   if (!(log_t > p.table.log_floor)) return 0.0f;
@@ -66,25 +60,24 @@ __device__ inline float kl_gradient(const DpmProblem& p, float log_t, float q, f
   return -a * (eps == 0.0f ? t : q * kl_slope(t, q, eps));
 }
 
-// What the gradient of one pixel's logits needs besides the logits.
+// The gradient of one pixel's logits needs these besides the logits.
 struct DpmPixelGradient {
   float lse = 1e30f, a = 0.0f, log_factor = 0.0f, step = 0.0f, constant = 0.0f;
   int first = 1 << 30;           // bin of the window's column 0; none if a == 0
   const float* log_t = nullptr;  // (columns)
   // dlogit = q (log_factor z + step b + constant) + the window's part
 
-  // For a pixel that kLanes lanes share, which write its log_t: others may use it after a barrier. `pixel` < 0: none,
-  // all gradients are 0.
+  // kLanes lanes share the pixel and write its log_t: others may use it after a barrier. `pixel` < 0: none, all
+  // gradients are 0.
   template <int kLanes>
-  __device__ static DpmPixelGradient of(const DpmProblem& p, int64_t pixel, const float* teacher, const float* depth,
-                                        const float* lse, const float* offset, float per_pixel, const float* ddepth,
-                                        int lane, float* log_t) {
+  __device__ static DpmPixelGradient of(const DpmProblem& p, const DpmGradientMaps& maps, float per_pixel,
+                                        int64_t pixel, int lane, float* log_t) {
     DpmPixelGradient g;
     const bool inside = pixel >= 0;
-    if (inside && per_pixel != 0.0f && pixel_counts(p, teacher, pixel)) g.a = per_pixel;
-    const float gd = inside && ddepth != nullptr ? ddepth[pixel] : 0.0f;
+    if (inside && per_pixel != 0.0f && pixel_counts(p, maps.teacher, pixel)) g.a = per_pixel;
+    const float gd = inside && maps.ddepth != nullptr ? maps.ddepth[pixel] : 0.0f;
     if (per_pixel != 0.0f) {
-      const DpmWindow window = locate(p.table, p.bins.bins, g.a != 0.0f ? teacher[pixel] : p.table.d_min);
+      const DpmWindow window = locate(p.table, p.bins.bins, g.a != 0.0f ? maps.teacher[pixel] : p.table.d_min);
       const float norm = target_norm<kLanes>(p.table, window, lane);
       if (g.a != 0.0f) {
         for (int j = lane; j < p.table.columns; j += kLanes) log_t[j] = log_target(p.table, window, norm, j);
@@ -93,13 +86,13 @@ struct DpmPixelGradient {
       }
     }
     if (g.a == 0.0f && gd == 0.0f) return g;
-    g.lse = lse[pixel];
+    g.lse = maps.lse[pixel];
     g.step = gd * static_cast<float>(p.bins.width());
-    g.constant = -gd * (depth[pixel] - static_cast<float>(p.bins.centre(0)));
+    g.constant = -gd * (maps.depth[pixel] - static_cast<float>(p.bins.centre(0)));
     if (g.a == 0.0f) return g;
     const bool student_teacher = p.options.kl == KlDirection::kStudentTeacher;
     g.log_factor = student_teacher ? g.a : 0.0f;
-    g.constant -= g.a * (student_teacher ? p.table.log_floor + offset[pixel] : offset[pixel]);
+    g.constant -= g.a * (student_teacher ? p.table.log_floor + maps.offset[pixel] : maps.offset[pixel]);
     return g;
   }
 
@@ -112,24 +105,10 @@ struct DpmPixelGradient {
   }
 };
 
-namespace {
+// The sums of partials (blocks, 2) are the sum of kl, and the counted pixels.
+struct FinishDpm {
+  float* result;
+  __device__ void operator()(const double (&sums)[2]) const { assign_mean(sums[0], sums[1], result); }
+};
 
-constexpr int kDpmFinishThreads = 256;
-
-// result = {mean kl, 1 / counted pixels} from partials (blocks, 2), by one block.
-__global__ void __launch_bounds__(kDpmFinishThreads)
-    dpm_finish_kernel(int blocks, const double* partials, float* result) {
-  double sums[2] = {0, 0};
-  for (int b = static_cast<int>(threadIdx.x); b < blocks; b += kDpmFinishThreads) {
-    sums[0] += partials[2 * b];
-    sums[1] += partials[2 * b + 1];
-  }
-  block_sum<kDpmFinishThreads>(sums);
-  if (threadIdx.x == 0) {
-    result[0] = sums[1] > 0 ? static_cast<float>(sums[0] / sums[1]) : 0.0f;
-    result[1] = sums[1] > 0 ? static_cast<float>(1 / sums[1]) : 0.0f;
-  }
-}
-
-}  // namespace
 }  // namespace depthstill::cuda

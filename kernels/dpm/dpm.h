@@ -28,7 +28,7 @@ struct DpmOptions {
   KlDirection kl = KlDirection::kTeacherStudent;  // Eq. 5 saturates within a few steps when trained from scratch
   float sigma = 0.8f;    // metres, as the paper; the published code's combined loss ran with 0.5
   float floor = 1e-16f;  // least t of kMass, least density of kSoftmaxPdf
-  float eps = 1e-7f;     // of kTeacherStudent
+  float eps = 1e-7f;     // eps of kTeacherStudent
   bool mask = true;      // false: every pixel counts, as in the published code
   int64_t first_row = 0;
 
@@ -37,7 +37,7 @@ struct DpmOptions {
 
 struct DpmShape {
   int64_t N = 0, H = 0, W = 0;
-  int64_t channels = 0;  // of the logits, >= bins; the channels past the bins are padding
+  int64_t channels = 0;  // channels of the logits, >= bins; those past the bins are padding
 };
 
 DS_HOST_DEVICE inline bool dpm_counts(const DpmBins& bins, const DpmOptions& options, int64_t row, float teacher) {
@@ -46,30 +46,43 @@ DS_HOST_DEVICE inline bool dpm_counts(const DpmBins& bins, const DpmOptions& opt
   return teacher > 0.0f && static_cast<double>(teacher) < static_cast<double>(bins.d_max) + 0.5 * bins.width();
 }
 
-// dpm:      logits (N, H, W, channels)   teacher (N, H, W) or null: no KL, `table` unused
-//           assigns depth, lse, offset (N, H, W) and result (2) = {mean kl, 1 / counted pixels}, zeros if none counts;
-//           offset = kl (kStudentTeacher) or sum_j q_j g_j, what the gradient subtracts. offset and result null if no
-//           KL.
+// One problem: `table` is make_dpm_table's for bins and options, where the kernel runs; unused without a teacher.
+struct DpmProblem {
+  DpmShape shape;
+  DpmBins bins;
+  DpmOptions options;
+  DpmTableView table;
+};
+
+// dpm assigns these: depth, lse, offset (N, H, W) and result (2) = {mean kl, 1 / counted pixels}, zeros if none counts.
+// offset, which the gradient subtracts, is kl (kStudentTeacher) or sum_j q_j g_j. offset and result are null without
+// KL.
+struct DpmMaps {
+  float *depth = nullptr, *lse = nullptr, *offset = nullptr, *result = nullptr;
+};
+
+// The gradient reads these besides the logits: teacher and dpm's maps; dkl (1) null: no KL; ddepth (N, H, W) null: no
+// depth gradient.
+struct DpmGradientMaps {
+  const float *teacher = nullptr, *depth = nullptr, *lse = nullptr, *offset = nullptr, *result = nullptr;
+  const float *dkl = nullptr, *ddepth = nullptr;
+
+  // The factor of dkl/dx for counted pixels.
+  DS_HOST_DEVICE float per_pixel() const { return dkl != nullptr ? *dkl * result[1] : 0.0f; }
+};
+
+// dpm:      logits (N, H, W, channels)   teacher (N, H, W) or null: no KL
 // dpm_grad: logits become dlogits = dkl * d(mean kl)/dlogits + ddepth * dd/dlogits; padding channels become 0.
-//           dkl (1) null: no KL; ddepth (N, H, W) null: no depth gradient.
 namespace cpu {
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
-         float* result);
+void dpm(Stream stream, const DpmProblem& problem, const T* logits, const float* teacher, const DpmMaps& maps);
 template <class T>
-void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
-              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits);
+void dpm_grad(Stream stream, const DpmProblem& problem, const DpmGradientMaps& maps, T* logits);
 }  // namespace cpu
 namespace cuda {
 template <class T>
-void dpm(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-         const DpmTableView& table, const T* logits, const float* teacher, float* depth, float* lse, float* offset,
-         float* result);
+void dpm(Stream stream, const DpmProblem& problem, const T* logits, const float* teacher, const DpmMaps& maps);
 template <class T>
-void dpm_grad(Stream stream, const DpmShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const float* teacher, const float* depth, const float* lse,
-              const float* offset, const float* result, const float* dkl, const float* ddepth, T* logits);
+void dpm_grad(Stream stream, const DpmProblem& problem, const DpmGradientMaps& maps, T* logits);
 }  // namespace cuda
 }  // namespace depthstill

@@ -16,13 +16,13 @@
 namespace depthstill::cpu {
 namespace {
 
-constexpr int64_t kLogitBytes = 3 << 19;  // of the rows at hand
+constexpr int64_t kLogitBytes = 3 << 19;  // logits of the rows at hand
 constexpr int64_t kGroups = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Of one thread, where nothing remembers it: the kernels' own scratch is shared.
+// One thread has this for itself, and nothing remembers it: the kernels' own scratch is shared.
 class ThreadScratch final : public Scratch {
  public:
   ~ThreadScratch() override { std::free(memory_); }
@@ -42,10 +42,10 @@ class ThreadScratch final : public Scratch {
 };
 
 struct Rows {
-  int64_t all, groups, block;  // of all images; into how many groups; at a time, at most
+  int64_t all, groups, block;  // rows of all images; groups that they are dealt into; rows at a time, at most
 
   template <class T>
-  static Rows of(const DpmHeadShape& shape, const DpmBins& bins) {
+  static Rows of(const DpmShape& shape, const DpmBins& bins) {
     const int64_t all = shape.N * shape.H, row_bytes = shape.W * bins.bins * int64_t{sizeof(T)};
     const int64_t groups = std::min(all, kGroups);
     const int64_t most = std::max<int64_t>(kLogitBytes / std::max<int64_t>(row_bytes, 1), 1);
@@ -58,14 +58,16 @@ struct Rows {
 struct Sums {
   float *dweight, *dbias, *dbias_below;
 
-  static int64_t bytes(const DpmHeadShape& shape, const DpmBins& bins) {
-    return aligned((shape.C * bins.bins + bins.bins + shape.C) * int64_t{sizeof(float)});
+  static int64_t bytes(const DpmShape& shape, const DpmBins& bins) {
+    return aligned((shape.channels * bins.bins + bins.bins + shape.channels) * int64_t{sizeof(float)});
   }
-  Sums(const DpmHeadShape& shape, const DpmBins& bins, std::byte* at)
-      : dweight(reinterpret_cast<float*>(at)), dbias(dweight + shape.C * bins.bins), dbias_below(dbias + bins.bins) {}
+  Sums(const DpmShape& shape, const DpmBins& bins, std::byte* at)
+      : dweight(reinterpret_cast<float*>(at)),
+        dbias(dweight + shape.channels * bins.bins),
+        dbias_below(dbias + bins.bins) {}
 };
 
-// What `workspace` holds.
+// `workspace` holds these parts.
 template <class T>
 struct Parts {
   double* row_sums;   // (N * H, 2)
@@ -74,7 +76,7 @@ struct Parts {
   int64_t sum_bytes, thread_bytes;
   size_t bytes;
 
-  Parts(const DpmHeadShape& shape, const DpmBins& bins, const Rows& rows, float* workspace)
+  Parts(const DpmShape& shape, const DpmBins& bins, const Rows& rows, float* workspace)
       : sum_bytes(Sums::bytes(shape, bins)),
         thread_bytes(sum_bytes + aligned(rows.block * shape.W * bins.bins * int64_t{sizeof(T)})) {
     const int64_t row_bytes = aligned(2 * rows.all * int64_t{sizeof(double)});
@@ -92,14 +94,14 @@ struct Parts {
 // body(group, rows, head, part, stream): a block of rows of a group, and the head's convolution for it. Without kernels
 // of our own for that, threads share every block: oneDNN's convolutions must not run within a parallel loop.
 template <class T, class Body>
-void for_each_block(const DpmHeadShape& shape, const DpmBins& bins, const Rows& rows, const Body& body) {
+void for_each_block(const DpmShape& shape, const DpmBins& bins, const Rows& rows, const Body& body) {
   const auto run_groups = [&](int64_t first, int64_t last, int part) {
     ThreadScratch scratch;
     for (int64_t g = first; g < last; ++g) {
       const RowRange group = rows.group(g);
       for (int64_t begin = group.begin; begin < group.end; begin += rows.block) {
         const RowRange block{begin, std::min(begin + rows.block, group.end)};
-        body(g, block, Conv2dShape{.N = 1, .H = block.count(), .W = shape.W, .C = shape.C, .O = bins.bins}, part,
+        body(g, block, Conv2dShape{.N = 1, .H = block.count(), .W = shape.W, .C = shape.channels, .O = bins.bins}, part,
              Stream{nullptr, &scratch});
       }
     }
@@ -110,6 +112,13 @@ void for_each_block(const DpmHeadShape& shape, const DpmBins& bins, const Rows& 
     run_groups(0, rows.groups, 0);
 }
 
+// The loss of the head's logits, of which there are as many as bins.
+DpmProblem of_logits(const DpmProblem& problem) {
+  DpmProblem loss = problem;
+  loss.shape.channels = problem.bins.bins;
+  return loss;
+}
+
 // sum (+)= values
 void add_to(float* sum, const float* values, int64_t n, bool first) {
   for (int64_t i = 0; i < n; ++i) sum[i] = first ? values[i] : sum[i] + values[i];
@@ -118,83 +127,77 @@ void add_to(float* sum, const float* values, int64_t n, bool first) {
 }  // namespace
 
 template <class T>
-bool dpm_head_supported(const DpmHeadShape&, const DpmBins&) {
+bool dpm_head_supported(const DpmShape&, const DpmBins&) {
   return true;
 }
 
 template <class T>
-size_t dpm_head_workspace(const DpmHeadShape& shape, const DpmBins& bins) {
+size_t dpm_head_workspace(const DpmShape& shape, const DpmBins& bins) {
   return Parts<T>(shape, bins, Rows::of<T>(shape, bins), nullptr).bytes;
 }
 
 template <class T>
-void dpm_head(Stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
-              float* depth, float* lse, float* offset, float* result, float* workspace) {
-  const Rows rows = Rows::of<T>(shape, bins);
-  const Parts<T> parts(shape, bins, rows, workspace);
-  const DpmShape map{shape.N, shape.H, shape.W, bins.bins};
-  for_each_block<T>(shape, bins, rows, [&](int64_t, RowRange block, const Conv2dShape& head, int part, Stream stream) {
-    T* logits = parts.logits(part);
-    conv2d(stream, head, Activation::kNone, x + block.begin * shape.W * shape.C, weight, bias, logits);
-    dpm_rows(stream, map, bins, options, table, block, logits, teacher, depth, lse, offset,
-             teacher != nullptr ? parts.row_sums : nullptr);
-  });
-  if (teacher != nullptr) dpm_finish(rows.all, parts.row_sums, result);
+void dpm_head(Stream, const DpmProblem& problem, const DpmHeadInput<T>& head, const float* teacher, const DpmMaps& maps,
+              float* workspace) {
+  const DpmShape& shape = problem.shape;
+  const Rows rows = Rows::of<T>(shape, problem.bins);
+  const Parts<T> parts(shape, problem.bins, rows, workspace);
+  const DpmProblem loss = of_logits(problem);
+  for_each_block<T>(
+      shape, problem.bins, rows, [&](int64_t, RowRange block, const Conv2dShape& conv, int part, Stream stream) {
+        T* logits = parts.logits(part);
+        const T* x = head.x + block.begin * shape.W * shape.channels;
+        conv2d(stream, conv, Activation::kNone, x, head.weight, head.bias, logits);
+        dpm_rows(stream, loss, block, logits, teacher, maps, teacher != nullptr ? parts.row_sums : nullptr);
+      });
+  if (teacher != nullptr) dpm_finish(rows.all, parts.row_sums, maps.result);
 }
 
 template <class T>
-void dpm_head_grad(Stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
-                   const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
-                   const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
-                   float* workspace) {
+void dpm_head_grad(Stream, const DpmProblem& problem, const DpmHeadInput<T>& head, const DpmGradientMaps& maps,
+                   const Conv2dGradients<T>& to, float* workspace) {
+  const DpmShape& shape = problem.shape;
+  const DpmBins& bins = problem.bins;
   const Rows rows = Rows::of<T>(shape, bins);
   const Parts<T> parts(shape, bins, rows, workspace);
-  const DpmShape map{shape.N, shape.H, shape.W, bins.bins};
-  const int64_t weights = bins.bins * shape.C;
+  const DpmProblem loss = of_logits(problem);
+  const int64_t weights = bins.bins * shape.channels;
   // sum (+)= term, for those gradients that are wanted.
   const auto add_sums = [&](const Sums& sum, const Sums& term, bool first) {
-    if (dweight != nullptr) add_to(sum.dweight, term.dweight, weights, first);
-    if (dbias != nullptr) add_to(sum.dbias, term.dbias, bins.bins, first);
-    if (dbias_below != nullptr) add_to(sum.dbias_below, term.dbias_below, shape.C, first);
+    if (to.dweight != nullptr) add_to(sum.dweight, term.dweight, weights, first);
+    if (to.dbias != nullptr) add_to(sum.dbias, term.dbias, bins.bins, first);
+    if (to.dbias_below != nullptr) add_to(sum.dbias_below, term.dbias_below, shape.channels, first);
   };
   for_each_block<T>(shape, bins, rows,
-                    [&](int64_t g, RowRange block, const Conv2dShape& head, int part, Stream stream) {
-                      const int64_t first = block.begin * shape.W * shape.C;
+                    [&](int64_t g, RowRange block, const Conv2dShape& conv, int part, Stream stream) {
+                      const int64_t first = block.begin * shape.W * shape.channels;
                       const Sums sums(shape, bins, parts.sums_of_block(part));
                       T* logits = parts.logits(part);
-                      conv2d(stream, head, Activation::kNone, x + first, weight, bias, logits);
-                      dpm_grad_rows(stream, map, bins, options, table, block, teacher, depth, lse, offset, result, dkl,
-                                    ddepth, logits);
-                      conv2d_grad<T>(stream, head, Activation::kNone, x + first, weight, nullptr, logits,
-                                     dx != nullptr ? dx + first : nullptr, dweight != nullptr ? sums.dweight : nullptr,
-                                     dbias != nullptr ? sums.dbias : nullptr, below,
-                                     dbias_below != nullptr ? sums.dbias_below : nullptr);
+                      conv2d(stream, conv, Activation::kNone, head.x + first, head.weight, head.bias, logits);
+                      dpm_grad_rows(stream, loss, block, maps, logits);
+                      conv2d_grad<T>(stream, conv, Activation::kNone, head.x + first, head.weight, nullptr, logits,
+                                     {.dx = to.dx != nullptr ? to.dx + first : nullptr,
+                                      .dweight = to.dweight != nullptr ? sums.dweight : nullptr,
+                                      .dbias = to.dbias != nullptr ? sums.dbias : nullptr,
+                                      .below = to.below,
+                                      .dbias_below = to.dbias_below != nullptr ? sums.dbias_below : nullptr});
                       add_sums(Sums(shape, bins, parts.sums_of_group(g)), sums, block.begin == rows.group(g).begin);
                     });
   Sums total(shape, bins, parts.sums_of_group(0));
-  total.dweight = dweight;
-  total.dbias = dbias;
-  total.dbias_below = dbias_below;
+  total.dweight = to.dweight;
+  total.dbias = to.dbias;
+  total.dbias_below = to.dbias_below;
   for (int64_t g = 0; g < rows.groups; ++g) add_sums(total, Sums(shape, bins, parts.sums_of_group(g)), g == 0);
 }
 
-template bool dpm_head_supported<float>(const DpmHeadShape&, const DpmBins&);
-template bool dpm_head_supported<bf16>(const DpmHeadShape&, const DpmBins&);
-template size_t dpm_head_workspace<float>(const DpmHeadShape&, const DpmBins&);
-template size_t dpm_head_workspace<bf16>(const DpmHeadShape&, const DpmBins&);
-template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                       const float*, const float*, const float*, const float*, float*, float*, float*, float*, float*);
-template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const bf16*,
-                       const float*, const float*, const float*, float*, float*, float*, float*, float*);
-template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                            const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, float*, float*, float*, Activation,
-                            float*, float*);
-template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                            const bf16*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, bf16*, float*, float*, Activation,
-                            float*, float*);
+#define DS_INSTANTIATE(T)                                                                                          \
+  template bool dpm_head_supported<T>(const DpmShape&, const DpmBins&);                                            \
+  template size_t dpm_head_workspace<T>(const DpmShape&, const DpmBins&);                                          \
+  template void dpm_head(Stream, const DpmProblem&, const DpmHeadInput<T>&, const float*, const DpmMaps&, float*); \
+  template void dpm_head_grad(Stream, const DpmProblem&, const DpmHeadInput<T>&, const DpmGradientMaps&,           \
+                              const Conv2dGradients<T>&, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cpu

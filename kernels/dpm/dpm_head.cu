@@ -15,11 +15,11 @@ constexpr int kBinRows = 272;     // kMaxBins in whole tiles of 16
 constexpr int kTile = 16;         // pixels
 constexpr float kNoBin = -1e30f;  // the logit of a bin past the last: e^x is 0, and x e^x too
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-constexpr int kMaxBlocks = 264;  // two per SM of an H100; partial sums: the same on every GPU
-constexpr int kBinWarps = 9;     // of a block of dpm_head_dweight_kernel: half of the bins, in tiles of 16
+constexpr int kSumBlocks = 264;  // two per SM of an H100; partial sums: the same on every GPU
+constexpr int kBinWarps = 9;     // warps of a block of dpm_head_dweight_kernel: half of the bins, in tiles of 16
 constexpr int kBinThreads = kBinWarps * kWarpSize;
 constexpr int kBinShares = 2;
-constexpr int kSharePixels = 64;     // that such a block has in shared memory
+constexpr int kSharePixels = 64;     // pixels that such a block has in shared memory
 constexpr int kMaxPixelShares = 66;  // with kBinShares, one block per SM of an H100
 static_assert(kBinWarps * kBinShares * 16 >= kBinRows);
 
@@ -44,113 +44,137 @@ __device__ void stage_weights(const float* weight, const float* bias, int bins, 
   for (int b = static_cast<int>(threadIdx.x); b < rows; b += kThreads) biases[b] = b < bins ? bias[b] : kNoBin;
 }
 
-struct Maps {
-  const float *teacher, *depth, *lse, *offset, *result, *dkl, *ddepth;
-
-  // The factor of dkl/dx for counted pixels.
-  __device__ float per_pixel() const { return dkl != nullptr ? *dkl * result[1] : 0.0f; }
+// A lane's place in its warp's tile of 16 pixels by 8 bins (mma.cuh): pixels g and g + 8, bins 2 t and 2 t + 1.
+struct TileLane {
+  int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  int g = lane / 4, t = lane % 4;
 };
+
+// The logits of a tile's pixels, all bins of them: logits[j] has bins 8 j + 2 t and the next of pixel g, then of g + 8.
+__device__ __forceinline__ void make_logits(const bf16* x, const int64_t (&pixel)[2], int64_t pixels, const Chunk* tile,
+                                            const float* biases, const TileLane& at, float (&logits)[kBinBlocks][4]) {
+#pragma unroll
+  for (int j = 0; j < kBinBlocks; ++j) {
+    logits[j][0] = logits[j][2] = biases[8 * j + 2 * at.t];
+    logits[j][1] = logits[j][3] = biases[8 * j + 2 * at.t + 1];
+  }
+#pragma unroll 1
+  for (int c = at.t; c < kRowChunks; c += 4) {
+    const Chunk low = pixel[0] < pixels ? load_chunk(x + pixel[0] * kC, c) : Chunk{};
+    const Chunk high = pixel[1] < pixels ? load_chunk(x + pixel[1] * kC, c) : Chunk{};
+    const Chunk* weights = tile + swizzled<kRowChunks>(at.g, c);
+#pragma unroll
+    for (int j = 0; j < kBinBlocks; ++j) multiply_chunks(logits[j], low, high, weights[8 * j * kRowChunks]);
+  }
+}
+
+// These are of one pixel's logits z, which 4 lanes share: the largest, sum e^(z - largest), the same sum weighted with
+// the bin's number, and (the lane's share of) the same sum weighted with z - largest.
+struct PixelMoments {
+  float largest = -INFINITY, sum = 0.0f, moment = 0.0f, log_moment = 0.0f;
+};
+
+// r: 0 for the tile's pixel g, 1 for g + 8.
+template <bool kStudentTeacher>
+__device__ __forceinline__ PixelMoments moments_of(const float (&logits)[kBinBlocks][4], int r, int t) {
+  PixelMoments m;
+#pragma unroll
+  for (int j = 0; j < kBinBlocks; ++j) m.largest = fmaxf(m.largest, fmaxf(logits[j][2 * r], logits[j][2 * r + 1]));
+  m.largest = warp_reduce<4>(m.largest, Max{});
+  const float largest2 = m.largest * kLog2E;
+#pragma unroll
+  for (int j = 0; j < kBinBlocks; ++j) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float e = fast_exp2(logits[j][2 * r + k] * kLog2E - largest2);
+      m.sum += e;
+      m.moment += e * static_cast<float>(8 * j + k);
+      if constexpr (kStudentTeacher) m.log_moment += e * (logits[j][2 * r + k] - m.largest);
+    }
+  }
+  m.moment += static_cast<float>(2 * t) * m.sum;
+  m.sum = warp_reduce<4>(m.sum, Sum{});
+  m.moment = warp_reduce<4>(m.moment, Sum{});
+  return m;
+}
+
+struct PixelKl {
+  float kl = 0.0f, pull = 0.0f;  // kl, and dpm's offset
+};
+
+// `row`: (columns) floats in shared memory, through which 4 lanes share a pixel's logits in the target's window.
+template <bool kStudentTeacher>
+__device__ __forceinline__ PixelKl kl_of(const DpmProblem& p, const float (&logits)[kBinBlocks][4], int r, int t,
+                                         const PixelMoments& m, float log_sum, float target, float* row) {
+  const int columns = p.table.columns;
+  const float lse = m.largest + log_sum;
+  const DpmWindow window = locate(p.table, p.bins.bins, target);
+  const float norm = target_norm<4>(p.table, window, t);
+#pragma unroll
+  for (int j = 0; j < kBinBlocks; ++j) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int column = 8 * j + 2 * t + k - window.first;
+      if (column >= 0 && column < columns) row[column] = logits[j][2 * r + k];
+    }
+  }
+  __syncwarp();  // one is enough: the next 8 pixels have other rows
+  PixelKl result;
+  for (int j = t; j < columns; j += 4) {
+    if (j < window.lo || j > window.hi) continue;
+    add_kl(p, log_target(p.table, window, norm, j), row[j] - lse, &result.kl, &result.pull);
+  }
+  if constexpr (kStudentTeacher) result.kl += m.log_moment * fast_inverse(m.sum);
+  result.kl = warp_reduce<4>(result.kl, Sum{}) + 0.0f * (m.sum + target);  // NaN shows, outside the window too
+  if constexpr (kStudentTeacher) result.kl -= log_sum + p.table.log_floor;
+  result.pull = kStudentTeacher ? result.kl : warp_reduce<4>(result.pull, Sum{});
+  return result;
+}
 
 // dpm_head: a warp makes the logits of 16 pixels in registers, all bins of them, and reduces them over the 4 lanes that
 // share a pixel. Blocks of 8 warps that stride over the pixels with the weights in shared memory: (kMaxBins, kC) bf16,
-// kMaxBins floats and, with a teacher, per warp (16, columns) floats, through which 4 lanes share a pixel's
-// logits in the target's window. Per pixel 256 B of x and 16 B of maps, 2 * 128 * 264 operations: bound by mma.sync and
-// one exp per bin.
+// kMaxBins floats and, with a teacher, per warp (16, columns) floats for the target's windows. Per pixel 256 B of x and
+// 16 B of maps, 2 * 128 * 264 operations: bound by mma.sync and one exp per bin.
 template <bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, 1)
-    dpm_head_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
-                    const float* __restrict__ bias, const float* __restrict__ teacher, float* __restrict__ depth,
-                    float* __restrict__ lse, float* __restrict__ offset, double* __restrict__ partials) {
+    dpm_head_kernel(DpmProblem p, DpmHeadInput<bf16> head, const float* __restrict__ teacher, DpmMaps maps,
+                    double* __restrict__ partials) {
   DYNAMIC_SHARED(Chunk, tile);
   auto* biases = reinterpret_cast<float*>(tile + kMaxBins * kRowChunks);
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int g = lane / 4, t = lane % 4, columns = p.table.columns;
-  float* window_logits = biases + kMaxBins + (warp * kTile + g) * columns;
+  const TileLane at;
+  float* window_logits = biases + kMaxBins + (at.warp * kTile + at.g) * p.table.columns;
   const float first_centre = static_cast<float>(p.bins.centre(0)), width = static_cast<float>(p.bins.width());
-  stage_weights(weight, bias, p.bins.bins, kMaxBins, tile, biases);
+  stage_weights(head.weight, head.bias, p.bins.bins, kMaxBins, tile, biases);
   __syncthreads();
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kTile;
   double sums[2] = {0, 0};
-  for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * kTile; begin < pixels; begin += stride) {
-    const int64_t pixel[2] = {begin + g, begin + g + 8};
+  for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + at.warp) * kTile; begin < pixels; begin += stride) {
+    const int64_t pixel[2] = {begin + at.g, begin + at.g + 8};
     float logits[kBinBlocks][4];
-#pragma unroll
-    for (int j = 0; j < kBinBlocks; ++j) {
-      logits[j][0] = logits[j][2] = biases[8 * j + 2 * t];
-      logits[j][1] = logits[j][3] = biases[8 * j + 2 * t + 1];
-    }
-#pragma unroll 1
-    for (int c = t; c < kRowChunks; c += 4) {
-      const Chunk low = pixel[0] < pixels ? load_chunk(x + pixel[0] * kC, c) : Chunk{};
-      const Chunk high = pixel[1] < pixels ? load_chunk(x + pixel[1] * kC, c) : Chunk{};
-      const Chunk* weights = tile + swizzled<kRowChunks>(g, c);
-#pragma unroll
-      for (int j = 0; j < kBinBlocks; ++j) multiply_chunks(logits[j], low, high, weights[8 * j * kRowChunks]);
-    }
+    make_logits(head.x, pixel, pixels, tile, biases, at, logits);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const bool inside = pixel[r] < pixels,
                  counted = inside && teacher != nullptr && pixel_counts(p, teacher, pixel[r]);
-      float largest = -INFINITY;
-#pragma unroll
-      for (int j = 0; j < kBinBlocks; ++j) largest = fmaxf(largest, fmaxf(logits[j][2 * r], logits[j][2 * r + 1]));
-      largest = warp_reduce<4>(largest, Max{});
-      const float largest2 = largest * kLog2E;
-      float sum = 0.0f, moment = 0.0f, log_moment = 0.0f;
-#pragma unroll
-      for (int j = 0; j < kBinBlocks; ++j) {
-#pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          const float e = fast_exp2(logits[j][2 * r + k] * kLog2E - largest2);
-          sum += e;
-          moment += e * static_cast<float>(8 * j + k);
-          if constexpr (kStudentTeacher) log_moment += e * (logits[j][2 * r + k] - largest);
-        }
-      }
-      moment += static_cast<float>(2 * t) * sum;
-      sum = warp_reduce<4>(sum, Sum{});
-      moment = warp_reduce<4>(moment, Sum{});
-      const float log_sum = logf(sum), row_lse = largest + log_sum;
-      float kl = 0.0f, pull = 0.0f;
+      const PixelMoments m = moments_of<kStudentTeacher>(logits, r, at.t);
+      const float log_sum = logf(m.sum);
+      PixelKl result;
       if (teacher != nullptr) {
-        const float target = counted ? teacher[pixel[r]] : p.table.d_min;
-        const DpmWindow window = locate(p.table, p.bins.bins, target);
-        const float norm = target_norm<4>(p.table, window, t);
-        float* row = window_logits + 8 * r * columns;
-#pragma unroll
-        for (int j = 0; j < kBinBlocks; ++j) {
-#pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            const int column = 8 * j + 2 * t + k - window.first;
-            if (column >= 0 && column < columns) row[column] = logits[j][2 * r + k];
-          }
-        }
-        __syncwarp();  // one is enough: the next 8 pixels have other rows
-        for (int j = t; j < columns; j += 4) {
-          if (j < window.lo || j > window.hi) continue;
-          add_kl(p, log_target(p.table, window, norm, j), row[j] - row_lse, &kl, &pull);
-        }
-        if constexpr (kStudentTeacher) kl += log_moment * fast_inverse(sum);
-        kl = warp_reduce<4>(kl, Sum{}) + 0.0f * (sum + target);  // a NaN logit or teacher shows outside the window too
-        if constexpr (kStudentTeacher) kl -= log_sum + p.table.log_floor;
-        pull = kStudentTeacher ? kl : warp_reduce<4>(pull, Sum{});
+        result = kl_of<kStudentTeacher>(p, logits, r, at.t, m, log_sum, counted ? teacher[pixel[r]] : p.table.d_min,
+                                        window_logits + 8 * r * p.table.columns);
       }
-      if (t == 0 && inside) {
-        depth[pixel[r]] = first_centre + width * (moment * fast_inverse(sum));
-        lse[pixel[r]] = row_lse;
-        if (offset != nullptr) offset[pixel[r]] = counted ? pull : 0.0f;
+      if (at.t == 0 && inside) {
+        maps.depth[pixel[r]] = first_centre + width * (m.moment * fast_inverse(m.sum));
+        maps.lse[pixel[r]] = m.largest + log_sum;
+        if (maps.offset != nullptr) maps.offset[pixel[r]] = counted ? result.pull : 0.0f;
         if (counted) {
-          sums[0] += static_cast<double>(kl);
+          sums[0] += static_cast<double>(result.kl);
           sums[1] += 1;
         }
       }
     }
   }
-  block_sum<kThreads>(sums);
-  if (threadIdx.x == 0 && partials != nullptr) {
-    partials[2 * blockIdx.x] = sums[0];
-    partials[2 * blockIdx.x + 1] = sums[1];
-  }
+  store_partials<kThreads>(sums, blockIdx.x, partials);
 }
 
 // Multiplies the gradient of 8 channels by the slope of the activation that `y` came from, and adds it to their sums.
@@ -166,6 +190,43 @@ __device__ __forceinline__ void pass_activation(const Chunk& y, Chunk& gradient,
   }
 }
 
+// The block's sums of the lanes' chunks: partials (blocks, kC).
+__device__ __forceinline__ void store_channel_sums(const TileLane& at, float (&sums)[8], float* partials) {
+  __shared__ float warp_sums[kWarps][kC];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    sums[k] += __shfl_xor_sync(kAllLanes, sums[k], kRowChunks);
+    if (at.lane < kRowChunks) warp_sums[at.warp][at.lane * 8 + k] = sums[k];
+  }
+  __syncthreads();
+  for (int c = static_cast<int>(threadIdx.x); c < kC; c += kThreads) {
+    float sum = 0.0f;
+    for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][c];
+    partials[blockIdx.x * kC + c] = sum;
+  }
+}
+
+// The gradients of 16 bins' logits from `first`, rounded, as the left operand of a product: rows are chunks of x.
+__device__ __forceinline__ void make_dlogits(const DpmProblem& p, const DpmPixelGradient (&gradient)[2],
+                                             const Chunk (&rows)[2][4], const Chunk* tile, const float* biases,
+                                             int first, const TileLane& at, uint32_t (&dlogits)[4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int bin = first + 8 * half + 2 * at.t;
+    float logits[4] = {biases[bin], biases[bin + 1], biases[bin], biases[bin + 1]};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      multiply_chunks(logits, rows[0][k], rows[1][k],
+                      tile[swizzled<kRowChunks>(first + 8 * half + at.g, 4 * k + at.t)]);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      dlogits[2 * half + r] =
+          pack_bf16(gradient[r].at(p, bin, logits[2 * r]), gradient[r].at(p, bin + 1, logits[2 * r + 1]));
+    }
+  }
+}
+
 // dx: a warp makes the logits of 16 pixels again, 16 bins at a time; their gradients, rounded, are the left operand of
 // dx += dlogits * weight as they stand in its registers. Blocks as above; shared memory: (kBinRows, kC) bf16, kBinRows
 // floats, and per warp (16, kC) bf16 to write whole lines and (16, columns) floats of targets. With an activation
@@ -173,32 +234,31 @@ __device__ __forceinline__ void pass_activation(const Chunk& y, Chunk& gradient,
 // B of maps, twice the operations: bound by mma.sync.
 template <Activation kBelow>
 __global__ void __launch_bounds__(kThreads, 1)
-    dpm_head_dx_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
-                       const float* __restrict__ bias, Maps maps, bf16* __restrict__ dx, float* __restrict__ partials) {
+    dpm_head_dx_kernel(DpmProblem p, DpmHeadInput<bf16> head, DpmGradientMaps maps, bf16* __restrict__ dx,
+                       float* __restrict__ partials) {
   DYNAMIC_SHARED(Chunk, tile);
   auto* biases = reinterpret_cast<float*>(tile + kBinRows * kRowChunks);
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int g = lane / 4, t = lane % 4;
-  auto* lines = reinterpret_cast<Chunk*>(biases + kBinRows) + warp * kTile * kRowChunks;
+  const TileLane at;
+  auto* lines = reinterpret_cast<Chunk*>(biases + kBinRows) + at.warp * kTile * kRowChunks;
   auto* targets = reinterpret_cast<float*>(reinterpret_cast<Chunk*>(biases + kBinRows) + kWarps * kTile * kRowChunks) +
-                  warp * kTile * p.table.columns;
-  stage_weights(weight, bias, p.bins.bins, kBinRows, tile, biases);
+                  at.warp * kTile * p.table.columns;
+  stage_weights(head.weight, head.bias, p.bins.bins, kBinRows, tile, biases);
   __syncthreads();
   const float per_pixel = maps.per_pixel();
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kTile;
-  float sums[8] = {};  // of a lane's chunk: always the same one
-  for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * kTile; begin < pixels; begin += stride) {
-    const int64_t pixel[2] = {begin + g, begin + g + 8};
+  float sums[8] = {};  // sums of a lane's chunk: always the same one
+  for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kWarps + at.warp) * kTile; begin < pixels; begin += stride) {
     Chunk rows[2][4] = {};
     DpmPixelGradient gradient[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const bool inside = pixel[r] < pixels;
-      gradient[r] = DpmPixelGradient::of<4>(p, inside ? pixel[r] : -1, maps.teacher, maps.depth, maps.lse, maps.offset,
-                                            per_pixel, maps.ddepth, t, targets + (g + 8 * r) * p.table.columns);
+      const int64_t pixel = begin + at.g + 8 * r;
+      const bool inside = pixel < pixels;
+      gradient[r] = DpmPixelGradient::of<4>(p, maps, per_pixel, inside ? pixel : -1, at.t,
+                                            targets + (at.g + 8 * r) * p.table.columns);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        if (inside) rows[r][k] = load_chunk(x + pixel[r] * kC, 4 * k + t);
+        if (inside) rows[r][k] = load_chunk(head.x + pixel * kC, 4 * k + at.t);
       }
     }
     __syncwarp();  // formal: targets are complete and the last lines read, before products that all lanes wait for
@@ -206,54 +266,28 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll 1
     for (int first = 0; first < kBinRows; first += 16) {
       uint32_t dlogits[4];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int bin = first + 8 * half + 2 * t;
-        float logits[4] = {biases[bin], biases[bin + 1], biases[bin], biases[bin + 1]};
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          multiply_chunks(logits, rows[0][k], rows[1][k], tile[swizzled<kRowChunks>(first + 8 * half + g, 4 * k + t)]);
-        }
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          dlogits[2 * half + r] =
-              pack_bf16(gradient[r].at(p, bin, logits[2 * r]), gradient[r].at(p, bin + 1, logits[2 * r + 1]));
-        }
-      }
-      multiply_rows<kC>(out, dlogits, tile, first, lane);
+      make_dlogits(p, gradient, rows, tile, biases, first, at, dlogits);
+      multiply_by_rows<kC>(out, dlogits, tile, first, at.lane);
     }
 #pragma unroll
     for (int j = 0; j < kC / 8; ++j) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        lines[swizzled<kRowChunks>(g + 8 * r, j)].word[t] = pack_bf16(out[j][2 * r], out[j][2 * r + 1]);
+        lines[swizzled<kRowChunks>(at.g + 8 * r, j)].word[at.t] = pack_bf16(out[j][2 * r], out[j][2 * r + 1]);
       }
     }
     __syncwarp();  // lines are complete, and targets have been read
-    for (int i = lane; i < kTile * kRowChunks; i += kWarpSize) {
+    for (int i = at.lane; i < kTile * kRowChunks; i += kWarpSize) {
       const int64_t row = begin + i / kRowChunks;
       if (row >= pixels) continue;
       Chunk line = lines[swizzled<kRowChunks>(i / kRowChunks, i % kRowChunks)];
       if constexpr (kBelow != Activation::kNone) {
-        pass_activation<kBelow>(load_chunk(x + row * kC, i % kRowChunks), line, sums);
+        pass_activation<kBelow>(load_chunk(head.x + row * kC, i % kRowChunks), line, sums);
       }
       reinterpret_cast<Chunk*>(dx + row * kC)[i % kRowChunks] = line;
     }
   }
-  if constexpr (kBelow != Activation::kNone) {
-    __shared__ float warp_sums[kWarps][kC];
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      sums[k] += __shfl_xor_sync(kAllLanes, sums[k], kRowChunks);
-      if (lane < kRowChunks) warp_sums[warp][lane * 8 + k] = sums[k];
-    }
-    __syncthreads();
-    for (int c = static_cast<int>(threadIdx.x); c < kC; c += kThreads) {
-      float sum = 0.0f;
-      for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][c];
-      partials[blockIdx.x * kC + c] = sum;
-    }
-  }
+  if constexpr (kBelow != Activation::kNone) store_channel_sums(at, sums, partials);
 }
 
 // dweight and dbias: a warp keeps the weights of 16 bins and their gradient in registers and goes over a share of the
@@ -262,8 +296,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 // kBinShares); partials per share: (bins, kC), then (bins). Per pixel 256 B of x and 20 B of maps, each from L2 the
 // second time; the same operations as dx: bound by mma.sync.
 __global__ void __launch_bounds__(kBinThreads, 1)
-    dpm_head_dweight_kernel(DpmProblem p, const bf16* __restrict__ x, const float* __restrict__ weight,
-                            const float* __restrict__ bias, Maps maps, float* __restrict__ partials) {
+    dpm_head_dweight_kernel(DpmProblem p, DpmHeadInput<bf16> head, DpmGradientMaps maps, float* __restrict__ partials) {
   __shared__ DpmPixelGradient gradients[2][kSharePixels];
   DYNAMIC_SHARED(Chunk, tiles);  // 2 x (kSharePixels, kRowChunks), then 2 x (kSharePixels, columns) floats
   auto* targets = reinterpret_cast<float*>(tiles + 2 * kSharePixels * kRowChunks);
@@ -276,8 +309,8 @@ __global__ void __launch_bounds__(kBinThreads, 1)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) weights[r][k] = weight_chunk(weight, bins, bin[r], 4 * k + t);
-    biases[r] = bin[r] < bins ? bias[bin[r]] : kNoBin;
+    for (int k = 0; k < 4; ++k) weights[r][k] = weight_chunk(head.weight, bins, bin[r], 4 * k + t);
+    biases[r] = bin[r] < bins ? head.bias[bin[r]] : kNoBin;
   }
   float out[kC / 8][4] = {};
   const float per_pixel = maps.per_pixel();
@@ -288,14 +321,13 @@ __global__ void __launch_bounds__(kBinThreads, 1)
     for (int i = thread; i < kSharePixels * kRowChunks; i += kBinThreads) {
       const int64_t pixel = begin + i / kRowChunks;
       tile[swizzled<kRowChunks>(i / kRowChunks, i % kRowChunks)] =
-          pixel < pixels ? load_chunk(x + pixel * kC, i % kRowChunks) : Chunk{};
+          pixel < pixels ? load_chunk(head.x + pixel * kC, i % kRowChunks) : Chunk{};
     }
     if (thread < 4 * kSharePixels) {
       const int own = thread / 4;
       const int64_t pixel = begin + own < pixels ? begin + own : -1;
-      const DpmPixelGradient gradient =
-          DpmPixelGradient::of<4>(p, pixel, maps.teacher, maps.depth, maps.lse, maps.offset, per_pixel, maps.ddepth,
-                                  thread % 4, targets + (buffer * kSharePixels + own) * p.table.columns);
+      const DpmPixelGradient gradient = DpmPixelGradient::of<4>(
+          p, maps, per_pixel, pixel, thread % 4, targets + (buffer * kSharePixels + own) * p.table.columns);
       if (thread % 4 == 0) gradients[buffer][own] = gradient;
     }
     __syncthreads();  // the only one: the other buffer was last read before it
@@ -318,7 +350,7 @@ __global__ void __launch_bounds__(kBinThreads, 1)
           dlogits[2 * half + r] = pack_bf16(left, right);
         }
       }
-      multiply_rows<kC>(out, dlogits, tile, first, lane);
+      multiply_by_rows<kC>(out, dlogits, tile, first, lane);
     }
   }
 #pragma unroll
@@ -353,13 +385,14 @@ void add_shares(Stream stream, int64_t n, int64_t split, int shares, const float
   launch(add_shares_kernel, blocks_for(n, kThreads), kThreads, 0, stream, n, split, shares, partials, first, second);
 }
 
-// Of a target, so that what 8 warps keep of it fits into sm_80's 163 KB of shared memory beside the weights.
+// A target has at most so many columns that what 8 warps keep of it fits into sm_80's 163 KB of shared memory beside
+// the weights.
 constexpr int kMaxColumns = 112;
 
 template <class T>
-void check_supported(const DpmHeadShape& shape, const DpmBins& bins) {
-  check(dpm_head_supported<T>(shape, bins), "dpm_head: expected bf16, ", kC, " channels and at most ", kMaxBins,
-        " bins on CUDA, got ", std::is_same_v<T, bf16> ? "bf16" : "fp32", ", ", shape.C, " and ", bins.bins);
+void check_supported(const DpmProblem& p) {
+  check(dpm_head_supported<T>(p.shape, p.bins), "dpm_head: expected bf16, ", kC, " channels and at most ", kMaxBins,
+        " bins on CUDA, got ", std::is_same_v<T, bf16> ? "bf16" : "fp32", ", ", p.shape.channels, " and ", p.bins.bins);
 }
 
 void check_columns(const DpmTableView& table) {
@@ -367,22 +400,21 @@ void check_columns(const DpmTableView& table) {
         " bins on CUDA, sigma = ", table.sigma, " m spreads it over ", table.columns, "; do without the fused head");
 }
 
-int blocks_of(const DpmHeadShape& s) {
-  return static_cast<int>(blocks_for(s.N * s.H * s.W, kWarps * kTile, kMaxBlocks));
-}
-int pixel_shares(const DpmHeadShape& s) {
+int blocks_of(const DpmShape& s) { return static_cast<int>(blocks_for(s.N * s.H * s.W, kWarps * kTile, kSumBlocks)); }
+int pixel_shares(const DpmShape& s) {
   return static_cast<int>(blocks_for(s.N * s.H * s.W, kSharePixels, kMaxPixelShares));
 }
 
 }  // namespace
 
 template <class T>
-bool dpm_head_supported(const DpmHeadShape& shape, const DpmBins& bins) {
-  return std::is_same_v<T, bf16> && shape.C == kC && bins.bins <= kMaxBins;  // fp32: tensor cores would round to TF32
+bool dpm_head_supported(const DpmShape& shape, const DpmBins& bins) {
+  return std::is_same_v<T, bf16> && shape.channels == kC &&
+         bins.bins <= kMaxBins;  // fp32: tensor cores would round to TF32
 }
 
 template <class T>
-size_t dpm_head_workspace(const DpmHeadShape& shape, const DpmBins& bins) {
+size_t dpm_head_workspace(const DpmShape& shape, const DpmBins& bins) {
   const size_t sums = static_cast<size_t>(blocks_of(shape)) * 2 * sizeof(double);
   const size_t shares =
       static_cast<size_t>(pixel_shares(shape)) * static_cast<size_t>(bins.bins) * (kC + 1) * sizeof(float);
@@ -391,72 +423,57 @@ size_t dpm_head_workspace(const DpmHeadShape& shape, const DpmBins& bins) {
 }
 
 template <class T>
-void dpm_head(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
-              const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
-              float* depth, float* lse, float* offset, float* result, float* workspace) {
-  check_supported<T>(shape, bins);
+void dpm_head(Stream stream, const DpmProblem& problem, const DpmHeadInput<T>& head, const float* teacher,
+              const DpmMaps& maps, float* workspace) {
+  check_supported<T>(problem);
   if constexpr (std::is_same_v<T, bf16>) {
-    const DpmProblem problem{{shape.N, shape.H, shape.W, shape.C}, bins, options, table};
-    const int blocks = blocks_of(shape);
+    const int blocks = blocks_of(problem.shape);
     auto* partials = teacher != nullptr ? reinterpret_cast<double*>(workspace) : nullptr;
-    if (teacher != nullptr) check_columns(table);
+    if (teacher != nullptr) check_columns(problem.table);
     const size_t shared_bytes = kMaxBins * (kRowChunks * sizeof(Chunk) + sizeof(float)) +
-                                static_cast<size_t>(kWarps * kTile * table.columns) * sizeof(float);
-    auto* kernel = options.kl == KlDirection::kStudentTeacher ? dpm_head_kernel<true> : dpm_head_kernel<false>;
-    launch(kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x, weight, bias, teacher,
-           depth, lse, offset, partials);
-    if (teacher != nullptr) launch(dpm_finish_kernel, 1, kDpmFinishThreads, 0, stream, blocks, partials, result);
+                                static_cast<size_t>(kWarps * kTile * problem.table.columns) * sizeof(float);
+    auto* kernel = problem.options.kl == KlDirection::kStudentTeacher ? dpm_head_kernel<true> : dpm_head_kernel<false>;
+    launch(kernel, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, head, teacher, maps,
+           partials);
+    if (teacher != nullptr) finish_partials<2>(stream, blocks, partials, FinishDpm{maps.result});
   }
 }
 
 template <class T>
-void dpm_head_grad(Stream stream, const DpmHeadShape& shape, const DpmBins& bins, const DpmOptions& options,
-                   const DpmTableView& table, const T* x, const float* weight, const float* bias, const float* teacher,
-                   const float* depth, const float* lse, const float* offset, const float* result, const float* dkl,
-                   const float* ddepth, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below,
-                   float* workspace) {
-  check_supported<T>(shape, bins);
+void dpm_head_grad(Stream stream, const DpmProblem& problem, const DpmHeadInput<T>& head, const DpmGradientMaps& maps,
+                   const Conv2dGradients<T>& to, float* workspace) {
+  check_supported<T>(problem);
   if constexpr (std::is_same_v<T, bf16>) {
-    const DpmProblem problem{{shape.N, shape.H, shape.W, shape.C}, bins, options, table};
-    const Maps maps{teacher, depth, lse, offset, result, dkl, ddepth};
-    if (dkl != nullptr) check_columns(table);
-    if (dx != nullptr) {
-      const size_t shared_bytes =
-          kBinRows * (kRowChunks * sizeof(Chunk) + sizeof(float)) +
-          kWarps * kTile * (kRowChunks * sizeof(Chunk) + static_cast<size_t>(table.columns) * sizeof(float));
-      const int blocks = blocks_of(shape);
-      visit(below, [&]<Activation kBelow>() {
-        launch(dpm_head_dx_kernel<kBelow>, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, x,
-               weight, bias, maps, dx, workspace);
+    const auto columns = static_cast<size_t>(problem.table.columns);
+    if (maps.dkl != nullptr) check_columns(problem.table);
+    if (to.dx != nullptr) {
+      const size_t shared_bytes = kBinRows * (kRowChunks * sizeof(Chunk) + sizeof(float)) +
+                                  kWarps * kTile * (kRowChunks * sizeof(Chunk) + columns * sizeof(float));
+      const int blocks = blocks_of(problem.shape);
+      visit(to.below, [&]<Activation kBelow>() {
+        launch(dpm_head_dx_kernel<kBelow>, static_cast<unsigned>(blocks), kThreads, shared_bytes, stream, problem, head,
+               maps, to.dx, workspace);
       });
-      if (dbias_below != nullptr) add_shares(stream, kC, kC, blocks, workspace, dbias_below, nullptr);
+      if (to.dbias_below != nullptr) add_shares(stream, kC, kC, blocks, workspace, to.dbias_below, nullptr);
     }
-    if (dweight == nullptr && dbias == nullptr) return;
-    const int shares = pixel_shares(shape);
-    const size_t shared_bytes =
-        2 * kSharePixels * (kRowChunks * sizeof(Chunk) + static_cast<size_t>(table.columns) * sizeof(float));
+    if (to.dweight == nullptr && to.dbias == nullptr) return;
+    const int shares = pixel_shares(problem.shape);
+    const size_t shared_bytes = 2 * kSharePixels * (kRowChunks * sizeof(Chunk) + columns * sizeof(float));
     launch(dpm_head_dweight_kernel, dim3(static_cast<unsigned>(shares), kBinShares), kBinThreads, shared_bytes, stream,
-           problem, x, weight, bias, maps, workspace);
-    const int64_t weights = static_cast<int64_t>(bins.bins) * kC;
-    add_shares(stream, weights + bins.bins, weights, shares, workspace, dweight, dbias);
+           problem, head, maps, workspace);
+    const int64_t bins = problem.bins.bins, weights = bins * kC;
+    add_shares(stream, weights + bins, weights, shares, workspace, to.dweight, to.dbias);
   }
 }
 
-template bool dpm_head_supported<float>(const DpmHeadShape&, const DpmBins&);
-template bool dpm_head_supported<bf16>(const DpmHeadShape&, const DpmBins&);
-template size_t dpm_head_workspace<float>(const DpmHeadShape&, const DpmBins&);
-template size_t dpm_head_workspace<bf16>(const DpmHeadShape&, const DpmBins&);
-template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                       const float*, const float*, const float*, const float*, float*, float*, float*, float*, float*);
-template void dpm_head(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&, const bf16*,
-                       const float*, const float*, const float*, float*, float*, float*, float*, float*);
-template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                            const float*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, float*, float*, float*, Activation,
-                            float*, float*);
-template void dpm_head_grad(Stream, const DpmHeadShape&, const DpmBins&, const DpmOptions&, const DpmTableView&,
-                            const bf16*, const float*, const float*, const float*, const float*, const float*,
-                            const float*, const float*, const float*, const float*, bf16*, float*, float*, Activation,
-                            float*, float*);
+#define DS_INSTANTIATE(T)                                                                                          \
+  template bool dpm_head_supported<T>(const DpmShape&, const DpmBins&);                                            \
+  template size_t dpm_head_workspace<T>(const DpmShape&, const DpmBins&);                                          \
+  template void dpm_head(Stream, const DpmProblem&, const DpmHeadInput<T>&, const float*, const DpmMaps&, float*); \
+  template void dpm_head_grad(Stream, const DpmProblem&, const DpmHeadInput<T>&, const DpmGradientMaps&,           \
+                              const Conv2dGradients<T>&, float*);
+DS_INSTANTIATE(float)
+DS_INSTANTIATE(bf16)
+#undef DS_INSTANTIATE
 
 }  // namespace depthstill::cuda

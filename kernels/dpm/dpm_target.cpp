@@ -44,7 +44,8 @@ DpmTable make_dpm_table(const DpmBins& bins, DpmTarget target, float sigma_float
   const double peak_density = 1 / (sigma * std::sqrt(2 * std::numbers::pi));
   double half_window;  // metres
   if (mass) {
-    // Where m_i falls below floor * Z; Z is smallest at the ends of the range. m_i decreases with the distance.
+    // The window ends where m_i, which decreases with the distance, falls below floor * Z; Z is smallest at the ends of
+    // the range.
     const double range = static_cast<double>(bins.d_max) - static_cast<double>(bins.d_min);
     const double least = log_floor + std::log(0.5 * std::erf(range / sigma / std::numbers::sqrt2));
     double low = 0, high = width + sigma * std::sqrt(-2 * least);

@@ -1,11 +1,10 @@
 // The teacher's depth probability map (TIE-KD Eq. 1-2) of one pixel of depth d, never stored: log t_i is read from a
-// table.
-//   kMass:        t_i = max(m_i / Z, floor),  m_i = Phi((e_{i+1} - d) / sigma) - Phi((e_i - d) / sigma),
-//                 Z = Phi((d_max - d) / sigma) - Phi((d_min - d) / sigma): the Gaussian's mass in each bin,
-//                 renormalised
-//   kSoftmaxPdf:  t = softmax over the bins with f_i = N(c_i; d, sigma) >= floor of these *densities*, 0 elsewhere:
-//   what the
-//                 published code does. Nearly flat over +-6.8 m for sigma 0.8 m.
+// table. The Gaussian's mass in each bin, renormalised:
+//   kMass:        t_i = max(m_i / Z, floor)
+//                 m_i = Phi((e_{i+1} - d) / sigma) - Phi((e_i - d) / sigma)
+//                 Z   = Phi((d_max - d) / sigma) - Phi((d_min - d) / sigma)
+// The published code has this instead, nearly flat over +-6.8 m for sigma 0.8 m:
+//   kSoftmaxPdf:  t = softmax of the *densities* f_i = N(c_i; d, sigma) over the bins with f_i >= floor, 0 elsewhere
 // Before normalisation both depend on c_i - d alone and bins are uniform, so one pixel meets the same fraction of a bin
 // at every bin: row p of the table holds T(c_i - d) for fraction p / phases in consecutive columns, and a pixel blends
 // two rows, with contiguous loads. Phases are chosen so that blending is off by at most 5e-6 (1,024 phases at most).
@@ -31,12 +30,12 @@ struct DpmBins {
 
 enum class DpmTarget : uint8_t { kMass, kSoftmaxPdf };
 
-// What a kernel needs of the table; `values` lives where the kernel runs.
+// A kernel needs this of the table; `values` lives where the kernel runs.
 struct DpmTableView {
   DpmTarget target = DpmTarget::kMass;
   int phases = 0;
   int reach = 0;           // bins from the one that d falls behind to column 0
-  int columns = 0;         // of a row; a multiple of 16
+  int columns = 0;         // columns of a row; a multiple of 16
   double half_window = 0;  // bins; columns further from d than this have t = floor
   float log_floor = 0;
   float d_min = 0, d_max = 0, sigma = 0;
@@ -48,7 +47,7 @@ struct DpmTable {
   DpmTableView view;
   std::vector<float> values;
 
-  // For a copy of `values` at `data`.
+  // Returns the view for a copy of `values` at `data`.
   DpmTableView at(const float* data) const {
     DpmTableView moved = view;
     moved.values = data;
@@ -56,22 +55,22 @@ struct DpmTable {
   }
 };
 
-// Computed in double. Requires sigma >= bin width / 64 and 0 < floor < 1.
+// The table is computed in double. Requires sigma >= bin width / 64 and 0 < floor < 1.
 DpmTable make_dpm_table(const DpmBins& bins, DpmTarget target, float sigma, float floor);
 
-// Where one pixel's target lies: column j describes bin first + j, and has t above the floor only for lo <= j <= hi.
+// One pixel's target lies here: column j describes bin first + j, and has t above the floor only for lo <= j <= hi.
 struct DpmWindow {
   int first, lo, hi;
-  const float* row;  // and the next row, `columns` further
+  const float* row;  // row of the table; the next one is `columns` further
   float blend;
-  float log_norm;  // of kMass; kSoftmaxPdf sums over its window
+  float log_norm;  // norm of kMass; kSoftmaxPdf sums over its window
 };
 
 // `depth` is clamped to [d_min, d_max]; NaN counts as d_min.
 DS_HOST_DEVICE inline DpmWindow locate(const DpmTableView& table, int bins, float depth) {
   const float at_least = depth > table.d_min ? depth : table.d_min;
   const float d = at_least < table.d_max ? at_least : table.d_max;
-  // In units of bins, with the centres at the integers.
+  // y is in units of bins, with the centres at the integers.
   const double y = (static_cast<double>(d) - static_cast<double>(table.d_min)) * table.per_width - 0.5;
   const double base = std::floor(y);
   const double phase = (y - base) * table.phases;

@@ -10,7 +10,7 @@ namespace depthstill::plans {
 
 PlanCache* device_cache(Stream stream) {
   if (!may_measure(stream)) return nullptr;
-  // For the life of the process, like the plans themselves.
+  // The cache lives as long as the process, like the plans themselves.
   static PlanCache& cache = *new PlanCache(
       library_options().cache_folder,
       concat_text(cuda::device_info().name, " cudnn ", cudnnGetVersion(), " cublaslt ", cublasLtGetVersion()));

@@ -17,8 +17,8 @@ class PlanCache {
   PlanCache(const std::string& folder, const std::string& identity);
 
   std::optional<std::string> find(const std::string& key) const;
-  // Also writes the file, together with what another process has added to it meanwhile, as a whole or not at all. A
-  // folder that cannot be written is no error: the next run measures again. No tabs or line breaks in either text.
+  // Writes the file as well, together with what another process has added to it meanwhile, as a whole or not at all. A
+  // folder that cannot be written is no error: the next run measures again. Neither text may have tabs or line breaks.
   void put(const std::string& key, const std::string& record);
 
   const std::string& file() const { return file_; }

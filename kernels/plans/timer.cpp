@@ -13,8 +13,8 @@
 namespace depthstill::plans {
 namespace {
 
-constexpr int kRuns = 10;                           // that count, where the host launches each
-constexpr int kReplays = 5, kMostPerGraph = 10;     // that count, and runs that one of them has
+constexpr int kRuns = 10;                           // runs that count, where the host launches each
+constexpr int kReplays = 5, kMostPerGraph = 10;     // replays that count, and runs that one of them has
 constexpr double kGraphMs = 1.0;                    // about as much work as one graph holds
 constexpr double kHopeless = 2.0, kJitterMs = 0.1;  // the host's pace shows in one run
 
@@ -29,7 +29,7 @@ class Stopwatch {
   Stopwatch& operator=(const Stopwatch&) = delete;
 
   Stream stream() const { return stream_; }
-  // How long the device takes for what work() gives it.
+  // Returns how long the device takes for what work() gives it.
   template <class F>
   double ms(F work) const {
     cuda::take_timestamp(begin_, stream_);
@@ -75,7 +75,7 @@ double median_of(int count, F measure) {
   return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
 }
 
-// Of one run, which takes about `guess_ms`, within a graph; infinite where it cannot be captured.
+// Times one run, which takes about `guess_ms`, within a graph; the result is infinite where it cannot be captured.
 double replayed_ms(const Stopwatch& watch, double guess_ms, const std::function<void()>& run) {
   const int per_graph =
       guess_ms * kMostPerGraph <= kGraphMs ? kMostPerGraph : std::max(1, static_cast<int>(kGraphMs / guess_ms));

@@ -1,5 +1,5 @@
-// Stands in for cuDNN where not even its headers are there to simulate it by, so that whole networks run on the
-// emulated device: the CPU's convolution on what is host memory anyway.
+// This file stands in for cuDNN where not even its headers are there to simulate it by, so that whole networks run on
+// the emulated device: it is the CPU's convolution on what is host memory anyway.
 #include <algorithm>
 
 #include "kernels/conv2d/conv2d.h"
@@ -14,15 +14,14 @@ void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x,
   if (dry_running()) return record_library_call("conv2d");
   simt::submit_on_cpu(stream, [=](Stream cpu) { cpu::conv2d(cpu, shape, act, x, weight, bias, y); });
 }
-// As with all of it fused in cuDNN, but for the normalised map.
+// This is as with all of it fused in cuDNN, but for the normalised map.
 template <class T>
 void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput& norm, const T* x, const float* weight,
                        const float* mean_guess, T* z, T* y, float* moments) {
   const bool normed = norm.mean != nullptr;
   const int64_t rows = s.N * s.P() * s.Q();
   if (normed) {
-    batch_norm(stream, s.N * s.H * s.W, static_cast<int>(s.C), norm.act, x, norm.mean, norm.rstd, norm.weight,
-               norm.bias, z);
+    batch_norm(stream, s.N * s.H * s.W, static_cast<int>(s.C), norm, x, z);
   }
   conv2d<T>(stream, s, Activation::kNone, normed ? z : x, weight, nullptr, y);
   if (!moments) return;
@@ -41,19 +40,17 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput
 }
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
+                 T* dy, const Conv2dGradients<T>& to) {
   if (dry_running()) return record_library_call("conv2d gradient");
-  simt::submit_on_cpu(stream, [=](Stream cpu) {
-    cpu::conv2d_grad(cpu, shape, act, x, weight, y, dy, dx, dweight, dbias, below, dbias_below);
-  });
+  simt::submit_on_cpu(stream, [=](Stream cpu) { cpu::conv2d_grad(cpu, shape, act, x, weight, y, dy, to); });
 }
 
-#define DS_INSTANTIATE(T)                                                                                        \
-  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
-  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*,  \
-                                     const float*, T*, T*, float*);                                              \
-  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
-                               float*, float*, Activation, float*);
+#define DS_INSTANTIATE(T)                                                                                       \
+  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);    \
+  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*, \
+                                     const float*, T*, T*, float*);                                             \
+  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*,    \
+                               const Conv2dGradients<T>&);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE

@@ -1,7 +1,7 @@
 // Fibers for simt.cpp: stacks that are switched by hand, in ways that the sanitizers can follow.
 //
-// Included by simt.cpp only, which is built without -fsanitize=thread: hand-offs between fibers must stay invisible to
-// TSan, or they would order, and so hide, the races of a kernel. DEPTHSTILL_SIMT_TSAN says that the rest has it.
+// Only simt.cpp includes this, which is built without -fsanitize=thread: hand-offs between fibers must stay invisible
+// to TSan, or they would order, and so hide, the races of a kernel. DEPTHSTILL_SIMT_TSAN says that the rest has it.
 #pragma once
 
 #include <sys/mman.h>
@@ -78,7 +78,7 @@ depthstill_simt_switch:     # System V: the callee-saved registers live on the s
 inline Fiber* asan_previous = nullptr;
 #endif
 
-// To be called first on a stack that was switched to.
+// A stack that was switched to must call this first.
 inline void finish_switch([[maybe_unused]] void* fake_stack) {
 #if defined(SIMT_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack, &asan_previous->asan_bottom, &asan_previous->asan_size);

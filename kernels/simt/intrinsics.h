@@ -1,5 +1,5 @@
-// CUDA's device functions for the emulator; included by simt.h. Only what kernels here use: a missing name is a compile
-// error, to be added with CUDA's exact meaning.
+// CUDA's device functions for the emulator; simt.h includes them. There are only those that kernels here use: a missing
+// name is a compile error, to be added with CUDA's exact meaning.
 #pragma once
 
 #include <bit>

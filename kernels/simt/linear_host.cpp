@@ -1,5 +1,5 @@
-// Stands in for cuBLASLt where not even its headers are there to simulate it by, so that whole networks run on the
-// emulated device: the CPU's products on what is host memory anyway.
+// This file stands in for cuBLASLt where not even its headers are there to simulate it by, so that whole networks run
+// on the emulated device: it is the CPU's products on what is host memory anyway.
 #include "kernels/core/dry_run.h"
 #include "kernels/linear.h"
 #include "kernels/simt/queue.h"

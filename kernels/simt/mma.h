@@ -10,10 +10,10 @@
 
 namespace depthstill::simt {
 
-// `mine`, and the same of all lanes of the warp, between two rendezvous.
+// Calls read(`mine` of every lane of the warp), between two rendezvous.
 template <class T, class Read>
 void with_warp(const T& mine, Where where, const Read& read) {
-  static T shared[32][32];  // of all warps of a block
+  static T shared[32][32];  // values of all warps of a block
   const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
   T(&warp)[32] = shared[thread / 32];
   warp[thread % 32] = mine;

@@ -1,6 +1,6 @@
 // The streams of the emulated device: queues of work that is done at the pace of cuda::set_pace
 // (kernels/core/runtime.h), in order within a stream, and between streams only as far as events say. Like a GPU, it
-// lets the host run ahead: work must hold what it needs by value. For one host thread.
+// lets the host run ahead: work must hold what it needs by value. It is for one host thread.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ void submit(void* stream, Work work);
 // The same for the CPU's kernels, which stand in for libraries: they get scratch memory of their own.
 void submit_on_cpu(Stream stream, std::function<void(Stream cpu)> work);
 
-// What a stream was given so far.
+// A Point says what a stream was given so far.
 struct Point {
   void* stream = nullptr;
   uint64_t items = 0;
@@ -29,8 +29,8 @@ struct Point {
 Point now(void* stream);
 void wait(void* stream, const Point& point);  // what `stream` is given from now on is done after it
 
-// Return when that has been done. An Error of the work (a kernel that the emulator accuses) surfaces here, as a GPU's
-// does.
+// These return when that has been done. An Error of the work (a kernel that the emulator accuses) surfaces here, as a
+// GPU's does.
 void finish(const Point& point);
 void finish_all();
 

@@ -83,7 +83,7 @@ struct Scheduler {
   int ready[kMaxThreads];  // ring buffer of runnable threads
   unsigned ready_head = 0, ready_tail = 0;
 
-  Votes arrived, released;  // at the block barrier now; at the last one
+  Votes arrived, released;  // votes at the block barrier now; at the last one
   Where barrier;
 
   Fiber main;
@@ -258,7 +258,8 @@ void fiber_entry() {
 
 // ---- one block, one grid ------------------------------------------------------------------------------------------
 
-// All-ones is NaN in every float format and -1 in the integers. Not memset: under ASan the section contains redzones.
+// All-ones is NaN in every float format and -1 in the integers. This is not memset: under ASan the section contains
+// redzones.
 __attribute__((no_sanitize("address", "undefined"))) void fill_static_shared() {
   if (__start_simt_shared == nullptr) return;
   volatile char* p = __start_simt_shared;

@@ -59,7 +59,7 @@ struct Where {
 void run_grid(dim3 grid, dim3 block, size_t dynamic_shared_bytes, Where launch, void (*body)(const void*),
               const void* state);
 
-// What blocks_for(n, threads, max_blocks) allows at most.
+// blocks_for(n, threads, max_blocks) allows so many at most.
 inline constexpr int kMaxLoopingBlocks = 3;
 
 void* dynamic_shared();

@@ -1,4 +1,4 @@
-// What the kernel benchmarks share: scratch memory and data that is neither constant nor random.
+// The kernel benchmarks share scratch memory and data that is neither constant nor random.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ class BenchScratch final : public Scratch {
   std::vector<unsigned char> bytes_;
 };
 
-// In [-2, 2), the same in every run.
+// The values lie in [-2, 2) and are the same in every run.
 template <class T>
 std::vector<T> values(int64_t n) {
   std::vector<T> v(static_cast<size_t>(n));

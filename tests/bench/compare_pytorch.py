@@ -75,7 +75,7 @@ def run(command, **environment):
 
 
 def measured(times):
-    # Not ru_maxrss, which starts with what the parent process had.
+    # This is not ru_maxrss, which starts with what the parent process had.
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) * 1024
     return {"median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "peak_bytes": peak}

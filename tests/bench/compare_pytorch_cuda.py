@@ -162,7 +162,7 @@ class Run:
             if self.tuned:
                 image = image.to(memory_format=torch.channels_last)
             row["first_step_s"] = self.timed(step, image, teacher) / 1000
-            if self.device.type == "cuda":  # what compiling and trying out needed does not count
+            if self.device.type == "cuda":  # memory for compiling and trying out does not count
                 torch.cuda.empty_cache()
             for _ in range(warmup - 1):
                 self.timed(step, image, teacher)

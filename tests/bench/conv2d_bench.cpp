@@ -35,7 +35,7 @@ void conv2d(benchmark::State& state) {
       T* dx = pass == Pass::kDx ? x.data() : nullptr;
       float* dweight = pass == Pass::kDweight ? weight.data() : nullptr;
       if (pass != Pass::kForward) {
-        cpu::conv2d_grad(stream, shape, none, x.data(), weight.data(), no_y, y.data(), dx, dweight, nullptr);
+        cpu::conv2d_grad(stream, shape, none, x.data(), weight.data(), no_y, y.data(), {dx, dweight});
       }
     } else {
       if (pass == Pass::kForward) cpu::dnn_forward(stream, shape, x.data(), weight.data(), bias.data(), y.data());

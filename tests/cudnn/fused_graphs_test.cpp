@@ -1,5 +1,5 @@
-// What cuDNN fuses to a convolution on an H100, without any GPU. Engines that are compiled into cuDNN finish their
-// plan; those that are compiled for the graph need a driver at last, and stop there at the toolkit's stub
+// These tests ask what cuDNN fuses to a convolution on an H100, without any GPU. Engines that are compiled into cuDNN
+// finish their plan; those that are compiled for the graph need a driver at last, and stop there at the toolkit's stub
 // (CMakeLists.txt puts it on the path): both count as accepted, anything else as refused.
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ Conv2dShape conv(int64_t n, int64_t h, int64_t w, int64_t c, int64_t o, int kern
 }
 
 Conv2dShape without_top_padding(Conv2dShape s) {
-  s.pad_top = 0;  // as where the rows above are dead
+  s.pad_top = 0;  // the case where the rows above are dead
   return s;
 }
 

@@ -1,5 +1,5 @@
-// Whether what is not a number survives what cuDNN fuses to a convolution as it survives our own kernels
-// (kernels/conv2d/conv2d.h): a training step that is not finite must be noticed. Needs a GPU.
+// A NaN must survive what cuDNN fuses to a convolution as it survives our own kernels (kernels/conv2d/conv2d.h): a
+// training step that is not finite must be noticed. These tests need a GPU.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -74,26 +74,26 @@ class FusedNan : public ::testing::Test {
     shape_.pad_top = shape_.pad_bottom = shape_.pad_left = shape_.pad_right = 1;
   }
 
-  // Uniform in [-1, 1).
+  // The values are uniform in [-1, 1).
   std::vector<T> random(int64_t count) {
     std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
     std::vector<T> values;
     for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<T>(uniform(generator_)));
     return values;
   }
-  // The same with one pixel, in row 2 and column 3, whose channel 5 is NaN.
+  // The values are the same but for one pixel, in row 2 and column 3, whose channel 5 is NaN.
   std::vector<T> random_map_with_nan() {
     std::vector<T> map = random(kHeight * kWidth * kChannels);
     map[static_cast<size_t>((2 * kWidth + 3) * kChannels + 5)] = static_cast<T>(kNan);
     return map;
   }
-  // Whether the filters carry that pixel to element i of a map.
+  // Tells whether the filters carry that pixel to element i of a map.
   static bool near_nan(size_t i) {
     const int64_t pixel = static_cast<int64_t>(i) / kChannels;
     return std::abs(pixel / kWidth - 2) <= 1 && std::abs(pixel % kWidth - 3) <= 1;
   }
 
-  // False, and the test is skipped, where cuDNN has no such plan.
+  // The result is false, and the test is skipped, where cuDNN has no such plan.
   bool run(const Graph& graph, std::initializer_list<std::pair<TensorId, const void*>> tensors) {
     const LibraryOptions options;
     const PlanOffer offer = find_plans(current_target(stream()), graph, {.options = &options, .limit = 1});
@@ -138,7 +138,7 @@ TYPED_TEST(FusedNan, PassesTheReluOfTheForwardPass) {
   EXPECT_EQ(swallowed, 0) << "of " << 9 * this->kChannels << " outputs that are NaN";
 }
 
-// The gradient that goes on through the relu below: NaN where its output x is positive, also in the sums, and, which
+// The gradient that goes on through the relu below is NaN where its output x is positive, also in the sums, and, which
 // our kernel does otherwise, 0 elsewhere.
 TYPED_TEST(FusedNan, PassesTheReluBelowInTheBackwardPass) {
   using T = TypeParam;

@@ -1,5 +1,5 @@
-// What cuDNN refuses when a descriptor is filled and finalised. Without a GPU; in builds without CUDA it is the
-// simulation (kernels/simt/libraries) that has to refuse the same.
+// These tests ask what cuDNN refuses when a descriptor is filled and finalised. They need no GPU; in builds without
+// CUDA it is the simulation (kernels/simt/libraries) that has to refuse the same.
 #include <gtest/gtest.h>
 
 #include <array>

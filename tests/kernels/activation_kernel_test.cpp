@@ -20,7 +20,7 @@ double value(Activation kind, double x) {
   return x;
 }
 
-// From y, as the contract says.
+// The slope follows from y, as the contract says.
 double slope(Activation kind, double y) {
   if (kind == Activation::kRelu) return y > 0.0 ? 1.0 : 0.0;
   if (kind == Activation::kRelu6) return y > 0.0 && y < 6.0 ? 1.0 : 0.0;
@@ -40,7 +40,7 @@ TYPED_TEST(ActivationKernel, MatchesTheFormulas) {
         y[i] = value(kind, to_double(x[i]));
         dx[i] = to_double(dy[i]) * slope(kind, to_double(x[i]));  // x serves as some y
       }
-      auto found_y = nan_values<T>(size), found_dx = dy;  // in place
+      auto found_y = nan_values<T>(size), found_dx = dy;  // dx is written over dy
       cpu::activation(cpu_stream(), n, kind, x.data(), found_y.data());
       cpu::activation_grad<T>(cpu_stream(), n, kind, x.data(), found_dx.data(), nullptr, found_dx.data());
       EXPECT_LE(max_relative_error(found_y, y), tolerance<T>());
@@ -64,7 +64,7 @@ TYPED_TEST(ActivationKernel, AddsTwoGradients) {
     for (const Activation kind : kKinds) {
       SCOPED_TRACE(::testing::Message() << size << " elements, activation " << static_cast<int>(kind));
       const auto n = static_cast<int64_t>(size);
-      // Of one sign: sums that cancel would lose digits, which says nothing.
+      // All gradients have one sign: sums that cancel would lose digits, which says nothing.
       const auto y = random_values<T>(size, 1, -4.0f, 9.0f), dy = random_values<T>(size, 2, 0.1f, 1.0f),
                  second = random_values<T>(size, 3, 0.1f, 1.0f);
       std::vector<double> dx(size);

@@ -24,7 +24,7 @@ struct Arrays {
         v(random_values<float>(n, 4, 0.01f, 0.5f)) {}
 };
 
-// Of the tensor `index`; exact in fp32.
+// The factor of the tensor `index`; it is exact in fp32.
 float lr_factor(size_t index) { return index % 3 == 0 ? 1.0f : index % 3 == 1 ? 0.125f : 4.0f; }
 
 std::vector<AdamWSlot> slots_in(const float* grad, float* value, float* m, float* v) {
@@ -56,7 +56,7 @@ struct Reference {
     for (const float g : a.grad) norm += to_double(g) * to_double(g);
     norm = unscale * std::sqrt(norm);
     const double scale = unscale * (max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0);
-    std::vector<double> rates;  // of each element
+    std::vector<double> rates;  // learning rate of each element
     for (size_t s = 0; s < sizes().size(); ++s)
       rates.insert(rates.end(), static_cast<size_t>(sizes()[s]), to_double(kBefore.lr) * to_double(lr_factor(s)));
     for (size_t i = 0; i < a.grad.size(); ++i) {

@@ -11,7 +11,7 @@ class AddKernel : public ::testing::Test {};
 using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(AddKernel, Types);
 
-// Below, at and beyond one pack, one block and one grid of packs.
+// Sizes below, at and beyond one pack, one block and one grid of packs.
 constexpr size_t kSizes[] = {1, 3, 4, 8, 9, 255, 1024, 2048, 4099};
 
 TYPED_TEST(AddKernel, SumsElements) {

@@ -27,7 +27,7 @@ constexpr Case kCases[] = {{31, 1, Activation::kNone},   {3, 5, Activation::kRel
                            {900, 33, Activation::kRelu}, {1031, 8, Activation::kSigmoid},
                            {640, 72, Activation::kNone}, {129, 24, Activation::kSigmoid}};
 
-// What the op works on, and what it must give, in double.
+// A Problem is what the op works on; an Expected is what it must give, in double.
 template <class T>
 struct Problem {
   int64_t rows;
@@ -125,11 +125,11 @@ Found<T> run_cpu(const Problem<T>& p, Statistics statistics) {
     cpu::batch_norm_running_stats(stream, p.channels, kEps, p.running_mean.data(), p.running_var.data(), f.mean.data(),
                                   f.rstd.data());
   }
-  cpu::batch_norm(stream, p.rows, p.channels, p.act, p.x.data(), f.mean.data(), f.rstd.data(), p.weight.data(),
-                  p.bias.data(), f.y.data());
-  cpu::batch_norm_grad<T>(stream, p.rows, p.channels, p.act, statistics, p.x.data(), f.mean.data(), f.rstd.data(),
-                          p.weight.data(), p.bias.data(), p.dy.data(), f.dx.data(), f.dweight.data(), f.dbias.data(),
-                          nullptr);
+  cpu::batch_norm(stream, p.rows, p.channels, {p.act, f.mean.data(), f.rstd.data(), p.weight.data(), p.bias.data()},
+                  p.x.data(), f.y.data());
+  cpu::batch_norm_grad<T>(stream, p.rows, p.channels,
+                          {p.act, f.mean.data(), f.rstd.data(), p.weight.data(), p.bias.data()}, statistics, p.x.data(),
+                          p.dy.data(), {f.dx.data(), f.dweight.data(), f.dbias.data()});
   return f;
 }
 
@@ -149,10 +149,10 @@ Found<T> run_cuda(const Problem<T>& p, Statistics statistics) {
     cuda::batch_norm_running_stats(stream, p.channels, kEps, running_mean.data(), running_var.data(), mean.data(),
                                    rstd.data());
   }
-  cuda::batch_norm(stream, p.rows, p.channels, p.act, x.data(), mean.data(), rstd.data(), weight.data(), bias.data(),
+  cuda::batch_norm(stream, p.rows, p.channels, {p.act, mean.data(), rstd.data(), weight.data(), bias.data()}, x.data(),
                    y.data());
-  cuda::batch_norm_grad<T>(stream, p.rows, p.channels, p.act, statistics, x.data(), mean.data(), rstd.data(),
-                           weight.data(), bias.data(), dx.data(), dx.data(), dweight.data(), dbias.data(), nullptr);
+  cuda::batch_norm_grad<T>(stream, p.rows, p.channels, {p.act, mean.data(), rstd.data(), weight.data(), bias.data()},
+                           statistics, x.data(), dx.data(), {dx.data(), dweight.data(), dbias.data()});
   return {running_mean.host(), running_var.host(), mean.host(), rstd.host(),
           dweight.host(),      dbias.host(),       y.host(),    dx.host()};
 }
@@ -185,7 +185,7 @@ TYPED_TEST(BatchNormKernel, MatchesTheFormulas) {
   }
 }
 
-// From the sums of dz, which is y's gradient where there is no activation.
+// The gradient comes from the sums of dz, which is y's gradient where there is no activation.
 TYPED_TEST(BatchNormKernel, GradientOfReadySums) {
   using T = TypeParam;
   for (const Case& c : {Case{37, 40, Activation::kNone}, {64, 3, Activation::kNone}, {9, 128, Activation::kNone}}) {
@@ -207,26 +207,29 @@ TYPED_TEST(BatchNormKernel, GradientOfReadySums) {
         EXPECT_LE(max_relative_error(dweight, expected.dweight), tolerance<float>());
         EXPECT_LE(max_relative_error(dbias, expected.dbias), tolerance<float>());
       };
-      auto dx = p.dy;  // in place
+      auto dx = p.dy;  // dx is written over dz
       auto dweight = nan_values<float>(C), dbias = nan_values<float>(C);
-      cpu::batch_norm_grad_of_sums(cpu_stream(), p.rows, p.channels, statistics, p.x.data(), mean.data(), rstd.data(),
-                                   p.weight.data(), sums.data(), dx.data(), dx.data(), dweight.data(), dbias.data());
+      cpu::batch_norm_grad_of_sums(cpu_stream(), p.rows, p.channels,
+                                   {Activation::kNone, mean.data(), rstd.data(), p.weight.data(), p.weight.data()},
+                                   statistics, p.x.data(), sums.data(), dx.data(),
+                                   {dx.data(), dweight.data(), dbias.data()});
       expect_gradients(dx, dweight, dbias);
       for_each_schedule([&] {
         const DeviceArray<T> x(p.x), dz(p.dy);
         const DeviceArray<float> mean_(mean), rstd_(rstd), weight(p.weight), sums_(sums);
         DeviceArray<T> dx_(p.x.size());
         DeviceArray<float> dweight_(C), dbias_(C);
-        cuda::batch_norm_grad_of_sums(cuda_stream(), p.rows, p.channels, statistics, x.data(), mean_.data(),
-                                      rstd_.data(), weight.data(), sums_.data(), dz.data(), dx_.data(), dweight_.data(),
-                                      dbias_.data());
+        cuda::batch_norm_grad_of_sums(cuda_stream(), p.rows, p.channels,
+                                      {Activation::kNone, mean_.data(), rstd_.data(), weight.data(), weight.data()},
+                                      statistics, x.data(), sums_.data(), dz.data(),
+                                      {dx_.data(), dweight_.data(), dbias_.data()});
         expect_gradients(dx_.host(), dweight_.host(), dbias_.host());
       });
     }
   }
 }
 
-// From the moments as from the rows; more channels than a block of the kernel has threads.
+// The moments must give what the rows give; there are more channels than a block of the kernel has threads.
 TEST(BatchNormKernelReadyStats, MatchThoseOfTheRows) {
   const Problem<float> p({67, 1100, Activation::kNone});
   const auto C = static_cast<size_t>(p.channels);
@@ -327,9 +330,9 @@ TYPED_TEST(BatchNormKernel, WithoutDxGivesTheSameParameterGradients) {
   const Problem<TypeParam> p({70, 19, Activation::kRelu});
   const Found<TypeParam> with = run_cpu(p, Statistics::kBatch);
   auto dweight = nan_values<float>(19), dbias = dweight;
-  cpu::batch_norm_grad<TypeParam>(cpu_stream(), p.rows, p.channels, p.act, Statistics::kBatch, p.x.data(),
-                                  with.mean.data(), with.rstd.data(), p.weight.data(), p.bias.data(), p.dy.data(),
-                                  nullptr, dweight.data(), dbias.data(), nullptr);
+  cpu::batch_norm_grad<TypeParam>(
+      cpu_stream(), p.rows, p.channels, {p.act, with.mean.data(), with.rstd.data(), p.weight.data(), p.bias.data()},
+      Statistics::kBatch, p.x.data(), p.dy.data(), {.dweight = dweight.data(), .dbias = dbias.data()});
   EXPECT_EQ(dweight, with.dweight);
   EXPECT_EQ(dbias, with.dbias);
 }
@@ -349,10 +352,10 @@ TYPED_TEST(BatchNormKernel, TheGradientMakesTheOutputAgain) {
       const Found<TypeParam> expected = run_cpu(p, Statistics::kBatch);
       auto dweight = nan_values<float>(C), dbias = dweight;
       auto y = nan_values<TypeParam>(p.x.size()), dx = y;
-      cpu::batch_norm_grad<TypeParam>(cpu_stream(), p.rows, p.channels, p.act, Statistics::kBatch, p.x.data(),
-                                      expected.mean.data(), expected.rstd.data(), p.weight.data(), p.bias.data(),
-                                      p.dy.data(), with_dx ? dx.data() : nullptr, dweight.data(), dbias.data(),
-                                      y.data());
+      cpu::batch_norm_grad<TypeParam>(
+          cpu_stream(), p.rows, p.channels,
+          {p.act, expected.mean.data(), expected.rstd.data(), p.weight.data(), p.bias.data()}, Statistics::kBatch,
+          p.x.data(), p.dy.data(), {with_dx ? dx.data() : nullptr, dweight.data(), dbias.data(), y.data()});
       expect_same_bits(y, expected.y);
       if (with_dx) expect_same_bits(dx, expected.dx);
       EXPECT_EQ(dweight, expected.dweight);
@@ -362,10 +365,10 @@ TYPED_TEST(BatchNormKernel, TheGradientMakesTheOutputAgain) {
         const DeviceArray<float> weight(p.weight), bias(p.bias), mean(on_device.mean), rstd(on_device.rstd);
         DeviceArray<float> device_dweight(C), device_dbias(C);
         DeviceArray<TypeParam> device_y(p.x.size()), device_dx(p.dy);
-        cuda::batch_norm_grad<TypeParam>(cuda_stream(), p.rows, p.channels, p.act, Statistics::kBatch, x.data(),
-                                         mean.data(), rstd.data(), weight.data(), bias.data(), device_dx.data(),
-                                         with_dx ? device_dx.data() : nullptr, device_dweight.data(),
-                                         device_dbias.data(), device_y.data());
+        cuda::batch_norm_grad<TypeParam>(
+            cuda_stream(), p.rows, p.channels, {p.act, mean.data(), rstd.data(), weight.data(), bias.data()},
+            Statistics::kBatch, x.data(), device_dx.data(),
+            {with_dx ? device_dx.data() : nullptr, device_dweight.data(), device_dbias.data(), device_y.data()});
         expect_same_bits(device_y.host(), on_device.y);
         if (with_dx) expect_same_bits(device_dx.host(), on_device.dx);
         EXPECT_EQ(device_dbias.host(), on_device.dbias);

@@ -111,7 +111,7 @@ const Conv2dShape kShapes[] = {
     {1, 7, 35, 33, 33, 3, 3, 1, 1, 1, 1, 1, 1},  // one past a line and a pair of tiles
     {2, 11, 6, 24, 17, 3, 3, 1, 2, 2, 2, 2, 2},  // dilation
     {1, 5, 19, 40, 31, 3, 3, 1, 1, 0, 1, 1, 1},  // no padding on top
-    {1, 6, 8, 20, 12, 3, 3, 1, 1, 2, 0, 0, 2},   // wider than half the filter
+    {1, 6, 8, 20, 12, 3, 3, 1, 1, 2, 0, 0, 2},   // padding wider than half the filter
     {3, 1, 37, 10, 5, 1, 3, 1, 1, 0, 0, 1, 1},   // one row
     {1, 41, 1, 9, 16, 3, 1, 1, 1, 1, 1, 0, 0},   // one column
     {2, 4, 5, 96, 257, 1, 1, 1, 1, 0, 0, 0, 0},  // the head: a matrix product
@@ -119,7 +119,7 @@ const Conv2dShape kShapes[] = {
     {1, 9, 8, 12, 20, 5, 3, 1, 1, 2, 2, 1, 1},                                             // 5 x 3
     {1, 10, 9, 7, 6, 2, 2, 1, 1, 0, 1, 0, 1},                                              // even
     {1, 4, 5, 420, 40, 3, 3, 1, 1, 1, 1, 1, 1},                                            // channels in several passes
-    {1, 3, 3, 360, 330, 3, 3, 1, 1, 1, 1, 1, 1},  // and outputs in several groups
+    {1, 3, 3, 360, 330, 3, 3, 1, 1, 1, 1, 1, 1},  // outputs in several groups, too
     {1, 3, 421, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1},    // several blocks of columns
     {2, 70, 40, 33, 18, 3, 3, 1, 1, 1, 1, 1, 1},  // several blocks of rows
     {1, 6, 6, 4, 4, 3, 3, 1, 1, 0, 0, 0, 0},      // no padding: smaller output
@@ -235,8 +235,8 @@ TYPED_TEST(Conv2dKernel, FusesBiasAndActivation) {
         auto dx = nan_values<T>(c.x.size());
         auto dweight = nan_values<float>(c.weight.size()), dbias = nan_values<float>(c.bias.size());
         auto dy = c.dy;
-        cpu::conv2d_grad(cpu_stream(), shape, act, c.x.data(), c.weight.data(), c.y.data(), dy.data(), dx.data(),
-                         dweight.data(), dbias.data());
+        cpu::conv2d_grad(cpu_stream(), shape, act, c.x.data(), c.weight.data(), c.y.data(), dy.data(),
+                         {dx.data(), dweight.data(), dbias.data()});
         EXPECT_LE(max_relative_error(dx, e.dx), tolerance<T>(shape.R * shape.S * shape.O));
         const double sums = tolerance<float>(shape.N * shape.P() * shape.Q());
         EXPECT_LE(max_relative_error(dweight, e.dweight), sums);
@@ -256,7 +256,7 @@ TYPED_TEST(Conv2dKernel, ComputesOnlyTheGradientsThatAreAskedFor) {
     auto dweight = nan_values<float>(c.weight.size());
     const auto grad = [&](T* to_dx, float* to_dweight) {
       cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
-                          to_dx, to_dweight, nullptr);
+                          {to_dx, to_dweight});
     };
     grad(nullptr, dweight.data());
     grad(dx.data(), nullptr);
@@ -273,14 +273,17 @@ TYPED_TEST(Conv2dKernel, GoesOnThroughTheActivationBelow) {
       for (const bool with_sums : {false, true}) {
         SCOPED_TRACE(text(shape) + " activation " + std::to_string(static_cast<int>(below)));
         Case<T> c(shape);
-        for (T& x : c.x) x = static_cast<T>(8.0f * static_cast<float>(x));  // beyond 6, too
+        for (T& x : c.x) x = static_cast<T>(8.0f * static_cast<float>(x));  // values beyond 6, too
         auto e = expected_gradients(c, c.dy);
         for (size_t i = 0; i < e.dx.size(); ++i) e.dx[i] *= slope(below, to_double(c.x[i]));
         auto dx = nan_values<T>(c.x.size());
         auto dweight = nan_values<float>(c.weight.size()), sums = nan_values<float>(static_cast<size_t>(shape.C));
         auto dy = c.dy;
         cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
-                            dx.data(), dweight.data(), nullptr, below, with_sums ? sums.data() : nullptr);
+                            {.dx = dx.data(),
+                             .dweight = dweight.data(),
+                             .below = below,
+                             .dbias_below = with_sums ? sums.data() : nullptr});
         EXPECT_LE(max_relative_error(dx, e.dx), tolerance<T>(shape.R * shape.S * shape.O));
         const double rows = tolerance<float>(shape.N * shape.P() * shape.Q());
         EXPECT_LE(max_relative_error(dweight, e.dweight), rows);
@@ -321,7 +324,7 @@ TYPED_TEST(Conv2dKernel, DoesNotDependOnTheNumberOfThreads) {
     auto dweight = nan_values<float>(c.weight.size());
     cpu::conv2d<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, y.data());
     cpu::conv2d_grad<T>(cpu_stream(), shape, Activation::kNone, c.x.data(), c.weight.data(), nullptr, dy.data(),
-                        dx.data(), dweight.data(), nullptr);
+                        {dx.data(), dweight.data()});
     y.insert(y.end(), dx.begin(), dx.end());
     images.push_back(y);
     weights.push_back(dweight);

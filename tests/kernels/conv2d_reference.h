@@ -10,7 +10,7 @@
 
 namespace depthstill::kernel_test {
 
-// f(x index, weight index, y index) for every product.
+// Calls f(x index, weight index, y index) for every product.
 template <class F>
 void for_each_product(const Conv2dShape& s, const F& f) {
   for (int64_t pixel = 0; pixel < s.N * s.P() * s.Q(); ++pixel) {
@@ -41,7 +41,7 @@ inline double activated(Activation act, double v) {
   }
   return 0.0;
 }
-// By the activation's output.
+// The slope follows from the activation's output y.
 inline double slope(Activation act, double y) {
   switch (act) {
     case Activation::kNone:

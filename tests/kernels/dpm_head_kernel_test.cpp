@@ -10,7 +10,7 @@ using namespace dpm_test;
 
 constexpr int64_t kC = 128;
 
-// Of `pixels` pixels. All numbers are of bf16, so that no kernel rounds its input.
+// A Head has an input of `pixels` pixels. All numbers are of bf16, so that no kernel rounds its input.
 struct Head {
   std::vector<bf16> x;
   std::vector<float> weight, bias;
@@ -52,9 +52,9 @@ struct Results {
   std::vector<T> dx;
 };
 
-// dkl null: no KL, and no teacher.
+// If dkl is null, there is no KL and no teacher.
 template <class T>
-Results<T> run_cpu(const DpmHeadShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
+Results<T> run_cpu(const DpmShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
                    const float* dkl, const float* ddepth, Activation below = Activation::kNone) {
   const auto pixels = static_cast<size_t>(shape.N * shape.H * shape.W), bins = head.bias.size();
   const DpmTable table = make_dpm_table(c.bins, c.options.target, c.options.sigma, c.options.floor);
@@ -66,17 +66,19 @@ Results<T> run_cpu(const DpmHeadShape& shape, const Case& c, const Head& head, c
   HostScratch memory;
   auto* workspace = static_cast<float*>(memory.get(cpu::dpm_head_workspace<T>(shape, c.bins)));
   const float* target = dkl != nullptr ? teacher.data() : nullptr;
-  cpu::dpm_head(cpu_stream(), shape, c.bins, c.options, table.view, x.data(), head.weight.data(), head.bias.data(),
-                target, r.depth.data(), r.lse.data(), dkl != nullptr ? offset.data() : nullptr, r.result.data(),
-                workspace);
-  cpu::dpm_head_grad(cpu_stream(), shape, c.bins, c.options, table.view, x.data(), head.weight.data(), head.bias.data(),
-                     target, r.depth.data(), r.lse.data(), offset.data(), r.result.data(), dkl, ddepth, r.dx.data(),
-                     r.dweight.data(), r.dbias.data(), below,
-                     below != Activation::kNone ? r.dbias_below.data() : nullptr, workspace);
+  cpu::dpm_head<T>(
+      cpu_stream(), {shape, c.bins, c.options, table.view}, {x.data(), head.weight.data(), head.bias.data()}, target,
+      {r.depth.data(), r.lse.data(), dkl != nullptr ? offset.data() : nullptr, r.result.data()}, workspace);
+  cpu::dpm_head_grad<T>(cpu_stream(), {shape, c.bins, c.options, table.view},
+                        {x.data(), head.weight.data(), head.bias.data()},
+                        {target, r.depth.data(), r.lse.data(), offset.data(), r.result.data(), dkl, ddepth},
+                        {r.dx.data(), r.dweight.data(), r.dbias.data(), below,
+                         below != Activation::kNone ? r.dbias_below.data() : nullptr},
+                        workspace);
   return r;
 }
 
-Results<bf16> run_cuda(const DpmHeadShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
+Results<bf16> run_cuda(const DpmShape& shape, const Case& c, const Head& head, const std::vector<float>& teacher,
                        bool with_kl, const std::vector<float>& dkl, const std::vector<float>& ddepth,
                        Activation below = Activation::kNone) {
   const auto pixels = static_cast<size_t>(shape.N * shape.H * shape.W), bins = head.bias.size();
@@ -90,13 +92,14 @@ Results<bf16> run_cuda(const DpmHeadShape& shape, const Case& c, const Head& hea
   DeviceArray<float> workspace(cuda::dpm_head_workspace<bf16>(shape, c.bins) / sizeof(float));
   const DpmTableView view = with_kl ? table.at(values.data()) : DpmTableView{};
   const float* target = with_kl ? dteacher.data() : nullptr;
-  cuda::dpm_head(cuda_stream(), shape, c.bins, c.options, view, x.data(), weight.data(), bias.data(), target,
-                 depth.data(), lse.data(), with_kl ? offset.data() : nullptr, with_kl ? result.data() : nullptr,
-                 workspace.data());
-  cuda::dpm_head_grad(cuda_stream(), shape, c.bins, c.options, view, x.data(), weight.data(), bias.data(), target,
-                      depth.data(), lse.data(), offset.data(), result.data(), with_kl ? ddkl.data() : nullptr,
-                      dddepth.data(), dx.data(), dweight.data(), dbias.data(), below,
-                      below != Activation::kNone ? dbias_below.data() : nullptr, workspace.data());
+  cuda::dpm_head<bf16>(cuda_stream(), {shape, c.bins, c.options, view}, {x.data(), weight.data(), bias.data()}, target,
+                       {depth.data(), lse.data(), with_kl ? offset.data() : nullptr, with_kl ? result.data() : nullptr},
+                       workspace.data());
+  cuda::dpm_head_grad<bf16>(
+      cuda_stream(), {shape, c.bins, c.options, view}, {x.data(), weight.data(), bias.data()},
+      {target, depth.data(), lse.data(), offset.data(), result.data(), with_kl ? ddkl.data() : nullptr, dddepth.data()},
+      {dx.data(), dweight.data(), dbias.data(), below, below != Activation::kNone ? dbias_below.data() : nullptr},
+      workspace.data());
   return {depth.host(), lse.host(), result.host(), dweight.host(), dbias.host(), dbias_below.host(), dx.host()};
 }
 
@@ -104,7 +107,7 @@ struct ExpectedGradients {
   std::vector<double> dx, dweight, dbias;
 };
 
-// From dlogits (pixels, channels).
+// The gradients follow from dlogits (pixels, channels).
 ExpectedGradients expected_gradients(const Head& head, const std::vector<double>& dlogits, size_t channels) {
   const size_t bins = head.bias.size(), pixels = head.x.size() / kC;
   ExpectedGradients e{std::vector<double>(pixels * kC), std::vector<double>(bins * kC), std::vector<double>(bins)};
@@ -141,7 +144,7 @@ TEST(DpmHeadKernel, MatchesTheFormulas) {
     const Head head(c.bins.bins, kPixels);
     const Expected e = expected_results(c, p, head.rows());
     const ExpectedGradients g = expected_gradients(head, e.dlogits, static_cast<size_t>(c.channels));
-    const DpmHeadShape shape{kN, kH, kW, kC};
+    const DpmShape shape{kN, kH, kW, kC};
     expect_results(run_cpu<float>(shape, c, head, p.teacher, &p.dkl, p.ddepth.data()), e, g);
     if (c.options.sigma > 4.0f) {
       EXPECT_THROW(run_cuda(shape, c, head, p.teacher, true, {p.dkl}, p.ddepth), Error);
@@ -166,7 +169,7 @@ TEST(DpmHeadKernel, DepthAlone) {
     }
   }
   const ExpectedGradients g = expected_gradients(head, dlogits, 257);
-  const DpmHeadShape shape{kN, kH, kW, kC};
+  const DpmShape shape{kN, kH, kW, kC};
   const Results<float> r = run_cpu<float>(shape, c, head, p.teacher, nullptr, p.ddepth.data());
   EXPECT_LE(max_relative_error(r.depth, depth), 3e-6);
   EXPECT_LE(max_relative_error(r.dx, g.dx), 1e-5);
@@ -190,7 +193,7 @@ TYPED_TEST_SUITE(DpmHeadOnCpu, Types);
 TYPED_TEST(DpmHeadOnCpu, IsTheHeadAndTheLossInBlocksOfRows) {
   using T = TypeParam;
   const Case c{"several blocks", kKitti, DpmOptions{.first_row = 1}, 257};
-  const DpmHeadShape shape{1, 9, 801, kC};  // a row of logits is 0.4 or 0.8 MB
+  const DpmShape shape{1, 9, 801, kC};  // a row of logits is 0.4 or 0.8 MB
   const DpmShape map{1, 9, 801, 257};
   const size_t pixels = 9 * 801;
   const Head head(257, 9 * 801);
@@ -212,12 +215,13 @@ TYPED_TEST(DpmHeadOnCpu, IsTheHeadAndTheLossInBlocksOfRows) {
   std::vector<T> logits(pixels * 257), dx(pixels * kC);
   std::vector<float> depth(pixels), lse(pixels), offset(pixels), result(2), dweight(257 * kC), dbias(257);
   cpu::conv2d(cpu_stream(), conv, Activation::kNone, x.data(), head.weight.data(), head.bias.data(), logits.data());
-  cpu::dpm(cpu_stream(), map, c.bins, c.options, table.view, logits.data(), teacher.data(), depth.data(), lse.data(),
-           offset.data(), result.data());
-  cpu::dpm_grad(cpu_stream(), map, c.bins, c.options, table.view, teacher.data(), depth.data(), lse.data(),
-                offset.data(), result.data(), &dkl, ddepth.data(), logits.data());
+  cpu::dpm(cpu_stream(), {map, c.bins, c.options, table.view}, logits.data(), teacher.data(),
+           {depth.data(), lse.data(), offset.data(), result.data()});
+  cpu::dpm_grad(cpu_stream(), {map, c.bins, c.options, table.view},
+                {teacher.data(), depth.data(), lse.data(), offset.data(), result.data(), &dkl, ddepth.data()},
+                logits.data());
   cpu::conv2d_grad<T>(cpu_stream(), conv, Activation::kNone, x.data(), head.weight.data(), nullptr, logits.data(),
-                      dx.data(), dweight.data(), dbias.data());
+                      {dx.data(), dweight.data(), dbias.data()});
   EXPECT_EQ(fused.depth, depth);
   EXPECT_EQ(fused.lse, lse);
   EXPECT_EQ(fused.result, result);
@@ -226,10 +230,10 @@ TYPED_TEST(DpmHeadOnCpu, IsTheHeadAndTheLossInBlocksOfRows) {
   EXPECT_LE(max_relative_error(fused.dbias, dbias), 1e-5);
 }
 
-// Warps have several tiles to do, blocks several rounds: shared memory is used again. Sizes that end within a tile.
+// Warps have several tiles to do, blocks several rounds: shared memory is used again. The sizes end within a tile.
 TEST(DpmHeadKernelGrid, WarpsStrideOverPixels) {
   const Case c{"many pixels", kNyu, DpmOptions{.sigma = 0.2f, .first_row = 2}, 49};
-  const DpmHeadShape shape{1, 5, 85, kC};
+  const DpmShape shape{1, 5, 85, kC};
   const size_t pixels = 5 * 85;
   const Head head(49, 5 * 85);
   const auto teacher = random_values<float>(pixels, 3, -1.0f, 9.5f), ddepth = random_values<float>(pixels, 4);
@@ -246,13 +250,13 @@ TEST(DpmHeadKernelGrid, WarpsStrideOverPixels) {
   });
 }
 
-// x as the output of an activation, whose slope dx is multiplied by.
+// x is the output of an activation, whose slope dx is multiplied by.
 TEST(DpmHeadKernel, GoesOnThroughTheActivationBelow) {
   const Case c{"below", kNyu, DpmOptions{.sigma = 0.2f}, 49};
-  const DpmHeadShape shape{1, 3, 23, kC};
+  const DpmShape shape{1, 3, 23, kC};
   const size_t pixels = 3 * 23;
   Head head(49, 3 * 23);
-  for (size_t i = 0; i < head.x.size(); i += 7) head.x[i] = bf16(6.0f);  // where relu6 ends
+  for (size_t i = 0; i < head.x.size(); i += 7) head.x[i] = bf16(6.0f);  // the value where relu6 ends
   const auto teacher = random_values<float>(pixels, 3, -1.0f, 9.5f), ddepth = random_values<float>(pixels, 4);
   const float dkl = 2.0f;
   const Results<float> plain = run_cpu<float>(shape, c, head, teacher, &dkl, ddepth.data());
@@ -315,9 +319,7 @@ TEST(DpmHeadKernel, SaysWhatItSupports) {
   EXPECT_FALSE(cuda::dpm_head_supported<bf16>({1, 2, 3, 64}, bins));
   EXPECT_FALSE(cuda::dpm_head_supported<bf16>({1, 2, 3, 128}, many));
   EXPECT_FALSE(cuda::dpm_head_supported<float>({1, 2, 3, 128}, bins));
-  EXPECT_THROW(cuda::dpm_head<bf16>(cuda_stream(), {1, 2, 3, 64}, bins, {}, {}, nullptr, nullptr, nullptr, nullptr,
-                                    nullptr, nullptr, nullptr, nullptr, nullptr),
-               Error);
+  EXPECT_THROW(cuda::dpm_head<bf16>(cuda_stream(), {{1, 2, 3, 64}, bins, {}, {}}, {}, nullptr, {}, nullptr), Error);
 }
 
 }  // namespace

@@ -51,10 +51,11 @@ void expect_matches(const Case& c, const Problem<T>& p, double exponents = 0) {
   };
   auto depth = nan_values<float>(kPixels), lse = depth, offset = depth, result = nan_values<float>(2);
   auto logits = p.logits;
-  cpu::dpm(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.logits.data(), p.teacher.data(), depth.data(),
-           lse.data(), offset.data(), result.data());
-  cpu::dpm_grad(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.teacher.data(), depth.data(), lse.data(),
-                offset.data(), result.data(), &p.dkl, p.ddepth.data(), logits.data());
+  cpu::dpm(cpu_stream(), {p.shape, c.bins, c.options, p.table.view}, p.logits.data(), p.teacher.data(),
+           {depth.data(), lse.data(), offset.data(), result.data()});
+  cpu::dpm_grad(cpu_stream(), {p.shape, c.bins, c.options, p.table.view},
+                {p.teacher.data(), depth.data(), lse.data(), offset.data(), result.data(), &p.dkl, p.ddepth.data()},
+                logits.data());
   expect(depth, lse, result, logits, 0);
   for (const T v : logits) EXPECT_TRUE(to_double(v) == 0.0 || std::abs(to_double(v)) >= 0x1p-126) << to_double(v);
 
@@ -64,10 +65,12 @@ void expect_matches(const Case& c, const Problem<T>& p, double exponents = 0) {
     const DeviceArray<float> values(p.table.values);
     DeviceArray<float> ddepth(kPixels), dlse(kPixels), doffset(kPixels), dresult(2);
     const DpmTableView table = p.table.at(values.data());
-    cuda::dpm(cuda_stream(), p.shape, c.bins, c.options, table, dlogits.data(), dteacher.data(), ddepth.data(),
-              dlse.data(), doffset.data(), dresult.data());
-    cuda::dpm_grad(cuda_stream(), p.shape, c.bins, c.options, table, dteacher.data(), ddepth.data(), dlse.data(),
-                   doffset.data(), dresult.data(), ddkl.data(), dddepth.data(), dlogits.data());
+    cuda::dpm(cuda_stream(), {p.shape, c.bins, c.options, table}, dlogits.data(), dteacher.data(),
+              {ddepth.data(), dlse.data(), doffset.data(), dresult.data()});
+    cuda::dpm_grad(
+        cuda_stream(), {p.shape, c.bins, c.options, table},
+        {dteacher.data(), ddepth.data(), dlse.data(), doffset.data(), dresult.data(), ddkl.data(), dddepth.data()},
+        dlogits.data());
     expect(ddepth.host(), dlse.host(), dresult.host(), dlogits.host(), exponents);
   });
 }
@@ -108,10 +111,9 @@ TYPED_TEST(DpmKernel, DepthAlone) {
   const double tolerance = std::is_same_v<T, bf16> ? 4e-3 : 5e-6;
   auto depth = nan_values<float>(kPixels), lse = depth;
   auto logits = p.logits;
-  cpu::dpm<T>(cpu_stream(), p.shape, c.bins, c.options, {}, p.logits.data(), nullptr, depth.data(), lse.data(), nullptr,
-              nullptr);
-  cpu::dpm_grad<T>(cpu_stream(), p.shape, c.bins, c.options, {}, nullptr, depth.data(), lse.data(), nullptr, nullptr,
-                   nullptr, p.ddepth.data(), logits.data());
+  cpu::dpm<T>(cpu_stream(), {p.shape, c.bins, c.options, {}}, p.logits.data(), nullptr, {depth.data(), lse.data()});
+  cpu::dpm_grad<T>(cpu_stream(), {p.shape, c.bins, c.options, {}},
+                   {.depth = depth.data(), .lse = lse.data(), .ddepth = p.ddepth.data()}, logits.data());
   EXPECT_LE(max_relative_error(depth, e.depth), 2e-6);
   EXPECT_LE(max_relative_error(logits, e.dlogits), tolerance);
 
@@ -119,10 +121,10 @@ TYPED_TEST(DpmKernel, DepthAlone) {
     DeviceArray<T> dlogits(p.logits);
     const DeviceArray<float> dddepth(p.ddepth);
     DeviceArray<float> ddepth(kPixels), dlse(kPixels);
-    cuda::dpm<T>(cuda_stream(), p.shape, c.bins, c.options, {}, dlogits.data(), nullptr, ddepth.data(), dlse.data(),
-                 nullptr, nullptr);
-    cuda::dpm_grad<T>(cuda_stream(), p.shape, c.bins, c.options, {}, nullptr, ddepth.data(), dlse.data(), nullptr,
-                      nullptr, nullptr, dddepth.data(), dlogits.data());
+    cuda::dpm<T>(cuda_stream(), {p.shape, c.bins, c.options, {}}, dlogits.data(), nullptr,
+                 {ddepth.data(), dlse.data()});
+    cuda::dpm_grad<T>(cuda_stream(), {p.shape, c.bins, c.options, {}},
+                      {.depth = ddepth.data(), .lse = dlse.data(), .ddepth = dddepth.data()}, dlogits.data());
     EXPECT_LE(max_relative_error(ddepth.host(), e.depth), 2e-6);
     EXPECT_LE(max_relative_error(dlogits.host(), e.dlogits), tolerance);
   });
@@ -134,11 +136,11 @@ TYPED_TEST(DpmKernel, NoCountedPixelGivesZero) {
   Problem<T> p(c);
   std::fill(p.teacher.begin(), p.teacher.end(), 0.0f);
   auto depth = nan_values<float>(kPixels), lse = depth, offset = depth, result = nan_values<float>(2);
-  cpu::dpm(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.logits.data(), p.teacher.data(), depth.data(),
-           lse.data(), offset.data(), result.data());
+  cpu::dpm(cpu_stream(), {p.shape, c.bins, c.options, p.table.view}, p.logits.data(), p.teacher.data(),
+           {depth.data(), lse.data(), offset.data(), result.data()});
   EXPECT_EQ(result, std::vector<float>({0, 0}));
-  cpu::dpm_grad<T>(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.teacher.data(), depth.data(), lse.data(),
-                   offset.data(), result.data(), &p.dkl, nullptr, p.logits.data());
+  cpu::dpm_grad<T>(cpu_stream(), {p.shape, c.bins, c.options, p.table.view},
+                   {p.teacher.data(), depth.data(), lse.data(), offset.data(), result.data(), &p.dkl}, p.logits.data());
   EXPECT_EQ(max_relative_error(p.logits, std::vector<float>(p.logits.size(), 0.0f)), 0);
 }
 
@@ -151,17 +153,18 @@ TEST(DpmKernelGrid, WarpsStrideOverPixels) {
   const auto logits = random_values<float>(pixels * 5, 1), teacher = random_values<float>(pixels, 2, 1.0f, 2.0f);
   const std::vector<float> dkl{1.0f};
   auto depth = nan_values<float>(pixels), lse = depth, offset = depth, result = nan_values<float>(2), dlogits = logits;
-  cpu::dpm(cpu_stream(), shape, c.bins, c.options, table.view, logits.data(), teacher.data(), depth.data(), lse.data(),
-           offset.data(), result.data());
-  cpu::dpm_grad<float>(cpu_stream(), shape, c.bins, c.options, table.view, teacher.data(), depth.data(), lse.data(),
-                       offset.data(), result.data(), dkl.data(), nullptr, dlogits.data());
+  cpu::dpm(cpu_stream(), {shape, c.bins, c.options, table.view}, logits.data(), teacher.data(),
+           {depth.data(), lse.data(), offset.data(), result.data()});
+  cpu::dpm_grad<float>(cpu_stream(), {shape, c.bins, c.options, table.view},
+                       {teacher.data(), depth.data(), lse.data(), offset.data(), result.data(), dkl.data()},
+                       dlogits.data());
 
   DeviceArray<float> device_logits(logits), ddepth(pixels), dlse(pixels), doffset(pixels), dresult(2);
   const DeviceArray<float> dteacher(teacher), ddkl(dkl), values(table.values);
-  cuda::dpm(cuda_stream(), shape, c.bins, c.options, table.at(values.data()), device_logits.data(), dteacher.data(),
-            ddepth.data(), dlse.data(), doffset.data(), dresult.data());
-  cuda::dpm_grad<float>(cuda_stream(), shape, c.bins, c.options, table.at(values.data()), dteacher.data(),
-                        ddepth.data(), dlse.data(), doffset.data(), dresult.data(), ddkl.data(), nullptr,
+  cuda::dpm(cuda_stream(), {shape, c.bins, c.options, table.at(values.data())}, device_logits.data(), dteacher.data(),
+            {ddepth.data(), dlse.data(), doffset.data(), dresult.data()});
+  cuda::dpm_grad<float>(cuda_stream(), {shape, c.bins, c.options, table.at(values.data())},
+                        {dteacher.data(), ddepth.data(), dlse.data(), doffset.data(), dresult.data(), ddkl.data()},
                         device_logits.data());
   EXPECT_LE(max_relative_error(dresult.host(), result), 1e-6);
   EXPECT_LE(max_relative_error(device_logits.host(), dlogits), 1e-5);
@@ -174,13 +177,13 @@ TEST(DpmKernelNaN, ReachesTheLoss) {
     (in_teacher ? p.teacher[7] : p.logits[7 * 257 + 250]) = std::numeric_limits<float>::quiet_NaN();
     auto depth = nan_values<float>(kPixels), lse = depth, offset = depth;
     std::vector<float> result(2);
-    cpu::dpm(cpu_stream(), p.shape, c.bins, c.options, p.table.view, p.logits.data(), p.teacher.data(), depth.data(),
-             lse.data(), offset.data(), result.data());
+    cpu::dpm(cpu_stream(), {p.shape, c.bins, c.options, p.table.view}, p.logits.data(), p.teacher.data(),
+             {depth.data(), lse.data(), offset.data(), result.data()});
     EXPECT_TRUE(std::isnan(result[0]));
     const DeviceArray<float> dlogits(p.logits), dteacher(p.teacher), values(p.table.values);
     DeviceArray<float> ddepth(kPixels), dlse(kPixels), doffset(kPixels), dresult(std::vector<float>(2, 0.0f));
-    cuda::dpm(cuda_stream(), p.shape, c.bins, c.options, p.table.at(values.data()), dlogits.data(), dteacher.data(),
-              ddepth.data(), dlse.data(), doffset.data(), dresult.data());
+    cuda::dpm(cuda_stream(), {p.shape, c.bins, c.options, p.table.at(values.data())}, dlogits.data(), dteacher.data(),
+              {ddepth.data(), dlse.data(), doffset.data(), dresult.data()});
     EXPECT_TRUE(std::isnan(dresult.host()[0]));
   }
 }
@@ -208,7 +211,7 @@ TEST(DpmTable, LogTargetsAreAccurate) {
     DpmBins bins;
     DpmTarget target;
     float sigma;
-    double tolerance;  // of log t: blending and the rounding of entries near -37 (kMass) or 0
+    double tolerance;  // error of log t: blending and the rounding of entries near -37 (kMass) or 0
   };
   for (const Row& row : {Row{kKitti, kMass, 0.8f, 2e-5}, Row{kKitti, kMass, 0.5f, 2e-5}, Row{kKitti, kMass, 0.1f, 2e-5},
                          Row{kKitti, kMass, 5.0f, 2e-5}, Row{kNyu, kMass, 0.15f, 2e-5}, Row{kKitti, kPdf, 0.8f, 1e-5},
@@ -243,7 +246,7 @@ TEST(DpmTable, GoldenNumbers) {
     double half_window;  // metres; 0: not given
     int min_bins, max_bins;
     double min_peak, max_peak, entropy;
-    double mean[5];  // of t at 2, 5, 10, 40 and 76 m
+    double mean[5];  // means of t at 2, 5, 10, 40 and 76 m
   };
   const Row rows[] = {
       {kPdf, 0.8f, 6.80, 43, 44, 0.034, 0.036, 3.77, {4.08, 5.83, 9.97, 40.0, 74.7}},

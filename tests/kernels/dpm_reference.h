@@ -1,4 +1,4 @@
-// What the kernels of depth probability maps are tested against, and on: shared by dpm and dpm_head.
+// The tests of the kernels of depth probability maps, dpm and dpm_head, share this reference and these problems.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,7 @@ struct Case {
   int64_t channels;
 };
 
-// t of every bin; of kMass without the floor.
+// Returns t of every bin; that of kMass is without the floor.
 inline std::vector<double> teacher_map(const DpmBins& bins, DpmTarget target, double sigma, double floor,
                                        double depth) {
   const double d = std::clamp(depth, static_cast<double>(bins.d_min), static_cast<double>(bins.d_max));
@@ -112,7 +112,7 @@ struct Targets {
   explicit Targets(const Case& c)
       : teacher(random_values<float>(kPixels, 6, c.bins.d_min, c.bins.d_max)),
         ddepth(random_values<float>(kPixels, 7, -0.02f, 0.03f)) {
-    // The ends of the range and, where they are left out, values that count as holes.
+    // Some depths are the ends of the range and, where holes are left out, values that count as holes.
     teacher[0] = c.bins.d_max;
     teacher[8] = c.bins.d_min;
     teacher[9] = static_cast<float>(c.bins.centre(1));
@@ -149,7 +149,7 @@ inline Expected expected_results(const Case& c, const Targets& p, const std::vec
     e.count += counted.back();
   }
   e.kl /= e.count;
-  // The gradient by central differences of the reference itself.
+  // The gradient comes from central differences of the reference itself.
   for (int64_t i = 0; i < kPixels; ++i) {
     auto x = rows[static_cast<size_t>(i)];
     const double a = counted[static_cast<size_t>(i)] ? static_cast<double>(p.dkl) / e.count : 0;

@@ -24,7 +24,7 @@ double slope(GeluKind kind, double x) {
   return phi(kind, x) + 0.5 * x * (1 - t * t) * std::sqrt(2 / kPi) * (1 + 3 * 0.044715 * x * x);
 }
 
-// Element by element: absolute errors in units of the argument, since phi is exact to a few eps of 1.
+// Every element's absolute error counts in units of the argument, since phi is exact to a few eps of 1.
 template <class T>
 void expect_close(const std::vector<T>& actual, const std::vector<double>& expected, const std::vector<double>& unit) {
   ASSERT_EQ(actual.size(), expected.size());

@@ -37,7 +37,7 @@ class NeedsDevice : public ::testing::EmptyTestEventListener {
 };
 inline const bool kNeedsDevice = [] {
   ::testing::UnitTest::GetInstance()->listeners().Append(new NeedsDevice);
-  library_options().strict_fp32 = true;                     // which the tolerances are made for
+  library_options().strict_fp32 = true;                     // the precision that the tolerances are made for
   if (cuda::emulated()) library_options().measure = false;  // its clock says nothing
   return true;
 }();
@@ -143,7 +143,7 @@ inline Stream cuda_stream() {
   return {nullptr, &scratch};
 }
 
-// Uniform in [low, high); bf16 values are rounded from the float ones.
+// The values are uniform in [low, high); bf16 values are rounded from the float ones.
 template <class T>
 std::vector<T> random_values(size_t n, uint32_t seed, float low = -1.0f, float high = 1.0f) {
   std::mt19937 generator(seed);
@@ -184,10 +184,10 @@ double max_relative_error(const std::vector<A>& actual, const std::vector<E>& ex
   return error / scale;
 }
 
-// For results of T that were accumulated in float over n terms.
+// The tolerance holds for results of T that were accumulated in float over n terms.
 template <class T>
 double tolerance(int64_t n = 1) {
-  const double rounding = std::is_same_v<T, bf16> ? 0x1p-8 : 0;  // of the stored result
+  const double rounding = std::is_same_v<T, bf16> ? 0x1p-8 : 0;  // rounding of the stored result
   return rounding + 4 * 0x1p-23 * std::sqrt(static_cast<double>(n));
 }
 

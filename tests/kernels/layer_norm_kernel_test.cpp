@@ -73,7 +73,7 @@ Results<T> on_cpu(const Case<T>& c) {
                nan_values<float>(c.weight.size()), nan_values<float>(c.weight.size())};
   cpu::layer_norm(cpu_stream(), rows, channels, kEps, c.x.data(), c.weight.data(), c.bias.data(), r.y.data(),
                   r.mean.data(), r.rstd.data());
-  cpu::layer_norm_grad(cpu_stream(), rows, channels, c.x.data(), c.weight.data(), r.mean.data(), r.rstd.data(),
+  cpu::layer_norm_grad(cpu_stream(), rows, channels, {c.x.data(), c.weight.data(), r.mean.data(), r.rstd.data()},
                        c.dy.data(), r.dx.data(), r.dweight.data(), r.dbias.data());
   return r;
 }
@@ -87,7 +87,7 @@ Results<T> on_cuda(const Case<T>& c) {
   DeviceArray<float> mean(c.mean.size()), rstd(c.mean.size()), dweight(c.weight.size()), dbias(c.weight.size());
   cuda::layer_norm(cuda_stream(), rows, channels, kEps, x.data(), weight.data(), bias.data(), y.data(), mean.data(),
                    rstd.data());
-  cuda::layer_norm_grad(cuda_stream(), rows, channels, x.data(), weight.data(), mean.data(), rstd.data(), dy.data(),
+  cuda::layer_norm_grad(cuda_stream(), rows, channels, {x.data(), weight.data(), mean.data(), rstd.data()}, dy.data(),
                         dx.data(), dweight.data(), dbias.data());
   return {y.host(), dx.host(), mean.host(), rstd.host(), dweight.host(), dbias.host()};
 }
@@ -131,7 +131,7 @@ TYPED_TEST(LayerNormKernel, WorksInPlaceAndLeavesOutWhatIsNull) {
   auto dx = c.dy, alone = nan_values<T>(c.x.size());
   auto dweight = nan_values<float>(48), dbias = nan_values<float>(48);
   const auto grad = [&](T* to_dx, float* to_dweight, float* to_dbias, const T* dy) {
-    cpu::layer_norm_grad(cpu_stream(), rows, channels, c.x.data(), c.weight.data(), all.mean.data(), all.rstd.data(),
+    cpu::layer_norm_grad(cpu_stream(), rows, channels, {c.x.data(), c.weight.data(), all.mean.data(), all.rstd.data()},
                          dy, to_dx, to_dweight, to_dbias);
   };
   grad(dx.data(), dweight.data(), dbias.data(), dx.data());
@@ -152,7 +152,7 @@ TYPED_TEST(LayerNormKernel, WorksInPlaceAndLeavesOutWhatIsNull) {
     DeviceArray<T> dx_device(c.dy);
     DeviceArray<float> dweight_device(48), dbias_device(48);
     const auto run = [&](T* to_dx, float* to_dweight, float* to_dbias) {
-      cuda::layer_norm_grad(cuda_stream(), rows, channels, x.data(), weight.data(), mean.data(), rstd.data(),
+      cuda::layer_norm_grad(cuda_stream(), rows, channels, {x.data(), weight.data(), mean.data(), rstd.data()},
                             dx_device.data(), to_dx, to_dweight, to_dbias);
     };
     run(nullptr, dweight_device.data(), nullptr);

@@ -1,5 +1,5 @@
-// Against direct sums in double. Weights and bias are representable in bf16, so that only the rounding of the results
-// differs between the paths.
+// Linear layers against direct sums in double. Weights and bias are representable in bf16, so that only the rounding of
+// the results differs between the paths.
 #include "kernels/core/parallel.h"
 #include "kernels/linear.h"
 #include "tests/kernels/kernel_test.h"

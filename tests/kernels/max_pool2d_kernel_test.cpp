@@ -42,7 +42,7 @@ Result<T> run_cuda(const MaxPoolShape& s, const std::vector<T>& x, const std::ve
   return {y.host(), dx.host(), index.host()};
 }
 
-// Window by window, scattering the gradient.
+// The reference goes window by window and scatters the gradient.
 template <class T>
 void expect_reference(const MaxPoolShape& s, const std::vector<T>& x, const std::vector<T>& dy,
                       const Result<T>& found) {

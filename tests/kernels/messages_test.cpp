@@ -1,4 +1,4 @@
-// Where lines go that no caller returns.
+// These tests say where lines go that no caller returns.
 #include "kernels/core/messages.h"
 
 #include <gtest/gtest.h>

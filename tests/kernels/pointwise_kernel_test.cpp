@@ -6,7 +6,7 @@ namespace {
 
 using namespace kernel_test;
 
-constexpr float kMax = 0.4f;  // of clamp_max
+constexpr float kMax = 0.4f;  // bound of clamp_max
 constexpr UnaryKind kUnary[] = {UnaryKind::kAbs, UnaryKind::kExp, UnaryKind::kLog, UnaryKind::kSquare,
                                 UnaryKind::kClampMax};
 constexpr BinaryKind kBinary[] = {BinaryKind::kSub, BinaryKind::kMul, BinaryKind::kDiv};
@@ -59,7 +59,7 @@ class PointwiseKernel : public ::testing::Test {};
 using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(PointwiseKernel, Types);
 
-// From `offset` on, so that 1 is unaligned; what stands before must stay as it is.
+// The ops work from `offset` on, so that 1 is unaligned; what stands before must stay as it is.
 TYPED_TEST(PointwiseKernel, UnaryFunctionsAndTheirGradients) {
   using T = TypeParam;
   for (const UnaryKind kind : kUnary) {
@@ -133,7 +133,7 @@ TYPED_TEST(PointwiseKernel, BinaryFunctionsAndTheirGradients) {
   }
 }
 
-// What a mask left out of a sum.
+// What a mask left out of a sum gets a gradient of 0.
 TEST(PointwiseKernelZeros, NoGradientGoesOnWhereNoneArrives) {
   const std::vector<float> x = {0.0f, -1.0f, INFINITY, NAN, 1.0f}, dy = {0.0f, 0.0f, 0.0f, 0.0f, 2.0f};
   const std::vector<float> ones(x.size(), 1.0f);

@@ -57,7 +57,7 @@ struct Reference {
     constexpr double kMean[] = {123.675, 116.28, 103.53}, kStd[] = {58.395, 57.12, 57.375};
     return (v - kMean[k]) / kStd[k];
   }
-  // Nearest; false where the position is so close to halfway between pixels that float may choose the other one.
+  // The nearest depth; false where the position is so close to halfway between pixels that float may choose the other.
   bool depth(const std::vector<float>& data, int64_t row, int64_t col, double* value) const {
     const Point s = source(row, col);
     *value = at(data, static_cast<int64_t>(std::floor(s.x + 0.5)), static_cast<int64_t>(std::floor(s.y + 0.5)), 0, 1);
@@ -124,7 +124,7 @@ TEST(PreprocessKernelDepth, TakesTheNearestPixel) {
       cuda::preprocess_depth(cuda_stream(), c.frame, depth_device.data(), c.params, c.crop_height, c.crop_width,
                              y_device.data());
       const auto result = y_device.host();
-      size_t different = 0;  // at halfway positions the twins may choose differently
+      size_t different = 0;  // the twins may choose differently at halfway positions
       for (size_t i = 0; i < n; ++i) different += result[i] != y[i];
       EXPECT_LE(different * 200, n);
     });

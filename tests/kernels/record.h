@@ -1,4 +1,4 @@
-// What kernels computed, kept for comparing the emulator with a GPU: with DEPTHSTILL_RECORD=FILE in the environment,
+// What kernels computed is kept for comparing the emulator with a GPU: with DEPTHSTILL_RECORD=FILE in the environment,
 // each array that a test reads back is appended to FILE as a line "TEST TYPE BYTES" and its bytes
 // (tests/gpu/compare.py).
 #pragma once
@@ -16,7 +16,7 @@
 
 namespace depthstill::kernel_test {
 
-inline bool recording = true;  // off for repetitions under other schedules
+inline bool recording = true;  // repetitions under other schedules turn it off
 
 inline std::FILE* record_file() {  // null: none is wanted
   static std::FILE* const file = [] {

@@ -13,7 +13,7 @@ TYPED_TEST_SUITE(RowsKernel, Types);
 
 struct Row {
   RowsShape shape;
-  int64_t x_offset = 0, y_offset = 0;  // of the slices of channels
+  int64_t x_offset = 0, y_offset = 0;  // offsets of the slices of channels
 };
 // Whole rows (width 1), then maps: into and out of slices, between slices; both, one and neither of widths and offsets
 // a multiple of the packs; pixels beyond a block, channels beyond its threads; rows that do not exist above and below.

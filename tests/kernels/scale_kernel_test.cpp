@@ -24,7 +24,7 @@ TYPED_TEST(ScaleKernel, ScalesEveryElement) {
       cpu::scale(cpu_stream(), static_cast<int64_t>(n), -2.75f, x.data() + offset, y.data() + offset);
       EXPECT_LE(max_relative_error(y, expected), tolerance<T>());
       for_each_schedule([&] {
-        DeviceArray<T> device(x);  // in place
+        DeviceArray<T> device(x);  // y is written over x
         cuda::scale(cuda_stream(), static_cast<int64_t>(n), -2.75f, device.data() + offset, device.data() + offset);
         EXPECT_LE(max_relative_error(device.host(), expected), tolerance<T>());
       });

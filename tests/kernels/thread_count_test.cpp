@@ -51,7 +51,7 @@ struct Rows {
   int64_t rows;
   int channels;
 };
-// Less than a block, some blocks, as many as there may be; folded and whole rows.
+// Cases of less than a block, some blocks, as many as there may be; of folded and of whole rows.
 constexpr Rows kRows[] = {{3, 5}, {1023, 1}, {3000, 7}, {5003, 40}, {40000, 64}, {300, 520}, {77, 1280}};
 
 TYPED_TEST(ThreadCount, BiasGradient) {
@@ -85,9 +85,9 @@ TYPED_TEST(ThreadCount, BatchNorm) {
       cpu::batch_norm_batch_stats(cpu_stream(), rows, channels, 1e-3f, 0.1f, x.data(), running_mean.data(),
                                   running_var.data(), mean.data(), rstd.data());
       cpu::batch_norm_moments(cpu_stream(), rows, channels, x.data(), moments.data());
-      cpu::batch_norm_grad<T>(cpu_stream(), rows, channels, Activation::kRelu6, Statistics::kBatch, x.data(),
-                              mean.data(), rstd.data(), weight.data(), bias.data(), dy.data(), dx.data(),
-                              dweight.data(), dbias.data(), nullptr);
+      cpu::batch_norm_grad<T>(cpu_stream(), rows, channels,
+                              {Activation::kRelu6, mean.data(), rstd.data(), weight.data(), bias.data()},
+                              Statistics::kBatch, x.data(), dy.data(), {dx.data(), dweight.data(), dbias.data()});
       return joined(mean, rstd, running_mean, running_var, moments, dx, dweight, dbias);
     });
   }
@@ -146,7 +146,7 @@ TYPED_TEST(ThreadCount, EmbedTokens) {
   });
 }
 
-// Where a thread begins may decide what is computed in vectors and what one by one.
+// The place where a thread begins may decide what is computed in vectors and what one by one.
 TYPED_TEST(ThreadCount, ElementwiseKernels) {
   using T = TypeParam;
   constexpr size_t kSize = 100'003;

@@ -11,9 +11,9 @@ class UpsampleBicubicKernel : public ::testing::Test {};
 using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(UpsampleBicubicKernel, Types);
 
-// N, C, {in, out, scale} of rows and columns. Larger, equal, smaller; one row or column; maps smaller than the four
-// taps; scales that are not out / in, also ones that read far beyond the map; channels around the vector widths; more
-// columns than a block has.
+// N, C, {in, out, scale} of rows and columns. Outputs are larger, equal, smaller; there are single rows and columns,
+// maps smaller than the four taps, scales that are not out / in, also ones that read far beyond the map, channels
+// around the vector widths, and more columns than a block has.
 const BicubicShape kShapes[] = {
     {1, 1, {1, 1, 0}, {1, 1, 0}},     {2, 3, {1, 4, 0}, {2, 3, 0}},     {1, 5, {4, 1, 0}, {3, 1, 0}},
     {2, 4, {5, 10, 0}, {7, 14, 0}},   {1, 16, {3, 7, 0}, {9, 13, 0}},   {1, 19, {11, 4, 0}, {17, 9, 0}},

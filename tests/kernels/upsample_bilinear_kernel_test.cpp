@@ -12,8 +12,8 @@ using Types = ::testing::Types<float, bf16>;
 TYPED_TEST_SUITE(UpsampleBilinearKernel, Types);
 
 // N, C, in h x w, out h x w, first rows of x and y, whether aligned (each is run both ways), channels of the map that y
-// is the last C of. Larger, equal, smaller, odd ratios, one row or column, channels around the vector widths (4, 8, 16,
-// 64), more columns than a tile of the CPU loops and than a block of the CUDA kernels.
+// is the last C of. Outputs are larger, equal, smaller; there are odd ratios, single rows and columns, channels around
+// the vector widths (4, 8, 16, 64), more columns than a tile of the CPU loops and than a block of the CUDA kernels.
 const UpsampleShape kShapes[] = {
     {1, 1, 1, 1, 1, 1, 0, 0},
     {2, 3, 1, 1, 4, 3, 0, 0},

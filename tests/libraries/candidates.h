@@ -11,7 +11,7 @@
 
 namespace depthstill::test {
 
-// compute() with number 0, 1, ... of every list taken, or its last. More than any list has.
+// Calls compute() with number 0, 1, ... of every list taken, or its last, for the first 22 numbers.
 inline void for_each_candidate(LibraryOptions options, const std::function<void()>& compute) {
   constexpr int kMost = 22;
   int ran = 0;

@@ -127,7 +127,7 @@ TYPED_TEST(Convolutions, Gradients) {
           DeviceArray<T> dy_device(dy), to_dx(x.size());
           DeviceArray<float> to_dweight(weight.size()), to_dbias(dbias.size());
           cuda::conv2d_grad(cuda_stream(), s, act, x_device.data(), weight_device.data(), y_device.data(),
-                            dy_device.data(), to_dx.data(), to_dweight.data(), with_bias ? to_dbias.data() : nullptr);
+                            dy_device.data(), {to_dx.data(), to_dweight.data(), with_bias ? to_dbias.data() : nullptr});
           EXPECT_LE(max_relative_error(to_dx.host(), dx), tolerance<T>(s.R * s.S * s.O)) << "dx";
           EXPECT_LE(max_relative_error(to_dweight.host(), dweight), tolerance<T>(outputs / s.O)) << "dweight";
           if (with_bias) {
@@ -160,11 +160,11 @@ TYPED_TEST(Convolutions, GradientsThatGoOnBelowTheActivation) {
         for_each_candidate(strict_options(), [&] {
           DeviceArray<T> dy_device(dy), to_du(x.size());
           DeviceArray<float> to_sums(sums.size());
-          cuda::conv2d_grad<T>(cuda_stream(), s, Activation::kNone, x_device.data(), weight_device.data(), nullptr,
-                               dy_device.data(), to_du.data(), nullptr, nullptr, below,
-                               with_sums ? to_sums.data() : nullptr);
+          cuda::conv2d_grad<T>(
+              cuda_stream(), s, Activation::kNone, x_device.data(), weight_device.data(), nullptr, dy_device.data(),
+              {.dx = to_du.data(), .below = below, .dbias_below = with_sums ? to_sums.data() : nullptr});
           EXPECT_LE(max_relative_error(to_du.host(), du), twice_rounded<T>(s.R * s.S * s.O)) << "du";
-          // Of terms that are rounded, by up to 2^-8 each of about a tenth of the largest sum.
+          // The terms of the sums are rounded, each by up to 2^-8 of about a tenth of the largest sum.
           if (with_sums) {
             EXPECT_LE(max_relative_error(to_sums.host(), sums), 4 * tolerance<T>(s.N * s.H * s.W)) << "sums";
           }
@@ -215,7 +215,7 @@ TYPED_TEST(Convolutions, BetweenBatchNorms) {
       z[i] = to_double(static_cast<T>(static_cast<float>(value)));
     }
     const ChainReference<T> expected = chain_reference<T>(s, z, weight);
-    // Near enough for the sums to be good, and for sums that are mistaken for each other to pass as good.
+    // The guess is near enough for the sums to be good, and for sums that are mistaken for each other to pass as good.
     std::vector<float> guess;
     for (const double m : expected.mean) guess.push_back(static_cast<float>(m) - 0.25f);
 

@@ -110,7 +110,7 @@ TEST_F(Plans, AnOutputThatIsAlsoAnInputIsLost) {
   for (const float v : residual.host()) EXPECT_TRUE(std::isnan(v));
 }
 
-// Whether sums start from what lies there is not documented: there are engines of either kind.
+// It is not documented whether sums start from what lies there: there are engines of either kind.
 TEST_F(Plans, SumsAreAssignedOrAdded) {
   const Graph graph = conv2d_gradient_below_graph(kShape, CUDNN_DATA_FLOAT, Activation::kRelu, true);
   const DeviceArray<float> dy(random_values<float>(y.size(), 3)), below(random_values<float>(x.size(), 4));

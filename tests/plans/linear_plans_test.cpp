@@ -1,4 +1,4 @@
-// What a linear layer asks of cuBLASLt on a simulated H100.
+// This test counts what a linear layer asks of cuBLASLt on a simulated H100.
 #include <gtest/gtest.h>
 
 #include "engine/tensor.h"

@@ -28,7 +28,7 @@ struct Training {
   const char* loss;
 };
 
-// The U-Net students as base_kitti.toml trains them, with the rows that cannot reach the loss left out.
+// The students as base_kitti.toml trains them, with the rows that cannot reach the loss left out.
 constexpr Training kTrainings[] = {{"mobilenet_unet", 352, 704, "tie_kd"},
                                    {"resnet18_unet", 352, 704, "tie_kd"},
                                    {"resnet50_unet", 352, 704, "tie_kd"},
@@ -57,7 +57,7 @@ void dry_step(const Training& training, int64_t batch, DType dtype) {
   backward(total);
 }
 
-// What a row of the table stands for: a shape but for the batch, in one precision: tf32 and strict are fp32.
+// A row of the table stands for a shape but for the batch, in one precision: tf32 and strict are fp32.
 std::string row_name(const cudnn::ChosenConvolution& chosen) {
   const cudnn::Problem& problem = chosen.problem;
   const bool strict = chosen.options.strict_fp32;
@@ -120,7 +120,7 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
   EXPECT_EQ(chosen.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
 }
 
-// What cuDNN is to fuse for a problem, besides the plain convolution.
+// Lists what cuDNN is to fuse for a problem, besides the plain convolution.
 std::vector<cudnn::Graph> fused_graphs(const cudnn::Problem& problem) {
   std::vector<cudnn::Graph> graphs;
   if (fuses_below(problem)) {
@@ -131,8 +131,8 @@ std::vector<cudnn::Graph> fused_graphs(const cudnn::Problem& problem) {
   return graphs;
 }
 
-// At batches that the test above leaves alone, a large one for the default student, and in fp32 for that one only: each
-// is compiled for a second or two.
+// The batches are ones that the test above leaves alone. Only the default student takes a large one, and fp32: each
+// plan is compiled for a second or two.
 TEST(StudentsPlans, WhatIsToBeFusedIsAcceptedForAnH100) {
   constexpr int64_t kBatch = 2, kLargeBatch = 31;
   cuda::enable_dry_run(size_t{1} << 40);

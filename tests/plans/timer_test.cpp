@@ -1,4 +1,4 @@
-// What timing a candidate asks of the device, on a simulated H100: its time is always 0 there.
+// These tests count what timing a candidate asks of a simulated H100: its time is always 0 there.
 #include "kernels/plans/timer.h"
 
 #include <gtest/gtest.h>

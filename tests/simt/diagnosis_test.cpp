@@ -92,7 +92,7 @@ __global__ void dynamic_overflow_kernel(float* y) {
   y[threadIdx.x] = tile[threadIdx.x];
 }
 
-// Through a pointer, so that the compiler does not know the array.
+// The store goes through a pointer, so that the compiler does not know the array.
 __device__ void store(float* to, unsigned i) { to[i] = 1.0f; }
 __global__ void static_overflow_kernel(float* y) {
   __shared__ float tile[64];
@@ -245,7 +245,7 @@ TEST_F(SimtDeathTest, Races) {
     EXPECT_EXIT(
         {
           launch(kernel, 1, static_cast<unsigned>(threads), 0, cuda_stream(), x_.data(), y_.data());
-          std::exit(0);  // with the sanitizer's own status when it has reported
+          std::exit(0);  // the sanitizer's own status replaces 0 when it has reported
         },
         ::testing::ExitedWithCode(66), "data race");
   }

@@ -17,7 +17,7 @@ __device__ uint32_t pair(bf16 low, bf16 high) {
   return static_cast<uint32_t>(low.bits) | static_cast<uint32_t>(high.bits) << 16;
 }
 
-// Per warp: d (16, 8) = c (16, 8) + a (16, 16) * b (16, 8), all row-major.
+// Each warp computes d (16, 8) = c (16, 8) + a (16, 16) * b (16, 8), all row-major.
 __global__ void product_kernel(const bf16* a, const bf16* b, const float* c, float* d) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   a += warp * 256;

@@ -22,7 +22,7 @@ class Streams : public testing::Test {
     simt::submit(stream.handle, [this, letter] { text += letter; });
   }
 
-  std::string text;  // in the order in which it was written
+  std::string text;  // letters in the order in which they were written
   const Stream a{cuda::create_stream()}, b{cuda::create_stream()};
 };
 
@@ -36,7 +36,7 @@ TEST_F(Streams, DoTheirWorkAtOnceByDefault) {
 TEST_F(Streams, DoNoMoreThanIsAwaited) {
   cuda::set_pace(Pace::kWhenAwaited);
   void* event = cuda::create_event();
-  cuda::synchronize_event(event);  // never recorded
+  cuda::synchronize_event(event);  // the event was never recorded
   write(a, '1');
   cuda::record_event(event, a);
   write(a, '2');
@@ -83,7 +83,7 @@ TEST_F(Streams, GraphsRepeatWhatWasCaptured) {
   cuda::begin_capture(a);
   EXPECT_TRUE(cuda::capturing(a));
   write(a, '1');
-  write(b, 'b');  // is not captured
+  write(b, 'b');  // this is not captured
   write(a, '2');
   void* graph = cuda::end_capture(a);
   EXPECT_FALSE(cuda::capturing(a));
@@ -91,7 +91,7 @@ TEST_F(Streams, GraphsRepeatWhatWasCaptured) {
   EXPECT_EQ(text, "0");
   cuda::launch_graph(graph, a);
   cuda::launch_graph(graph, a);
-  cuda::destroy_graph(graph);  // before it has run
+  cuda::destroy_graph(graph);  // the graph has not run yet
   write(a, '3');
   cuda::synchronize(a);
   EXPECT_EQ(text, "012123");

@@ -256,7 +256,7 @@ TEST(Simt, GridHelpers) {
   EXPECT_EQ(blocks_for(int64_t{1} << 38, 256), 1u << 30);
   EXPECT_THROW(blocks_for(int64_t{1} << 40, 256), Error);
   EXPECT_EQ(blocks_for(300, 256, 1000), 2u);
-  EXPECT_EQ(blocks_for(int64_t{1} << 40, 256, 1000), 3u);                          // in the emulator
+  EXPECT_EQ(blocks_for(int64_t{1} << 40, 256, 1000), 3u);                          // result in the emulator
   launch(last_writer_kernel, blocks_for(0, 256), 256, 0, cuda_stream(), nullptr);  // an empty grid is an empty loop
 }
 

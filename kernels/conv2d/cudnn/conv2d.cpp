@@ -12,8 +12,7 @@
 #include "kernels/conv2d/cudnn/conv2d_registry.h"
 #include "kernels/conv2d/cudnn/conv2d_ways.h"
 #include "kernels/core/runtime.h"
-#include "kernels/plans/choice.h"
-#include "kernels/plans/timer.h"
+#include "kernels/plans/ways.h"
 
 namespace depthstill::cuda {
 namespace {
@@ -25,8 +24,6 @@ using cudnn::Pass, cudnn::Problem, cudnn::TensorPointers, cudnn::Way;
 template <class T>
 constexpr cudnnDataType_t kCudnnType = std::is_same_v<T, float> ? CUDNN_DATA_FLOAT : CUDNN_DATA_BFLOAT16;
 
-size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
-
 int64_t weight_count(const Conv2dShape& s) { return s.O * s.R * s.S * s.C; }
 
 // One pass with its operands.
@@ -34,8 +31,8 @@ class Call {
  public:
   virtual ~Call() = default;
   virtual Problem problem() const = 0;
-  virtual size_t scratch_bytes() const = 0;  // besides the way's workspace, a multiple of 256
-  // Assigns its outputs and nothing else, so that it can be repeated. Is done with scratch and workspace before it
+  virtual size_t scratch_bytes() const = 0;  // bytes besides the way's workspace, a multiple of 256
+  // Assigns its outputs and nothing else, so that it can be repeated. It is done with scratch and workspace before it
   // calls a kernel that asks for scratch itself.
   virtual void run(const Way& way, char* scratch, void* workspace) const = 0;
 };
@@ -56,34 +53,7 @@ std::map<cudnn::ProblemKey, Chosen>& registry() {
   return chosen;
 }
 
-// Chooses a way for the call, and runs it.
-Way first_run(Stream stream, const Call& call, const Problem& problem, const LibraryOptions& options) {
-  const cudnn::Target target = cudnn::current_target(stream);
-  const auto run_by = [&](const Way& way) { run(stream, call, way); };
-  plans::Chooser<Way> by;
-  by.cache = plans::device_cache(stream);
-  by.candidate = options.candidate;
-  by.log = options.log;
-  by.record = cudnn::record_of;
-  by.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
-  if (plans::may_measure(stream)) {
-    by.milliseconds = [&](const Way& way, double best_ms) {
-      return plans::median_ms(stream, best_ms, [&] { run_by(way); });
-    };
-  }
-  bool has_run = false;
-  by.run = [&](const Way& way) {
-    run_by(way);
-    has_run = true;
-  };
-  const auto candidates = [&](plans::Wanted wanted) {
-    return cudnn::ways_of(target, problem, options, wanted == plans::Wanted::kFirst);
-  };
-  Way way = plans::choose<Way>(cudnn::describe(problem, options), by, candidates);
-  if (!has_run) run_by(way);
-  return way;
-}
-
+// Chooses a way at the first call for a problem.
 void run(Stream stream, const Call& call) {
   auto& chosen = registry();
   const LibraryOptions& options = library_options();
@@ -91,22 +61,17 @@ void run(Stream stream, const Call& call) {
   const cudnn::ProblemKey key = cudnn::key_of(problem, options);
   const auto found = chosen.find(key);
   if (found != chosen.end()) return run(stream, call, found->second.way);
-  chosen.emplace(key, Chosen{problem, options, first_run(stream, call, problem, options)});
-}
 
-// A parameter as T: itself in fp32, rounded into `room` in bf16.
-template <class T>
-size_t rounded_bytes(int64_t n) {
-  return std::is_same_v<T, float> ? 0 : aligned(static_cast<size_t>(n) * sizeof(T));
-}
-template <class T>
-const void* rounded(Stream stream, int64_t n, const float* parameter, char* room) {
-  if constexpr (std::is_same_v<T, float>) {
-    return parameter;
-  } else {
-    cast<float, T>(stream, n, parameter, reinterpret_cast<T*>(room));
-    return room;
-  }
+  const cudnn::Target target = cudnn::current_target(stream);
+  plans::Ways<Way> ways;
+  ways.name = cudnn::describe(problem, options);
+  ways.candidates = [&](plans::Wanted wanted) {
+    return cudnn::ways_of(target, problem, options, wanted == plans::Wanted::kFirst);
+  };
+  ways.run = [&](const Way& way) { run(stream, call, way); };
+  ways.record = cudnn::record_of;
+  ways.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
+  chosen.emplace(key, Chosen{problem, options, plans::choose_and_run(stream, ways)});
 }
 
 template <class T>
@@ -141,7 +106,7 @@ class Forward final : public Call {
   T* y_;
 };
 
-// Between two batch norms.
+// This forward pass lies between two batch norms.
 template <class T>
 class ForwardInChain final : public Call {
  public:
@@ -169,8 +134,7 @@ class ForwardInChain final : public Call {
     const void* weight = rounded<T>(stream_, weight_count(s_), weight_, scratch);
     const T* from = x_;
     if (normed() && !way.fused) {
-      batch_norm(stream_, s_.N * s_.H * s_.W, static_cast<int>(s_.C), norm_.act, x_, norm_.mean, norm_.rstd,
-                 norm_.weight, norm_.bias, z_);
+      batch_norm(stream_, s_.N * s_.H * s_.W, static_cast<int>(s_.C), norm_, x_, z_);
       from = z_;
     }
     if (way.matmul)
@@ -312,27 +276,27 @@ void batch_norm_conv2d(Stream stream, const Conv2dShape& s, const BatchNormInput
 
 template <class T>
 void conv2d_grad(Stream stream, const Conv2dShape& s, Activation act, const T* x, const float* weight, const T* y,
-                 T* dy, T* dx, float* dweight, float* dbias, Activation below, float* dbias_below) {
-  const bool dbias_with_dweight = act == Activation::kNone && dweight != nullptr;
-  if (act != Activation::kNone || (dbias != nullptr && !dbias_with_dweight)) {
-    bias_activation_grad(stream, s.N * s.P() * s.Q(), static_cast<int>(s.O), act, y, dy, dy, dbias);
+                 T* dy, const Conv2dGradients<T>& to) {
+  const bool dbias_with_dweight = act == Activation::kNone && to.dweight != nullptr;
+  if (act != Activation::kNone || (to.dbias != nullptr && !dbias_with_dweight)) {
+    bias_activation_grad(stream, s.N * s.P() * s.Q(), static_cast<int>(s.O), act, y, dy, dy, to.dbias);
   }
-  if (dx != nullptr) {
-    DataGradient<T> call(stream, s, below, x, dy, weight, dx, dbias_below);
+  if (to.dx != nullptr) {
+    DataGradient<T> call(stream, s, to.below, x, dy, weight, to.dx, to.dbias_below);
     run(stream, call);
   }
-  if (dweight != nullptr) {
-    WeightGradient<T> call(stream, s, x, dy, dweight, dbias_with_dweight ? dbias : nullptr);
+  if (to.dweight != nullptr) {
+    WeightGradient<T> call(stream, s, x, dy, to.dweight, dbias_with_dweight ? to.dbias : nullptr);
     run(stream, call);
   }
 }
 
-#define DS_INSTANTIATE(T)                                                                                        \
-  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);     \
-  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*,  \
-                                     const float*, T*, T*, float*);                                              \
-  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*, T*, \
-                               float*, float*, Activation, float*);
+#define DS_INSTANTIATE(T)                                                                                       \
+  template void conv2d<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);    \
+  template void batch_norm_conv2d<T>(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*, \
+                                     const float*, T*, T*, float*);                                             \
+  template void conv2d_grad<T>(Stream, const Conv2dShape&, Activation, const T*, const float*, const T*, T*,    \
+                               const Conv2dGradients<T>&);
 DS_INSTANTIATE(float)
 DS_INSTANTIATE(bf16)
 #undef DS_INSTANTIATE

@@ -162,7 +162,7 @@ Graph conv2d_chain_graph(const Conv2dShape& s, cudnnDataType_t type, const Chain
     apply(CUDNN_POINTWISE_MUL, kRstd);
     apply(CUDNN_POINTWISE_MUL, kNormWeight);
     apply(CUDNN_POINTWISE_ADD, kNormBias);
-    const TensorId rounded = graph.intermediate(type, size_of_x(s));  // what the tensor cores multiply
+    const TensorId rounded = graph.intermediate(type, size_of_x(s));  // the factor that the tensor cores multiply
     add_activation(graph, link.activation, factor, rounded);
     factor = rounded;
   }

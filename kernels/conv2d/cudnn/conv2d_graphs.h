@@ -14,8 +14,8 @@ const char* name_of(Pass pass);
 // Tensor ids; a gradient has the id of its tensor.
 constexpr TensorId kX = 1, kWeight = 2, kY = 3;
 constexpr TensorId kBias = 4;       // (O), of the type that the graph was made with
-constexpr TensorId kResidual = 5;   // like y
-constexpr TensorId kActivated = 6;  // like x: the output of the activation below
+constexpr TensorId kResidual = 5;   // map like y
+constexpr TensorId kActivated = 6;  // map like x: the output of the activation below
 constexpr TensorId kMean = 7, kRstd = 8, kNormWeight = 9, kNormBias = 10;  // (C) fp32: of the batch norm below
 constexpr TensorId kMeanGuess = 11;                                        // (O) fp32
 constexpr TensorId kSum = 12, kSquareSum = 13;                             // (O) or (C) fp32
@@ -41,7 +41,7 @@ Graph conv2d_gradient_below_graph(const Conv2dShape& shape, cudnnDataType_t type
 struct ChainLink {
   bool norm = false;  // x is normalised as it is read: act((x - mean) * rstd * norm_weight + norm_bias)
   Activation activation = Activation::kNone;
-  bool sums = false;  // per channel, of d = y - mean_guess and of d^2: the statistics of the batch norm above
+  bool sums = false;  // sums per channel of d = y - mean_guess and of d^2: the statistics of the batch norm above
 };
 // y = x * weight in a chain of convolutions and batch norms.
 Graph conv2d_chain_graph(const Conv2dShape& shape, cudnnDataType_t type, const ChainLink& link);

@@ -1,4 +1,4 @@
-// What this process has computed by convolution on CUDA so far, and how.
+// The registry says what this process has computed by convolution on CUDA so far, and how.
 #pragma once
 
 #include <cstddef>
@@ -12,12 +12,12 @@ namespace depthstill::cudnn {
 struct ChosenConvolution {
   Problem problem;
   LibraryOptions options;
-  std::string
-      way;  // "plan" or "matmul" (cuBLASLt), then ", fused" with all besides the product, ", sums" with the moments
+  // "plan" or "matmul" (cuBLASLt), then ", fused" with all besides the product, ", sums" with the moments.
+  std::string way;
   size_t workspace_bytes = 0;
 };
 
-// In an order of shapes.
+// The result is in an order of shapes.
 std::vector<ChosenConvolution> chosen_convolutions();
 
 }  // namespace depthstill::cudnn

@@ -9,21 +9,21 @@ namespace {
 
 using cublaslt::Matmul, cublaslt::MatmulShape;
 
-// In records, before the rank.
+// Records hold these before the rank.
 const char* const kMatmul = "matmul ";
 const char* const kMatmulFused = "matmul with epilogue ";
 
-// Of those that are compiled when they are made, each in half a second to a second, and in three where a data gradient
-// goes on below: more would keep a first training step waiting for minutes.
+// So many plans are taken of those that are compiled when they are made, each in half a second to a second, and in
+// three where a data gradient goes on below: more would keep a first training step waiting for minutes.
 constexpr int kRuntimeCompiledPlans = 1;
-constexpr int64_t kChainBytes = 16 << 20;  // of memory traffic saved: 5 us on an H100
+constexpr int64_t kChainBytes = 16 << 20;  // memory traffic saved: 5 us on an H100
 
 bool is_matrix_product(const Conv2dShape& s) {
   return s.R == 1 && s.S == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_bottom == 0 && s.pad_left == 0 &&
          s.pad_right == 0;
 }
 
-// Which part of the problem cuBLASLt can take on besides the product.
+// cuBLASLt can take on this part of the problem besides the product.
 cublaslt::Epilogue epilogue_of(const Problem& problem) {
   if (!problem.bias) return cublaslt::Epilogue::kNone;
   if (problem.pass == Pass::kDataGradient) return cublaslt::Epilogue::kNone;  // it wants relu's slope as a bit mask
@@ -61,7 +61,7 @@ MatmulShape product_of(const Problem& problem, const LibraryOptions& options, bo
   return product;
 }
 
-// Nothing where cuBLASLt does not offer it, as without a device.
+// Returns nothing where cuBLASLt does not offer it, as without a device.
 std::optional<Way> matmul_way(const Problem& problem, const LibraryOptions& options, bool fused, int rank) {
   if (fused && epilogue_of(problem) == cublaslt::Epilogue::kNone) return std::nullopt;
   try {
@@ -111,7 +111,7 @@ class WayList {
 }  // namespace
 
 bool fuses_below(const Problem& problem) {
-  // In bf16 it refuses, for one, a single channel.
+  // In bf16 cuDNN refuses, for one, a single channel.
   const int64_t multiple = problem.type == CUDNN_DATA_FLOAT ? 1 : 8;
   return problem.pass == Pass::kDataGradient && problem.activation == Activation::kRelu &&
          problem.shape.O % multiple == 0 && problem.shape.C % multiple == 0;

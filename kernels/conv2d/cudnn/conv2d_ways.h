@@ -27,12 +27,12 @@ struct Problem {
   bool has_epilogue() const { return !in_chain() && (bias || activation != Activation::kNone); }
 };
 
-// Whether cuDNN is asked for a data gradient that includes what lies below.
+// Returns whether cuDNN is asked for a data gradient that includes what lies below.
 bool fuses_below(const Problem& problem);
 
-// What cuDNN is asked to do in a chain besides the convolution, most first. Nothing for small maps, where the
-// microseconds that it saves in a step are not worth the seconds that it takes to compile the plans. No norm where
-// there is padding: zeros of z, which are none of x.
+// In a chain cuDNN is asked for these fusions besides the convolution, most first. There are none for small maps, where
+// the microseconds that they save in a step are not worth the seconds that it takes to compile the plans, and there is
+// no norm where there is padding: zeros of z, which are none of x.
 std::vector<ChainLink> chain_fusions(const Problem& problem);
 
 // All that the choice among the ways depends on, besides the device and the libraries' versions.
@@ -41,20 +41,22 @@ ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
 std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
 
 struct Way {
-  std::optional<Plan> plan = std::nullopt;  // of one of the graphs in conv2d_graphs.h, or
+  std::optional<Plan> plan = std::nullopt;  // plan of one of the graphs in conv2d_graphs.h, or
   std::optional<cublaslt::Matmul> matmul = std::nullopt;
-  int matmul_rank = 0;                           // in cuBLASLt's list
+  int matmul_rank = 0;                           // place in cuBLASLt's list
   bool fused = false;                            // all that the problem asks for besides the product is included
-  bool sums = false;                             // of it, only the sums for the moments are
-  cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // that a fused plan expects
+  bool sums = false;                             // only the sums for the moments are included
+  cudnnDataType_t bias_type = CUDNN_DATA_FLOAT;  // type that a fused plan expects
 
   size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }
 };
 
-// Best guess first; with `only_first`, that one alone. Throws Error if nothing supports the problem within the options.
+// The best guess comes first; with `only_first`, that one alone. Throws Error if nothing supports the problem within
+// the options.
 std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first);
 
-// One line for the cache, and back; nothing where a text is of something else or not accepted any more.
+// record_of gives one line for the cache, from which rebuild makes the way again; it gives nothing where a text is of
+// something else or not accepted any more.
 std::string record_of(const Way& way);
 std::optional<Way> rebuild(const Target& target, const Problem& problem, const LibraryOptions& options,
                            const std::string& record);

@@ -141,7 +141,7 @@ uint32_t alignment_of(const void* pointer) {
   return address == 0 ? 256 : static_cast<uint32_t>(std::min<uintptr_t>(256, address & (~address + 1)));
 }
 
-// What lies in the opaque cublasLtMatmulAlgo_t: an algorithm is for one problem and for pointers as aligned as asked.
+// The opaque cublasLtMatmulAlgo_t holds this: an algorithm is for one problem and for pointers as aligned as asked.
 struct Algorithm {
   const Problem* problem;
   size_t workspace_bytes;
@@ -156,7 +156,7 @@ struct Offer {
 };
 constexpr Offer kOffers[] = {{1 << 16}, {0}, {1 << 20}, {0, true}};
 
-// One copy per problem, for the life of the process.
+// Keeps one copy per problem, for the life of the process.
 const Problem* keep(const Problem& problem) {
   static auto& kept = *new std::vector<const Problem*>();
   for (const Problem* known : kept) {

@@ -113,7 +113,7 @@ Meaning meaning_of(const Descriptor& d) {
 
 // ---- reading --------------------------------------------------------------------------------------------------------
 
-// As many of `values` as there is room for; where there is none at all, their number is what is asked for.
+// Gives as many of `values` as there is room for; where there is none at all, their number is what is asked for.
 template <class T>
 void give(const std::vector<T>& values, int64_t room, int64_t* count, void* to) {
   const auto all = static_cast<int64_t>(values.size());
@@ -124,7 +124,7 @@ void give(const std::vector<T>& values, int64_t room, int64_t* count, void* to) 
               static_cast<size_t>(given) * sizeof(T));
 }
 
-// Into descriptors that the caller has created for them.
+// Puts the engines into descriptors that the caller has created for them.
 void give_engines(const std::vector<Engine>& engines, cudnnBackendDescriptorType_t type, int64_t room, int64_t* count,
                   void* to) {
   const auto all = static_cast<int64_t>(engines.size());
@@ -195,7 +195,7 @@ void check_variant_pack(const Engine& engine, const VariantPack& pack) {
 void execute(const cudnnContext& context, const Plan& plan, const VariantPack& pack) {
   check_variant_pack(plan.engine, pack);
   require(!plan.engine.fails && !execution_fails(), CUDNN_STATUS_EXECUTION_FAILED, "this engine does not run here");
-  // By value: a captured graph runs this again when plan and pack are gone.
+  // The work holds them by value: a captured graph runs this again when plan and pack are gone.
   submit(context.stream, [engine = plan.engine, pack] { interpret(engine, pack.pointers, pack.workspace); });
 }
 

@@ -25,8 +25,8 @@ using SharedDescriptor = std::shared_ptr<const Descriptor>;
 struct Attribute {
   cudnnBackendAttributeType_t type{};
   int64_t count = 0;
-  std::vector<std::byte> bytes;               // of `count` values, or
-  std::vector<SharedDescriptor> descriptors;  // what was referred to, as it was then
+  std::vector<std::byte> bytes;               // bytes of `count` values, or
+  std::vector<SharedDescriptor> descriptors;  // descriptors referred to, as they were then
 };
 
 struct VariantPack {
@@ -34,7 +34,7 @@ struct VariantPack {
   void* workspace = nullptr;
 };
 
-// What finalisation makes of the attributes.
+// Finalisation makes this of the attributes.
 using Meaning = std::variant<std::monostate, Tensor, Convolution, Pointwise, Reduction, Operation, SharedGraph,
                              std::vector<Engine>, Engine, Plan, VariantPack>;
 
@@ -68,7 +68,7 @@ struct Descriptor {
   T value_or(cudnnBackendAttributeName_t name, T otherwise) const {
     return has(name) ? value<T>(name) : otherwise;
   }
-  // Of an attribute that may be CUDNN_TYPE_FLOAT or CUDNN_TYPE_DOUBLE.
+  // The attribute may be CUDNN_TYPE_FLOAT or CUDNN_TYPE_DOUBLE.
   double number_or(cudnnBackendAttributeName_t name, double otherwise) const;
   const Descriptor& referred(cudnnBackendAttributeName_t name) const { return *attributes.at(name).descriptors.at(0); }
 };
@@ -80,7 +80,7 @@ void finalize(Descriptor& descriptor);
 void check_required_attributes(const Descriptor& descriptor);
 void check_known(cudnnBackendDescriptorType_t type);
 
-// What a cudnnBackendDescriptor_t points to.
+// A cudnnBackendDescriptor_t points to this.
 using Handle = std::shared_ptr<Descriptor>;
 Descriptor& descriptor_of(cudnnBackendDescriptor_t handle);
 

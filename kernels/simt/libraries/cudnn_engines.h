@@ -17,18 +17,19 @@ struct Engine {
   std::vector<cudnnBackendNumericalNote_t> notes;
   int64_t workspace_bytes = 0;  // all of which it overwrites
   bool adds_to_sums = false;    // reductions start from what lies in memory, which cuDNN leaves open
-  bool fails = false;           // when executed
+  bool fails = false;           // failure when executed
 
   bool has(cudnnBackendNumericalNote_t note) const;
 };
 
-// Best first, as the heuristic of this mode ranks them; none where no engine supports the graph.
+// The best engine comes first, as the heuristic of this mode ranks them; there is none where no engine supports the
+// graph.
 std::vector<Engine> engines_of(const SharedGraph& graph, cudnnBackendHeurMode_t mode);
 
 struct Plan {
   Engine engine;
 };
-// One line, and back for graphs that this process has seen.
+// text_of gives one line, plan_of makes the plan again for graphs that this process has seen.
 std::string text_of(const Plan& plan);
 std::optional<Plan> plan_of(const std::string& text);
 

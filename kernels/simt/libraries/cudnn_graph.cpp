@@ -33,7 +33,7 @@ std::array<int64_t, kCount> numbers(const Descriptor& descriptor, cudnnBackendAt
   return result;
 }
 
-// Whether no two elements share an address.
+// Returns whether no two elements share an address.
 bool elements_are_apart(const Tensor& tensor) {
   std::vector<std::pair<int64_t, int64_t>> by_stride;
   for (size_t d = 0; d < 4; ++d) {
@@ -125,7 +125,7 @@ Operation make_convolution_operation(const Descriptor& d, Kind kind) {
   return op;
 }
 
-// Either the same size or 1 along each dimension.
+// An input has either the same size as the output or 1 along each dimension.
 void require_broadcast(const Tensor& input, const Tensor& output) {
   for (size_t d = 0; d < 4; ++d) {
     require(input.dims[d] == output.dims[d] || input.dims[d] == 1, CUDNN_STATUS_BAD_PARAM, "pointwise: ", input.dims[d],

@@ -1,4 +1,4 @@
-// What cuDNN's descriptors describe: tensors, operations on them, and graphs of operations.
+// cuDNN's descriptors describe these: tensors, operations on them, and graphs of operations.
 #pragma once
 
 #include <cudnn.h>
@@ -14,7 +14,7 @@
 
 namespace depthstill::simt {
 
-// Of four dimensions, in cuDNN's order: batch or filters, channels, rows, columns.
+// A tensor has four dimensions, in cuDNN's order: batch or filters, channels, rows, columns.
 struct Tensor {
   int64_t id = 0;
   Format format = Format::kFloat;
@@ -35,7 +35,7 @@ struct Pointwise {
   cudnnPointwiseMode_t mode{};
   double lower_clip = 0.0, upper_clip = 0.0, lower_clip_slope = 0.0;
 
-  // From the gradient of an activation's output to that of its input.
+  // A gradient leads from that of an activation's output to that of its input.
   bool is_gradient() const { return mode >= CUDNN_POINTWISE_RELU_FWD + 100 && mode < CUDNN_POINTWISE_CMP_EQ; }
   bool is_binary() const { return mode < CUDNN_POINTWISE_ABS && mode != CUDNN_POINTWISE_SQRT; }
 };
@@ -60,7 +60,7 @@ struct Operation {
 
 struct OperationGraph {
   std::vector<Operation> operations;  // each behind those that it reads from
-  std::map<int64_t, Tensor> tensors;  // by id
+  std::map<int64_t, Tensor> tensors;  // tensors by id
   std::string text;                   // the same for equal graphs only
 
   bool is_output(int64_t id) const;

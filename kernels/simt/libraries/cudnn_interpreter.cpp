@@ -106,7 +106,7 @@ class Interpreter {
   }
 
  private:
-  // Whether `op` starts from what its output holds.
+  // Returns whether `op` starts from what its output holds.
   bool reads_output(const Operation& op) const {
     return op.is_convolution() ? op.beta != 0.0 : op.kind == Kind::kReduction && engine_.adds_to_sums;
   }
@@ -164,7 +164,7 @@ class Interpreter {
                     : op.kind == Kind::kDataGradient ? convolve_data_gradient(shape, second, first)
                                                      : convolve_weight_gradient(shape, first, second);
     auto alpha = static_cast<float>(op.alpha);
-    // As if partial sums had met in another order.
+    // The result is as if partial sums had met in another order.
     if (odd_run_ && engine_.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)) alpha *= 1.0f + 0x1p-22f;
     for (float& value : result) value *= alpha;
     return result;

@@ -1,4 +1,4 @@
-// How the simulated cuDNN says no.
+// The simulated cuDNN says no by a Refusal.
 #pragma once
 
 #include <cudnn.h>
@@ -9,7 +9,7 @@
 
 namespace depthstill::simt {
 
-// Thrown inside, and returned to the caller as a status and as the last error's text.
+// It is thrown inside, and returned to the caller as a status and as the last error's text.
 struct Refusal {
   cudnnStatus_t status;
   std::string message;

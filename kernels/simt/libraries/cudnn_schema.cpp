@@ -1,5 +1,5 @@
-// Which attributes a descriptor has, of which type, how many values, and whether it can do without: the tables of
-// NVIDIA's documentation of the backend's descriptor types, for those that we use.
+// The schema says which attributes a descriptor has, of which type, how many values, and whether it can do without: it
+// holds the tables of NVIDIA's documentation of the backend's descriptor types, for those that we use.
 #include <algorithm>
 
 #include "kernels/simt/libraries/cudnn_descriptor.h"
@@ -17,7 +17,7 @@ struct Rule {
   cudnnBackendAttributeType_t type;
   Need need = Need::kRequired;
   int64_t most = 1;  // values
-  // Of a descriptor that it refers to; empty: any operation.
+  // Type of a descriptor that it refers to; empty: any operation.
   std::optional<cudnnBackendDescriptorType_t> refers_to = std::nullopt;
 };
 using Rules = std::vector<Rule>;
@@ -37,30 +37,9 @@ Rules convolution_operation(cudnnBackendAttributeName_t x, cudnnBackendAttribute
           {alpha, CUDNN_TYPE_FLOAT}, {beta, CUDNN_TYPE_FLOAT}};
 }
 
-std::map<cudnnBackendDescriptorType_t, Rules> make_rules() {
-  std::map<cudnnBackendDescriptorType_t, Rules> rules;
-  rules[CUDNN_BACKEND_TENSOR_DESCRIPTOR] = {{CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE},
-                                            {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, Need::kRequired, 8},
-                                            {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, Need::kRequired, 8},
-                                            {CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64},
-                                            {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64},
-                                            {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, Need::kOptional}};
-  rules[CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR] = {
-      {CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE},
-      {CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE},
-      {CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64},
-      {CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, Need::kRequired, 3},
-      {CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, Need::kRequired, 3},
-      {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, Need::kRequired, 3},
-      {CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, Need::kRequired, 3}};
-  rules[CUDNN_BACKEND_POINTWISE_DESCRIPTOR] = {
-      {CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE},
-      {CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE},
-      {CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP, CUDNN_TYPE_DOUBLE, Need::kOptional},
-      {CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP, CUDNN_TYPE_DOUBLE, Need::kOptional},
-      {CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE, Need::kOptional}};
-  rules[CUDNN_BACKEND_REDUCTION_DESCRIPTOR] = {{CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE},
-                                               {CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE}};
+using RulesOfTypes = std::map<cudnnBackendDescriptorType_t, Rules>;
+
+void add_operations(RulesOfTypes& rules) {
   rules[CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR] = convolution_operation(
       CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
       CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
@@ -86,6 +65,33 @@ std::map<cudnnBackendDescriptorType_t, Rules> make_rules() {
   rules[CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR] = {
       refers(CUDNN_ATTR_OPERATION_REDUCTION_DESC, CUDNN_BACKEND_REDUCTION_DESCRIPTOR),
       refers_to_tensor(CUDNN_ATTR_OPERATION_REDUCTION_XDESC), refers_to_tensor(CUDNN_ATTR_OPERATION_REDUCTION_YDESC)};
+}
+
+RulesOfTypes make_rules() {
+  RulesOfTypes rules;
+  rules[CUDNN_BACKEND_TENSOR_DESCRIPTOR] = {{CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE},
+                                            {CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, Need::kRequired, 8},
+                                            {CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, Need::kRequired, 8},
+                                            {CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64},
+                                            {CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64},
+                                            {CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, Need::kOptional}};
+  rules[CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR] = {
+      {CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE},
+      {CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE},
+      {CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64},
+      {CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, Need::kRequired, 3},
+      {CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, Need::kRequired, 3},
+      {CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, Need::kRequired, 3},
+      {CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, Need::kRequired, 3}};
+  rules[CUDNN_BACKEND_POINTWISE_DESCRIPTOR] = {
+      {CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE},
+      {CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE},
+      {CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP, CUDNN_TYPE_DOUBLE, Need::kOptional},
+      {CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP, CUDNN_TYPE_DOUBLE, Need::kOptional},
+      {CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE, Need::kOptional}};
+  rules[CUDNN_BACKEND_REDUCTION_DESCRIPTOR] = {{CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE},
+                                               {CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE}};
+  add_operations(rules);
   rules[CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR] = {
       {CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, Need::kRequired, kMany},
       {CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, Need::kOptional}};
@@ -97,7 +103,7 @@ std::map<cudnnBackendDescriptorType_t, Rules> make_rules() {
       refers(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, Need::kOptional)};
   rules[CUDNN_BACKEND_ENGINECFG_DESCRIPTOR] = {};  // filled by the heuristic only
   rules[CUDNN_BACKEND_ENGINE_DESCRIPTOR] = {};
-  // From a configuration or from a text, for a handle or for a described device.
+  // A plan is made from a configuration or from a text, for a handle or for a described device.
   rules[CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR] = {
       refers(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, Need::kOptional),
       {CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, Need::kOptional, kMany},
@@ -111,7 +117,7 @@ std::map<cudnnBackendDescriptorType_t, Rules> make_rules() {
 }
 
 const Rules& rules_of(cudnnBackendDescriptorType_t type) {
-  static const std::map<cudnnBackendDescriptorType_t, Rules> rules = make_rules();
+  static const RulesOfTypes rules = make_rules();
   const auto found = rules.find(type);
   require(found != rules.end(), CUDNN_STATUS_NOT_SUPPORTED, "descriptors of type ", type, " are not simulated");
   return found->second;

@@ -28,8 +28,8 @@ void multiply_add_block(const Product& s, int64_t row, int64_t column) {
   }
 }
 
-// Where the filter's tap number `tap` lies on the map along one axis: at `from + i * stride` for output i, which is
-// inside for begin <= i < end.
+// The filter's tap number `tap` lies on the map along one axis at `from + i * stride` for output i, which is inside for
+// begin <= i < end.
 struct TapRange {
   int64_t begin = 0, end = 0, from = 0;
 };
@@ -127,7 +127,7 @@ Values convolve_data_gradient(const Convolution2d& s, const Values& dy, const Va
 
 Values convolve_weight_gradient(const Convolution2d& s, const Values& x, const Values& dy) {
   Values dweight = zeros(s.O * s.R * s.S * s.C);
-  constexpr int64_t kFilters = 16;  // that one part of the work is about
+  constexpr int64_t kFilters = 16;  // filters that one part of the work is about
   const int64_t groups = (s.O + kFilters - 1) / kFilters;
   parallel_for(s.R * s.S * groups, 1, [&](int64_t part) {
     const int64_t r = part / groups / s.S, tap = part / groups % s.S, o = part % groups * kFilters;

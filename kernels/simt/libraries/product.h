@@ -7,7 +7,7 @@
 namespace depthstill::simt {
 
 // c (rows, columns) += a (rows, inner) * b (inner, columns), in fp32. Neighbours in a row of b and c are neighbours in
-// memory; every other step is given. Summed over `inner` before it is added to c.
+// memory; every other step is given. The sum over `inner` is complete before it is added to c.
 struct Product {
   int64_t rows = 0, columns = 0, inner = 0;
   const float* a = nullptr;
@@ -19,9 +19,10 @@ struct Product {
 };
 void multiply_add(const Product& product);
 
-// Cross-correlation in two dimensions: y[n,p,q,o] = sum over (r,s,c) of x[n, p*stride_h - pad_h + r*dilation_h, ..., c]
-// * weight[o,r,s,c]; `flipped` turns the filters by 180 degrees, which makes it a convolution. Dense (N, H, W, C)
-// buffers, weight (O, R, S, C).
+// Cross-correlation in two dimensions:
+//   y[n,p,q,o] = sum over (r,s,c) of x[n, p*stride_h - pad_h + r*dilation_h, ..., c] * weight[o,r,s,c]
+// `flipped` turns the filters by 180 degrees, which makes it a convolution. Buffers are dense (N, H, W, C), weight is
+// (O, R, S, C).
 struct Convolution2d {
   int64_t N = 0, H = 0, W = 0, C = 0, O = 0, R = 0, S = 0, P = 0, Q = 0;
   int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, pad_h = 0, pad_w = 0;
