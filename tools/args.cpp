@@ -55,6 +55,4 @@ SizeArg parse_size(const std::string& text) {
   return size;
 }
 
-const char* version() { return DEPTHSTILL_VERSION; }
-
 }  // namespace depthstill

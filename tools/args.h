@@ -1,5 +1,5 @@
-// What the commands share on the command line. Each command adds its subcommand to the app and, when chosen, sets
-// `run`.
+// The commands share these parts of the command line. Each command adds its subcommand to the app and, when chosen,
+// sets `run`.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -53,12 +53,12 @@ struct ComputeArgs {
   // Applies --threads, --fp32 and --deterministic, and says on stderr, once, why `auto` chose the CPU in a build with
   // CUDA.
   Device choose_device() const;
-  DType dtype(const std::string& otherwise = "fp32") const;  // of --precision, or what `otherwise` names
+  DType dtype(const std::string& otherwise = "fp32") const;  // type of --precision, or the one that `otherwise` names
 };
 
 // --fused-head and --stored-logits: whether a DPM head's logits are never stored.
 struct HeadArgs {
-  std::optional<bool> fused;  // unset if neither is given
+  std::optional<bool> fused;  // no value if neither is given
   void add_to(CLI::App& command, const std::string& doc);
 };
 
@@ -67,7 +67,5 @@ struct SizeArg {
   int height = 0, width = 0;
 };
 SizeArg parse_size(const std::string& text);
-
-const char* version();
 
 }  // namespace depthstill

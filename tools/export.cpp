@@ -10,6 +10,7 @@
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/recipe.h"
+#include "tools/version.h"
 
 namespace depthstill {
 namespace {
@@ -21,7 +22,7 @@ struct ExportArgs {
   bool normalise = false;
 };
 
-// From --format, else from the file's ending.
+// The format comes from --format, else from the file's ending.
 bool wants_onnx(const ExportArgs& args) {
   if (!args.format.empty()) return args.format == "onnx";
   const std::string ending = fs::path(args.out).extension().string();

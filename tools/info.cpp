@@ -11,6 +11,7 @@
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/progress.h"
+#include "tools/version.h"
 
 namespace depthstill {
 namespace {

@@ -12,6 +12,7 @@
 #include "tools/args.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
+#include "tools/version.h"
 
 namespace depthstill {
 namespace {
@@ -31,13 +32,13 @@ int fail_with(const std::string& message) {
 void shorten_waits(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "10000", 1);
-  execv("/proc/self/exe", argv);  // returns only if it fails: then with long waits
+  execv("/proc/self/exe", argv);  // it returns only if it fails: then the waits are long
 }
 
 int run_program(int argc, char** argv) {
   CLI::App app("Trains, evaluates and runs compact monocular-depth students (TIE-KD), without a framework.",
                "depthstill");
-  app.set_version_flag("--version", std::string("depthstill ") + version());
+  app.set_version_flag("--version", concat_text("depthstill ", version(), " (commit ", commit(), ")"));
   app.footer(kFooter);
   app.require_subcommand(1);
   Run run;
