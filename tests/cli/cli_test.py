@@ -137,14 +137,15 @@ class Cli(unittest.TestCase):
             self.assertIs(figures["fused_head"], fused, what)
 
     def test_bench_kernels(self):
-        result = run("bench", "softmax", "conv2d", "--steps", 2, "--threads", 2, "--json")
+        result = run("bench", "softmax", "layer_scale", "--steps", 2, "--threads", 2, "--json")
         self.assertEqual(result.returncode, 0, result.stderr)
         figures = json.loads(result.stdout)
         self.assertGreater(figures["copy_bytes_per_s"], 0)
-        self.assertEqual({k["kernel"] for k in figures["kernels"]}, {"softmax", "conv2d"})
+        self.assertEqual({k["kernel"] for k in figures["kernels"]}, {"softmax", "layer_scale"})
         for kernel in figures["kernels"]:
             self.assertGreater(kernel["percent_of_copy"], 0, kernel)
-        self.assertIn("dweight", run("bench", "linear", "--shape", "8x16x16", "--steps", 1).stdout)
+        for kernel, shape in (("linear", "8x16x16"), ("conv2d", "1x16x16x8x8x3")):
+            self.assertIn("dweight", run("bench", kernel, "--shape", shape, "--steps", 1).stdout)
         self.assert_one_line(run("bench", "softmax", "train-step"), 2, "train-step or infer alone")
 
     def test_profile_json(self):
@@ -174,7 +175,7 @@ class Cli(unittest.TestCase):
         self.assertLess(fused["bound_by_memory_ms"], stored["bound_by_memory_ms"])
         slow = figures("--peak-tflops", 0.001, "--peak-gb", 3350e6)
         self.assertAlmostEqual(slow["bound_by_products_ms"] / (1e3 * stored["flops"] / 1e9), 1, places=4)
-        recipe = self.small_set()  # for its settings: the data is not read
+        recipe = self.small_set()  # source of settings: the data is not read
         given = run("profile", recipe, "--data", self.root / "nowhere", "--estimate", "--json")
         self.assertEqual(given.returncode, 0, given.stderr)
         self.assertEqual(json.loads(given.stdout)["size"], "32x48")
@@ -223,7 +224,7 @@ class Cli(unittest.TestCase):
             return metadata["fused_head"]
 
         self.assertEqual(train_a_little("--fused-head"), "1")
-        self.assertEqual(train_a_little("--resume"), "1")  # as the run began
+        self.assertEqual(train_a_little("--resume"), "1")  # the way that the run began with
         self.assertEqual(train_a_little("--resume", "--stored-logits"), "0")
         steps = sum('"type":"step"' in line for line in log.read_text().splitlines())
         resumed = run("train", recipe, "--data", self.root, "--out", out, "--set", "train.epochs=400", "--set",
