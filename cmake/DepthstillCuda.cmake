@@ -15,7 +15,7 @@ elseif(CMAKE_CUDA_ARCHITECTURES STREQUAL "native" AND NOT EXISTS /dev/nvidia0)
 endif()
 if(CMAKE_CUDA_COMPILER)
   enable_language(CUDA)
-  # CMake 3.25 does not know nvcc's C++20 flag. Not before enable_language(), whose own test cannot use it yet.
+  # CMake 3.25 does not know nvcc's C++20 flag. This stands after enable_language(), whose own test cannot use it yet.
   if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
     set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
     set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")

@@ -1,8 +1,8 @@
 # The floors of the house, from the ground up; ARCHITECTURE.md says what stands where.
 set(DEPTHSTILL_FLOORS kernels engine models losses tools)
 
-# What every library of ours is compiled with here, and finds its headers by where it is installed. It becomes part of
-# the package (DepthstillInstall.cmake) as depthstill::<its name without "depthstill_">.
+# Gives `target` what every library of ours is compiled with here, and finds its headers by where it is installed. It
+# becomes part of the package (DepthstillInstall.cmake) as depthstill::<its name without "depthstill_">.
 function(depthstill_library target)
   target_link_libraries(${target} PUBLIC $<BUILD_INTERFACE:depthstill_options> $<BUILD_INTERFACE:depthstill_sanitizer>)
   target_include_directories(${target} INTERFACE $<INSTALL_INTERFACE:include/depthstill>)

@@ -8,10 +8,11 @@ set(_package ${CMAKE_INSTALL_LIBDIR}/cmake/depthstill)
 
 foreach(_floor engine models losses)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${_floor} DESTINATION ${_include} FILES_MATCHING PATTERN "*.h"
-          PATTERN onnx EXCLUDE PATTERN stb.h EXCLUDE)  # what needs the headers of others
+          PATTERN onnx EXCLUDE PATTERN stb.h EXCLUDE)  # files that need the headers of others
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/models/onnx/export.h DESTINATION ${_include}/models/onnx)
-# Of the kernels those that the floors above include: others depend on the instructions that they are compiled for.
+# Of the kernels, the headers that the floors above include are installed: others depend on the instructions that they
+# are compiled for.
 foreach(_header IN LISTS DEPTHSTILL_KERNEL_HEADERS)
   get_filename_component(_folder ${_header} DIRECTORY)
   install(FILES ${PROJECT_SOURCE_DIR}/kernels/${_header} DESTINATION ${_include}/kernels/${_folder})

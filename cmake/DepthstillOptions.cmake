@@ -1,4 +1,4 @@
-# depthstill_options: what every target of ours is compiled with.
+# depthstill_options holds what every target of ours is compiled with.
 add_library(depthstill_options INTERFACE)
 target_include_directories(depthstill_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_features(depthstill_options INTERFACE cxx_std_20)

@@ -175,11 +175,11 @@ class Arena {
   std::mutex mutex_;
   Blocks blocks_;                            // every block, free or not, by address
   std::set<std::pair<size_t, char*>> free_;  // best fit: the smallest that suffices, then the lowest address
-  std::map<char*, Segment> segments_;        // by start
+  std::map<char*, Segment> segments_;        // segments by start
   MemoryStats stats_;
 };
 
-// Never destroyed: tensors with static lifetime may be freed after it.
+// The arenas are never destroyed: tensors with static lifetime may be freed after them.
 Arena& arena(Device device) {
   static Arena& cpu = *new Arena(Device::kCpu);
   static Arena& cuda = *new Arena(Device::kCuda);

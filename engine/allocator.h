@@ -34,9 +34,9 @@ void release_unused_memory(Device device);
 class AllocationHook {
  public:
   virtual ~AllocationHook() = default;
-  virtual void* allocate(size_t bytes) = 0;                 // null: the arena shall do it, and
-  virtual void allocated(void* pointer, size_t bytes) = 0;  // has done so
-  virtual bool deallocate(void* pointer) = 0;               // false: the arena shall do it
+  virtual void* allocate(size_t bytes) = 0;                 // null: the arena shall allocate the block
+  virtual void allocated(void* pointer, size_t bytes) = 0;  // the arena has allocated a block
+  virtual bool deallocate(void* pointer) = 0;               // false: the arena shall free the block
 };
 void set_allocation_hook(Device device, AllocationHook* hook);  // null: none
 

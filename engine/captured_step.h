@@ -4,8 +4,8 @@
 //
 //   1st run   as it is: plans are built, tables made, scratch memory grows
 //   2nd       the arena is planned
-//   3rd       in the arena, and captured right after if graphs are wanted
-//   4th ...   the graph
+//   3rd       in the arena
+//   4th ...   the graph, captured at the beginning of the 4th run, if graphs are wanted
 //
 // A captured step is frozen: host code in it does not run again, addresses and kernel arguments stay what they were. So
 // what changes between steps must lie in device memory at fixed addresses (inputs, results, the learning rate), and
@@ -35,8 +35,8 @@ class CapturedStep {
   CapturedStep(const CapturedStep&) = delete;
   CapturedStep& operator=(const CapturedStep&) = delete;
 
-  // The same `step` every time. It must leave no tensor behind, clear gradients before its end, and be able to begin
-  // anew after it has failed in the middle.
+  // Every run takes the same `step`. It must leave no tensor behind, clear gradients before its end, and be able to
+  // begin anew after it has failed in the middle.
   void run(const std::function<void()>& step);
 
   bool captured() const { return graph_ != nullptr; }
@@ -53,7 +53,7 @@ class CapturedStep {
   Log log_;
   std::unique_ptr<StepArena> arena_;  // CUDA only
   void* graph_ = nullptr;
-  std::vector<int64_t> advance_;  // of the counters by one step
+  std::vector<int64_t> advance_;  // increments of the counters in one step
   int64_t runs_ = 0;
 };
 

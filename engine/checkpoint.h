@@ -24,7 +24,7 @@ struct NamedTensor {
 
 using Metadata = std::map<std::string, std::string>;
 
-// Numbers as entries: text that gives every bit back. The reading one throws Error "PATH: ..." if there is no such
+// Numbers are stored as text that gives every bit back. metadata_number() throws Error "PATH: ..." if there is no such
 // entry or no number in it.
 template <class T>
 std::string metadata_text(T value) {
@@ -54,7 +54,7 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
                 std::span<const NamedTensor> extra = {}, StoredType floats = StoredType::kF32);
 
 struct LoadOptions {
-  std::string prefix = {};  // what the file's keys have in front of the module's names
+  std::string prefix = {};  // text that the file's keys have in front of the module's names
   // Keys in the file that belong to nothing here and may be passed over; others are an error.
   std::function<bool(const std::string& name)> may_ignore = {};
   bool allow_missing = false;  // num_batches_tracked is optional anyway: some exporters drop it

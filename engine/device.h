@@ -1,4 +1,4 @@
-// Where tensors live and how an op reaches its implementation there.
+// A Device is where tensors live; run() picks the implementation of an op there.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,17 @@ bool built_with_cuda();
 // enable_emulated_cuda() was called (tests), or any build after enable_dry_run().
 bool available(Device device);
 
-// Why available(Device::kCuda) is false, in one line; empty when it is true.
+// The reason why available(Device::kCuda) is false, in one line; empty when it is true.
 const char* cuda_unavailable_reason();
 
-// Lets the SIMT emulator's kernels stand in for the GPU, on host memory. Only in builds without CUDA.
+// Lets the SIMT emulator's kernels stand in for the GPU, on host memory. This works only in builds without CUDA.
 void enable_emulated_cuda();
 
-// From now on CUDA work is recorded instead of done, as kernels/core/dry_run.h says. Before the first use of the
-// device.
+// Makes the CUDA code paths record their work instead of doing it, as kernels/core/dry_run.h says. The call comes
+// before the first use of the device.
 void enable_dry_run();
 
-// CUDA if available, else CPU.
+// CUDA in a build with CUDA if it is available, else CPU.
 Device default_device();
 
 // "cpu", "cuda" or "auto"; throws Error for anything else and for a device that is not available.

@@ -1,7 +1,7 @@
-// Where each of the blocks that a training step allocates goes in one arena. With static shapes every step allocates
-// and frees in the same order, so the lives of its blocks are known beforehand: blocks whose lives do not overlap share
-// memory. The smallest arena is a bin packing problem; blocks are placed greedily, each at the lowest offset that is
-// free for all of its life, in a few orders, and the best result is kept.
+// A MemoryPlan gives each block that a training step allocates its place in one arena. With static shapes every step
+// allocates and frees in the same order, so the lives of its blocks are known beforehand: blocks whose lives do not
+// overlap share memory. The smallest arena is a bin packing problem; blocks are placed greedily, each at the lowest
+// offset that is free for all of its life, in a few orders, and the best result is kept.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ struct BlockLife {
 
 struct MemoryPlan {
   std::vector<size_t> offsets;  // one per block
-  size_t bytes = 0;             // of the arena
+  size_t bytes = 0;             // size of the arena
   size_t live_peak = 0;         // most bytes alive at one time, each block rounded up: no arena can be smaller
 };
 

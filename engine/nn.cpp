@@ -339,7 +339,7 @@ void BatchNorm2d::adopt_measured() {
 
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain) {
   ConvolutionResult last{x, {}};
-  BatchNorm2d* below = nullptr;  // of the last convolution, still to come
+  BatchNorm2d* below = nullptr;  // norm of the last convolution, still to come
   for (const ConvNorm& link : chain) {
     if (below != nullptr && below->measuring()) {
       last = {below->forward(last.y), {}};

@@ -12,9 +12,9 @@
 
 namespace depthstill {
 
-// How memory orders the elements of a tensor whose file form is PyTorch's.
+// A Layout is the order in which memory holds the elements of a tensor whose file form is PyTorch's.
 enum class Layout : uint8_t {
-  kPlain,          // as in the file
+  kPlain,          // the file's order
   kConv,           // file (O, I, R, S), memory (O, R, S, I)
   kDepthwise,      // file (C, 1, R, S), memory (R, S, C)
   kConvTranspose,  // file (I, O, R, S), memory (R, S, O, I)
@@ -43,7 +43,7 @@ class Module {
   // Parameters and buffers of this module and everything below it, with full names, in order of registration.
   std::vector<StateEntry> state() const;
   std::vector<StateEntry> parameters() const;
-  std::vector<Tensor> parameter_tensors() const;  // in the same order, for an optimiser
+  std::vector<Tensor> parameter_tensors() const;  // tensors of parameters(), in order, for an optimiser
   int64_t parameter_count() const;
 
   // Moves parameters and floating-point buffers; gradients are dropped. Optimisers are made afterwards.
@@ -84,23 +84,23 @@ enum class Padding : uint8_t {
 struct Pads {
   int before = 0, after = 0;
 };
-// Of one axis of `size` rows or columns.
+// pads_of() gives the padding of one axis of `size` rows or columns.
 Pads pads_of(Padding padding, int64_t size, int kernel, int stride, int dilation);
 
 struct ConvGeometry {
   int stride = 1, dilation = 1;
   Padding padding = Padding::kEqual;
-  Layout layout = Layout::kConv;  // of the weight: dense or depthwise
+  Layout layout = Layout::kConv;  // layout of the weight: dense or depthwise
 };
 
 class BatchNorm2d;
 
-// What a chain (forward_chain) needs of a convolution without bias, dense or depthwise.
+// A chain (forward_chain) runs its convolutions, dense or depthwise and without bias, through this interface.
 class Convolution : public Module {
  public:
   virtual Tensor forward(const Tensor& x) const = 0;
-  // In a chain: of below(x.y), which is made as it is read, or without `below` of x.y; x.moments are those of x.y, if
-  // known. The result may have its moments, if `above` wants them.
+  // A chain convolves below(x.y), which is made as it is read, or x.y where `below` is null; x.moments are those of
+  // x.y, if known. The result may have its moments, if `above` wants them.
   virtual ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const = 0;
   // Output size for an input of `size` rows or columns, and multiply-adds per output pixel.
   virtual int64_t output_size(int64_t size) const = 0;
@@ -124,12 +124,12 @@ class Conv2d final : public Convolution {
   explicit Conv2d(const Conv2dConfig& config);
   Tensor forward(const Tensor& x) const override;
   ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const override;
-  // With another padding above the first row than padding(): 0 where x is a window that starts one row early.
+  // `pad_top` takes the place of padding() above the first row: 0 where x is a window that starts one row early.
   Tensor forward(const Tensor& x, int pad_top) const;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
   ConvGeometry geometry() const override;
-  int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // of Padding::kEqual
+  int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // padding per side with Padding::kEqual
   const Conv2dConfig& config() const { return config_; }
 
   Tensor bias;
@@ -163,7 +163,7 @@ class ConvTranspose2d final : public Module {
  public:
   ConvTranspose2d(int64_t in, int64_t out, int stride);
   Tensor forward(const Tensor& x) const;
-  int64_t macs_per_pixel() const { return weight.size(2) * weight.size(3); }  // per output pixel
+  int64_t macs_per_pixel() const { return weight.size(2) * weight.size(3); }  // multiply-adds per output pixel
 
   Tensor weight, bias;
 
@@ -208,7 +208,7 @@ class BatchNorm2d final : public Module {
   void adopt_measured();
   bool measuring() const { return measuring_; }
 
-  // Whether it would use moments of its input.
+  // Tells whether the batch norm would use moments of its input.
   bool wants_moments() const { return training() && !measuring_; }
 
   Activation activation() const { return activation_; }
@@ -227,7 +227,7 @@ class BatchNorm2d final : public Module {
   float eps_;
   bool measuring_ = false;
   int64_t measured_batches_ = 0;
-  std::vector<double> mean_sum_, square_sum_;  // per channel, over batches: mean, and var + mean^2
+  std::vector<double> mean_sum_, square_sum_;  // sums over batches, per channel: mean, and var + mean^2
 };
 
 // norm(conv(x)), a link of a chain of layers.
@@ -236,7 +236,7 @@ struct ConvNorm {
   BatchNorm2d* norm = nullptr;
 };
 
-// The links one after another. A convolution that follows a batch norm normalises its input itself, so that the
+// Runs the links one after another. A convolution that follows a batch norm normalises its input itself, so that the
 // normalised map is not kept for the gradient (but while the batch norm measures); and the batch norm behind a
 // convolution gets its statistics from there.
 Tensor forward_chain(const Tensor& x, std::span<const ConvNorm> chain);

@@ -17,17 +17,17 @@ struct Conv2dOptions {
 };
 // y = act(x * weight + bias); weight (O, R, S, C) fp32, bias (O) fp32 or undefined.
 Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
-// What a convolution has for the batch norm above it: mean and biased variance of y (2, C), without history.
+// A convolution may take `moments` for the batch norm above it: mean and biased variance of y (2, C), without history.
 struct ConvolutionResult {
   Tensor y, moments;
 };
-// Without bias and activation, and with the moments of y; mean_guess (O) fp32: near their mean, such as the running
-// one.
+// A convolution without bias and activation that also takes the moments of y. mean_guess (O) fp32 is near their mean,
+// such as the running mean.
 ConvolutionResult conv2d_moments(const Tensor& x, const Tensor& weight, const Tensor& mean_guess,
                                  const Conv2dOptions& options);
 struct DepthwiseConv2dOptions {
   int stride = 1, dilation = 1;
-  int pad_top = 0, pad_left = 0;  // below and to the right: as much as the output size ceil(size / stride) needs
+  int pad_top = 0, pad_left = 0;  // pads below and to the right are what the output size ceil(size / stride) needs
 };
 // One filter per channel; weight (K, K, C) fp32, K = 3 or 5. The short form pads equally on all sides.
 Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, const DepthwiseConv2dOptions& options);
@@ -46,20 +46,20 @@ struct BatchNormOptions {
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, const BatchNormOptions& options, const Tensor& moments = {});
 
-// In two parts, for a convolution that normalises its input as it reads it: the statistics, which also move the running
-// ones, and the convolution of z = act((x - mean) * rstd * weight + bias). z is not kept.
+// Batch norm comes in two parts where a convolution normalises its input as it reads it: the statistics, which also
+// move the running ones, and the convolution of z = act((x - mean) * rstd * weight + bias). z is not kept.
 struct BatchNormStatistics {
   Tensor mean, rstd;
   bool of_batch = false;               // they depend on x
-  const std::string* range = nullptr;  // of the profile, to which the batch norm's gradient belongs
+  const std::string* range = nullptr;  // range of the profile to which the batch norm's gradient belongs
 };
 BatchNormStatistics batch_norm_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                                           const BatchNormOptions& options, const Tensor& moments = {});
-// y = conv2d(z, filter) without bias and activation. With a mean_guess also the moments of y, as above.
+// y = conv2d(z, filter) without bias and activation. A mean_guess asks for the moments of y too, as above.
 ConvolutionResult batch_norm_conv2d(const Tensor& x, const BatchNormStatistics& statistics, const Tensor& weight,
                                     const Tensor& bias, Activation activation, const Tensor& filter,
                                     const Conv2dOptions& options, const Tensor& mean_guess = {});
-// y = depthwise_conv2d(z, filter). If asked for, also the moments of y.
+// y = depthwise_conv2d(z, filter). take_moments asks for the moments of y too.
 ConvolutionResult batch_norm_depthwise_conv2d(const Tensor& x, const BatchNormStatistics& statistics,
                                               const Tensor& weight, const Tensor& bias, Activation activation,
                                               const Tensor& filter, const DepthwiseConv2dOptions& options,
@@ -84,8 +84,8 @@ Tensor attention(const Tensor& qkv, int64_t heads);
 // ---- shape and arithmetic ---------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b);
 Tensor scale(const Tensor& x, float factor);
-// Element by element, for losses of your own; both tensors of one shape. Where no gradient arrives, none goes on, also
-// where the slope is infinite.
+// These ops work element by element, for losses of your own; both tensors have one shape. Where no gradient arrives,
+// none goes on, also where the slope is infinite.
 Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);
@@ -94,7 +94,8 @@ Tensor exp(const Tensor& x);
 Tensor log(const Tensor& x);
 Tensor square(const Tensor& x);
 Tensor clamp_max(const Tensor& x, float max);
-// One fp32 element, over the elements of x, fp32, whose byte in `mask` is not 0; undefined: all. Over none: 0.
+// One fp32 element over those elements of x, fp32, whose byte in `mask` is not 0; without a mask, over all. Over none
+// it is 0.
 Tensor mean(const Tensor& x, const Tensor& mask = {});
 Tensor sum(const Tensor& x, const Tensor& mask = {});
 // The mask of depth (N, H, W): rows from first_row on, and if `only_valid` pixels that are finite and > 0. It has no
@@ -112,7 +113,7 @@ Tensor depth_to_space(const Tensor& x, int block, const Tensor& bias = {});
 // A map whose rows above `first_row` are not stored: a tensor of `height - first_row` rows.
 struct RowWindow {
   int64_t first_row = 0;
-  int64_t height = 0;  // of the whole map
+  int64_t height = 0;  // height of the whole map
 };
 // Bilinear resize to (out_height, out_width). With windows, x holds rows [in.first_row, in.height) of its map and y
 // rows [out.first_row, out.height); the default windows are whole maps.

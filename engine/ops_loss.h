@@ -25,7 +25,7 @@ DpmOutput dpm_loss(const Tensor& logits, const Tensor& teacher, const DpmBins& b
 Tensor dpm_depth(const Tensor& logits, const DpmBins& bins);
 
 // The same of the logits conv2d(x, weight, bias), which are never stored: x (N, H, W, C), weight (bins, 1, 1, C) and
-// bias (bins) fp32. Only where dpm_head_supported(): always on the CPU, in bf16 and for C = 128 on CUDA.
+// bias (bins) fp32. These work where dpm_head_supported(): always on the CPU, in bf16 and for C = 128 on CUDA.
 bool dpm_head_supported(Device device, DType dtype, int64_t C, const DpmBins& bins);
 DpmOutput dpm_head_loss(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& teacher,
                         const DpmBins& bins, const DpmOptions& options = {});
@@ -34,8 +34,8 @@ Tensor dpm_head_depth(const Tensor& x, const Tensor& weight, const Tensor& bias,
 // The last layer of a network with a DPM head: the 1 x 1 convolution that makes a logit per bin.
 struct DpmHead {
   Tensor weight, bias;                   // (bins, 1, 1, C) and (bins), fp32
-  Activation below = Activation::kNone;  // that the map ends in which the head reads
-  std::string path = {};                 // of the module, for profiles
+  Activation below = Activation::kNone;  // activation that ends the map which the head reads
+  std::string path = {};                 // path of the module, for profiles
 };
 
 // A map of depth bins: the logits, or the map x that a head is still to be applied to. Which of the ops above makes
@@ -53,9 +53,9 @@ struct DpmMap {
   const Shape& shape() const { return logits.defined() ? logits.shape() : x.shape(); }  // N, H and W are the map's
 };
 
-// How a head's logits are made. Chosen by engine/ops/dpm_head_way.h.
+// A DpmHeadWay says how a head's logits are made; engine/ops/dpm_head_way.h chooses it.
 enum class DpmHeadWay : uint8_t {
-  kStored,  // by a convolution, once; the gradient is written over them
+  kStored,  // a convolution makes them once; the gradient is written over them
   kFused,   // a few pixels at a time, in both directions; where there are no kernels for that, they are stored
 };
 DpmOutput dpm_loss(const DpmMap& map, const Tensor& teacher, const DpmOptions& options = {},

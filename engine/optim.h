@@ -13,16 +13,16 @@ namespace depthstill {
 struct AdamWOptions {
   double lr = 1e-3;
   AdamWParams params = {};  // beta1 0.95, beta2 0.99, eps 1e-8, weight_decay 0.01
-  float clip_norm = 35.0f;  // of all gradients together; <= 0: no clipping
+  float clip_norm = 35.0f;  // largest norm of all gradients together; <= 0: no clipping
 };
 
 class AdamW {
  public:
-  // fp32 leaves on one device. They are updated in place, so move a model before handing its parameters over.
-  // lr_factors: by which each parameter multiplies the learning rate; none: 1 for all.
+  // The parameters are fp32 leaves on one device. They are updated in place, so move a model before handing them over.
+  // lr_factors: the factor of each parameter's learning rate; none: 1 for all.
   AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::vector<float> lr_factors = {});
 
-  // For the updates that follow; from a schedule (schedule.h).
+  // Sets the learning rate of the updates that follow; a schedule gives it (schedule.h).
   void set_lr(double lr);
 
   // One update with the gradients that backward() left in the parameters, each multiplied by `unscale` first. A
@@ -31,16 +31,16 @@ class AdamW {
   void step(float unscale = 1.0f);
   void clear_grads();
 
-  // What the last step found. Waits for the device.
+  // A StepReport says what the last step found; last_step() waits for the device.
   struct StepReport {
-    float grad_norm = 0.0f;  // before clipping
+    float grad_norm = 0.0f;  // norm before clipping
     bool finite = true;
     int64_t dropped = 0;  // steps so far that changed nothing because their norm was not finite
   };
   StepReport last_step() const;
 
-  // What a checkpoint holds: the number of updates and the moments, in the order of the parameters. To resume, write
-  // into the moments (copy_) and set the number.
+  // A checkpoint holds the number of updates and the moments, in the order of the parameters. To resume, write into the
+  // moments (copy_) and set the number.
   int64_t updates() const;
   void set_updates(int64_t updates);
   const std::vector<Tensor>& first_moments() const { return m_; }
@@ -56,7 +56,7 @@ class AdamW {
   Device device_ = Device::kCpu;
   Tensor state_;           // one AdamWState
   Tensor sum_of_squares_;  // one double
-  float lr_ = 0.0f;        // what state_ holds
+  float lr_ = 0.0f;        // the rate that state_ holds
   std::vector<AdamWSlot> slots_;
 };
 

@@ -36,7 +36,7 @@ constinit thread_local Profiler* profiler = nullptr;
 
 struct Profiler::State {
   Device device;
-  std::vector<const std::string*> ranges;  // that are open
+  std::vector<const std::string*> ranges;  // ranges that are open
   std::vector<OpSample> samples;
   int open_ops = 0;
   Clock::time_point start;                             // CPU

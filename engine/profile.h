@@ -12,10 +12,10 @@
 
 namespace depthstill {
 
-// What a call has to do at least, as its op states it.
+// Work is the least that a call has to do, as its op states it.
 struct Work {
   double flops = 0;  // two per multiply-add of a convolution or product; 0 for the others, which memory bounds
-  double bytes = 0;  // read and written, once per pass that the op makes over a tensor
+  double bytes = 0;  // bytes read and written, once per pass that the op makes over a tensor
 };
 
 template <class... Tensors>
@@ -29,8 +29,8 @@ struct OpSample {
   double ms = 0;
 };
 
-// While alive, its thread's ops are timed: by the clock on the CPU, by events of the stream on CUDA, where an op's time
-// is that of its kernels and of the gaps between them. One at a time per thread.
+// While a Profiler is alive, its thread's ops are timed: by the clock on the CPU, by events of the stream on CUDA,
+// where an op's time is that of its kernels and of the gaps between them. A thread has one at a time.
 class Profiler {
  public:
   explicit Profiler(Device device);
@@ -53,7 +53,7 @@ namespace detail {
 extern constinit thread_local Profiler* profiler;
 }
 
-// phase/path.step, for as long as it lives. It replaces the range that was open.
+// The range phase/path.step is open for as long as this lives. It replaces the range that was open.
 class ProfileRange {
  public:
   explicit ProfileRange(std::string_view phase, std::string_view path = {}, std::string_view step = {})

@@ -27,7 +27,7 @@ constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, st
   return counter;
 }
 
-// What a stream is used for; different uses never share numbers.
+// A RandomUse says what a stream is used for; different uses never share numbers.
 enum class RandomUse : uint8_t { kInitialise = 1, kShuffle, kAugment, kSynthesize, kOther };
 
 // One stream per (use, epoch or group < 2^24, index < 2^32).
@@ -42,7 +42,7 @@ class Philox {
   explicit Philox(uint64_t seed, uint64_t stream = 0, uint64_t position = 0)
       : key_{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}, stream_(stream), position_(position) {}
 
-  uint64_t position() const { return position_; }  // how many 32-bit numbers were drawn
+  uint64_t position() const { return position_; }  // number of 32-bit numbers drawn
 
   uint32_t bits() {
     const uint64_t block = position_ / 4;
@@ -56,20 +56,21 @@ class Philox {
     return numbers_[static_cast<size_t>(position_++ % 4)];
   }
 
-  // In [0, 1), 53 bits, two draws.
+  // A number in [0, 1) with 53 bits, from two draws.
   double uniform() {
     const uint64_t high = bits(), low = bits();
     return static_cast<double>((high << 32 | low) >> 11) * 0x1p-53;
   }
   double uniform(double low, double high) { return low + (high - low) * uniform(); }
 
-  // Mean 0, variance 1 (Box-Muller, one of the pair, so that a draw always takes the same number of bits).
+  // A normal number, mean 0, variance 1 (Box-Muller, one of the pair, so that a draw always takes the same number of
+  // bits).
   double normal() {
     const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));
     return radius * std::cos(2.0 * std::numbers::pi * uniform());
   }
 
-  // In [0, n), unbiased (Lemire's rejection).
+  // A number in [0, n), unbiased (Lemire's rejection).
   uint32_t below(uint32_t n) {
     check(n > 0, "below: expected n > 0");
     const uint32_t threshold = (0u - n) % n;

@@ -5,7 +5,7 @@
 
 namespace depthstill {
 
-Tensor random_values(const Shape& shape, DType dtype, Device device);  // in [-2, 2)
+Tensor random_values(const Shape& shape, DType dtype, Device device);  // numbers in [-2, 2)
 
 // Depths as a street has them, (N, H, W): a ramp with noise, below d_max.
 Tensor random_teacher(const Shape& shape, float d_max, Device device);

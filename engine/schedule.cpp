@@ -9,7 +9,7 @@
 namespace depthstill {
 namespace {
 
-// From `from` at t = 0 to `to` at t = 1.
+// The value goes from `from` at t = 0 to `to` at t = 1.
 double along_cosine(double from, double to, double t) {
   return to + (from - to) / 2 * (1 + std::cos(std::numbers::pi * std::clamp(t, 0.0, 1.0)));
 }

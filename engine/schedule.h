@@ -1,8 +1,8 @@
 // The learning rate of update k = 0, 1, ..., N - 1 of a run of N updates.
 //   constant     lr
 //   one_cycle    from lr / div_factor up to lr at k = pct_start N - 1, then down to lr / div_factor / final_div_factor
-//   at
-//                k = N - 1, along half a cosine both ways (Smith and Topin 2017, as mmcv and torch.optim.OneCycleLR)
+//                at k = N - 1, along half a cosine both ways (Smith and Topin 2017, as mmcv and
+//                torch.optim.OneCycleLR)
 //   polynomial   min_lr + (lr - min_lr) (1 - k / N)^power (as mmcv)
 // Warm-up: for k < warmup_updates, the constant and polynomial rates are multiplied by
 //   1 - (1 - k / warmup_updates) (1 - warmup_ratio).

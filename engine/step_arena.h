@@ -30,7 +30,7 @@ class StepArena final : private AllocationHook {
   // Calls step(). If it throws, what it recorded is forgotten.
   void run(const std::function<void()>& step);
 
-  // Of the blocks that end within the step; nullptr before the first run() has returned.
+  // The plan covers the blocks that end within the step; it is nullptr before the first run() has returned.
   const MemoryPlan* plan() const { return plan_ ? &*plan_ : nullptr; }
 
  private:
@@ -46,18 +46,18 @@ class StepArena final : private AllocationHook {
   struct Allocation {
     size_t bytes = 0;
     int64_t begin = 0, end = 0;  // end 0: outlives the step
-    size_t offset = 0;           // of one that does not
+    size_t offset = 0;           // place of one that does not
   };
 
   Device device_;
   State state_ = State::kIdle;
   std::thread::id thread_;
-  std::vector<Allocation> allocations_;              // of the step, in order
-  std::unordered_map<void*, size_t> recorded_live_;  // while recording: pointer -> index
+  std::vector<Allocation> allocations_;              // allocations of the step, in order
+  std::unordered_map<void*, size_t> recorded_live_;  // pointer -> index, while recording
   int64_t time_ = 0;
   std::optional<MemoryPlan> plan_;
   char* arena_ = nullptr;
-  size_t next_ = 0;                // while replaying: index of the next allocation
+  size_t next_ = 0;                // index of the next allocation, while replaying
   std::map<size_t, size_t> live_;  // offset -> end of the planned blocks in use
 };
 

@@ -12,7 +12,7 @@ Tensor empty(const Shape& shape, DType dtype, Device device) {
   t.shape_ = shape;
   t.dtype_ = dtype;
   t.device_ = device;
-  // At least one byte, so that an empty tensor is still defined.
+  // The block has at least one byte, so that an empty tensor is still defined.
   void* memory = allocate(device, std::max<size_t>(t.bytes(), 1));
   t.storage_ = std::shared_ptr<void>(memory, [device](void* p) { deallocate(device, p); });
   return t;

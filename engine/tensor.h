@@ -32,7 +32,7 @@ class Tensor {
     check(dtype_of<T> == dtype_, "tensor: expected ", dtype_of<T>, " elements, the tensor holds ", dtype_);
     return static_cast<T*>(raw());
   }
-  // So that a Tensor can be an argument of run(...); an undefined tensor becomes a null pointer.
+  // A Tensor converts to a pointer, so that it can be an argument of run(...); an undefined one becomes a null pointer.
   template <class T>
   operator T*() const {
     return defined() ? data<std::remove_const_t<T>>() : nullptr;

@@ -14,14 +14,14 @@
 
 namespace depthstill {
 
-// What single terms can be told.
+// TermOptions are what single terms can be told.
 struct TermOptions {
   DpmOptions dpm;  // its mask and first_row are not used
   SsimMode ssim_mode = SsimMode::kCentred;
   float huber_delta = 1.0f;  // metres, beyond which an error counts linearly
 };
 
-// What a term compares.
+// A TermInput is what a term compares.
 class TermInput {
  public:
   // target: (N, rows, W) fp32, metres, of the prediction's rows. Rows above first_row are left out, and with `mask` so
@@ -47,18 +47,18 @@ class TermInput {
   int64_t first_row_;
   const TermOptions& options_;
   DpmHeadWay way_;
-  Tensor depth_;  // made once, when it is first asked for
+  Tensor depth_;  // the depth, made when it is first asked for
 };
 
 struct Term {
-  const char* name;                  // in logs; the recipe's key is loss.<name>_weight
-  const char* doc;                   // of that key
-  bool needs_bins, needs_depth;      // what of the prediction it reads
+  const char* name;                  // name in logs; the recipe's key is loss.<name>_weight
+  const char* doc;                   // description of that key
+  bool needs_bins, needs_depth;      // parts of the prediction that it reads
   Tensor (*loss)(TermInput& input);  // one fp32 element
 };
 
-// In the order in which they are computed. A term that gives the depth along with its loss stands before those that
-// need it.
+// The terms stand in the order in which they are computed. One that gives the depth along with its loss stands before
+// those that need it.
 std::span<const Term> loss_terms();
 
 // A weight per term, 0 at first: terms of weight 0 are not computed.
@@ -67,13 +67,13 @@ class TermWeights {
   // Throws Error for a name that no term has.
   float& operator[](std::string_view term) { return weights_[index_of(term)]; }
   float operator[](std::string_view term) const { return weights_[index_of(term)]; }
-  // Whether a term that counts reads the bins, or the depth.
+  // These tell whether a term that counts reads the bins, or the depth.
   bool needs_bins() const;
   bool needs_depth() const;
 
  private:
   static size_t index_of(std::string_view term);
-  std::array<float, 16> weights_{};  // by row of the table
+  std::array<float, 16> weights_{};  // weights by row of the table
 };
 
 }  // namespace depthstill

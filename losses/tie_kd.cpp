@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kFusedHead = "fused_head";
 
-constexpr float kResKdSsimWeight = 1.5f;  // of the published configurations
+constexpr float kResKdSsimWeight = 1.5f;  // weight in the published configurations
 constexpr int kTieKdTopRows = 110, kAllRows = 0;
 
 struct NamedLoss {

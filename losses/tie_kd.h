@@ -1,6 +1,6 @@
 // The training losses of TIE-KD (Choi et al. 2023, Eq. 4 and Tables 1 and 4), as weighted sums of the terms in
-// losses/terms.h, and the objective that trains a network with them. TIE-KD itself: total = beta (alpha L_DPM +
-// (1 - alpha) L_depth), L_depth = 1 - SSIM.
+// losses/terms.h, and the objective that trains a network with them. TIE-KD itself has
+//   total = beta (alpha L_DPM + (1 - alpha) L_depth),  L_depth = 1 - SSIM.
 #pragma once
 
 #include <optional>
@@ -20,7 +20,7 @@ enum class DepthTarget : uint8_t { kTeacher, kTruth };
 struct LossOptions : TermOptions {
   TermWeights weights;  // named_loss() sets them
   DepthTarget target = DepthTarget::kTeacher;
-  int top_rows = 110;  // left out of every part, as the teacher is unreliable there
+  int top_rows = 110;  // rows left out of every part, as the teacher is unreliable there
   bool mask = true;    // leave out pixels without a target; always so for SI and for ground truth
 };
 
@@ -31,17 +31,16 @@ struct LossOptions : TermOptions {
 LossOptions named_loss(std::string_view name, float alpha = 0.1f, float beta = 10.0f);
 std::vector<std::string> loss_names();
 
-// output: of rows = H, or H - top_rows for a model that computes no others. teacher, truth: (N, H, W) fp32, metres; the
-// one that is not the target may be undefined. Stored logits are consumed: their gradient takes their place
+// output has H rows, or H - top_rows for a model that computes no others. teacher and truth are (N, H, W) fp32, metres;
+// the one that is not the target may be undefined. Stored logits are consumed: their gradient takes their place
 // (engine/ops_loss.h). The parts have the terms' names.
 LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth, const LossOptions& options,
                        DpmHeadWay way = DpmHeadWay::kStored);
 
 struct TieKdOptions {
   LossOptions loss = named_loss("tie_kd");
-  bool dead_rows = true;  // leave out rows that cannot reach the loss: the same result, faster
-  std::optional<bool>
-      fused_head;  // never store the logits of a DPM head; unset: the faster (engine/ops/dpm_head_way.h)
+  bool dead_rows = true;           // leave out rows that cannot reach the loss: the same result, faster
+  std::optional<bool> fused_head;  // true: a DPM head's logits are never stored; unset: the faster (dpm_head_way.h)
 };
 
 // Trains a network on the first view of a batch.
@@ -61,7 +60,7 @@ class TieKd final : public Objective {
 
   DepthModel& model_;
   TieKdOptions options_;
-  std::optional<DpmHeadWay> way_;  // once it is chosen, or restored
+  std::optional<DpmHeadWay> way_;  // empty until it is chosen or restored
 };
 
 }  // namespace depthstill

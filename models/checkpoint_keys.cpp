@@ -52,7 +52,7 @@ constexpr Rule kHuggingFaceRules[] = {
     {"layernorm.", "norm."},
 };
 
-// Their fusion layers run from the deepest map up, refinenet4 first.
+// transformers numbers the fusion layers from the deepest map up, refinenet4 first.
 constexpr Rule kHuggingFaceHeadRules[] = {
     {"neck.reassemble_stage.layers.#.projection.", "projects.#."},
     {"neck.reassemble_stage.layers.#.resize.", "resize_layers.#."},
@@ -230,7 +230,8 @@ void infer_architecture(const Keys& keys, KeyMap& map) {
 
 using Table = std::map<std::string, std::string>;
 
-// From the units of the encoder, which know their names in both schemes. Only names of modules, without "weight" etc.
+// The units of the encoder give the table, as they know their names in both schemes. It has names of modules only,
+// without "weight" etc.
 Table encoder_table(const std::string& architecture) {
   const std::unique_ptr<Encoder> encoder = make_encoder(std::get<UnetConfig>(find_model(architecture).config).encoder);
   Table table;
@@ -301,7 +302,8 @@ bool is_folded(const KeyMap& map) {
                       [](const MappedTensor& tensor) { return tensor.stored.name.ends_with(".running_mean"); });
 }
 
-// What classifiers have behind the layers that depth networks use, and what a run of ours keeps to be resumed.
+// These tensors are left over: what classifiers have behind the layers that depth networks use, an auxiliary head, and
+// what a run of ours keeps to be resumed.
 bool is_left_over(const KeyMap& map, const std::string& name) {
   std::vector<std::string_view> prefixes = {"optimizer."};
   if (map.family == KeyFamily::kMobileNetV2)

@@ -37,13 +37,13 @@ struct KeyMap {
   std::string architecture;           // "dpt_s", "mobilenet_unet", ...
   bool encoder_only = false;          // DINOv2 and the ImageNet classifiers
   bool folded = false;                // batch norms are folded into the convolutions
-  std::vector<MappedTensor> tensors;  // what has no name of ours keeps its own
+  std::vector<MappedTensor> tensors;  // tensors without a name of ours keep their own
 };
 
 // Throws Error if the file's names are of no known family.
 KeyMap map_keys(const WeightsFile& file);
 
-// What the network of this map is made with: its usual head, and as many bins as the file has.
+// The network of this map is made with these options: its usual head, and as many bins as the file has.
 ModelOptions options_for(const KeyMap& map);
 
 // A file under our names.

@@ -42,7 +42,7 @@ Prediction DepthModel::forward(const Tensor& image, int64_t first_needed_row) co
   Tensor y = run(image, first_needed_row);
   if (options_.head == Head::kDpm) return DpmMap(y, dpm_head(), bins());
   const ProfileRange range("fwd", "output");
-  // In fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
+  // The output is made in fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
   if (y.dtype() != DType::kFloat) y = cast(y, DType::kFloat);
   y = options_.head == Head::kRegression ? scale(activation(y, Activation::kSigmoid), options_.d_max)
                                          : activation(y, Activation::kRelu);

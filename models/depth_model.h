@@ -28,7 +28,7 @@ struct ModelOptions {
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
 };
 
-// What kind of network it is: models/onnx has a writer for each.
+// A ModelFamily is a kind of network: models/onnx has a writer for each.
 enum class ModelFamily : uint8_t { kUnet, kDepthAnything, kMidasSmall };
 
 class DepthModel : public Module {
@@ -50,7 +50,7 @@ class DepthModel : public Module {
   virtual Encoder* imagenet_encoder() { return nullptr; }
   // Multiply-adds per image, in units of 1e9.
   virtual double gmac(int64_t height, int64_t width) const = 0;
-  // Parameters that the published code builds and never runs: in its checkpoints and counts, not in ours.
+  // Parameters that the published code builds and never runs: they are in its checkpoints and counts, not in ours.
   struct DeadParameter {
     std::string name;
     Shape file_shape;
@@ -62,13 +62,13 @@ class DepthModel : public Module {
   const ModelOptions& options() const { return options_; }
   const InputRule& input_rule() const { return input_rule_; }
   int64_t size_multiple() const { return input_rule_.multiple; }
-  // With the dead ones; parameter_count() is what is executed and trained.
+  // The count includes the dead parameters; parameter_count() is what is executed and trained.
   int64_t reference_parameter_count() const;
   std::vector<std::string> dead_parameter_names() const;
 
  protected:
   DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
-  // Of a checked image: what forward_raw() returns, but for kDpm what dpm_head() reads.
+  // Takes a checked image and returns what forward_raw() returns, but for kDpm what dpm_head() reads.
   virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;
 
  private:

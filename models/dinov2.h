@@ -33,7 +33,7 @@ class DinoV2 final : public Module {
   Tensor position_embedding(int64_t height, int64_t width) const;
 
   void initialize(uint64_t seed, const std::string& prefix);
-  int64_t macs(int64_t height, int64_t width) const;  // of an image of this size
+  int64_t macs(int64_t height, int64_t width) const;  // work for an image of this size
   const VitConfig& config() const { return config_; }
 
  private:

@@ -122,7 +122,7 @@ Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int
 
 // PyTorch's defaults: every convolution uniform in +-1/sqrt(fan-in).
 void DptHead::initialize(uint64_t seed, const std::string& prefix) {
-  int64_t fan_in = 1;  // of the weight, which precedes its bias
+  int64_t fan_in = 1;  // that of the weight, which precedes its bias
   for (const StateEntry& entry : parameters()) {
     if (entry.layout != Layout::kPlain) {
       const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);

@@ -13,9 +13,9 @@
 namespace depthstill {
 
 struct DptConfig {
-  int64_t dim = 384;                                      // of the tokens
-  int64_t features = 64;                                  // of the fused maps
-  std::array<int64_t, 4> out_channels{48, 96, 192, 384};  // of the reassembled maps, shallow to deep
+  int64_t dim = 384;                                      // width of the tokens
+  int64_t features = 64;                                  // channels of the fused maps
+  std::array<int64_t, 4> out_channels{48, 96, 192, 384};  // channels of the reassembled maps, shallow to deep
 };
 
 class DptHead final : public Module {
@@ -27,7 +27,7 @@ class DptHead final : public Module {
   Tensor forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width) const;
 
   void initialize(uint64_t seed, const std::string& prefix);
-  int64_t macs(int64_t height, int64_t width, int64_t out_height, int64_t out_width) const;  // of a token grid
+  int64_t macs(int64_t height, int64_t width, int64_t out_height, int64_t out_width) const;  // work for a token grid
   const DptConfig& config() const { return config_; }
 
  private:

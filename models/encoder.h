@@ -1,5 +1,5 @@
-// What the encoders share: they are sequences of "convolution, batch norm, activation" units that tap their own feature
-// maps at several scales.
+// Encoders are sequences of "convolution, batch norm, activation" units that tap their own feature maps at several
+// scales.
 #pragma once
 
 #include <array>
@@ -14,8 +14,8 @@ namespace depthstill {
 
 // Keys of one unit, without the last part ("weight", "running_mean", ...).
 struct UnitNames {
-  std::string conv, bn;                          // below the encoder, as in the published TIE-KD checkpoints
-  std::string torchvision_conv, torchvision_bn;  // in torchvision's classifiers
+  std::string conv, bn;                          // names below the encoder, as in the published TIE-KD checkpoints
+  std::string torchvision_conv, torchvision_bn;  // names in torchvision's classifiers
 };
 
 struct ConvBn {
@@ -44,7 +44,7 @@ class Encoder : public Module {
   virtual std::vector<Tensor> forward(const Tensor& image) const = 0;
   virtual EncoderTrace trace(MapSize image) const = 0;
   const std::vector<int64_t>& tap_channels() const { return tap_channels_; }
-  // In the order of the forward pass; the first one reads the image.
+  // The units stand in the order of the forward pass; the first one reads the image.
   const std::deque<ConvBn>& units() const { return units_; }
 
  protected:

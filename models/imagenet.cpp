@@ -45,7 +45,7 @@ void load_unit(Source& source, const ConvBn& unit, bool folded) {
   source.used.insert(norm + ".num_batches_tracked");
 }
 
-// With the file's input x = gain * ours + shift per channel: conv(x, W) = conv(ours, gain W) + sum of W shift. The
+// The file's input is x = gain * ours + shift per channel, so conv(x, W) = conv(ours, gain W) + sum of W shift. The
 // constant moves into the batch norm's mean.
 void convert_stem_input(const ConvBn& stem, const InputConvention& from, const InputConvention& to) {
   std::vector<float> weight = to_vector<float>(stem.conv->weight), mean = to_vector<float>(stem.bn->running_mean);

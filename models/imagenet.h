@@ -16,7 +16,7 @@
 
 namespace depthstill {
 
-// What a network is fed: (pixel - mean) / std per channel, RGB, pixels 0..255.
+// An InputConvention says what a network is fed: (pixel - mean) / std per channel, RGB, pixels 0..255.
 struct InputConvention {
   std::array<double, 3> mean, std;
 };
@@ -24,9 +24,10 @@ inline constexpr InputConvention kImagenetInput{{123.675, 116.28, 103.53}, {58.3
 inline constexpr InputConvention kSymmetricInput{{127.5, 127.5, 127.5}, {127.5, 127.5, 127.5}};  // -1..1
 
 struct ImagenetOptions {
-  // What the file's network was trained on. Unset: kImagenetInput for a file with batch norms, kSymmetricInput for a
-  // folded one, as in the published quantised models. Ours is fed kImagenetInput: the affine difference goes into the
-  // first convolution. Only its zero padding changes meaning, from the file's zero to the mean colour.
+  // The input that the file's network was trained on. Unset, it is kImagenetInput for a file with batch norms and
+  // kSymmetricInput for a folded one, as in the published quantised models. Our network is fed kImagenetInput: the
+  // affine difference goes into the first convolution. Only its zero padding changes meaning, from the file's zero to
+  // the mean colour.
   std::optional<InputConvention> input;
 };
 

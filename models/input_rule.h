@@ -1,4 +1,4 @@
-// How an image of any size is brought to a network, and the network's map back to the image's size.
+// An InputRule says how an image of any size is brought to a network, and the network's map back to the image's size.
 #pragma once
 
 #include <algorithm>
@@ -11,17 +11,17 @@ namespace depthstill {
 
 struct InputRule {
   enum class Fit : uint8_t {
-    kPad,         // as it is, the last row and column repeated up to the multiple
+    kPad,         // the image as it is, the last row and column repeated up to the multiple
     kLowerBound,  // resized cubically, aspect kept: both sides at least `size`
     kUpperBound,  // resized cubically, aspect kept: both sides at most `size`
   };
   Fit fit = Fit::kPad;
   int size = 0;
-  int multiple = 1;           // of both sides
+  int multiple = 1;           // divisor of both sides
   bool cubic_output = false;  // back to the image's size: bicubic (MiDaS), else bilinear with aligned corners
 };
 
-// What the network is given for an image of this size (Depth Anything and MiDaS, util/transform.py): one scale for both
+// An image of this size is resized to fitted_size() (Depth Anything and MiDaS, util/transform.py): one scale for both
 // sides, each rounded to the nearest multiple, half to even, and to the multiple inside the bound where that falls
 // outside. E.g. lower bound 518, multiple 14: 640x480 -> 686x518.
 inline ImageSize fitted_size(ImageSize image, const InputRule& rule) {

@@ -14,7 +14,7 @@ constexpr int kExpand = 6;
 constexpr int kMultiple = 32;
 
 struct Stage {
-  const char* name;  // below "pretrained."; block j is name.j
+  const char* name;  // name below "pretrained."; block j is name.j
   int kernel, stride;
   int64_t channels;
   int blocks;
@@ -24,10 +24,10 @@ constexpr Stage kStages[] = {
     {"layer1.4", 3, 2, 32, 3, true},  {"layer2.0", 5, 2, 48, 3, true},   {"layer3.0", 3, 2, 96, 5, false},
     {"layer3.1", 5, 1, 136, 5, true}, {"layer4.0", 5, 2, 232, 6, false}, {"layer4.1", 3, 1, 384, 1, true},
 };
-constexpr int64_t kSeparableChannels = 24;  // of layer1.3.0, the block before the stages
+constexpr int64_t kSeparableChannels = 24;  // channels of layer1.3.0, the block before the stages
 
 constexpr int64_t kTapWidths[] = {64, 128, 256, 512};  // decoder channels at each tap, shallow to deep
-constexpr int64_t kOutWidths[] = {64, 64, 128, 256};   // after each fusion
+constexpr int64_t kOutWidths[] = {64, 64, 128, 256};   // channels after each fusion
 constexpr int64_t kHeadWidth = 32;
 
 Conv2dConfig pointwise(int64_t in, int64_t out) { return {.in = in, .out = out, .bias = false}; }
@@ -134,7 +134,7 @@ void MidasSmall::add_decoder() {
 std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
   std::vector<Tensor> taps;
   Tensor x = image;
-  std::vector<Unit> chain = {stem_};  // on to the first block, which has no residual
+  std::vector<Unit> chain = {stem_};  // it goes on to the first block, which has no residual
   for (const Block& block : blocks_) {
     chain.insert(chain.end(), block.units.begin(), block.units.end());
     const Tensor y = forward_chain(x, chain);

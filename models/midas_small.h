@@ -20,12 +20,12 @@ class MidasSmall final : public DepthModel {
  public:
   MidasSmall(std::string_view name, const ModelOptions& options);
 
-  // Convolutions as UnetModel's, Kaiming normal over fan-out, with zero biases; the output convolution uniform in
-  // +-1/sqrt(fan-in).
+  // Draws convolutions as UnetModel does, Kaiming normal over fan-out, with zero biases; the output convolution uniform
+  // in +-1/sqrt(fan-in).
   void initialize(uint64_t seed) override;
   ModelFamily family() const override { return ModelFamily::kMidasSmall; }
   double gmac(int64_t height, int64_t width) const override;
-  // Of the deepest fusion, which has no skip.
+  // The dead parameters are those of the deepest fusion, which has no skip.
   std::vector<DeadParameter> dead_parameters() const override;
 
   using Unit = ConvNorm;
@@ -38,7 +38,7 @@ class MidasSmall final : public DepthModel {
     const Conv2d* out = nullptr;
   };
 
-  // What it is made of, in the order of the forward pass.
+  // These are its parts, in the order of the forward pass.
   const Unit& stem() const { return stem_; }
   const std::vector<Block>& blocks() const { return blocks_; }
   const std::vector<const Conv2d*>& tap_convs() const { return taps_; }  // shallow to deep, as the fusions

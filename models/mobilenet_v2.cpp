@@ -66,7 +66,7 @@ MobileNetV2::Block MobileNetV2::add_block(const MobileNetV2Stage& stage, int sta
 std::vector<Tensor> MobileNetV2::forward(const Tensor& image) const {
   std::vector<Tensor> taps;
   Tensor x = image;
-  std::vector<ConvNorm> chain = {stem_->link()};  // on to the first block, which has no residual
+  std::vector<ConvNorm> chain = {stem_->link()};  // it goes on to the first block, which has no residual
   for (const Block& block : blocks_) {
     for (const ConvBn* unit : block.units) chain.push_back(unit->link());
     const Tensor y = forward_chain(x, chain);

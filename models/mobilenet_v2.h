@@ -15,7 +15,7 @@ struct MobileNetV2Stage {
   int expand = 1;  // the hidden width is expand * input channels
   int64_t channels = 0;
   int blocks = 1;
-  int stride = 1, dilation = 1;  // of the first block; the others have 1
+  int stride = 1, dilation = 1;  // those of the first block; the others have 1
   bool tap = false;
 };
 

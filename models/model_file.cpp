@@ -10,7 +10,7 @@
 namespace depthstill {
 namespace {
 
-// What a file of this network may hold that the network has no use for.
+// Lets a file of this network hold what the network has no use for.
 LoadOptions passing_over(const DepthModel& model) {
   const auto dead = model.dead_parameter_names();
   LoadOptions options;

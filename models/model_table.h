@@ -20,7 +20,7 @@ struct MidasSmallConfig {};  // there is one size
 
 struct ModelRow {
   const char* name;
-  Head head;  // that a published network of this name has
+  Head head;  // head of a published network of this name
   std::variant<UnetConfig, DepthAnythingConfig, MidasSmallConfig> config;
 };
 

@@ -1,4 +1,4 @@
-// What a depth network gives to a loss or to whoever wants its depth.
+// A Prediction is what a depth network gives to a loss or to whoever wants its depth.
 #pragma once
 
 #include <optional>
@@ -10,12 +10,12 @@ namespace depthstill {
 
 struct Prediction {
   Tensor map;                 // (N, rows, W) fp32: depth in metres, or inverse depth; undefined if there are bins
-  std::optional<DpmMap> dpm;  // instead: depth bins, over the same pixels
+  std::optional<DpmMap> dpm;  // depth bins over the same pixels, instead of the map
 
   Prediction(Tensor depth) : map(std::move(depth)) {}  // implicit, as is the other: a network returns what it has
   Prediction(DpmMap bins) : dpm(std::move(bins)) {}
 
-  // Of the depth map: (N, rows, W).
+  // The shape of the depth map: (N, rows, W).
   Shape shape() const {
     const Shape& of = dpm ? dpm->shape() : map.shape();
     return {of[0], of[1], of[2]};

@@ -15,10 +15,10 @@ namespace depthstill {
 struct PredictOptions {
   bool flip = true;
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;  // of the activations
-  // What the network is given. By default the model's input rule decides, with `side` in place of its size if that
-  // is not 0. A training that resized its images replaces the rule: images are resized to input_size, else by these
-  // factors, and padded to the network's multiple; the depth map is resized back bilinearly.
+  DType dtype = DType::kFloat;  // type of the activations
+  // These say what the network is given. By default the model's input rule decides, with `side` in place of its size if
+  // that is not 0. A training that resized its images replaces the rule: images are resized to input_size, else by
+  // these factors, and padded to the network's multiple; the depth map is resized back bilinearly.
   int side = 0;
   std::optional<ImageSize> input_size;
   double scale_height = 1, scale_width = 1;
@@ -29,7 +29,8 @@ class Predictor {
   // The model must be in eval mode and on the device; it is not owned and may be trained between calls.
   Predictor(const DepthModel& model, const PredictOptions& options);
 
-  // Of the image's size. Metres within the model's depth range; for a relative model its inverse depth, >= 0.
+  // The map has the image's size. It holds metres within the model's depth range; for a relative model its inverse
+  // depth, >= 0.
   DepthMap operator()(const Image8& image) const;
   bool relative() const { return model_.options().head == Head::kRelative; }
 

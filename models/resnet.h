@@ -9,10 +9,10 @@
 
 namespace depthstill {
 
-// What tells the depths apart.
+// A ResNetConfig tells the depths apart.
 struct ResNetConfig {
   int depth = 0;
-  std::array<int, 4> blocks;  // of each stage
+  std::array<int, 4> blocks;  // blocks of each stage
   bool bottleneck = false;    // three convolutions to a block, of which the first and the last are 1x1
 };
 const ResNetConfig& resnet_config(int depth);  // throws Error for a depth that there is not
@@ -25,7 +25,7 @@ class ResNet final : public Encoder {
 
   struct Block {
     std::vector<const ConvBn*> units;
-    const ConvBn* downsample = nullptr;  // on the shortcut where size or channels change
+    const ConvBn* downsample = nullptr;  // unit on the shortcut where size or channels change
     bool last_of_stage = false;
   };
   const ConvBn& stem() const { return *stem_; }

@@ -20,8 +20,8 @@ std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config);
 
 struct UnetConfig {
   EncoderConfig encoder;
-  std::vector<int64_t> widths;  // of the decoder, shallow to deep
-  int doublings = 1;            // from the shallowest tap to the image's size
+  std::vector<int64_t> widths;  // channels of the decoder, shallow to deep
+  int doublings = 1;            // number from the shallowest tap to the image's size
 };
 
 class UnetModel final : public DepthModel {
@@ -29,7 +29,7 @@ class UnetModel final : public DepthModel {
   // The published networks stand in models/model_table.cpp. Heads: dpm or regression.
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
-  // As the published code draws them: Kaiming normal over fan-out and zero bias, the output convolution uniform in
+  // Draws as the published code does: Kaiming normal over fan-out and zero bias, the output convolution uniform in
   // +-1/sqrt(fan-in); batch norms keep their zeros and ones.
   void initialize(uint64_t seed) override;
   Encoder* imagenet_encoder() override { return encoder_.get(); }

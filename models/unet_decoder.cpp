@@ -10,7 +10,7 @@ namespace {
 
 constexpr bool kAlignCorners = true;
 
-// What the published code always builds.
+// The published code always builds this many.
 constexpr int kReferenceDoublings = 2;
 
 std::string doubling_name(int index) { return index == 0 ? "upsample_custom" : "upsample_custom2"; }

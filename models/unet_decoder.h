@@ -18,8 +18,8 @@ namespace depthstill {
 
 struct DecoderConfig {
   std::vector<int64_t> taps;    // channels of the encoder's taps, shallow to deep
-  std::vector<int64_t> widths;  // of the decoder at each tap
-  int doublings = 0;            // from the shallowest tap to the image: 1 or 2
+  std::vector<int64_t> widths;  // channels of the decoder at each tap
+  int doublings = 0;            // number from the shallowest tap to the image, at most 2
   int64_t bins = 257;           // 1x1 convolution to one logit per bin; 0: 3x3 convolution to one channel
 };
 
@@ -34,17 +34,18 @@ class UnetDecoder final : public Module {
   // of the map that output_conv() is still to be applied to.
   Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
 
-  // Per step the first row of its input map that the output rows from first_needed_row on depend on, then that row
-  // itself.
+  // Gives per step the first row of its input map that the output rows from first_needed_row on depend on, then that
+  // row itself.
   std::vector<int64_t> first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const;
   int64_t macs(const std::vector<MapSize>& taps, int64_t first_needed_row = 0) const;
   MapSize output_size(const std::vector<MapSize>& taps) const { return sizes(taps).back(); }
   // One line per step, for tests and messages: "join", "conv_list.1.convA.conv", ...
   std::vector<std::string> step_names() const;
 
-  // Of the published code, which its forward pass never uses: in its checkpoints and counts, not in this module.
+  // Dead parameters belong to the published code, whose forward pass never uses them: they are in its checkpoints and
+  // counts, not in this module.
   struct DeadParameter {
-    std::string name;  // below the decoder
+    std::string name;  // name below the decoder
     Shape file_shape;
   };
   const std::vector<DeadParameter>& dead_parameters() const { return dead_; }
@@ -56,7 +57,7 @@ class UnetDecoder final : public Module {
     std::string name;
     const Conv2d* conv = nullptr;  // kConv
     size_t tap = 0;                // kJoin
-    std::string block = {};        // not kConv: the part of the checkpoint that the step belongs to
+    std::string block = {};        // part of the checkpoint that the step belongs to; not for kConv
   };
   const std::vector<Step>& steps() const { return steps_; }
 
@@ -64,7 +65,7 @@ class UnetDecoder final : public Module {
   void add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation);
   void add_conv_pair(const std::string& name, int64_t in, int64_t out);
   void list_dead_parameters(const DecoderConfig& config);
-  std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // of each step's input, then of the output
+  std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // each step's input, then the output
 
   bool dpm_head_;
   std::vector<Step> steps_;

@@ -1,4 +1,4 @@
-// What the host sees must not depend on when the device does its work.
+// The host must see the same, whenever the device does its work.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -83,7 +83,7 @@ class Bench {
     options.loss = named_loss(!args_.loss.empty()                    ? args_.loss
                               : model_->options().head == Head::kDpm ? "tie_kd"
                                                                      : "l1");
-    // The recipes' 110 rows are of 352: the same share of any height.
+    // The recipes' 110 rows are of 352: any height has the same share.
     int& top_rows = options.loss.top_rows;
     top_rows = args_.top_rows >= 0 ? args_.top_rows : top_rows * size_.height / 352;
     options.dead_rows = args_.dead_rows;
@@ -148,11 +148,12 @@ class Bench {
   BatchViews views_;
   std::optional<TieKd> objective_;
   std::unique_ptr<TrainStep> step_;
-  Parts parts_;  // of the present step
+  Parts parts_;  // parts of the present step
   Clock::time_point phase_start_;
 };
 
-// Of the whole process on the CPU, oneDNN's own memory and the weights included; of device memory on CUDA.
+// The peak is that of the whole process on the CPU, oneDNN's own memory and the weights included, and that of device
+// memory on CUDA.
 size_t peak_bytes(Device device) {
   if (device == Device::kCuda) return memory_stats(device).peak;
   // Linux starts ru_maxrss with the memory of the process that called exec; VmHWM is this program's own.

@@ -38,7 +38,7 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// What is handed to a GPU: whole frames, which crop, colour and normalisation change there.
+// A BatchBuffer holds what is handed to a GPU: whole frames, which crop, colour and normalisation change there.
 class BatchBuffer {
  public:
   void fill(const Batch& batch) {
@@ -76,7 +76,7 @@ Rate measure(const std::shared_ptr<const Dataset>& data, const Recipe& recipe, i
   loading.cache_bytes = 0;
   Loader loader(data, loading);
   BatchBuffer buffer;
-  for (int i = 0; i < loading.prefetch_batches + 1; ++i) buffer.fill(loader.next().value());  // until it flows
+  for (int i = 0; i < loading.prefetch_batches + 1; ++i) buffer.fill(loader.next().value());  // batches until it flows
   const auto start = Clock::now();
   const double cpu_start = cpu_seconds();
   Rate rate;

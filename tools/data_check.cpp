@@ -19,7 +19,7 @@ namespace {
 
 struct DepthSummary {
   int64_t maps = 0, valid = 0, pixels = 0;
-  double min = std::numeric_limits<double>::infinity(), max = 0;  // of what is > 0, before the range is applied
+  double min = std::numeric_limits<double>::infinity(), max = 0;  // depths > 0, before the range is applied
 
   void add(const DepthSummary& other) {
     maps += other.maps;

@@ -12,9 +12,9 @@ namespace depthstill {
 
 struct CheckOptions {
   std::optional<ImageSize> crop;                              // the training crop, which every sample must hold
-  std::optional<Protocol> protocol;                           // whose frame every image of the validation must hold
-  int max_problems_shown = 50;                                // for each list; the rest is counted
-  std::function<void(int64_t done, int64_t total)> progress;  // called from several threads; may be empty
+  std::optional<Protocol> protocol;                           // protocol whose frame every validation image must hold
+  int max_problems_shown = 50;                                // problems of each list; the rest is counted
+  std::function<void(int64_t done, int64_t total)> progress;  // several threads call it; it may be empty
 };
 
 // Reports counts, image sizes, depth ranges and shares of valid pixels of both sets, and each missing, unreadable or

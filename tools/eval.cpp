@@ -29,7 +29,7 @@ struct EvalArgs {
   ComputeArgs compute;
 };
 
-// What is scored on which files, from a recipe or from --dataset, --root and --list.
+// An EvalSetup, from a recipe or from --dataset, --root and --list, says what is scored on which files.
 struct EvalSetup {
   std::optional<Recipe> recipe;
   DatasetSpec data;
@@ -52,7 +52,7 @@ EvalSetup setup_from_recipe(const EvalArgs& args) {
 EvalSetup setup_from_options(const EvalArgs& args) {
   check_usage(!args.dataset.empty() && !args.root.empty() && !args.list.empty(),
               "eval: expected a recipe, or --dataset, --root and --list");
-  const std::string list = fs::absolute(args.list).string();  // unlike a recipe's, not relative to the root
+  const std::string list = fs::absolute(args.list).string();  // a recipe's is relative to the root, this one is not
   EvalSetup setup;
   setup.data = dataset_spec(find_benchmark(args.dataset), args.root, list);
   setup.data.order = ListOrder::kAsWritten;

@@ -36,7 +36,7 @@ struct PredictArgs {
 
 struct Job {
   fs::path image;
-  fs::path stem;  // of the outputs, below --out, without extension
+  fs::path stem;  // path of the outputs, below --out, without extension
 };
 
 bool is_image(const fs::path& path) {
@@ -131,7 +131,7 @@ class Writer {
   }
 
  private:
-  // Least value to `low`, greatest to `high`.
+  // The least value becomes `low`, the greatest `high`.
   static DepthMap stretch(const DepthMap& map, float high, float low = 0.0f) {
     const auto [least, greatest] = std::minmax_element(map.values.begin(), map.values.end());
     const float from = *least, factor = (high - low) / std::max(*greatest - from, 1e-20f);
@@ -184,8 +184,8 @@ Model model_of(const PredictArgs& args) {
   return model;
 }
 
-// (3, H, W) as the network is fed -> (H, W), or (bins, H, W), before the last activation. To compare networks bit by
-// bit with others, without either side's image reading and resizing.
+// Reads (3, H, W) as the network is fed and writes (H, W), or (bins, H, W), before the last activation. This compares
+// networks bit by bit with others, without either side's image reading and resizing.
 int run_raw(const PredictArgs& args) {
   const Model model = model_of(args);
   const FloatArray input = read_npy(args.raw_input);

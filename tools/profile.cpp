@@ -38,7 +38,7 @@ void parse_steps(const std::string& text, ProfileOptions& options) {
               "--steps: expected A:B such as 3:5, steps from 1, got '", text, "'");
 }
 
-// What is profiled without a recipe: a student on random data.
+// Without a recipe, a student is profiled on random data.
 Recipe recipe_of(const ProfileArgs& args) {
   Recipe recipe;
   recipe.name = args.model;
@@ -55,7 +55,7 @@ Recipe recipe_of(const ProfileArgs& args) {
     if (rule.fit != InputRule::Fit::kPad) size = {rule.size, rule.size};
   }
   recipe.augment.crop = {size.width, size.height};
-  // The recipes' 110 rows are of 352: the same share of any height.
+  // The recipes' 110 rows are of 352: any height has the same share.
   recipe.loss.top_rows = recipe.loss.top_rows * size.height / 352;
   return recipe;
 }

@@ -16,7 +16,7 @@ namespace {
 
 using namespace std::chrono_literals;
 constexpr auto kRedraw = 100ms;
-constexpr auto kPlainLine = 15s;  // between lines of a log file
+constexpr auto kPlainLine = 15s;  // time between lines of a log file
 
 bool line_under_way = false;
 

@@ -31,10 +31,10 @@ class Progress {
   Clock::time_point began_, last_shown_;
 };
 
-// For work that is given a callback: shows how far it is, and throws Interrupted once the user asks to stop.
+// The callback for work that takes one shows how far it is, and throws Interrupted once the user asks to stop.
 std::function<void(int64_t done, int64_t total)> interruptible_progress(std::string label, std::string unit);
 
-// A line on stderr; erases a progress line under way, which the next update draws again.
+// Writes a line to stderr and erases a progress line under way, which the next update draws again.
 void log_line(std::string_view text);
 
 // "48 s", "12 min 03 s", "3 h 20 min".

@@ -21,7 +21,7 @@ namespace depthstill {
 struct ModelRecipe {
   std::string name = "mobilenet_unet";
   ModelOptions options;  // head, bins, d_min, d_max
-  std::string weights;   // to start from; empty: random
+  std::string weights;   // weights to start from; empty: random ones
 };
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.
@@ -31,7 +31,7 @@ struct SplitRecipe {
 
 struct DataRecipe {
   std::string root = ".";                  // --data
-  std::string image_folder, depth_folder;  // below the root
+  std::string image_folder, depth_folder;  // folders below the root
   CropRule crop = CropRule::kNone;
   int resize_height = 0, resize_width = 0;  // 0: not resized
   double depth_units_per_metre = 256;

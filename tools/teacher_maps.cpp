@@ -27,7 +27,8 @@ std::vector<Span> spread(int length, int count, double overlap) {
   return spans;
 }
 
-// From 1 in the middle towards 0 outside, over the overlapping part only where there is a neighbour.
+// The weight falls from 1 in the middle towards 0 outside, over the overlapping part where there is a
+// neighbour.
 float fade(int position, const Span& span, int length, double overlap) {
   const double ramp = std::max(1.0, span.size * overlap);
   const double left = span.first == 0 ? 1.0 : (position - span.first + 0.5) / ramp;

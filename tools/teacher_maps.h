@@ -14,9 +14,9 @@ struct TeachOptions {
   // window is fitted to the whole image's map by scale and shift (least squares; metric models keep their metres), and
   // windows are blended linearly towards their edges.
   int tiles = 1;
-  double overlap = 0.25;   // of a window's side
+  double overlap = 0.25;   // share of a window's side
   bool half = false;       // .npy as '<f2'
-  bool overwrite = false;  // else maps that exist are kept: a run that was interrupted goes on
+  bool overwrite = false;  // if false, maps that exist are kept: a run that was interrupted goes on
 };
 
 struct TeachReport {

@@ -89,14 +89,14 @@ std::string from_ascii(std::string_view text) {
   return result;
 }
 
-// toml++'s assertions carry no position: the first line with which the text fails.
+// toml++'s assertions carry no position: this finds the first line with which the text fails.
 int failing_line(std::string_view text) {
   int line = 0;
   for (size_t end = 0; end < text.size(); ++line) {
     end = std::min(text.find('\n', end), text.size() - 1) + 1;
     try {
       static_cast<void>(toml::parse(text.substr(0, end)));
-    } catch (const toml::parse_error&) {  // perhaps only cut short
+    } catch (const toml::parse_error&) {  // the text is perhaps only cut short
     } catch (const Error&) {
       return line + 1;
     }

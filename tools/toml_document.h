@@ -1,4 +1,4 @@
-// A TOML file as a flat list of dotted keys with their lines. The only code that touches toml++.
+// A TOML file as a flat list of dotted keys with their lines. No other code touches toml++.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& file
 // "a boolean", "an integer", "a number", "a string", "an array", "a table".
 const char* describe_type(const TomlValue& value);
 
-// As TOML: strings quoted and escaped, numbers so that they read back to the same value.
+// Writes the value as TOML: strings are quoted and escaped, numbers read back to the same value.
 std::string format_toml(const TomlValue& value);
 std::string toml_quoted(const std::string& text);  // a TOML string
 

@@ -45,11 +45,11 @@ class MetricsFile {
   std::unique_ptr<std::FILE, Close> file_;
 };
 
-// Which epoch's model is kept, and whether one is still to be judged.
+// A Selection says which epoch's model is kept, and whether one is still to be judged.
 struct Selection {
   int64_t unjudged_epoch = -1;  // trained, but its validation was interrupted; -1: none
   int64_t best_epoch = -1;      // -1: none yet
-  double best_value = 0;        // of the selection metric
+  double best_value = 0;        // value of the selection metric
 
   Metadata metadata() const {
     return {{"unjudged_epoch", metadata_text(unjudged_epoch)},
@@ -95,7 +95,7 @@ class TrainRun final : public TrainObserver {
   std::optional<MetricsFile> metrics_;
   Selection selection_;
   std::optional<Progress> progress_;
-  std::string note_;  // behind the progress bar
+  std::string note_;  // text behind the progress bar
 };
 
 TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(recipe), options_(options) {
@@ -123,7 +123,7 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(
   metrics_.emplace(path("metrics.jsonl"), options_.resume);
 }
 
-// For what would otherwise fail only after some work.
+// Checks what would otherwise fail only after some work.
 void TrainRun::check_recipe() const {
   if (recipe_.select.on == "test") {
     log_line("note: the kept model is chosen on the test list, as the published runs did; its test figures are biased");
@@ -260,8 +260,8 @@ void TrainRun::after_epoch(int64_t epoch) {
   if (selection_.unjudged_epoch >= 0) judge_epoch();
 }
 
-// Validates the epoch that was trained last and keeps it if it is the best. Interrupted here, a resumed run does it
-// first.
+// Validates the epoch that was trained last and keeps it if it is the best. If this is interrupted, a resumed run does
+// it first.
 void TrainRun::judge_epoch() {
   const int64_t epoch = selection_.unjudged_epoch;
   const std::string& split = recipe_.select.on;
@@ -315,7 +315,7 @@ void TrainRun::write_final_report() {
                   {"steps", std::to_string(trainer_->position().updates)},
                   {"time in steps", format_duration(trainer_->seconds_in_steps())},
                   {"peak memory", format_bytes(static_cast<double>(memory.peak))}};
-  const bool chosen = has_split(recipe_, recipe_.select.on);  // else the last model was kept, and is only shown
+  const bool chosen = has_split(recipe_, recipe_.select.on);  // if not, the last model was kept, and is only shown
   const std::string split = chosen ? recipe_.select.on : "test";
   if (has_split(recipe_, split)) {
     if (selection_.best_epoch >= 0) load_weights(*model_, path("best.safetensors"));

@@ -16,12 +16,12 @@ namespace depthstill {
 struct TrainOptions {
   std::string out;  // the run folder
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;  // of the activations
+  DType dtype = DType::kFloat;  // type of the activations
   bool resume = false;
   bool dead_rows = true;           // leave out decoder rows that cannot reach the loss: the same result, faster
   std::optional<bool> fused_head;  // never store the logits of a DPM head; unset: the faster way
   bool graph = true;               // on CUDA, replay the step as a graph (engine/captured_step.h)
-  std::function<void(int64_t updates)> on_step;  // called after each step; may be empty
+  std::function<void(int64_t updates)> on_step;  // a callback after each step; it may be empty
 };
 
 // Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.

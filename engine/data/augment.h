@@ -12,7 +12,7 @@
 namespace depthstill {
 
 struct AugmentSpec {
-  ImageSize crop{704, 352};                            // of the output; at most the sample's size
+  ImageSize crop{704, 352};                            // size of the output; at most the sample's
   double rotate_probability = 0.5, max_degrees = 2.5;  // angle uniform in +-max_degrees
   double flip_probability = 0.5;                       // left-right
   double colour_probability = 0.5;                     // gamma, brightness and gains, each uniform in 1 +- range
@@ -22,7 +22,7 @@ struct AugmentSpec {
 
 // One crop of a sample.
 struct AugmentParams {
-  PreprocessParams image;    // for the image and the ground truth
+  PreprocessParams image;    // parameters for the image and the ground truth
   PreprocessParams teacher;  // the same but for the angle, which is 0 without rotate_teacher
   ImageSize crop;
 };

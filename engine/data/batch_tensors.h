@@ -1,4 +1,4 @@
-// From decoded samples to the tensors that a training step reads.
+// Turns decoded samples into the tensors that a training step reads.
 #pragma once
 
 #include <span>
@@ -10,7 +10,8 @@
 
 namespace depthstill {
 
-// Of one view, for all samples of a batch. N: samples times crops of the view, the crops of a sample side by side.
+// BatchTensors hold one view of all samples of a batch. N is samples times crops of the view; the crops of a sample lie
+// side by side.
 struct BatchTensors {
   Tensor image;    // (N, H, W, 3), normalised
   Tensor teacher;  // (N, H, W) metres, 0 = none; undefined if the samples have no teacher map

@@ -16,9 +16,9 @@ enum class CropRule {
 
 struct CropRuleRow {
   CropRule rule;
-  const char* name;  // in recipes
-  const char* what;  // in messages
-  ImageSize least;   // of an image
+  const char* name;  // name in recipes
+  const char* what;  // name in messages
+  ImageSize least;   // smallest size of an image
   Rect (*rect)(ImageSize size);
 };
 std::span<const CropRuleRow> crop_rules();

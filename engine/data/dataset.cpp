@@ -14,7 +14,7 @@
 namespace depthstill {
 namespace {
 
-// "LIST:LINE: " before what `f` has to say.
+// Puts "LIST:LINE: " before what `f` has to say.
 template <class F>
 auto at_line(const std::string& where, const F& f) {
   try {

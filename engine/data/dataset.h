@@ -24,15 +24,15 @@ enum class TeacherNaming {
 struct TeacherSpec {
   std::string folder;  // relative to the root, or absolute
   TeacherNaming naming = TeacherNaming::kFlat;
-  std::string extension = ".png";  // not used with kTruth
+  std::string extension = ".png";  // kTruth does not use it
   MapFormat format{80.0 / 65535, MapFormat::Unusable::kRefused};
 };
 
 struct DatasetSpec {
   std::string root, list;                  // list: relative to the root, or absolute
-  std::string image_folder, depth_folder;  // below the root, what the list's columns are relative to; empty: the root
+  std::string image_folder, depth_folder;  // folders below the root that the list's columns start from; empty: the root
   CropRule crop = CropRule::kNone;
-  std::optional<ImageSize> resize;  // after the crop: images by area or bilinear, depth by nearest (see pixels.h)
+  std::optional<ImageSize> resize;  // size after the crop: images by area or bilinear, depth by nearest (see pixels.h)
   MapFormat depth{1.0 / 256};
   double min_depth = 1e-3, max_depth = 80;  // metres; what counts as valid depth
   std::optional<TeacherSpec> teacher;
@@ -41,7 +41,7 @@ struct DatasetSpec {
   std::string packed;              // a folder of packed data (engine/data/packed.h) to read instead; empty: the files
 };
 
-// What has to be equal for packed samples to be those of `spec`. Names are those of recipes.
+// These settings have to be equal for packed samples to be those of `spec`. Their names are those of recipes.
 PackSettings pack_settings(const DatasetSpec& spec);
 
 // "raw/a/0.png", ".png" -> "raw_a_0.png"
@@ -57,7 +57,7 @@ class Dataset {
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
   int64_t skipped() const { return skipped_; }  // lines with None that were left out
   bool packed() const { return packed_ != nullptr; }
-  std::string list_checksum() const;  // of the list file; empty if there is none
+  std::string list_checksum() const;  // checksum of the list file; empty if there is none
   const ListEntry& entry(int64_t index) const { return entries_.at(static_cast<size_t>(index)); }
 
   std::string where(int64_t index) const;  // "LIST:LINE"

@@ -10,7 +10,7 @@ namespace depthstill {
 
 struct ListEntry {
   std::string image, depth;  // relative to the data set's root, without a leading '/'; depth empty for None
-  double focal = 0;          // in pixels
+  double focal = 0;          // pixels
   int line = 0;              // counted from 1
 };
 

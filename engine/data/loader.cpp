@@ -198,8 +198,8 @@ class Loader::Impl {
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable work_ready_, batch_ready_;
-  std::deque<OpenBatch> open_;  // in order; only the last may have items that no worker took
-  std::vector<int64_t> order_;  // of open_epoch_; empty until needed
+  std::deque<OpenBatch> open_;  // batches in order; only the last may have items that no worker took
+  std::vector<int64_t> order_;  // order of open_epoch_; empty until needed
   int64_t open_epoch_ = 0, open_step_ = 0;
   bool stopping_ = false;
   double wait_seconds_ = 0;

@@ -16,13 +16,13 @@ namespace depthstill {
 struct LoaderOptions {
   int batch_size = 8;
   int workers = 2;           // threads that decode; they do not use kernels/core/parallel.h
-  int prefetch_batches = 3;  // how far the workers may run ahead, at least 1
+  int prefetch_batches = 3;  // batches that the workers may run ahead, at least 1
   bool shuffle = true;       // a permutation of its own for each epoch
   bool drop_last = true;     // leave out an incomplete last batch
   DrawViews views = whole_frame();
   uint64_t seed = 0;
-  int64_t first_epoch = 0, first_step = 0;  // where to begin, for resuming
-  int64_t epochs = 1;                       // where to end: after epoch `epochs` - 1
+  int64_t first_epoch = 0, first_step = 0;  // position to begin at, for resuming
+  int64_t epochs = 1;                       // the end: after epoch `epochs` - 1
   size_t cache_bytes = 0;                   // decoded samples kept in memory for the next epoch, at most this much
 };
 
@@ -47,7 +47,7 @@ class Loader {
   // that sample's Error, and again on every later call.
   std::optional<Batch> next();
 
-  double wait_seconds() const;  // that next() has waited for workers, in all
+  double wait_seconds() const;  // time that next() has waited for workers, in all
   size_t cached_bytes() const;
 
  private:

@@ -45,7 +45,7 @@ class Packer {
     }
   }
 
-  // The samples from done_ up to `end`, which has a shard already or is the end of the set.
+  // Writes the samples from done_ up to `end`, which has a shard already or is the end of the set.
   void write_shards(int64_t end) {
     if (done_ >= end) return;
     LoaderOptions loading;
@@ -58,7 +58,7 @@ class Packer {
     while (done_ < end) write_shard(loader, end);
   }
 
-  // What stops the reading, the caller or a bad file, first leaves the samples before it in a shard.
+  // If the caller or a bad file stops the reading, the samples before it go into a shard first.
   void write_shard(Loader& loader, int64_t end) {
     const DatasetSpec& spec = data_->spec();
     ShardWriter shard(folder_, done_);

@@ -17,7 +17,7 @@ struct PackOptions {
 
 struct PackReport {
   int64_t written = 0, kept = 0;  // samples
-  uint64_t bytes = 0;             // written
+  uint64_t bytes = 0;             // size of what was written
   double max_error = 0;           // metres, of depths that 16 bits do not hold exactly
 };
 

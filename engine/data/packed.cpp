@@ -22,7 +22,7 @@ using Json = nlohmann::ordered_json;
 constexpr char kMagic[] = "DSSHARD1";  // 8 characters, at both ends of a shard
 constexpr const char *kManifest = "packed.json", *kFormat = "depthstill packed data";
 constexpr int kVersion = 1;
-constexpr size_t kAlign = 64;  // of planes: a cache line and the widest vector
+constexpr size_t kAlign = 64;  // alignment of planes: a cache line and the widest vector
 
 struct Footer {
   uint64_t index_offset = 0, index_bytes = 0, index_checksum = 0;
@@ -47,7 +47,7 @@ std::string dump(const Json& json, int indent = -1) {  // names of files need no
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
-// What the JSON library throws, as an Error that names the file.
+// Turns what the JSON library throws into an Error that names the file.
 template <class F>
 auto parsing(const std::string& path, const F& f) {
   try {

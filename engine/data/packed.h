@@ -18,12 +18,12 @@
 
 namespace depthstill {
 
-// What decides the contents of samples: names and values of settings, as text, in a fixed order.
+// These settings decide the contents of samples: names and values as text, in a fixed order.
 using PackSettings = std::vector<std::pair<std::string, std::string>>;
 
 struct PackManifest {
   PackSettings settings;
-  std::string list_checksum;         // of the list file; empty: not known
+  std::string list_checksum;         // checksum of the list file; empty: not known
   int64_t samples = 0, skipped = 0;  // skipped: lines of the list without ground truth
 };
 
@@ -38,7 +38,7 @@ void check_pack_settings(const std::string& folder, const PackManifest& packed, 
 std::string shard_name(int64_t first);
 std::optional<int64_t> first_of_shard(const std::string& name);
 
-// Where a plane lies in its shard. metres_per_unit is 0 for images.
+// A PackedPlane says where a plane lies in its shard. metres_per_unit is 0 for images.
 struct PackedPlane {
   uint64_t offset = 0;
   ImageSize size;
@@ -49,10 +49,10 @@ struct PackedEntry {
   ListEntry line;
   ImageSize stored_size;
   PackedPlane image, depth, teacher;  // no size: not there
-  uint64_t checksum = 0;              // of the planes
+  uint64_t checksum = 0;              // checksum of the planes
 };
 
-// A depth map in 16 bits. With the given unit if that gives back every float exactly; otherwise the unit is a 65535th
+// A depth map in 16 bits. The unit is the given one if that gives back every float exactly; otherwise it is a 65535th
 // of the greatest depth, and depths are off by at most half a unit (those below half a unit become one: 0 means none).
 struct DepthUnits {
   std::vector<uint16_t> units;
@@ -111,7 +111,7 @@ class PackedSet {
   const PackManifest& manifest() const { return manifest_; }
   int64_t size() const { return manifest_.samples; }
   const PackedEntry& entry(int64_t index) const;
-  void load(Sample& sample) const;  // of sample.index
+  void load(Sample& sample) const;  // loads the sample of sample.index
 
  private:
   const Shard& shard_of(int64_t index) const;

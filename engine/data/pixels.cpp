@@ -23,7 +23,7 @@ std::vector<T> crop_pixels(const std::vector<T>& pixels, ImageSize size, int cha
   return out;
 }
 
-// How one output coordinate is made of input coordinates [first, first + weights.size()).
+// Taps say how one output coordinate is made of input coordinates [first, first + weights.size()).
 struct Taps {
   int first = 0;
   std::vector<float> weights;  // sum 1
@@ -52,7 +52,7 @@ std::vector<Taps> taps_of(int from, int to) {
   return taps;
 }
 
-// One image row to `taps.size()` pixels.
+// Resizes one image row to `taps.size()` pixels.
 void resize_row(const uint8_t* row, const std::vector<Taps>& taps, float* out) {
   for (const Taps& tap : taps) {
     float sum[3] = {0, 0, 0};
@@ -150,7 +150,7 @@ DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corne
   if (depth.size() == size) return depth;
   struct Blend {
     size_t low, high;
-    float weight;  // of high
+    float weight;  // weight of `high`
   };
   const auto blends = [align_corners](int from, int to) {
     std::vector<Blend> result;

@@ -9,20 +9,21 @@ namespace depthstill {
 Image8 crop(const Image8& image, const Rect& rect);
 DepthMap crop(const DepthMap& depth, const Rect& rect);
 
-// Each axis by itself: the mean over a pixel's area where it shrinks, bilinear (pixel centres, edges repeated) where it
-// grows. Rounds to 8 bits once, at the end.
+// Resizes each axis by itself: the mean over a pixel's area where it shrinks, bilinear (pixel centres, edges repeated)
+// where it grows. Rounds to 8 bits once, at the end.
 Image8 resize(const Image8& image, ImageSize size);
 
-// The nearest pixel: no depth is invented between a near and a far surface, and holes stay holes.
+// Takes the nearest pixel: no depth is invented between a near and a far surface, and holes stay holes.
 DepthMap resize(const DepthMap& depth, ImageSize size);
 
-// Bilinear: on pixel centres with edges repeated, or with the corners' centres aligned. For maps without holes.
+// Resizes bilinearly, on pixel centres with edges repeated or with the corners' centres aligned. Maps must have no
+// holes.
 DepthMap resize_bilinear(const DepthMap& depth, ImageSize size, bool align_corners = false);
 
 // Repeats the last row and column until both sides are multiples of `multiple`.
 Image8 pad_to_multiple(const Image8& image, int multiple);
 
-// Left and right exchanged.
+// Exchanges left and right.
 Image8 mirror(const Image8& image);
 
 }  // namespace depthstill

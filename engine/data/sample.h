@@ -40,14 +40,14 @@ struct SampleDepth {
 };
 
 struct Sample {
-  int64_t index = 0;  // in the data set
+  int64_t index = 0;  // index in the data set
   std::string name;   // the image's path in the list
   std::string where;  // "LIST:LINE", for messages
   double focal = 0;
-  ImageSize stored_size;  // of the image file, before crop and resize
+  ImageSize stored_size;  // size of the image file, before crop and resize
   SampleImage image;
-  SampleDepth depth, teacher;  // as large as the image, or empty
-  size_t bytes() const;        // of memory, mapped or not
+  SampleDepth depth, teacher;  // maps as large as the image, or empty
+  size_t bytes() const;        // size in memory, mapped or not
 };
 
 }  // namespace depthstill

@@ -13,22 +13,22 @@ namespace depthstill {
 
 // A part of the frame to which figures are restricted.
 struct EvalBox {
-  const char* name;   // "garg": of options and recipes
-  const char* title;  // "Garg": of descriptions
+  const char* name;   // "garg": name in options and recipes
+  const char* title;  // "Garg": name in descriptions
   Rect rect;
 };
 
 struct Benchmark {
   const char* name;
-  const char* title;     // in messages
-  const char* citation;  // whose frame, boxes and limits these are
+  const char* title;     // name in messages
+  const char* citation;  // source of the frame, boxes and limits
   // Lists and files
-  ListOrder order;         // in which training reads a list
-  double units_per_metre;  // of ground truth in PNG
-  CropRule crop;           // of training images
-  // What is compared
-  CropRule frame;               // of the image, that the network and the metrics see
-  const char* frame_text;       // in descriptions
+  ListOrder order;         // order in which training reads a list
+  double units_per_metre;  // units of ground truth in PNG
+  CropRule crop;           // crop of training images
+  // Comparison
+  CropRule frame;               // part of the image that the network and the metrics see
+  const char* frame_text;       // name in descriptions
   ImageSize box_frame;          // the only size of a frame that boxes are defined on
   std::vector<EvalBox> boxes;   // the first is the default
   double min_depth, max_depth;  // metres: truth outside is left out, predictions are clamped

@@ -27,18 +27,18 @@ using PredictItem = std::function<DepthMap(const EvalItem&)>;
 
 struct Evaluation {
   Protocol protocol;
-  std::vector<ImageMetrics> images;  // in the order of the items
+  std::vector<ImageMetrics> images;  // metrics in the order of the items
   MetricsSummary summary;
-  std::string prediction;     // how predictions were made, for the protocol's description; may be empty
+  std::string prediction;     // text on how predictions were made, for the protocol's description; may be empty
   int64_t without_truth = 0;  // items passed over because the list has no truth for them
 };
 
 struct EvaluateOptions {
   MapFormat truth_format;
-  // Called before each image and after the last, with the images done; what it throws ends the evaluation. May be
-  // empty.
+  // The evaluation calls this before each image and after the last, with the number of images done; what it throws ends
+  // the evaluation. It may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
-  // Called after each image with what was compared, frame-sized.
+  // The evaluation calls this after each image with what was compared, frame-sized.
   std::function<void(const EvalItem&, const DepthMap& truth, const DepthMap& prediction, const ImageMetrics&)> observe;
 };
 

@@ -52,8 +52,8 @@ struct ImageMetrics {
 // Arithmetic mean of per-image values; images without a valid pixel are left out and counted.
 struct MetricsSummary {
   Metrics mean;
-  int64_t images = 0;   // in the mean
-  int64_t skipped = 0;  // without a valid pixel
+  int64_t images = 0;   // images in the mean
+  int64_t skipped = 0;  // images without a valid pixel
 };
 MetricsSummary summarize(std::span<const ImageMetrics> images);
 

@@ -1,5 +1,5 @@
-// Which pixels an evaluation compares and how: published depth figures differ by such details, so every result is
-// printed together with describe().
+// A Protocol says which pixels an evaluation compares and how: published depth figures differ by such details, so every
+// result is printed together with describe().
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace depthstill {
 enum class Target { kTruth, kTeacher };  // kTeacher: similarity to the teacher's maps (TIE-KD Tables 2 and 3)
 
 struct Protocol {
-  std::string dataset;               // of the row it was made from (benchmarks.h)
-  CropRule frame = CropRule::kNone;  // of the image, that the network and the metrics see
+  std::string dataset;               // name of the row it was made from (benchmarks.h)
+  CropRule frame = CropRule::kNone;  // part of the image that the network and the metrics see
   const EvalBox* box = nullptr;      // null: the whole frame is compared
   Target target = Target::kTruth;
   double min_depth = 1e-3, max_depth = 80;  // predictions are clamped to it, truths outside it are left out

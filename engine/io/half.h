@@ -17,7 +17,7 @@ inline float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
 }
 
-// Rounded to nearest even; beyond 65504 infinity, NaN stays NaN.
+// Rounds to nearest even; what rounds beyond 65504 becomes infinity, and NaN stays NaN.
 inline uint16_t float_to_half(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);

@@ -54,7 +54,7 @@ std::vector<uint8_t> encode_png(const Image8& image, int level = 6);
 std::vector<uint8_t> encode_png(const Image16& image, int level = 6);
 std::vector<uint8_t> encode_jpeg(const Image8& image, int quality = 90);
 
-// Atomically.
+// The file is written atomically.
 void write_png(const std::string& path, const Image8& image, int level = 6);
 void write_png(const std::string& path, const Image16& image, int level = 6);
 

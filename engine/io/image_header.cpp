@@ -67,7 +67,7 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
   return header;
 }
 
-// After a start-of-scan segment: skips entropy-coded bytes up to the next marker, which is not a restart marker.
+// Skips the entropy-coded bytes after a start-of-scan segment, up to the next marker that is not a restart marker.
 size_t skip_scan(std::span<const uint8_t> file, size_t at) {
   while (at + 1 < file.size()) {
     const uint8_t next = file[at + 1];

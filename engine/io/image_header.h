@@ -12,7 +12,7 @@ namespace depthstill {
 struct ImageHeader {
   enum class Format { kPng, kJpeg } format = Format::kPng;
   ImageSize size;
-  int bits = 8;       // per channel
+  int bits = 8;       // bits per channel
   bool grey = false;  // one channel, no palette
   std::string kind;   // "16-bit grey PNG", for messages
 };

@@ -12,7 +12,7 @@
 namespace depthstill {
 
 enum class Quantity : uint8_t { kDepth, kInverseDepth };
-// What a map lacks to be absolute: with kNone, depth is in metres and inverse depth in 1 / metres.
+// An Ambiguity is what a map lacks to be absolute: with kNone, depth is in metres and inverse depth in 1 / metres.
 enum class Ambiguity : uint8_t { kNone, kScale, kScaleAndShift };
 
 struct MapKind {
@@ -33,10 +33,10 @@ struct DepthMap {
 };
 
 struct MapFormat {
-  // Of the map's unit, per stored one: metres for depth. KITTI 1/256, NYU 1/1000, TIE-KD teacher maps 80/65535. 0 = not
-  // stated: an error for PNG, 1 for .npy and .pfm.
+  // The size of a stored unit in the map's unit, metres for depth: KITTI 1/256, NYU 1/1000, TIE-KD teacher maps
+  // 80/65535. 0 means that it is not stated: an error for PNG, 1 for .npy and .pfm.
   double metres_per_unit = 0;
-  // What becomes of a number that is negative, NaN or infinite.
+  // An Unusable says what becomes of a number that is negative, NaN or infinite.
   enum class Unusable : uint8_t {
     kHole,     // 0: ground truth marks pixels without depth by any of them
     kRefused,  // an error that names the pixel: teacher maps
@@ -46,12 +46,12 @@ struct MapFormat {
   MapKind kind = kMetricDepth;
 };
 
-// An open map of which rows can be read, so that a large one need not be in memory whole. PNG are decoded when they are
-// opened.
+// An open map of which rows can be read, so that a large one need not be in memory whole. PNG files are decoded when
+// they are opened.
 class MapReader {
  public:
-  // By extension: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm (one channel).
-  // Throws Error that names the file.
+  // The extension tells the format: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm
+  // (one channel). Throws Error that names the file.
   MapReader(const std::string& path, const MapFormat& format);
   ~MapReader();
   MapReader(MapReader&&) noexcept;
@@ -74,7 +74,7 @@ class MapReader {
 // All rows.
 DepthMap read_map(const std::string& path, const MapFormat& format);
 
-// The same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.
+// Writes the same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.
 void write_map(const std::string& path, const DepthMap& map, const MapFormat& format);
 
 }  // namespace depthstill

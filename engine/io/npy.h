@@ -13,15 +13,15 @@ struct FloatArray {
   std::vector<float> values;
 };
 
-// Where the numbers of a file are, and how they become floats.
+// An NpyLayout says where the numbers of a file are, and how they become floats.
 struct NpyLayout {
   std::vector<int64_t> shape;
   size_t element_bytes = 0;
   uint64_t data_offset = 0;
   void (*convert)(const uint8_t* from, std::span<float> to) = nullptr;
 };
-// `head`: the file's first bytes, at least its header. file_bytes: of the whole file, which must end where its data
-// end.
+// `head`: the file's first bytes, at least its header. file_bytes: the size of the whole file, which must end where its
+// data end.
 NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name);
 
 // dtypes f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 and b1. The file must end where its data end.

@@ -16,8 +16,8 @@ class OpenFile {
   OpenFile& operator=(const OpenFile&) = delete;
 
   const std::string& path() const { return path_; }
-  uint64_t size() const { return size_; }  // when it was opened
-  // All of `to`, from byte `at` on. Throws Error if the file has become shorter. Safe from several threads.
+  uint64_t size() const { return size_; }  // size when it was opened
+  // Fills all of `to`, from byte `at` on. Throws Error if the file has become shorter. Safe from several threads.
   void read(uint64_t at, std::span<uint8_t> to) const;
 
  private:

@@ -14,22 +14,22 @@ struct FloatMap {
   std::vector<float> values;  // (height, width), top row first
 };
 
-// Where the rows of a file are: float32, the last row first.
+// A PfmLayout says where the rows of a file are: float32, the last row first.
 struct PfmLayout {
   int width = 0, height = 0;
   bool swapped = false;  // bytes of other order than this machine's
   uint64_t data_offset = 0;
 };
-// `head`: the file's first bytes, at least its header. file_bytes: of the whole file, which must end where its data
-// end.
+// `head`: the file's first bytes, at least its header. file_bytes: the size of the whole file, which must end where its
+// data end.
 PfmLayout parse_pfm(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name);
-// In place, the bytes of rows as they are stored -> floats of this machine.
+// Turns the bytes of rows as they are stored into floats of this machine, in place.
 void swap_pfm(const PfmLayout& layout, std::span<float> values);
 
 FloatMap read_pfm(const std::string& path);
 FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name);
 
-// Little-endian, scale -1, atomically. values: (height, width), top row first.
+// Writes little-endian rows with scale -1, atomically. values: (height, width), top row first.
 void write_pfm(const std::string& path, int width, int height, std::span<const float> values);
 
 }  // namespace depthstill

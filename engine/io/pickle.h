@@ -14,7 +14,7 @@
 
 namespace depthstill {
 
-using PickleId = uint32_t;  // of a value in its Pickle
+using PickleId = uint32_t;  // index of a value in its Pickle
 
 struct PickleValue {
   enum class Kind : uint8_t {
@@ -38,7 +38,7 @@ struct PickleValue {
     int64_t integer = 0;
     double real;
   };
-  std::string_view text = {};  // within the pickled bytes
+  std::string_view text = {};  // part of the pickled bytes
   std::vector<PickleId> items = {};
 };
 

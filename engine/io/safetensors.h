@@ -18,7 +18,7 @@ class SafetensorsFile final : public WeightsFile {
   explicit SafetensorsFile(const std::string& path);
 
   void read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const override;
-  std::span<const std::byte> bytes(const StoredTensor& tensor) const;  // in the file; may be unaligned
+  std::span<const std::byte> bytes(const StoredTensor& tensor) const;  // bytes in the file; may be unaligned
 
  private:
   void parse();

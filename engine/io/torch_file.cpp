@@ -16,12 +16,12 @@ namespace {
 using Kind = PickleValue::Kind;
 
 constexpr size_t kMaxRank = 16;
-constexpr int kMaxDepth = 16;  // of nested dictionaries
+constexpr int kMaxDepth = 16;  // depth of nested dictionaries
 // The LONG1 instruction that begins every file of the older format: 0x1950a86a20f9469cfc6c.
 constexpr std::string_view kStreamMagic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 12);
 constexpr int64_t kStreamProtocol = 1001;
 
-// Where training scripts put a state dict, in the order of preference.
+// Training scripts put a state dict under these keys, in the order of preference.
 constexpr std::string_view kWrappers[] = {"state_dict", "model_state_dict", "model_state", "model", "module", "net"};
 
 struct TypeName {
@@ -68,8 +68,8 @@ constexpr std::string_view kParameter = "torch._utils._rebuild_parameter";
 constexpr std::string_view kParameterWithState = "torch._utils._rebuild_parameter_with_state";
 constexpr std::string_view kFromType = "torch._tensor._rebuild_from_type_v2";
 
-// What the tensors of a checkpoint are made of, and what training scripts keep beside them. The latter become values
-// that say what they were, and are never looked into.
+// Allows the names that the tensors of a checkpoint are made of, and those that training scripts keep beside them. The
+// latter become values that say what they were, and are never looked into.
 bool may_name(const std::string& name) {
   static const std::set<std::string_view> known = {kRebuild,
                                                    kRebuild2,
@@ -128,12 +128,12 @@ struct Storage {
   const StoredType* type = nullptr;  // null: bytes, whose type stands with the tensor
   std::string_view key;
   int64_t numel = 0;
-  int64_t view_offset = 0, view_numel = -1;  // of the older format: a part of it; -1: all
+  int64_t view_offset = 0, view_numel = -1;  // part of it, in the older format; -1: all
 
   size_t item_bytes() const { return type ? size_of(*type) : 1; }
 };
 
-// How a tensor was pickled: the function that rebuilds it, and its arguments.
+// A Rebuild says how a tensor was pickled: the function that rebuilds it, and its arguments.
 struct Rebuild {
   std::string_view function;
   const PickleValue* arguments = nullptr;
@@ -393,7 +393,7 @@ bool TorchFile::recognises(const std::string& path) {
   return is_zip(file.bytes()) || is_stream(file.bytes());
 }
 
-// NAME/data.pkl, NAME/data/KEY, and NAME/byteorder in newer ones.
+// An archive holds NAME/data.pkl, NAME/data/KEY, and, if it is newer, NAME/byteorder.
 void TorchFile::read_archive() {
   const ZipEntries entries = read_zip(file_.bytes(), path());
   constexpr std::string_view kPickle = "data.pkl", kData = "data/", kOrder = "byteorder", kCode = "constants.pkl";
@@ -417,8 +417,8 @@ void TorchFile::read_archive() {
   pickle_.emplace(pickled->second, path(), may_name);
 }
 
-// Pickles one after the other (magic number, protocol, system, object, keys of the storages), then per storage its
-// number of elements and its data.
+// The stream holds pickles one after the other (magic number, protocol, system, object, keys of the storages), then per
+// storage its number of elements and its data.
 void TorchFile::read_stream() {
   std::span<const std::byte> rest = file_.bytes();
   const auto next = [&](bool (*may)(const std::string&)) {

@@ -17,17 +17,17 @@ namespace depthstill {
 class TorchFile final : public WeightsFile {
  public:
   explicit TorchFile(const std::string& path);
-  static bool recognises(const std::string& path);  // by the first bytes
+  static bool recognises(const std::string& path);  // judges by the first bytes
 
   void read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const override;
 
  private:
   // A tensor is a view of a storage, which others may share.
   struct View {
-    std::span<const std::byte> storage;  // from the view's first element on
-    std::vector<int64_t> strides;        // in elements
+    std::span<const std::byte> storage;  // bytes from the view's first element on
+    std::vector<int64_t> strides;        // strides in elements
   };
-  using Storages = std::map<std::string, std::span<const std::byte>, std::less<>>;  // by key
+  using Storages = std::map<std::string, std::span<const std::byte>, std::less<>>;  // bytes by key
 
   void read_archive();
   void read_stream();
@@ -35,7 +35,7 @@ class TorchFile final : public WeightsFile {
   MappedFile file_;
   std::optional<Pickle> pickle_;
   Storages storages_;
-  std::vector<View> views_;  // by the tensors' handles
+  std::vector<View> views_;  // views by the tensors' handles
   friend class TensorCollector;
 };
 

@@ -17,7 +17,7 @@ enum class StoredType : uint8_t { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32
 size_t size_of(StoredType type);
 const char* name_of(StoredType type);  // as in safetensors: "F32", "BF16", ...
 bool is_floating(StoredType type);
-// Floats as F16 or BF16, rounded to nearest even; Error for another type. `to` may be unaligned.
+// Stores floats as F16 or BF16, rounded to nearest even; throws Error for another type. `to` may be unaligned.
 void narrow_floats(std::span<const float> from, StoredType type, void* to);
 std::ostream& operator<<(std::ostream& out, StoredType type);
 
@@ -27,8 +27,8 @@ struct StoredTensor {
   std::string name;
   StoredType type = StoredType::kF32;
   std::vector<int64_t> shape;
-  size_t bytes = 0;   // of all elements
-  size_t handle = 0;  // what its file finds it by
+  size_t bytes = 0;   // size of all elements
+  size_t handle = 0;  // handle by which its file finds it
   int64_t numel() const { return static_cast<int64_t>(bytes / size_of(type)); }
 };
 
@@ -40,7 +40,7 @@ class WeightsFile {
   WeightsFile& operator=(const WeightsFile&) = delete;
 
   const std::string& path() const { return path_; }
-  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the file's order
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // tensors in the file's order
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   const StoredTensor* find(const std::string& name) const;  // null if absent
@@ -48,7 +48,7 @@ class WeightsFile {
 
   // The elements in row-major order; `to` has tensor.bytes bytes.
   virtual void read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const = 0;
-  // F32, F16, BF16 or F64 as float.
+  // Reads F32, F16, BF16 or F64 as float.
   void read_floats(const StoredTensor& tensor, std::span<float> values) const;
   std::vector<float> read_floats(const std::string& name) const;
 

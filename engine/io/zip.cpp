@@ -51,7 +51,7 @@ class Archive {
     return file_.subspan(static_cast<size_t>(at), static_cast<size_t>(bytes));
   }
 
-  // From the end of the file: the last record that reaches exactly to it.
+  // Searches from the end of the file for the last record that reaches exactly to it.
   uint64_t find_end() const {
     expect(file_.size() >= kEndBytes, "a directory at the end", "none");
     const size_t last = file_.size() - kEndBytes;

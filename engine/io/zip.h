@@ -13,7 +13,8 @@ using ZipEntries = std::map<std::string, std::span<const std::byte>>;
 
 bool is_zip(std::span<const std::byte> file);
 
-// Zip64 too. Throws Error, beginning with `where`, for a damaged archive and for compressed or encrypted entries.
+// Zip64 is read too. Throws Error, beginning with `where`, for a damaged archive and for compressed or encrypted
+// entries.
 ZipEntries read_zip(std::span<const std::byte> file, const std::string& where);
 
 }  // namespace depthstill

@@ -16,7 +16,7 @@ size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 
 size_t pixels_of(ImageSize size) { return static_cast<size_t>(size.width) * static_cast<size_t>(size.height); }
 
-// Where a sample's decoded parts stand, counted from its first byte; `bytes` is where the next sample begins.
+// Parts say where a sample's decoded parts stand, counted from its first byte; `bytes` is where the next sample begins.
 struct Parts {
   size_t teacher = 0, truth = 0, bytes = 0;
 };
@@ -134,7 +134,7 @@ void BatchRing::preprocess(const Batch& batch, const Slot& slot, size_t view) co
   const Planes& planes = slot.views[view];
   char* memory = static_cast<char*>(slot.memory.raw());
   const char* from = static_cast<const char*>(staging_.raw());
-  size_t at = 0;  // in the view's tensors
+  size_t at = 0;  // index in the view's tensors
   for (const auto& [sample, views] : batch.items) {
     const Parts parts = parts_of(*sample, first);
     const auto metres = [&](size_t offset) { return reinterpret_cast<const float*>(from + offset); };

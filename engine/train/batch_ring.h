@@ -32,7 +32,7 @@ class BatchRing {
   void pop(std::span<const BatchTensors> views);
 
  private:
-  // Where the tensors of a view lie in a slot's memory, in bytes.
+  // Planes say where the tensors of a view lie in a slot's memory, in bytes.
   struct Planes {
     size_t image = 0, teacher = 0, truth = 0;
   };
@@ -41,9 +41,9 @@ class BatchRing {
     size_t pinned_bytes = 0;
     Tensor memory;  // the batch, kUint8
     std::vector<Planes> views;
-    void* uploaded = nullptr;  // events: `pinned` may be written again,
-    void* ready = nullptr;     // `memory` holds the batch,
-    void* taken = nullptr;     // `memory` may be written again
+    void* uploaded = nullptr;  // event: `pinned` may be written again
+    void* ready = nullptr;     // event: `memory` holds the batch
+    void* taken = nullptr;     // event: `memory` may be written again
   };
 
   void upload(const Batch& batch, Slot& slot);
@@ -58,7 +58,7 @@ class BatchRing {
   void* stream_ = nullptr;
   Tensor staging_;  // decoded samples on the device: of one batch at a time, as `stream_` does one after the other
   std::vector<Slot> slots_;
-  std::deque<Batch> waiting_;  // in slots first_, first_ + 1, ...
+  std::deque<Batch> waiting_;  // batches in slots first_, first_ + 1, ...
   size_t first_ = 0;
 };
 

@@ -1,6 +1,6 @@
-// What one training step computes: which parameters are trained, and the loss that they descend. TrainStep
-// (train/step.h) does the rest: backward, update, capture. A loss of your own is a class that derives from Objective;
-// tools/library/examples/own_loss.cpp is one.
+// An Objective says what one training step computes: which parameters are trained, and the loss that they descend.
+// TrainStep (train/step.h) does the rest: backward, update, capture. A loss of your own is a class that derives from
+// Objective; tools/library/examples/own_loss.cpp is one.
 #pragma once
 
 #include <functional>
@@ -31,9 +31,9 @@ class Objective {
  public:
   virtual ~Objective() = default;
 
-  // What is updated and saved.
+  // This module is updated and saved.
   virtual Module& trained() = 0;
-  // A parameter belongs to the first group that it fits; to none: its factor is 1.
+  // A parameter belongs to the first group that it fits; one that fits none has the factor 1.
   virtual std::vector<ParameterGroup> groups() const { return {}; }
 
   // The loss of a batch; `views` are those that the loader draws, the image normalised. Nothing in here may wait for
@@ -52,13 +52,14 @@ class Objective {
     return "";
   }
 
-  // Choices of prepare() that decide the last bits of a run: kept in its checkpoint, and given back by restore() before
-  // prepare() when the run is resumed. `saved` holds other entries as well, and lacks these in an older checkpoint.
+  // These choices of prepare() decide the last bits of a run: they are kept in its checkpoint, and restore() gets them
+  // before prepare() when the run is resumed. `saved` holds other entries as well, and lacks these in an older
+  // checkpoint.
   virtual Metadata choices() const { return {}; }
   virtual void restore(const Metadata& saved) { static_cast<void>(saved); }
 
  protected:
-  // Marks the end of the forward pass within losses(), for those who time both parts. May be left out.
+  // Marks the end of the forward pass within losses(), for those who time both parts. The call may be left out.
   void end_forward() const {
     if (on_forward_end_) on_forward_end_();
   }

@@ -10,10 +10,10 @@
 
 namespace depthstill {
 
-// Where a run is.
+// A RunPosition says where a run is.
 struct RunPosition {
-  int64_t epoch = 0, step = 0;  // of the next batch: epoch, and step within it
-  int64_t updates = 0;          // of the optimiser
+  int64_t epoch = 0, step = 0;  // epoch of the next batch, and step within it
+  int64_t updates = 0;          // updates of the optimiser
 };
 
 // `fingerprint`: the settings that a resumed run must share, as text. `extra`: other entries of the metadata.

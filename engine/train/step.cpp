@@ -55,7 +55,7 @@ void TrainStep::after(Phase phase) const {
   if (options_.after) options_.after(phase);
 }
 
-// For what has to wait for the first batch, whose sizes nobody knew before.
+// Does once what has to wait for the first batch, whose sizes nobody knew before; then makes the step's labels.
 void TrainStep::prepare(std::span<const BatchTensors> views) {
   objective_.trained().train();
   if (!std::exchange(prepared_, true)) {

@@ -24,9 +24,9 @@ class TrainStep {
     AdamWOptions optimiser = {};
     Device device = Device::kCpu;
     bool graph = true;  // on CUDA, replay the step as a graph
-    // Takes lines for a log: what prepare() chose, and why a step could not be captured. May be empty.
+    // Takes lines for a log: what prepare() chose, and why a step could not be captured. It may be empty.
     std::function<void(const std::string& line)> note = {};
-    // Called when the host has given a phase to the device, in steps that run op by op. May be empty.
+    // The step calls this when the host has given a phase to the device, in steps that run op by op. It may be empty.
     std::function<void(Phase)> after = {};
   };
 
@@ -38,19 +38,19 @@ class TrainStep {
 
   // One update. `views` must be the same tensors every time, with other contents: their addresses are in the graph.
   void run(std::span<const BatchTensors> views);
-  // The same with other tensors, such as those of an incomplete batch: beside the graph and its arena.
+  // Does the same with other tensors, such as those of an incomplete batch: beside the graph and its arena.
   void run_once(std::span<const BatchTensors> views);
-  // What both do, in the arena and the graph of whoever calls it.
+  // Does what both do, in the arena and the graph of whoever calls it.
   void compute(std::span<const BatchTensors> views);
 
   AdamW& optimiser() { return optimiser_; }
   const AdamW& optimiser() const { return optimiser_; }
   bool captured() const { return captured_ && captured_->captured(); }
   const MemoryPlan* plan() const { return captured_ ? captured_->plan() : nullptr; }  // nullptr until there is one
-  // What captured steps count on the host (CapturedStep).
+  // The tensors that captured steps count with on the host (CapturedStep).
   static std::vector<Tensor> counters(const Module& module);
 
-  // Of the last step, "total" first, then the parts. Waits for the device.
+  // The losses of the last step, "total" first, then the parts. Waits for the device.
   std::vector<std::pair<std::string, double>> losses() const;
 
  private:
@@ -61,10 +61,10 @@ class TrainStep {
 
   Objective& objective_;
   Options options_;
-  std::optional<CapturedStep> captured_;  // since the first run(): a device has one step's arena at a time
+  std::optional<CapturedStep> captured_;  // empty until the first run(): a device has one step's arena at a time
   AdamW optimiser_;
   bool prepared_ = false;
-  Tensor losses_;  // of the last step, in the order of loss_names_
+  Tensor losses_;  // losses of the last step, in the order of loss_names_
   std::vector<std::string> loss_names_;
 };
 

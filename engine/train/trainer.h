@@ -19,13 +19,13 @@
 namespace depthstill {
 
 struct TrainerOptions {
-  LoaderOptions loading;  // where it begins is set by the trainer
+  LoaderOptions loading;  // the trainer sets where it begins
   Schedule schedule;
   AdamWOptions optimiser;
   int64_t max_steps = 0;  // 0: loading.epochs decide
   int64_t log_every = 1;  // steps
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;  // of the activations
+  DType dtype = DType::kFloat;  // type of the activations
   bool graph = true;            // on CUDA, replay the step as a graph
 };
 
@@ -36,15 +36,15 @@ struct StepRecord {
   std::vector<std::pair<std::string, double>> losses;  // "total" first, then its parts
 };
 
-// All may be left as they are. What a function throws ends the run.
+// All functions may be left as they are. What a function throws ends the run.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
-  virtual bool stop() { return false; }  // asked before each step: true ends the run, which may be saved and resumed
+  virtual bool stop() { return false; }  // true ends the run before its next step; it may be saved and resumed
   virtual void note(const std::string& line) { static_cast<void>(line); }
   virtual void log(const StepRecord& record) { static_cast<void>(record); }
   virtual void after_step(int64_t updates) { static_cast<void>(updates); }
-  virtual void after_epoch(int64_t epoch) { static_cast<void>(epoch); }  // from 0; also where max_steps cut it short
+  virtual void after_epoch(int64_t epoch) { static_cast<void>(epoch); }  // epochs from 0; also one that max_steps cut
 };
 
 class Trainer {
@@ -55,7 +55,7 @@ class Trainer {
           TrainObserver& observer);
 
   // Trains to the end, or until the observer says stop: then it returns false. Throws Error where a loss or a gradient
-  // is not finite, naming the step, its images and the last checkpoint.
+  // is not finite, naming the step and its images (or the steps since the last check), and the last checkpoint.
   bool run();
 
   // `extra`: entries beside the trainer's own, such as what tells the network. resume() comes before run(), throws
@@ -67,7 +67,7 @@ class Trainer {
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   int64_t total_updates() const;
   double seconds_in_steps() const { return seconds_in_steps_; }
-  double seconds_waiting() const { return seconds_waiting_; }  // for data
+  double seconds_waiting() const { return seconds_waiting_; }  // time waiting for data
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -84,10 +84,10 @@ class Trainer {
   TrainObserver& observer_;
   const int64_t steps_per_epoch_;
   TrainStep step_;
-  BatchViews views_;  // what a step of full size reads: always the same memory
+  BatchViews views_;  // tensors that a step of full size reads: always the same memory
   RunPosition position_;
   int64_t finite_until_ = 0;  // steps known to have been finite
-  std::string checkpoint_;    // that was saved or resumed from last; empty: none
+  std::string checkpoint_;    // path that was saved or resumed from last; empty: none
   int64_t images_seen_ = 0, images_at_last_log_ = 0;
   Clock::time_point last_log_ = Clock::now();
   double seconds_in_steps_ = 0, seconds_waiting_ = 0;

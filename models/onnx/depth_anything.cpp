@@ -42,7 +42,7 @@ class Writer {
     const int64_t kernel = weight.size(2), pad = padded ? (kernel - 1) / 2 : 0;
     return conv_like("Conv", x, name, kernel, stride, pad);
   }
-  // With a kernel of the size of its stride.
+  // The kernel has the size of its stride.
   OnnxValue conv_transpose(const OnnxValue& x, const std::string& name) {
     const int64_t kernel = value(name + ".weight").size(2);
     return conv_like("ConvTranspose", x, name, kernel, kernel, 0);
@@ -78,7 +78,7 @@ class Writer {
   OnnxValue linear(const OnnxValue& x, const std::string& name) {
     return linear(x, name, name, 0, value(name + ".bias").numel(), [](int64_t) { return 1.0f; });
   }
-  // With the layer scale that follows folded in.
+  // The layer scale that follows is folded in.
   OnnxValue scaled_linear(const OnnxValue& x, const std::string& name, const std::string& scale_name) {
     const std::vector<float> gamma = values(scale_name);
     return linear(x, name, name, 0, static_cast<int64_t>(gamma.size()),
@@ -154,7 +154,7 @@ class Writer {
     return graph_.node("Concat", {first, x}, {{"axis", kTokenAxis}});
   }
 
-  // Per tap (N, dim, height, width).
+  // One map (N, dim, height, width) per tap.
   std::vector<OnnxValue> taps(const OnnxValue& image) {
     const std::string encoder = "pretrained.";
     std::vector<OnnxValue> out;
@@ -204,7 +204,7 @@ class Writer {
   OnnxGraph& graph_;
   const DepthAnything& student_;
   const VitConfig& config_;
-  int64_t height_, width_;  // in patches
+  int64_t height_, width_;  // size in patches
   std::map<std::string, StateEntry> state_;
   std::map<std::string, std::pair<OnnxValue, OnnxValue>> norm_weight_;  // the last norm is used at every tap
 };

@@ -31,7 +31,8 @@ OnnxValue normalise(OnnxGraph& graph, const OnnxValue& image) {
   return graph.node("Div", {centred, graph.constant("image_std", {1, 3, 1, 1}, kImageStd)});
 }
 
-// Depth is the mean of the bins' centres under softmax. Channels last, because softmax wants the bins side by side.
+// Depth is the mean of the bins' centres under softmax. Channels come last, because softmax wants the bins side by
+// side.
 OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const ModelOptions& options) {
   const DpmBins bins{static_cast<int>(options.bins), options.d_min, options.d_max};
   std::vector<float> centres;

@@ -11,17 +11,17 @@ namespace depthstill {
 
 struct OnnxOptions {
   enum class Output : uint8_t {
-    kDepth,  // after the last activation, (N, H, W): metres, or for Head::kRelative inverse depth
-    kRaw,    // before it, (N, bins or 1, H, W)
+    kDepth,  // output of the last activation, (N, H, W): metres, or for Head::kRelative inverse depth
+    kRaw,    // input of the last activation, (N, bins or 1, H, W)
   };
   Output output = Output::kDepth;
   // Puts (pixel - mean) / std of ImageNet inside: the model is then fed RGB 0..255.
   bool normalise = false;
-  // Unset: dynamic height and width, both multiples of the student's size_multiple(). Depth Anything needs a size.
+  // Unset, height and width are dynamic, both multiples of the student's size_multiple(). Depth Anything needs a size.
   std::optional<MapSize> size = {};
-  // To be stored beside the description of the model and its input.
+  // These entries are stored beside the description of the model and its input.
   std::map<std::string, std::string> metadata = {};
-  std::string version = {};  // of the program
+  std::string version = {};  // version of the program
 };
 
 // Input "image" (N, 3, H, W) fp32, RGB; output "depth", "inverse_depth" or "raw"; N is dynamic. Throws Error if this

@@ -57,7 +57,7 @@ void set_value(onnx::AttributeProto& out, const OnnxInts& values) {
   for (const int64_t value : values) out.add_ints(value);
 }
 
-// Different for different values.
+// Different values have different texts.
 std::string exact(float value) {
   std::ostringstream text;
   text.precision(std::numeric_limits<float>::max_digits10);

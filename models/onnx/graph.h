@@ -23,7 +23,7 @@ inline constexpr int64_t kOnnxIrVersion = 8;  // the first that goes with opset 
 // protobuf refuses to write a message of 2 GiB; constants may take this much of it.
 inline constexpr int64_t kOnnxMaxBytes = (int64_t{1} << 31) - (int64_t{16} << 20);
 
-using OnnxValue = std::string;                       // by name
+using OnnxValue = std::string;                       // name of a value
 using OnnxDim = std::variant<int64_t, std::string>;  // a size, or the name of one that is known when the model runs
 using OnnxInts = std::vector<int64_t>;
 
@@ -43,7 +43,7 @@ class OnnxGraph {
   OnnxValue input(const std::string& name, const std::vector<OnnxDim>& dims);
   void output(const OnnxValue& value, const std::string& name, const std::vector<OnnxDim>& dims);
 
-  // Constants; equal integers, floats or scalars are one. Throws Error when all of them pass the limit.
+  // Adds constants; equal integers, floats or scalars are one. Throws Error when all of them pass the limit.
   OnnxValue constant(const std::string& name, const Shape& shape, std::span<const float> values);
   OnnxValue integers(const OnnxInts& values);          // one dimension, int64
   OnnxValue floats(const std::vector<float>& values);  // one dimension
@@ -57,7 +57,7 @@ class OnnxGraph {
   void set_metadata(const std::string& key, const std::string& value);
   void set_producer(const std::string& name, const std::string& version);
 
-  // All or nothing.
+  // Writes all or nothing.
   void write(const std::string& path) const;
   const onnx::ModelProto& model() const { return *model_; }
 

@@ -5,7 +5,7 @@
 namespace depthstill::onnx_layers {
 namespace {
 
-// In PyTorch's element order, on the CPU.
+// Copies a tensor to the CPU, in PyTorch's element order.
 Tensor file_form(const Tensor& value, Layout layout) {
   return to_file_layout(to_device(value.detach(), Device::kCpu), layout);
 }

@@ -12,7 +12,7 @@ namespace depthstill::onnx_layers {
 class Names {
  public:
   explicit Names(const Module& module);
-  // Without ".weight" or ".bias".
+  // The name comes without ".weight" or ".bias".
   const std::string& of(const Convolution& layer) const;
 
  private:
@@ -25,7 +25,7 @@ OnnxValue conv_bn(OnnxGraph& graph, const OnnxValue& x, const std::string& name,
                   const BatchNorm2d& bn);
 OnnxValue activation(OnnxGraph& graph, const OnnxValue& x, Activation kind);
 
-// Bilinear, to the height and width that `like` has when the model runs, or by a factor.
+// Resizes bilinearly, to the height and width that `like` has when the model runs, or by a factor.
 OnnxValue resize_to(OnnxGraph& graph, const OnnxValue& x, const OnnxValue& like, bool align_corners);
 OnnxValue resize_by(OnnxGraph& graph, const OnnxValue& x, float factor, bool align_corners);
 

@@ -11,7 +11,7 @@ namespace depthstill {
 
 OnnxValue write_unet(OnnxGraph& graph, const UnetModel& student, const OnnxValue& image);
 OnnxValue write_midas_small(OnnxGraph& graph, const MidasSmall& student, const OnnxValue& image);
-// For images of this size only.
+// The network takes images of this size only.
 OnnxValue write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image, MapSize size);
 
 }  // namespace depthstill

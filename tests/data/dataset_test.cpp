@@ -148,7 +148,7 @@ TEST(dataset, real_sets_load) {
     DatasetSpec spec;
     const char* teacher;
     int64_t count;
-    int stride;  // of the samples that are read
+    int stride;  // step between the samples that are read
     ImageSize size;
   };
   const Case cases[] = {

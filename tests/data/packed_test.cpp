@@ -130,7 +130,7 @@ TEST(packed, damage_names_shard_and_sample) {
   EXPECT_EQ(error_of([&] { Shard shard(path); }), path + ": the shard's index is damaged (checksum)");
 }
 
-// Also indices whose checksum is right.
+// Indices are mutated under a right checksum, too.
 TEST(packed, mutated_shards_only_throw_errors) {
   const TemporaryFolder folder;
   const std::string path = write_shard(folder, some_samples());

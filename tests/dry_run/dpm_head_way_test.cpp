@@ -30,7 +30,7 @@ DpmHeadProblem problem_of(DepthModel& model, int64_t batch) {
 
 constexpr DpmHeadWay kWays[] = {DpmHeadWay::kStored, DpmHeadWay::kFused};
 
-// How often something is launched, by what it is and its grid.
+// The number of launches, by what is launched and its grid.
 using Launches = std::map<std::string, int>;
 
 template <class F>

@@ -31,10 +31,10 @@ class DryStep {
     step_.emplace(*objective_, TrainStep::Options{.device = device, .graph = false});
   }
 
-  // What the trainer does between two batches, in the arena and the graph of the test.
+  // Does what the trainer does between two batches, in the arena and the graph of the test.
   void operator()() { step_->compute(views_); }
 
-  // Its first part, which leaves gradients.
+  // Runs the step's first part, which leaves gradients.
   void backward_only() {
     model_->clear_grads();
     backward(objective_->losses(views_).total);

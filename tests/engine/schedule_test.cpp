@@ -50,7 +50,7 @@ TEST(Schedule, OneCycleOfFewUpdatesStaysInRange) {
   }
 }
 
-// By hand from the formulas.
+// The expected values were computed by hand from the formulas.
 TEST(Schedule, PolynomialWithWarmUp) {
   Schedule schedule;
   schedule.kind = Schedule::Kind::kPolynomial;

@@ -64,7 +64,7 @@ TEST(Protocol, MaskIsCropAndValidity) {
   EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129);
   truth[143 * 1216 + 43] = 0;
   EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129 - 1);
-  // Against a teacher: no ground-truth limits, 242 rows of 1216 columns.
+  // Against a teacher there are no ground-truth limits, but 242 rows of 1216 columns.
   truth[200 * 1216] = 300;
   EXPECT_EQ(count(valid_mask(against_teacher(kitti), {1216, 352}, truth)), 242 * 1216 - 1);
 }

@@ -27,13 +27,13 @@ from runner import FULL, Partial, Runner, Stopped
 
 MAIN_BATCH, OTHER_BATCHES = 32, [8, 1]
 PRECISIONS = ("bf16", "fp32")
-VARIANTS = ("eager_fp32", "eager_amp", "tuned", "tuned_graphs")  # of tests/bench/compare_pytorch_cuda.py
+VARIANTS = ("eager_fp32", "eager_amp", "tuned", "tuned_graphs")  # variants of tests/bench/compare_pytorch_cuda.py
 STRICT = {"DEPTHSTILL_FP32": "strict"}  # without it, tensor cores round the factors of fp32 products
-UNTIMED = {"DEPTHSTILL_MEASURE": "0"}  # else the libraries' ways are built and timed for each of many small shapes
-CANDIDATES = "*EveryCandidate*:*BothWays*"  # of the libraries: each is built for each shape, which takes minutes
+UNTIMED = {"DEPTHSTILL_MEASURE": "0"}  # without it, ways are built and timed for each of many small shapes
+CANDIDATES = "*EveryCandidate*:*BothWays*"  # tests of the libraries' ways: each is built for each shape, for minutes
 LIBRARIES = "Conv2dKernel*:LinearKernel*:*/Conv2dKernel*:*/LinearKernel*"  # kernel tests of NVIDIA's kernels
 LOSSES = ("dpm", "ssim", "dpm_head")  # kernels that are timed first
-BY_LIBRARY = ("conv2d", "linear")  # and last: choosing among a library's ways takes longer than all others together
+BY_LIBRARY = ("conv2d", "linear")  # kernels timed last: choosing a library's way takes longer than all the others
 COPY = """
 import json, sys, time, torch
 device = torch.device(sys.argv[1])
@@ -105,7 +105,7 @@ class Check(Runner):
         return found
 
     def ask_machine(self, found):
-        done = self.call([self.binary("depthstill"), "info", "--json"], 60)  # reads gigabytes of libraries
+        done = self.call([self.binary("depthstill"), "info", "--json"], 60)  # the program reads gigabytes of libraries
         found["depthstill"] = {k: v for k, v in json.loads(done.out).items() if k != "models"} if done.code == 0 else None
         if done.code != 0:
             linked = self.call(["ldd", self.binary("depthstill")], 10)
@@ -187,8 +187,8 @@ class Check(Runner):
         pairs = [(batch, precision) for batch in batches for precision in PRECISIONS]
         wanted = [("infer", precision, batch, []) for batch, precision in pairs]
         wanted += [("train-step", precision, batch, []) for batch, precision in pairs if batch != self.main_batch()]
-        # The head in bf16, of which alone there are fused kernels on CUDA, both ways: what a step chooses by itself is
-        # "fused_head" in the row without options.
+        # The head runs both ways in bf16, of which alone there are fused kernels on CUDA: what a step chooses by itself
+        # is "fused_head" in the row without options.
         for option, precisions in (("--no-graph", PRECISIONS), ("--fused-head", ["bf16"]), ("--stored-logits", ["bf16"]),
                                    ("--all-rows", PRECISIONS)):
             if option in options:
@@ -212,7 +212,7 @@ class Check(Runner):
                     fits = batch
                 except Stopped as stopped:
                     reason = str(stopped)
-                    if "out of cuda memory" not in reason:  # says nothing about the size
+                    if "out of cuda memory" not in reason:  # the reason says nothing about the size
                         break
                     fails = batch
                     if batch == 1:
@@ -303,7 +303,7 @@ class Check(Runner):
         for variant in VARIANTS:
             runs = [self.result.get(f"pytorch_{variant}") or {}, more.get(variant) or {}]
             for row in [row for run in runs for row in run.get("rows", [])]:
-                wanted = row.get("instead_of") or row["batch"]  # where that did not fit
+                wanted = row.get("instead_of") or row["batch"]  # instead_of: the batch that did not fit
                 mine = ours.get((row["what"], row["precision"], row["batch"])) or \
                     ours.get((row["what"], row["precision"], wanted))
                 if not mine or not row.get("median_ms"):

@@ -90,7 +90,7 @@ class GpuCheck(unittest.TestCase):
         rows = {(r["what"], r["options"]): r for r in result["bench"] if r["precision"] == "bf16"}
         self.assertEqual(set(rows), {("infer", ""), ("train-step", "--no-graph"), ("train-step", "--fused-head"),
                                      ("train-step", "--stored-logits"), ("infer", "--stored-logits")})
-        self.assertTrue(result["bench_fp32"][0]["fused_head"])  # what the step chose
+        self.assertTrue(result["bench_fp32"][0]["fused_head"])  # the step's choice
         self.assertFalse(rows["train-step", "--stored-logits"]["fused_head"])
         self.assertIsNone(rows["infer", ""]["median_ms"])
         self.assertIn("no device", rows["infer", ""]["reason"])

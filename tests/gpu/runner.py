@@ -12,8 +12,8 @@ from pathlib import Path
 
 FULL = 570  # seconds of a whole run
 HEAD, TAIL = 30_000, 60_000  # characters of a program's output that are kept in the log
-# Children in a process group of their own can be ended with all that they started. Within the session of the run, so that
-# they also end with it.
+# Children in a process group of their own can be ended with all that they started. They stay within the session of the
+# run, so that they also end with it.
 OWN_GROUP = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 
 
@@ -78,7 +78,7 @@ class Runner:
             with self.lock:
                 self.running.add(process)
             try:
-                if self.told:  # between the look at the clock and here
+                if self.told:  # the signal came between the look at the clock and here
                     raise subprocess.TimeoutExpired(command, 0)
                 code = process.wait(limit)
             except subprocess.TimeoutExpired:
@@ -142,7 +142,7 @@ class Runner:
             value, why = partial.value, str(partial)
         except Stopped as stopped:
             why = str(stopped)
-        except Exception as error:  # of this script: the other steps still count
+        except Exception as error:  # an error of this script: the other steps still count
             why = f"{type(error).__name__}: {error}"
         with self.lock:
             if value is not None:

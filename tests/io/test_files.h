@@ -75,8 +75,8 @@ inline void expect_clear(const std::string& message, const std::string& where) {
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
 }
 
-// Without the flush of write_file, and to a new file, as some file systems flush one that is written over: for tests
-// that write thousands.
+// Writes without the flush of write_file, and to a new file, since some file systems flush one that is written over.
+// This is for tests that write thousands of files.
 inline void write_quickly(const std::string& path, std::span<const uint8_t> bytes) {
   std::filesystem::remove(path);
   FILE* out = std::fopen(path.c_str(), "wb");

@@ -55,7 +55,7 @@ Names canonical_names(int depth, bool head) {
   return names;
 }
 
-// As transformers saves them; `recent`: as it names them in memory since version 5.
+// The names as transformers saves them; with `recent`, as it names them in memory since version 5.
 Names hugging_face_names(int depth, bool recent) {
   Names names;
   for (const char* name : {"cls_token", "mask_token", "position_embeddings"})

@@ -15,7 +15,7 @@
 namespace depthstill {
 namespace {
 
-// In [-1, 1), for element i of tensor t.
+// The value of element i of tensor t lies in [-1, 1).
 double hash_uniform(uint32_t t, uint32_t i) {
   uint32_t x = i * 2654435761u + t * 40503u + 12345u;
   x ^= x >> 16;

@@ -15,7 +15,7 @@ struct Counts {
   const char* name;
   Head head;
   int64_t reference, executed;
-  double gmac;  // at 352 x 704
+  double gmac;  // work at 352 x 704
 };
 
 constexpr Counts kCounts[] = {

@@ -48,7 +48,7 @@ void write_as(const Encoder& encoder, const std::string& path, bool torchvision,
     out.push_back({conv + ".weight", tensor<float>(unit.conv->weight.shape(), weight), layout});
     out.push_back({conv + ".bias", tensor<float>(unit.bn->bias.shape(), b)});
   }
-  save_state(Conv2d({1, 1}), path, {}, out);  // and the two tensors of a stray layer, which loading reports
+  save_state(Conv2d({1, 1}), path, {}, out);  // two tensors are of a stray layer, which loading reports
 }
 
 std::vector<float> deepest_tap(const Encoder& encoder, const Tensor& image) {
@@ -176,7 +176,7 @@ Picture read_picture(const std::string& path) {
   return {image.width, image.height, std::vector<float>(image.rgb.begin(), image.rgb.end())};
 }
 
-// Bilinear with a triangle as wide as the reduction, one axis at a time.
+// Resizes bilinearly with a triangle as wide as the reduction, one axis at a time.
 std::vector<float> resize_axis(const std::vector<float>& x, int outer, int in, int inner, int out) {
   std::vector<float> y(static_cast<size_t>(outer) * out * inner, 0.0f);
   const double scale = static_cast<double>(in) / out, support = std::max(scale, 1.0);
@@ -239,7 +239,7 @@ TEST(Imagenet, ClassifiesRealImages) {
   struct Case {
     const char* picture;
     size_t label;
-    double probability;  // with symmetric padding
+    double probability;  // value with symmetric padding
   };
   const Case cases[] = {{"/cat.bmp", 286, 0.736}, {"/bird.bmp", 20, 0.972}, {"/parrot.jpg", 89, 0.998}};
   for (const bool recalibrated : {false, true}) {

@@ -1,4 +1,4 @@
-// What model.init accepts.
+// These tests say what model.init accepts.
 #include "models/model_file.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +43,7 @@ TEST(LoadInitial, AMetricNetworkStartsFromARelativeOne) {
             std::string::npos);
 }
 
-// As torch.hub has them: no prefix, no head.
+// The weights are as torch.hub has them: no prefix, no head.
 TEST(LoadInitial, ADinoV2EncoderLeavesTheHeadAsItIs) {
   const TemporaryFolder folder;
   const auto source = small_dpt(Head::kRelative, 1), student = small_dpt(Head::kRegression, 2);

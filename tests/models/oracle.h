@@ -107,8 +107,8 @@ struct ParityReport {
   std::string worst_name;
 };
 
-// Every gradient that backward() left, against the fixture's digests under `prefix`. A shift in front of a batch norm
-// has gradient zero; it is measured against a thousandth of the mean norm.
+// Compares every gradient that backward() left with the fixture's digests under `prefix`. A shift in front of a batch
+// norm has gradient zero; it is measured against a thousandth of the mean norm.
 inline ParityReport expect_gradients(const Module& module, const SafetensorsFile& fixture, const std::string& prefix,
                                      double tolerance) {
   double mean_norm = 0.0;
@@ -148,7 +148,7 @@ inline double relative_distance(const std::vector<float>& a, const std::vector<f
   return std::sqrt(difference / (norm + 1e-30));
 }
 
-// What oracles call a network's output: logits of a DPM head, else the map after the last activation.
+// Oracles call this a network's output: logits of a DPM head, else the map after the last activation.
 inline Tensor output_of(const Prediction& prediction) {
   return prediction.dpm ? dpm_logits(*prediction.dpm) : prediction.map;
 }

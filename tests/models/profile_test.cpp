@@ -1,4 +1,4 @@
-// What the profiler sees of whole networks: work that agrees with gmac(), ranges that are paths of modules.
+// Of whole networks, the profiler sees work that agrees with gmac() and ranges that are paths of modules.
 #include "engine/profile.h"
 
 #include <gtest/gtest.h>

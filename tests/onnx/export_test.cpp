@@ -123,7 +123,7 @@ TEST(OnnxGraph, FaultsAreFound) {
   OnnxGraph graph("faulty");
   const OnnxValue x = graph.input("x", {int64_t{1}});
   graph.node("Add", {x, "nowhere"});
-  EXPECT_EQ(faults(graph.model().graph()).size(), 2u);  // not defined, and its sum is not used
+  EXPECT_EQ(faults(graph.model().graph()).size(), 2u);  // a name is not defined, and its sum is not used
 }
 
 class OnnxUnet : public ::testing::TestWithParam<std::string> {};

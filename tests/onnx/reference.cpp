@@ -45,7 +45,7 @@ size_t axis_of(int64_t axis, const Array& x) {
   return static_cast<size_t>(axis < 0 ? axis + static_cast<int64_t>(x.shape.size()) : axis);
 }
 
-// Above, left, below, right.
+// The pads above, left, below, right.
 std::vector<int64_t> conv_pads(const onnx::NodeProto& node, const Array& x, const Array& w,
                                const std::vector<int64_t>& strides, const std::vector<int64_t>& dilations) {
   const onnx::AttributeProto* rule = find_attribute(node, "auto_pad");
@@ -117,7 +117,7 @@ Array max_pool(const onnx::NodeProto& node, const Inputs& in) {
   return y;
 }
 
-// Bilinear over the last two dimensions.
+// Resizes bilinearly over the last two dimensions.
 Array resize(const onnx::NodeProto& node, const Inputs& in) {
   const Array& x = in[0];
   const std::string rule = find_attribute(node, "coordinate_transformation_mode")->s();
@@ -272,7 +272,7 @@ Array shape(const onnx::NodeProto& node, const Inputs& in) {
   return {{end - begin}, {in[0].shape.begin() + begin, in[0].shape.begin() + end}};
 }
 
-// Kernels of the size of the stride, no padding.
+// Kernels have the size of the stride, and there is no padding.
 Array conv_transpose(const onnx::NodeProto& node, const Inputs& in) {
   const Array &x = in[0], &w = in[1];
   const int64_t N = x.shape[0], I = x.shape[1], H = x.shape[2], W = x.shape[3], O = w.shape[1], K = w.shape[2];
@@ -322,7 +322,7 @@ Array expand(const onnx::NodeProto&, const Inputs& in) {
   return broadcast(in[0], zeros(sizes), std::plus<>());
 }
 
-// One axis.
+// Slices one axis.
 Array slice(const onnx::NodeProto& node, const Inputs& in) {
   const Array& x = in[0];
   const auto begin = static_cast<int64_t>(in[1].values.at(0)), end = static_cast<int64_t>(in[2].values.at(0));

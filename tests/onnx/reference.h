@@ -12,13 +12,13 @@ namespace depthstill::test {
 
 onnx::ModelProto read_model(const std::string& path);
 
-// What is wrong with the graph; empty if nothing is: every name is defined once and before its use, everything defined
-// is used, the outputs exist.
+// Lists what is wrong with the graph. It is empty if every name is defined once and before its use, everything defined
+// is used and the outputs exist.
 std::vector<std::string> faults(const onnx::GraphProto& graph);
 
 const onnx::AttributeProto* find_attribute(const onnx::NodeProto& node, const std::string& name);
 int count_nodes(const onnx::GraphProto& graph, const std::string& op);
-std::string metadata(const onnx::ModelProto& model, const std::string& key);  // empty if absent
+std::string metadata(const onnx::ModelProto& model, const std::string& key);  // text, empty if absent
 
 struct Array {
   std::vector<int64_t> shape;

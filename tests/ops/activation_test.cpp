@@ -42,7 +42,7 @@ Tensor conv3x3(const Tensor& y, const Tensor& weight, int stride = 1) {
   return conv2d(y, weight, Tensor(), {.stride = stride, .pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1});
 }
 
-// Who reads y = activation(x): in[1] and in[2] are filters, in[3] a map to add. Backward visits them from the last.
+// Readers take y = activation(x): in[1] and in[2] are filters, in[3] a map to add. Backward visits them from the last.
 struct Readers {
   const char* name;
   int count;
@@ -84,7 +84,7 @@ std::vector<Tensor> readers_inputs(bool bf16_images) {
 Op read_by(const Readers& readers, Activation kind) {
   return [&readers, kind](const std::vector<Tensor>& in) { return readers.op(activation(in[0], kind), in); };
 }
-// The same, and whatever arrives is added up before the slope is taken.
+// The same readers, but whatever arrives is added up before the slope is taken.
 Op read_apart(const Readers& readers, Activation kind) {
   return [&readers, kind](const std::vector<Tensor>& in) {
     const Tensor y = activation(in[0], kind);
@@ -126,7 +126,7 @@ TEST(Activation, GradientsOfSeveralReadersOnDevicesAndAgainstDifferences) {
   }
 }
 
-// In double: a 1x1 convolution, its shortcut and a tap send gradients.
+// A 1x1 convolution, its shortcut and a tap send gradients, which are added up in double.
 TEST(Activation, GradientsOfAResidualBlockAgainstDouble) {
   constexpr int64_t kPixels = 2 * 3 * 5, kChannels = 7;
   const Tensor weight = random_tensor({kChannels, 1, 1, kChannels}, 2);
@@ -137,7 +137,7 @@ TEST(Activation, GradientsOfAResidualBlockAgainstDouble) {
     };
     const OpResult found = evaluate(op, {inputs(), weight}, {true, true}, Device::kCpu);
     const auto x = to_vector<float>(inputs()), w = to_vector<float>(weight);
-    const auto dy = to_vector<float>(random_tensor(inputs().shape(), 77));  // of evaluate()
+    const auto dy = to_vector<float>(random_tensor(inputs().shape(), 77));  // dy of evaluate()
     for (int64_t i = 0; i < kPixels * kChannels; ++i) {
       const int64_t pixel = i / kChannels, c = i % kChannels;
       const double at = static_cast<double>(x[static_cast<size_t>(i)]), sigmoid = 1.0 / (1.0 + std::exp(-at));

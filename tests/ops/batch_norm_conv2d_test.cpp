@@ -8,7 +8,7 @@ namespace {
 
 using namespace test;
 
-// 1 x 1 or 3 x 3.
+// The kernel is 1 x 1 or 3 x 3.
 Conv2dOptions options_of(int64_t kernel, int stride, int dilation) {
   Conv2dOptions options{.stride = stride, .dilation = dilation};
   options.pad_top = options.pad_bottom = options.pad_left = options.pad_right =
@@ -48,7 +48,7 @@ TEST(BatchNormConv2d, GradientsAndDevices) {
       SCOPED_TRACE(::testing::Message() << training << " kernel " << kernel);
       const Conv2dOptions options = options_of(kernel, kernel == 3 ? 2 : 1, 1);
       auto in = inputs(kernel);
-      for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // without kinks
+      for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // activations without kinks
         expect_gradients(normalised(training, act, options), in, kTrained);
       }
       for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
@@ -60,7 +60,7 @@ TEST(BatchNormConv2d, GradientsAndDevices) {
   }
 }
 
-// On the CPU it is the same work in the same order, but for what is computed twice.
+// Both ways do the same work in the same order on the CPU, but for what is computed twice.
 TEST(BatchNormConv2d, SameBitsAsTheStoredMap) {
   for (const int64_t kernel : {1, 3}) {
     for (const bool training : {true, false}) {
@@ -92,8 +92,8 @@ TEST(BatchNormConv2d, ComputesOnlyTheGradientsThatAreNeeded) {
   EXPECT_TRUE(norm.gradients[0].empty() && norm.gradients[5].empty());
 }
 
-// A batch norm that gets the moments of its input normalises, and moves its running statistics, as if it had read it;
-// however far from the mean they were guessed. With and without a batch norm below.
+// A batch norm that gets the moments of its input normalises, and moves its running statistics, as if it had read it,
+// however far from the mean they were guessed. There are cases with and without a batch norm below.
 TEST(BatchNormConv2d, MomentsServeTheNextBatchNorm) {
   std::vector<Device> devices = {Device::kCpu};
   if (available(Device::kCuda)) devices.push_back(Device::kCuda);
@@ -138,10 +138,11 @@ TEST(Conv2dMoments, GradientsAreThoseOfTheConvolution) {
   for (const size_t i : {0, 5}) EXPECT_EQ(a.gradients[i], b.gradients[i]);
 }
 
-// On a GPU, as cuDNN fuses it or our kernels do it before and after: maps large enough for it to be asked.
+// On a GPU cuDNN fuses the batch norms, or our kernels do them before and after. The maps are large enough for cuDNN to
+// be asked.
 TEST(BatchNormConv2d, EveryCandidateOfTheLibrariesAgrees) {
   if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
-  // In the simulation, whose kernels are slow, those where the lists change from one kind to the next.
+  // The simulation, whose kernels are slow, runs the candidates where the lists change from one kind to the next.
   const std::vector<int> simulated = {0, 5, 6, 7, 8, 10};
   for_each_candidate(built_with_cuda() ? first_candidates(18) : simulated, [] {
     auto in = inputs(1, 48, 64);

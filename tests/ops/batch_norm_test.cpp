@@ -22,7 +22,7 @@ Op batch_norm_op(bool training, Activation act) {
 
 TEST(BatchNorm, Gradients) {
   for (const bool training : {true, false}) {
-    for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // without kinks
+    for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // activations without kinks
       SCOPED_TRACE(training ? "training" : "evaluation");
       expect_gradients(batch_norm_op(training, act), inputs({2, 5, 7, 18}), kTrained);
     }

@@ -65,7 +65,7 @@ TEST(Conv2d, EveryCandidateOfTheLibrariesAgrees) {
     for (const Activation act : {Activation::kNone, Activation::kRelu}) {
       for (const int kernel : {1, 3}) {
         Conv2dOptions options;
-        options.pad_bottom = options.pad_left = options.pad_right = kernel / 2;  // above, there may be dead rows
+        options.pad_bottom = options.pad_left = options.pad_right = kernel / 2;  // dead rows may lie above
         options.activation = act;
         const auto op = [&](const std::vector<Tensor>& in) { return conv2d(in[0], in[1], in[2], options); };
         const Tensor weight = random_tensor({24, kernel, kernel, 16}, 2), bias = random_tensor({24}, 3);

@@ -79,7 +79,7 @@ TEST(BatchNormDepthwiseConv2d, GradientsAndDevices) {
         SCOPED_TRACE(::testing::Message() << training << " stride " << stride << " dilation " << dilation);
         const DepthwiseConv2dOptions options{stride, dilation, dilation, dilation};
         auto in = normalised_inputs();
-        for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // without kinks
+        for (const Activation act : {Activation::kNone, Activation::kSigmoid}) {  // activations without kinks
           expect_gradients(normalised(training, act, options), in, kTrained);
         }
         for (const Activation act : {Activation::kNone, Activation::kRelu, Activation::kRelu6, Activation::kSigmoid}) {
@@ -92,7 +92,7 @@ TEST(BatchNormDepthwiseConv2d, GradientsAndDevices) {
   }
 }
 
-// In fp32 they differ by the rounding of x * scale + shift against (x - mean) * scale + bias, in bf16 by that of z.
+// They differ by the rounding of x * scale + shift against (x - mean) * scale + bias in fp32, by that of z in bf16.
 TEST(BatchNormDepthwiseConv2d, SameAsTheStoredMap) {
   for (const int64_t kernel : {3, 5}) {
     for (const bool training : {true, false}) {

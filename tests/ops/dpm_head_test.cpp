@@ -46,8 +46,8 @@ TEST(DpmHead, IsTheLossOfTheConvolution) {
             values_of(dpm_depth(conv2d(in[0], in[1], in[2], {}), kSmall)));
 }
 
-// x from a convolution with an activation, which takes its gradient already multiplied by the slope (autograd.h), also
-// where another op takes the same x.
+// x comes from a convolution with an activation, which takes its gradient already multiplied by the slope (autograd.h),
+// also where another op takes the same x.
 TEST(DpmHead, GradientsThroughTheActivationBelow) {
   const Tensor teacher = random_tensor({2, 3, 5}, 4, 1.5f, 5.5f);
   for (const bool shared : {false, true}) {
@@ -66,7 +66,7 @@ TEST(DpmHead, GradientsThroughTheActivationBelow) {
   }
 }
 
-// Rounded as conv2d's and the loss's products are, in other places: the tolerance is a few steps of bf16.
+// The products are rounded as conv2d's and the loss's are, in other places: the tolerance is a few steps of bf16.
 TEST(DpmHead, SameOnDevicesInBf16) {
   const Tensor teacher = random_tensor({2, 3, 5}, 4, 1.5f, 5.5f);
   std::vector<Tensor> in = inputs(128);

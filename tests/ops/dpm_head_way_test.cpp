@@ -1,5 +1,5 @@
-// Which way a training step takes with its DPM head's logits: on a clock of the test's, and the trial that is timed, on
-// the emulated device.
+// The choice of the way that a training step takes with its DPM head's logits is tested on a clock of the test's; the
+// trial that is timed runs on the emulated device.
 #include "engine/ops/dpm_head_way.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ namespace {
 
 using testing_files::TemporaryFolder;
 
-constexpr double kNever = -1;  // does not run
+constexpr double kNever = -1;  // time of a way that does not run
 constexpr int64_t kChannels = 128;
 
 DpmHead head_of(int bins, Device device) {
@@ -164,7 +164,7 @@ TEST_F(DpmHeadWayTest, WhatIsAskedForIsDoneWherePossible) {
 
 class DpmHeadTrialTest : public DpmHeadWayTest {
  protected:
-  // Of a loss with a KL, with gradients of the depth, or both.
+  // The problem is that of a loss with a KL, with gradients of the depth, or both.
   static DpmHeadProblem small_problem(bool kl, bool depth) {
     DpmHeadProblem problem = problem_of(Device::kCuda);
     problem.x = {2, 4, 8, kChannels};

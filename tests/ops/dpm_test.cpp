@@ -11,7 +11,7 @@ using namespace test;
 constexpr DpmBins kKitti{257, 1e-3f, 80.0f}, kSmall{11, 1.0f, 6.0f};
 
 struct Case {
-  const char* name;  // in the oracle
+  const char* name;  // name in the oracle
   DpmTarget target;
   KlDirection kl;
   float sigma;

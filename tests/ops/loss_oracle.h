@@ -1,4 +1,4 @@
-// What PyTorch computed for the losses (tests/oracle/make_loss_fixtures.py), and helpers to compare with it.
+// PyTorch's results for the losses (tests/oracle/make_loss_fixtures.py), and helpers to compare with them.
 #pragma once
 
 #include <cstdlib>
@@ -12,7 +12,7 @@ namespace depthstill::test {
 
 inline const SafetensorsFile& loss_oracle() {
   const char* const elsewhere =
-      std::getenv("DEPTHSTILL_TREE");  // for a test program that was carried to another machine
+      std::getenv("DEPTHSTILL_TREE");  // tree of a test program that was carried to another machine
   static const SafetensorsFile file(std::string(elsewhere != nullptr ? elsewhere : DEPTHSTILL_SOURCE_DIR) +
                                     "/tests/oracle/losses.safetensors");
   return file;

@@ -19,7 +19,7 @@
 
 namespace depthstill::test {
 
-// Uniform in [low, high): never neutral values such as 0 or 1.
+// The values are uniform in [low, high): never neutral values such as 0 or 1.
 inline std::vector<float> random_values(int64_t n, uint32_t seed, float low = -1.0f, float high = 1.0f) {
   std::mt19937 generator(seed);
   std::vector<float> values(static_cast<size_t>(n));
@@ -68,7 +68,7 @@ using Op = std::function<Tensor(const std::vector<Tensor>&)>;
 
 struct OpResult {
   std::vector<float> y;
-  std::vector<std::vector<float>> gradients;  // empty where the input got none
+  std::vector<std::vector<float>> gradients;  // values, empty where the input got none
 };
 
 // Runs op and its gradient for a fixed random dy on `device`; inputs with differentiable[i] become leaves.
@@ -92,13 +92,13 @@ inline OpResult evaluate(const Op& op, const std::vector<Tensor>& inputs, const 
 }
 
 struct GradientCheck {
-  float step = 1e-2f;       // of the central difference
-  double tolerance = 2e-2;  // relative to |gradient| |direction|, in fp32
+  float step = 1e-2f;       // step of the central difference
+  double tolerance = 2e-2;  // error relative to |gradient| |direction|, in fp32
   int directions = 3;
 };
 
-// <dy, op(x + h v) - op(x - h v)> / 2h against <dx, v> for random directions v, input by input. Keep inputs at least
-// `step` away from kinks (ReLU at 0, ties of a maximum).
+// Compares <dy, op(x + h v) - op(x - h v)> / 2h with <dx, v> for random directions v, input by input. Keep inputs at
+// least `step` away from kinks (ReLU at 0, ties of a maximum).
 inline void expect_gradients(const Op& op, const std::vector<Tensor>& inputs, std::vector<bool> differentiable = {},
                              const GradientCheck& check = {}) {
   if (differentiable.empty()) differentiable.assign(inputs.size(), true);
@@ -130,7 +130,7 @@ inline void expect_gradients(const Op& op, const std::vector<Tensor>& inputs, st
   }
 }
 
-// True where a second device can be compared: a GPU, or in builds without CUDA the emulator. Tolerances are those of
+// Tells whether a second device can be compared: a GPU, or in builds without CUDA the emulator. Tolerances are those of
 // fp32, not of TF32.
 inline bool second_device() {
   library_options().strict_fp32 = true;
@@ -138,7 +138,7 @@ inline bool second_device() {
   return available(Device::kCuda);
 }
 
-// Outputs and gradients of `op` on the second device against the CPU.
+// Compares outputs and gradients of `op` on the second device with those on the CPU.
 inline void expect_same_on_devices(const Op& op, const std::vector<Tensor>& inputs,
                                    std::vector<bool> differentiable = {}, double tolerance = 1e-5) {
   if (!second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
@@ -172,7 +172,7 @@ inline void for_each_candidate(const std::vector<int>& candidates, const std::fu
   EXPECT_GT(agreed, 0);
 }
 
-// 0 to count - 1.
+// The numbers 0 to count - 1.
 inline std::vector<int> first_candidates(int count) {
   std::vector<int> candidates(static_cast<size_t>(count));
   std::iota(candidates.begin(), candidates.end(), 0);

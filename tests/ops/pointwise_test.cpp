@@ -7,7 +7,7 @@ namespace {
 
 using namespace test;
 
-// Away from 0 and from `kink`, on both sides of them.
+// The values lie away from 0 and from `kink`, on both sides of them.
 Tensor away_from(float kink, uint32_t seed) {
   std::vector<float> values = random_values(2 * 3 * 5, seed, -2.0f, 2.0f);
   for (float& v : values) {

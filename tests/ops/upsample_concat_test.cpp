@@ -7,11 +7,11 @@ namespace {
 using namespace test;
 
 struct Case {
-  int64_t in_height, in_width, in_first_row, channels;  // of x
-  int64_t height, width, first_row, tap_channels;       // of the tap; y starts at first_row
+  int64_t in_height, in_width, in_first_row, channels;  // sizes of x
+  int64_t height, width, first_row, tap_channels;       // sizes of the tap; y starts at first_row
 };
-// Enlarged, as it is, reduced; rows left out on both sides, on one, on none; channels of the students beside wide maps,
-// and odd ones.
+// x is enlarged, kept, reduced; rows are left out on both sides, on one, on none; channels are those of the students
+// beside wide maps, and odd ones.
 constexpr Case kCases[] = {
     {4, 5, 0, 6, 7, 10, 0, 3},      {11, 5, 4, 512, 22, 10, 9, 24}, {11, 6, 2, 512, 11, 6, 2, 32},
     {6, 7, 1, 96, 6, 7, 3, 320},    {5, 4, 0, 17, 9, 9, 4, 5},      {9, 3, 3, 264, 18, 5, 8, 96},
@@ -52,8 +52,8 @@ OpResult apart(const Op& op, const Tensor& x, const Case& c, int64_t first, int6
   return {values_of(y), {values_of(moved.grad())}};
 }
 
-// The same bits as from an op each; but where a compiler fuses multiply-adds in one loop and not in the other, the sums
-// of the resize's gradient round differently.
+// The bits are the same as from an op each; but where a compiler fuses multiply-adds in one loop and not in the other,
+// the sums of the resize's gradient round differently.
 TEST(UpsampleConcat, EqualsResizingCroppingAndJoining) {
   for (const Case& c : kCases) {
     SCOPED_TRACE(testing::Message() << c.channels << " + " << c.tap_channels << " channels at " << c.height);

@@ -119,7 +119,7 @@ def record(model, height, width):
     (y - values("target", tuple(y.shape), 1.0, 1.0)).abs().mean().backward()
     out = {"output": samples("output", y)}
     for key, parts in groups.items():
-        if parts[0].grad is not None:  # none for what is never run
+        if parts[0].grad is not None:  # layers that are never run have none
             out["grad/" + key] = digest(key, torch.cat([p.grad for p in parts]))
     print(f"output {y.min():.4f} .. {y.max():.4f}, {len(out) - 1} gradients")
     return out

@@ -67,7 +67,7 @@ class MidasSmall(nn.Module):
             setattr(self.scratch, f"refinenet{k + 1}", Fusion(WIDTHS[k], OUT_WIDTHS[k]))
         self.scratch.output_conv = nn.Sequential(nn.Conv2d(64, 32, 3, padding=1), Double(),
                                                  nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1))
-        for module in self.modules():  # in place they would overwrite what float64 gradients need
+        for module in self.modules():  # modules in place would overwrite what float64 gradients need
             if hasattr(module, "inplace"):
                 module.inplace = False
         assert sum(p.numel() for p in self.parameters()) == PARAMETERS

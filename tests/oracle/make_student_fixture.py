@@ -28,7 +28,7 @@ import torch.nn.functional as F
 N, H, W, BINS, D_MIN, D_MAX = 2, 64, 96, 257, 1e-3, 80.0
 FIRST_ROW, SIGMA, ALPHA, BETA, STEPS = 20, 0.5, 0.1, 10.0, 10
 SAMPLES, PROJECTIONS = 512, 16
-LEARNING_RATE = 4e-5  # where the recipe's one-cycle starts
+LEARNING_RATE = 4e-5  # the start of the recipe's one-cycle
 
 
 # ---- the hash ---------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def main():
     files["zip64"] = files["nested"]
     write_zip64(FOLDER / "zip64.pth", entries_of(FOLDER / "nested.pth"))
 
-    # What must be refused.
+    # These files must be refused.
     torch.save({"model": {"a": numbers(2)}, "callback": Harmful(os.system, "echo harmed")}, FOLDER / "bad_system.pth")
     torch.save({"model": {"a": Harmful(eval, "1 + 1")}}, FOLDER / "bad_eval.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": Harmful(getattr, {}, "clear")}, FOLDER / "bad_getattr.pth", pickle_protocol=4)

@@ -67,7 +67,7 @@ TEST(check_data, the_frame_that_the_validation_needs) {
   const DatasetSpec spec = write_small_set(folder, 2);
   CheckOptions options;
   options.protocol = make_protocol("kitti");
-  EXPECT_EQ(run(spec, nullptr, options).status, 0);  // not of training images
+  EXPECT_EQ(run(spec, nullptr, options).status, 0);  // training images need no such frame
   const Outcome outcome = run(spec, &spec, options);
   EXPECT_TRUE(outcome.says("list.txt:1: protocol: the KITTI frame needs at least 352x1216")) << outcome.text;
   EXPECT_TRUE(outcome.says("training would fail: 2 problems")) << outcome.text;

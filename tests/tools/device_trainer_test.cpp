@@ -143,7 +143,7 @@ TEST_F(DeviceTrainer, AnInterruptedRunResumesBitForBit) {
   install_interrupt_handlers();
   TrainOptions options = into("halves");
   options.on_step = [](int64_t updates) {
-    if (updates == 5) std::raise(SIGTERM);  // of 6, after the first graphs
+    if (updates == 5) std::raise(SIGTERM);  // step 5 of 6, after the first graphs
   };
   EXPECT_THROW(train(recipe(), options), Interrupted);
   clear_interrupt();

@@ -92,7 +92,7 @@ TEST(OldRun, GoesOnAsItWouldHave) {
   }
   std::printf("the old program's end on this processor: %s\n", same_bits ? "the same bits" : "rounding differs");
 
-  // Written by this program at the same place, the run goes on to the same bits.
+  // A run that this program wrote at the same place goes on to the same bits.
   install_interrupt_handlers();
   std::raise(SIGTERM);
   EXPECT_THROW(train(recipe_of(folder), resuming(folder / "again")), Interrupted);

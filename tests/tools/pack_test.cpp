@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using namespace testing_files;
 
-constexpr uint64_t kSampleBytes = 64 * 5 + 24 * 16 * 7;  // at most, of write_small_set()'s
+constexpr uint64_t kSampleBytes = 64 * 5 + 24 * 16 * 7;  // the most for a sample of write_small_set()
 
 std::shared_ptr<const Dataset> open(const DatasetSpec& spec) { return std::make_shared<const Dataset>(spec); }
 

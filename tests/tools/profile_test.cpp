@@ -47,7 +47,7 @@ void expect_whole_step(const Profile& profile) {
   }
   const OpRow* head = find(rows, "decode_head.conv_out.0", "conv2d");
   ASSERT_NE(head, nullptr);
-  EXPECT_EQ(head->forward.work.flops, 2.0 * 2 * (48 - 12) * 64 * 128 * 33);  // without the dead rows
+  EXPECT_EQ(head->forward.work.flops, 2.0 * 2 * (48 - 12) * 64 * 128 * 33);  // work without the dead rows
   EXPECT_EQ(head->backward.work.flops, 2 * head->forward.work.flops);
   EXPECT_EQ(head->forward.calls, 1);
   ASSERT_NE(find(rows, "update/adamw", "adamw"), nullptr);

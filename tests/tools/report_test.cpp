@@ -97,7 +97,7 @@ TEST(Chart, ThinsAndSmooths) {
 }
 
 TEST(Colormap, EndsAndOrder) {
-  // Against the published tables of 256 colours, which the polynomials follow to 8 (Magma) and 24 (Turbo) units.
+  // The polynomials follow the published tables of 256 colours to 8 (Magma) and 24 (Turbo) units.
   const struct {
     Colormap map;
     double position;

@@ -71,7 +71,7 @@ TEST(Trainer, AnInterruptedRunResumesBitForBit) {
   install_interrupt_handlers();
   TrainOptions options = into(folder / "halves");
   options.on_step = [](int64_t updates) {
-    if (updates == 3) std::raise(SIGTERM);  // in the middle of the second epoch
+    if (updates == 3) std::raise(SIGTERM);  // the middle of the second epoch
   };
   EXPECT_THROW(train(recipe, options), Interrupted);
   clear_interrupt();
@@ -121,7 +121,7 @@ TEST(Trainer, KeepsTheBestModelOfTheValidationList) {
   EXPECT_TRUE(fs::exists(folder / "run/epoch_002.safetensors"));
 }
 
-// Of every step, to rounding.
+// The losses of every step agree to rounding.
 void expect_same_losses(const fs::path& a, const fs::path& b) {
   const RunLog one = read_run_log(a / "metrics.jsonl"), other = read_run_log(b / "metrics.jsonl");
   ASSERT_EQ(one.steps.size(), other.steps.size());
@@ -151,7 +151,7 @@ TEST(Trainer, TheFusedHeadTrainsTheSame) {
   expect_same_losses(folder / "fused", folder / "stored");
 }
 
-// Which way the head takes decides about the last bits of a run.
+// The way that the head takes decides the last bits of a run.
 TEST(Trainer, AResumedRunKeepsToItsHead) {
   const TemporaryFolder folder;
   const Recipe recipe = small_recipe(folder);

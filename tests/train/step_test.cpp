@@ -1,5 +1,5 @@
-// What a training step carries beyond TIE-KD's: several views, labels of a frozen network, several terms on one forward
-// pass, learning rates by group; captured as a graph on the emulated device.
+// A training step carries more than TIE-KD's: several views, labels of a frozen network, several terms on one forward
+// pass, learning rates by group; it is captured as a graph on the emulated device.
 #include "engine/train/step.h"
 
 #include <gtest/gtest.h>

@@ -31,16 +31,16 @@ struct Place {
 
 struct Kernel {
   const char* name;
-  const char* dims;          // what the numbers of a shape are
-  std::vector<Dims> shapes;  // of the students; 0 stands for --batch
+  const char* dims;          // names of a shape's numbers
+  std::vector<Dims> shapes;  // shapes of the students; 0 stands for --batch
   // A call that runs all passes, inside ranges named after them; empty where the device cannot.
   Call (*prepare)(const Dims& d, const Place& place);
-  const char* op = name;  // as it is timed
+  const char* op = name;  // name of the op that is timed
 };
 
 Tensor leaf(const Tensor& x) { return x.detach().set_requires_grad(); }
 
-// Sends dy back into y. A copy of it, since gradient functions may work in place.
+// Sends a copy of dy back into y, since gradient functions may work in place.
 void send_back(const std::vector<Tensor>& ys, const std::vector<Tensor>& dys) {
   const auto seeded =
       record("seed", ys, std::vector<Tensor>{zeros({1}, DType::kFloat, ys[0].device())}, [&](const Gradients&) {
@@ -51,7 +51,7 @@ void send_back(const std::vector<Tensor>& ys, const std::vector<Tensor>& dys) {
   backward(seeded[0]);
 }
 
-// y = f(), then its gradient; `pass` names the gradient.
+// Runs y = f(), then its gradient; `pass` names the gradient.
 template <class F>
 void run_passes(const char* pass, const Tensor& dy, F f) {
   const ProfileRange range("fwd", pass);
@@ -59,7 +59,7 @@ void run_passes(const char* pass, const Tensor& dy, F f) {
   send_back({y}, {dy});
 }
 
-// Of an op of one input: f(x).
+// Prepares an op of one input: f(x).
 template <class F>
 Call unary(const Tensor& x, F f) {
   Tensor dy;
@@ -185,12 +185,12 @@ Call prepare_dpm(const Dims& d, const Place& place) {
   };
 }
 
-// Nothing where the device has no kernel for it.
+// The call is empty where the device has no kernel for it.
 Call prepare_dpm_head(const Dims& d, const Place& place) {
   const DpmBins bins{};
   const Tensor x = place.values({d[0], d[1], d[2], d[3]});
   if (!dpm_head_supported(place.device, place.dtype, d[3], bins)) return {};
-  // Logits as wide as those of bench dpm.
+  // The logits are as wide as those of bench dpm.
   const Tensor weight = scale(place.parameter({bins.bins, 1, 1, d[3]}), 1.0f / std::sqrt(static_cast<float>(d[3])));
   const Tensor bias = place.parameter({bins.bins});
   const Tensor teacher = random_teacher({d[0], d[1], d[2]}, bins.d_max, place.device);
@@ -325,8 +325,8 @@ struct Pass {
   Work work;
 };
 
-// What one call did, pass by pass. The forward pass is repeated before each gradient that is taken alone: the first
-// one counts.
+// Adds up what one call did, pass by pass. The forward pass is repeated before each gradient that is taken alone: the
+// first one counts.
 std::vector<Pass> passes_of(const std::vector<OpSample>& samples, std::string_view op) {
   std::vector<Pass> passes;
   for (const OpSample& sample : samples) {

@@ -12,7 +12,7 @@ namespace depthstill {
 struct KernelBenchOptions {
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;
-  int64_t batch = 1;  // of the shapes that are not given
+  int64_t batch = 1;  // batch of the shapes that are not given
   std::string shape;  // "1x352x704x257", in the order of shape_help(); empty: the students'
   int steps = 10, warmup = 2;
 };

@@ -73,7 +73,7 @@ void sort_by_bound(std::vector<Line>& lines) {
                    [](const Line& a, const Line& b) { return a.bound().ms() > b.bound().ms(); });
 }
 
-// All layers together, what products bound and what memory bounds apart.
+// Adds up all layers, what products bound and what memory bounds apart.
 std::vector<Line> lines_by_op(const std::vector<Line>& lines) {
   std::map<std::pair<std::string, bool>, Line> sums;
   for (const Line& line : lines) {
@@ -225,7 +225,7 @@ void OpTable::add_step(const std::vector<OpSample>& samples, double step_ms) {
     Direction& direction = backward ? entry.backward : entry.forward;
     direction.ms[step] += sample.ms;
     ops_ms += sample.ms;
-    // The work of all steps, which is the same in each.
+    // The work is that of all steps, and the same in each.
     direction.work.flops += sample.work.flops;
     direction.work.bytes += sample.work.bytes;
     ++direction.calls;

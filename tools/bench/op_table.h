@@ -1,5 +1,5 @@
-// Per layer and op: time, work and how far from the bound, from the samples of several training steps; or the bound
-// alone, where nothing was timed.
+// An OpTable lists time, work and distance from the bound per layer and op, from the samples of several training steps.
+// Where nothing was timed, the bound stands alone.
 #pragma once
 
 #include <map>
@@ -23,7 +23,7 @@ struct OpTime {
 
 struct OpRow {
   std::string layer, op;     // layer: the path of a module, "loss/dpm", "update/adamw"
-  OpTime forward, backward;  // forward also of losses and the update
+  OpTime forward, backward;  // forward holds losses and the update, too
   double ms() const { return forward.ms + backward.ms; }
   Work work() const { return {forward.work.flops + backward.work.flops, forward.work.bytes + backward.work.bytes}; }
 };
@@ -38,7 +38,7 @@ class OpTable {
 
  private:
   struct Direction {
-    std::vector<double> ms;  // per step
+    std::vector<double> ms;  // time of each step
     Work work;
     int calls = 0;
   };
@@ -51,18 +51,18 @@ class OpTable {
   std::vector<double> step_ms_, ops_ms_;
 };
 
-// At most `max_rows` lines and what the others add up to; 0: all.
+// The text has at most `max_rows` lines (0: all) and what the others add up to.
 std::string table_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);
 nlohmann::ordered_json table_json(const OpTable& table, const MachinePeak& peak);
 
-// What every op takes at least, in milliseconds, each direction of a row bound by products or by memory.
+// A StepBound says what ops take at least, in milliseconds; each direction of a row is bound by products or by memory.
 struct StepBound {
   double products_ms = 0, memory_ms = 0;
   double ms() const { return products_ms + memory_ms; }
 };
 StepBound step_bound(const OpTable& table, const MachinePeak& peak);
 
-// The largest bounds first: per layer, at most `max_rows` lines, and then all layers together per op.
+// The largest bounds come first: per layer, at most `max_rows` lines, and then all layers together per op.
 std::string bound_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);
 nlohmann::ordered_json bound_json(const OpTable& table, const MachinePeak& peak);
 

@@ -21,7 +21,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Whether nsys and ncu have something to capture on this device.
+// Tells whether nsys and ncu have something to capture on this device.
 bool traced(Device device) { return device == Device::kCuda && built_with_cuda(); }
 
 class ProfiledTraining {

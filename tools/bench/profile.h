@@ -1,5 +1,5 @@
-// Training steps of a recipe under the profiler: what each layer and op takes and how far from the bound it is. Without
-// a GPU, what they would take on one at least.
+// The profiler shows what each layer and op of a recipe's training steps takes and how far from the bound it is; an
+// estimate shows, without a GPU, what they would take on one at least.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,10 @@ namespace depthstill {
 
 struct ProfileOptions {
   Device device = Device::kCpu;
-  DType dtype = DType::kFloat;            // of the activations
-  int64_t first_step = 3, last_step = 5;  // those that are profiled, from 1; the ones before warm up
-  bool random_data = false;               // in place of the recipe's data set
-  bool dead_rows = true;                  // as in training
+  DType dtype = DType::kFloat;            // type of the activations
+  int64_t first_step = 3, last_step = 5;  // steps that are profiled, from 1; the ones before warm up
+  bool random_data = false;               // random values in place of the recipe's data set
+  bool dead_rows = true;                  // default of training
   std::optional<bool> fused_head = {};    // default: as training chooses
 };
 
@@ -31,15 +31,16 @@ struct Profile {
 // graph. Throws Error, or Interrupted after SIGINT or SIGTERM.
 Profile profile_training(const Recipe& recipe, const ProfileOptions& options);
 
-// What a training step asks of a GPU, from a dry run: nothing is computed, and no time is taken.
+// A StepEstimate says what a training step asks of a GPU. It comes from a dry run: nothing is computed or timed.
 struct StepEstimate {
-  Profile profile;                                  // with work and without times; the peak is that of the options
-  int64_t kernels = 0, copies = 0;                  // of a step: launches and calls of libraries; copies and memsets
-  size_t step_bytes = 0;                            // of the tensors that the step makes, as planned (step_arena.h)
-  size_t parameter_bytes = 0, optimiser_bytes = 0;  // that stay: parameters, and their moments
+  Profile profile;                                  // table with work and without times; peak of the options
+  int64_t kernels = 0, copies = 0;                  // a step's launches and calls of libraries; copies and memsets
+  size_t step_bytes = 0;                            // size of the tensors that a step makes, as planned (step_arena.h)
+  size_t parameter_bytes = 0, optimiser_bytes = 0;  // bytes that stay: parameters, and their moments
 };
 
-// After enable_dry_run(). The recipe's data set is not read; of the options, the device and the steps do not matter.
+// The caller has called enable_dry_run(). The recipe's data set is not read; of the options, the device and the steps
+// do not matter.
 StepEstimate estimate_training(const Recipe& recipe, const ProfileOptions& options, const MachinePeak& peak);
 
 }  // namespace depthstill

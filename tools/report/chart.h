@@ -25,7 +25,7 @@ struct ChartOptions {
 // A <figure> with a title, axes with round tick values, the lines, and a legend when there are several.
 std::string line_chart(const ChartOptions& options, std::span<const Series> series);
 
-// At most `count` points: means over equal stretches of the series.
+// Returns at most `count` points: means over equal stretches of the series.
 std::vector<Point> thin(std::span<const Point> points, size_t count);
 // Exponential moving average with the given weight of the past, bias-corrected.
 std::vector<Point> smooth(std::span<const Point> points, double weight);

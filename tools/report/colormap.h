@@ -16,14 +16,14 @@ Colormap parse_colormap(const std::string& text);  // "turbo", "magma", "grey"
 
 std::array<uint8_t, 3> colour_at(Colormap map, double position);  // position 0..1, clamped
 
-// How depth becomes a position on the colour map. Near is bright (1), far is dark (0).
+// A ColourRange makes depth a position on the colour map. Near is bright (1), far is dark (0).
 struct ColourRange {
   double near = 0, far = 80;  // metres
-  bool logarithmic = true;    // else linear
+  bool logarithmic = true;    // the scale is linear if false
   double position(double depth) const;
 };
 
-// From the 2nd to the 98th percentile of the known depths, widened to at least a factor of 1.1.
+// The range from the 2nd to the 98th percentile of the known depths, widened to at least a factor of 1.1.
 ColourRange colour_range(const DepthMap& depth);
 
 // Pixels without depth (0) become mid-grey.

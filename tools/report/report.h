@@ -1,4 +1,5 @@
-// report.html of a run: one self-contained page with curves, metrics and pictures. Opens anywhere, needs no network.
+// report.html of a run is one self-contained page with curves, metrics and pictures. It opens anywhere and needs no
+// network.
 #pragma once
 
 #include <optional>
@@ -24,7 +25,7 @@ struct ReportPanel {
 struct Report {
   std::string title;                                       // the run's name
   std::vector<std::pair<std::string, std::string>> facts;  // device, precision, time, memory, parameters, ...
-  std::optional<MetricsSummary> final;                     // of the kept model
+  std::optional<MetricsSummary> final;                     // metrics of the kept model
   std::string final_label;                                 // "best epoch 7, val list"
   std::string protocol;                                    // describe(protocol)
   std::string recipe;                                      // the effective recipe as TOML
@@ -34,6 +35,6 @@ struct Report {
 };
 
 std::string render_report(const Report& report);
-void write_report(const std::string& path, const Report& report);  // atomically
+void write_report(const std::string& path, const Report& report);  // an atomic write
 
 }  // namespace depthstill

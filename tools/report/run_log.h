@@ -1,5 +1,5 @@
 // metrics.jsonl of a run: one JSON object per line, appended as training goes.
-//   {"type":"step","step":12,"epoch":0,"lr":1e-4,"grad_norm":3.1,"images_per_second":0.4,"losses":{"total":..,"dpm":..}}
+//   {"type":"step","step":12,"epoch":0,"lr":1e-4,"grad_norm":3.1,"images_per_second":0.4,"losses":{"total":..,..}}
 //   {"type":"eval","step":180,"epoch":3,"split":"val","images":25,"metrics":{"abs_rel":..}}
 // Epochs count from 0, steps from 1. After a resume, lines of steps that are run again come later in the file and
 // replace the earlier ones.
@@ -22,7 +22,7 @@ struct EvalRecord {
   Metrics metrics;
 };
 
-std::string to_json_line(const StepRecord& record);  // with the line end
+std::string to_json_line(const StepRecord& record);  // text with the line end
 std::string to_json_line(const EvalRecord& record);
 
 struct RunLog {

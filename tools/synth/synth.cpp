@@ -110,7 +110,7 @@ void parallel_frames(std::vector<Frame>& frames, const Body& body) {
   if (error) std::rethrow_exception(error);
 }
 
-// Gaussian along one axis; `step` between neighbours, `count` values a line, edges repeated.
+// A Gaussian blur along one axis; `step` between neighbours, `count` values a line, edges repeated.
 void blur_line(const float* from, size_t step, int count, const std::vector<float>& half_kernel, float* to) {
   const int reach = static_cast<int>(half_kernel.size()) - 1;
   for (int i = 0; i < count; ++i) {
@@ -159,7 +159,7 @@ DepthMap simulate_teacher(const DepthMap& depth, Philox& random) {
   for (float& metres : teacher.values) {
     metres = std::log(metres > 0 ? std::min(metres, kTeacherMaxMetres) : kTeacherMaxMetres);
   }
-  teacher.values = blur(teacher.values, depth.size(), sigma);  // of logarithms: near edges stay near
+  teacher.values = blur(teacher.values, depth.size(), sigma);  // the blur is of logarithms: near edges stay near
   for (size_t i = 0; i < teacher.values.size(); ++i) {
     const auto x = static_cast<float>(i % static_cast<size_t>(depth.width));
     const auto y = static_cast<float>(i / static_cast<size_t>(depth.width));

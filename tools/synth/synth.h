@@ -19,10 +19,10 @@ struct SynthOptions {
   std::string out;  // folder, made if missing
   int train = 40, validation = 10;
   uint64_t seed = 1;
-  ImageSize size{1242, 375};  // at least 1216x352 for the KITTI crop; smaller sets go without it
+  ImageSize size{1242, 375};  // the KITTI crop needs at least 1216x352; smaller sets go without it
   SynthScene scene = SynthScene::kStreet;
   bool sparse = false;  // ground truth as a 64-beam scanner would see it, about 5 % of the pixels
-  std::function<void(int done, int total)> progress;  // called from several threads; may be empty
+  std::function<void(int done, int total)> progress;  // several threads call it; it may be empty
 };
 
 // Layout below `out` (list lines are "image depth focal"):
@@ -34,8 +34,8 @@ struct SynthOptions {
 // The files depend on the options alone, not on the number of threads.
 void synthesize(const SynthOptions& options);
 
-// What a teacher network might give for `depth` (0 = sky): blurred edges, a smooth scale error, far distances pulled
-// in, held to at most 80 m.
+// Simulates what a teacher network might give for `depth` (0 = sky): blurred edges, a smooth scale error, far distances
+// pulled in, held to at most 80 m.
 DepthMap simulate_teacher(const DepthMap& depth, Philox& random);
 
 }  // namespace depthstill

@@ -45,8 +45,8 @@ Extent extent_of(const Camera& camera, const Primitive& solid) {
   return extent;
 }
 
-// Which solids can shade a point from the sun: a grid over the plane that the light falls on, filled with their
-// bounding spheres. Points outside it lie in the light.
+// A SunGrid tells which solids can shade a point from the sun: a grid over the plane that the light falls on is filled
+// with their bounding spheres. Points outside it lie in the light.
 class SunGrid {
  public:
   explicit SunGrid(const Scene& scene) : middle_(scene.camera.position + Vec3{0, 0, 60}) {

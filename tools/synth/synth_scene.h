@@ -68,7 +68,7 @@ struct Primitive {
   Vec3 centre, half;  // half extents before turning
   float turn_cos = 1, turn_sin = 0;
   Vec3 colour{0.5f, 0.5f, 0.5f};
-  uint32_t seed = 0;              // of its texture
+  uint32_t seed = 0;              // seed of its texture
   std::array<Plane, 6> planes{};  // kFrustum, local
 
   Vec3 to_local(Vec3 v) const { return {turn_cos * v.x - turn_sin * v.z, v.y, turn_sin * v.x + turn_cos * v.z}; }
@@ -81,7 +81,7 @@ struct Camera {
   Vec3 position;
   std::array<Vec3, 3> axes{Vec3{1, 0, 0}, Vec3{0, 1, 0}, Vec3{0, 0, 1}};  // right, up, forward in the world
 
-  // Through image position (x, y); the forward part is 1, so that the ray's parameter is the depth.
+  // The ray goes through image position (x, y); its forward part is 1, so that the ray's parameter is the depth.
   Vec3 ray(float x, float y) const {
     return axes[0] * ((x - centre_x) / focal) + axes[1] * ((centre_y - y) / focal) + axes[2];
   }
@@ -98,7 +98,7 @@ struct Scene {
   Vec3 light_colour{1, 1, 1}, ambient{0.4f, 0.45f, 0.5f}, haze{0.75f, 0.8f, 0.85f};
   float haze_distance = 300;  // metres after which 63 % is haze
   float clouds = 0.5f;
-  float road_half_width = 4, lane_width = 3.2f, crossing_z = -1000;  // for Material::kGround
+  float road_half_width = 4, lane_width = 3.2f, crossing_z = -1000;  // metres for Material::kGround
   uint32_t seed = 0;
 
   Primitive& add(Solid solid, Material material, Vec3 centre, Vec3 half, Vec3 colour, float turn = 0);
@@ -136,7 +136,7 @@ Scene make_room(Philox& random, ImageSize size);
 
 struct Rendering {
   Image8 image;
-  std::vector<float> depth;  // along the camera's forward axis at pixel centres, metres, exact; 0 = sky
+  std::vector<float> depth;  // distance along the camera's forward axis at pixel centres, metres, exact; 0 = sky
 };
 Rendering render(const Scene& scene, Philox& random);
 
