@@ -75,7 +75,7 @@ pack() {
     echo "changed $(git -C "$root" status --porcelain 2>/dev/null | wc -l)"
     echo "built $(date -u +%Y-%m-%dT%H:%M:%SZ)"
     grep -E '^(DEPTHSTILL_MARCH|CMAKE_CUDA_ARCHITECTURES|CMAKE_BUILD_TYPE):' "$build/CMakeCache.txt" | sed 's/:[A-Z]*=/ /'
-    # What the other machine must have at least.
+    # The other machine must have at least these.
     objdump -T "$stage"/bin/* "$stage"/lib/* | grep -oE '\b(GLIBC|GLIBCXX)_[0-9.]+' | sort -uV |
       awk -F_ '{last[$1] = $2} END {for (name in last) print "needs_" tolower(name), last[name]}'
     local headers
@@ -100,7 +100,7 @@ run() {
     [ -n "$candidate" ] && "$candidate" -c "$has_torch" 2>/dev/null && python=$candidate && break
   done
   [ -n "$python" ] || python=${GPU_CHECK_PYTHON:-python3} # the comparison with PyTorch will say that it is missing
-  # Beside this shell, which would otherwise see a signal only after the run.
+  # The run goes on beside this shell, which would otherwise see a signal only after it.
   GPU_CHECK_SPENT=$SECONDS "$python" -u "$folder/tests/gpu/check.py" "$folder" "$out" "$@" &
   local check=$!
   trap 'kill -TERM "$check" 2>/dev/null' TERM INT HUP

@@ -25,7 +25,7 @@ export OMP_WAIT_POLICY=passive  # suites run side by side: waiting threads must 
 
 say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
 
-# A step that is not a test suite: counts as one test.
+# A step that is not a test suite counts as one test.
 step() {
   local name=$1; shift
   say "$name"
@@ -63,6 +63,7 @@ suite() {
 mkdir -p build
 step "format" bash tools/check_format.sh
 step "build: dev" build dev && suite dev
+step "clang-tidy" bash tools/check_tidy.sh
 if [ $quick -eq 0 ]; then
   step "build: asan" build asan && suite asan
   step "build: tsan" build tsan && suite tsan
