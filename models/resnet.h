@@ -1,4 +1,4 @@
-// ResNet-18 and ResNet-50 (He et al. 2016; the stride of a bottleneck is in its 3x3 convolution). Five taps: the stem
+// ResNets (He et al. 2016; the stride of a bottleneck is in its 3x3 convolution). Five taps: the stem
 // before max pooling at 1/2 of the image's size, then the four stages at 1/4 to 1/32.
 #pragma once
 

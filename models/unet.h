@@ -14,7 +14,7 @@ namespace depthstill {
 enum class EncoderKind : uint8_t { kMobileNetV2, kResNet };
 struct EncoderConfig {
   EncoderKind kind = EncoderKind::kMobileNetV2;
-  int depth = 0;  // kResNet: 18 or 50
+  int depth = 0;  // kResNet: that of a row of resnet.cpp
 };
 std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config);
 
