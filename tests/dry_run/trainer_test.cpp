@@ -5,7 +5,7 @@
 
 #include "engine/allocator.h"
 #include "kernels/core/dry_run.h"
-#include "tests/data/small_set.h"
+#include "tests/tools/small_recipe.h"
 #include "tools/train_run.h"
 
 namespace depthstill {
@@ -23,13 +23,7 @@ std::vector<StepRecord> train_dry(bool graph, int epochs = 3, int batch_size = 2
   enable_dry_run();
   const TemporaryFolder folder;
   testing_files::write_small_set(folder, 6, 64, 32);
-  Recipe recipe;
-  recipe.name = "dry";
-  recipe.model.options.bins = 33;
-  recipe.loss.top_rows = 8;
-  recipe.data.root = folder.path();
-  recipe.data.train = {"list.txt", "teacher"};
-  recipe.augment.crop = {48, 32};
+  Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-4);
   recipe.train.epochs = epochs;
   recipe.train.batch_size = batch_size;
   recipe.train.drop_last = drop_last;

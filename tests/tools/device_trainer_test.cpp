@@ -11,7 +11,7 @@
 #include "engine/io/text_file.h"
 #include "kernels/core/library_options.h"
 #include "kernels/core/runtime.h"
-#include "tests/data/small_set.h"
+#include "tests/tools/small_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/report/run_log.h"
 #include "tools/train_run.h"
@@ -47,20 +47,7 @@ class DeviceTrainer : public testing::Test {
   ~DeviceTrainer() override { cuda::set_pace(cuda::Pace::kAtOnce); }
 
   // Three steps an epoch.
-  static Recipe recipe() {
-    Recipe recipe;
-    recipe.name = "small";
-    recipe.model.options.bins = 33;
-    recipe.loss.top_rows = 8;
-    recipe.data.root = folder_->path();
-    recipe.data.train = {"list.txt", "teacher"};
-    recipe.augment.crop = {48, 32};
-    recipe.train.epochs = 2;
-    recipe.train.batch_size = 2;
-    recipe.train.checkpoint_keep = 0;
-    recipe.optimiser.lr = recipe.schedule.lr = 1e-5;
-    return recipe;
-  }
+  static Recipe recipe() { return testing_files::recipe_of_small_set(*folder_, 1e-5); }
   static TrainOptions into(const std::string& name, Device device = Device::kCuda) {
     TrainOptions options;
     options.out = *folder_ / name;

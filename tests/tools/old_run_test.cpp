@@ -14,7 +14,7 @@
 
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
-#include "tests/data/small_set.h"
+#include "tests/tools/small_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/train_run.h"
 
@@ -42,21 +42,6 @@ std::vector<uint8_t> inflate(const std::vector<uint8_t>& from) {
   return to;
 }
 
-Recipe recipe_of(const TemporaryFolder& folder) {
-  Recipe recipe;
-  recipe.name = "small";
-  recipe.model.options.bins = 33;
-  recipe.loss.top_rows = 8;
-  recipe.data.root = folder.path();
-  recipe.data.train = {"list.txt", "teacher"};
-  recipe.augment.crop = {48, 32};
-  recipe.train.epochs = 2;
-  recipe.train.batch_size = 2;
-  recipe.train.checkpoint_keep = 0;
-  recipe.optimiser.lr = recipe.schedule.lr = 1e-3;
-  return recipe;
-}
-
 TrainOptions resuming(const std::string& run) {
   TrainOptions options;
   options.out = run;
@@ -72,7 +57,7 @@ TEST(OldRun, GoesOnAsItWouldHave) {
   testing_files::write_quickly(folder / "old/last.safetensors",
                                inflate(inflate(read_bytes(oracle + "old_run.safetensors.zz"))));
   fs::copy(folder / "old", folder / "again");
-  train(recipe_of(folder), resuming(folder / "old"));
+  train(testing_files::recipe_of_small_set(folder, 1e-3), resuming(folder / "old"));
 
   const SafetensorsFile end(folder / "old/last.safetensors"), expected(oracle + "old_run_end.safetensors");
   EXPECT_EQ(end.metadata().at("updates"), "4");
@@ -95,9 +80,9 @@ TEST(OldRun, GoesOnAsItWouldHave) {
   // A run that this program wrote at the same place goes on to the same bits.
   install_interrupt_handlers();
   std::raise(SIGTERM);
-  EXPECT_THROW(train(recipe_of(folder), resuming(folder / "again")), Interrupted);
+  EXPECT_THROW(train(testing_files::recipe_of_small_set(folder, 1e-3), resuming(folder / "again")), Interrupted);
   clear_interrupt();
-  train(recipe_of(folder), resuming(folder / "again"));
+  train(testing_files::recipe_of_small_set(folder, 1e-3), resuming(folder / "again"));
   const SafetensorsFile again(folder / "again/last.safetensors");
   ASSERT_EQ(again.tensors().size(), end.tensors().size());
   for (const StoredTensor& tensor : end.tensors()) {

@@ -9,7 +9,7 @@
 #include "engine/allocator.h"
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
-#include "tests/data/small_set.h"
+#include "tests/tools/small_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/report/run_log.h"
 #include "tools/train_run.h"
@@ -23,17 +23,8 @@ using testing_files::TemporaryFolder;
 // Four 64x32 images, batches of two: two steps an epoch.
 Recipe small_recipe(const TemporaryFolder& folder) {
   testing_files::write_small_set(folder, 4, 64, 32);
-  Recipe recipe;
-  recipe.name = "small";
-  recipe.model.options.bins = 33;
-  recipe.loss.top_rows = 8;
-  recipe.data.root = folder.path();
-  recipe.data.train = {"list.txt", "teacher"};
-  recipe.augment.crop = {48, 32};
-  recipe.train.epochs = 2;
-  recipe.train.batch_size = 2;
+  Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-4);
   recipe.train.checkpoint_keep = 1;
-  recipe.optimiser.lr = recipe.schedule.lr = 1e-4;
   return recipe;
 }
 
