@@ -258,8 +258,7 @@ void fiber_entry() {
 
 // ---- one block, one grid ------------------------------------------------------------------------------------------
 
-// All-ones is NaN in every float format and -1 in the integers. This is not memset: under ASan the section contains
-// redzones.
+// All-ones is NaN in every float format and -1 in the integers. Under ASan memset would meet the section's redzones.
 __attribute__((no_sanitize("address", "undefined"))) void fill_static_shared() {
   if (__start_simt_shared == nullptr) return;
   volatile char* p = __start_simt_shared;
