@@ -13,6 +13,16 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 target_compile_options(depthstill_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${_cxx_flags}>")
 
+# Parses headers that many files of the target include once for all of them.
+function(depthstill_precompile target)
+  foreach(header IN LISTS ARGN)
+    target_precompile_headers(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${header}>")
+  endforeach()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>") # for ccache
+  endif()
+endfunction()
+
 # simt.cpp must not see -fsanitize=thread, so the flags of that mode sit on a target of their own.
 add_library(depthstill_sanitizer INTERFACE)
 if(DEPTHSTILL_SANITIZE STREQUAL "address")

@@ -21,6 +21,7 @@ command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 passed=0 failed=0 skipped=0
 failures=()
 start=$SECONDS
+export CCACHE_SLOPPINESS=pch_defines,time_macros  # files with precompiled headers are cached only so
 export OMP_WAIT_POLICY=passive  # suites run side by side: waiting threads must not take their cores
 
 say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
