@@ -14,7 +14,7 @@ std::vector<T> crop_pixels(const std::vector<T>& pixels, ImageSize size, int cha
   check(rect.left >= 0 && rect.top >= 0 && rect.width >= 1 && rect.height >= 1 &&
             rect.left + rect.width <= size.width && rect.top + rect.height <= size.height,
         "crop: expected a rectangle inside ", size, ", got ", rect.size(), " at (", rect.left, ", ", rect.top, ")");
-  const auto row = static_cast<size_t>(rect.width * channels);
+  const size_t row = static_cast<size_t>(rect.width) * static_cast<size_t>(channels);
   std::vector<T> out(row * static_cast<size_t>(rect.height));
   for (int y = 0; y < rect.height; ++y) {
     const auto from = static_cast<std::ptrdiff_t>((rect.top + y) * size.width + rect.left) * channels;
