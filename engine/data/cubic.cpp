@@ -50,8 +50,10 @@ std::vector<float> resize_planes(const T* image, ImageSize from, ImageSize to, i
       for (const Taps& column : columns) {
         for (int c = 0; c < channels; ++c) {
           float sum = 0.0f;
-          for (size_t k = 0; k < 4; ++k)
-            sum += column.weight[k] * blended[static_cast<size_t>(column.index[k] * channels + c)];
+          for (size_t k = 0; k < 4; ++k) {
+            const size_t at = static_cast<size_t>(column.index[k]) * static_cast<size_t>(channels);
+            sum += column.weight[k] * blended[at + static_cast<size_t>(c)];
+          }
           *out++ = sum;
         }
       }
