@@ -168,10 +168,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
 
 // Lanes and pixels as above. Logits become their gradient in place; dynamic shared memory: kWarps * kPixels * columns
 // floats for what the target's windows add, as the rest of the formula has no target in it. Per pixel 8 or 4 B per
-// channel and 20 B of maps. Bound: memory. Same preconditions for N > 1.
+// channel and 20 B of maps. Bound: memory. Same preconditions for N > 1. The maps are no struct here:
+// with one, nvcc 13.0 makes the fp32 kernel spill.
 template <class T, int N, bool kStudentTeacher>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
-    dpm_grad_kernel(DpmProblem p, DpmGradientMaps maps, T* logits) {
+    dpm_grad_kernel(DpmProblem p, const float* teacher, const float* depth, const float* lse, const float* offset,
+                    const float* result, const float* dkl, const float* ddepth, T* logits) {
   DYNAMIC_SHARED(float, shared);
   const int lane = static_cast<int>(threadIdx.x) % kLanes, group = static_cast<int>(threadIdx.x) / kLanes;
   const int columns = p.table.columns, bins = p.bins.bins;
@@ -179,27 +181,26 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
   const int64_t pixels = p.shape.N * p.shape.H * p.shape.W, stride = static_cast<int64_t>(gridDim.x) * kWarps * kPixels;
   const int64_t warp_first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize) * kPixels;
   const float first_centre = static_cast<float>(p.bins.centre(0)), width = static_cast<float>(p.bins.width());
-  const float per_pixel = maps.per_pixel();
-  const bool with_kl = maps.dkl != nullptr;
+  const float per_pixel = dkl != nullptr ? *dkl * result[1] : 0.0f;
   for (int64_t first = warp_first; first < pixels; first += stride) {
     const int64_t own = first + static_cast<int>(threadIdx.x) % kWarpSize / kLanes;
     const bool inside = own < pixels;
     const int64_t i = inside ? own : pixels - 1;  // all lanes take part in the sums
     T* pixel = logits + i * p.shape.channels;
     const Share<T, N> share(pixel, bins, lane);
-    const float a = with_kl && pixel_counts(p, maps.teacher, i) ? per_pixel : 0.0f;
-    const float gd = maps.ddepth != nullptr ? maps.ddepth[i] : 0.0f, l = maps.lse[i];
-    float constant = -gd * (maps.depth[i] - first_centre);
+    const float a = dkl != nullptr && pixel_counts(p, teacher, i) ? per_pixel : 0.0f;
+    const float gd = ddepth != nullptr ? ddepth[i] : 0.0f, l = lse[i];
+    float constant = -gd * (depth[i] - first_centre);
     int begin = bins, end = bins;  // range of the window's bins
-    if (with_kl) {
-      const DpmWindow window = locate(p.table, bins, maps.teacher[i]);
+    if (dkl != nullptr) {
+      const DpmWindow window = locate(p.table, bins, teacher[i]);
       const float norm = target_norm<kLanes>(p.table, window, lane);
       if (a != 0.0f) {
         for_window(p, window, norm, pixel, lane,
                    [&](int j, float log_t, float logit) { terms[j] = kl_gradient(p, log_t, fast_exp(logit - l), a); });
         begin = window.first;
         end = window.first + columns;
-        constant -= a * (kStudentTeacher ? p.table.log_floor + maps.offset[i] : maps.offset[i]);
+        constant -= a * (kStudentTeacher ? p.table.log_floor + offset[i] : offset[i]);
       }
     }
     __syncwarp();  // terms are complete, and every lane has read its logits of the window
@@ -266,7 +267,8 @@ void dpm_grad(Stream stream, const DpmProblem& problem, const DpmGradientMaps& m
       maps.dkl != nullptr ? static_cast<size_t>(kWarps * kPixels * problem.table.columns) * sizeof(float) : 0;
   visit_kernel(problem, logits, [&]<int N, bool kStudentTeacher>() {
     launch(dpm_grad_kernel<T, N, kStudentTeacher>, static_cast<unsigned>(grid_for(problem.shape)), kThreads,
-           shared_bytes, stream, problem, maps, logits);
+           shared_bytes, stream, problem, maps.teacher, maps.depth, maps.lse, maps.offset, maps.result, maps.dkl,
+           maps.ddepth, logits);
   });
 }
 
