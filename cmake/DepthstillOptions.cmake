@@ -13,14 +13,25 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 target_compile_options(depthstill_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${_cxx_flags}>")
 
+# ccache caches files with precompiled headers of g++ only with this option.
+function(_depthstill_cache_precompiled target)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>")
+  endif()
+endfunction()
+
 # Parses headers that many files of the target include once for all of them.
 function(depthstill_precompile target)
   foreach(header IN LISTS ARGN)
     target_precompile_headers(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${header}>")
   endforeach()
-  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>") # for ccache
-  endif()
+  _depthstill_cache_precompiled(${target})
+endfunction()
+
+# Uses the headers that `owner` has parsed. Both have to be compiled with the same options.
+function(depthstill_precompile_as target owner)
+  target_precompile_headers(${target} REUSE_FROM ${owner})
+  _depthstill_cache_precompiled(${target})
 endfunction()
 
 # simt.cpp must not see -fsanitize=thread, so the flags of that mode sit on a target of their own.

@@ -1,5 +1,5 @@
 // These tests ask what cuDNN fuses to a convolution on an H100, without any GPU. Engines that are compiled into cuDNN
-// finish their plan; those that are compiled for the graph need a driver at last, and stop there at the toolkit's stub
+// finish their plan; those that are compiled for the graph ask for a driver last, and stop there at the toolkit's stub
 // (CMakeLists.txt puts it on the path): both count as accepted, anything else as refused.
 #include <gtest/gtest.h>
 
