@@ -11,6 +11,7 @@
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/image_header.h"
+#include "engine/io/orientation.h"
 #include "engine/io/stb.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
@@ -35,7 +36,7 @@ template <class T>
 void check_decoded(const StbPixels<T>& pixels, const ImageHeader& header, ImageSize size, const std::string& name) {
   check(pixels != nullptr, name, ": expected a ", header.kind, ", found damaged pixel data (",
         pixels ? "" : stbi_failure_reason(), ")");
-  check(size == header.size, name, ": expected ", header.size, " pixels, found ", size);
+  check(size == header.stored, name, ": expected ", header.stored, " pixels, found ", size);
 }
 
 void append32(std::vector<uint8_t>& out, uint32_t value) {
@@ -142,7 +143,8 @@ Image8 decode_image(std::span<const uint8_t> file, const std::string& name) {
       stbi_load_from_memory(file.data(), length_of(file, name), &size.width, &size.height, nullptr, 3));
   check_decoded(pixels, header, size, name);
   const size_t bytes = size_t{3} * static_cast<size_t>(size.width) * static_cast<size_t>(size.height);
-  return {size.width, size.height, std::vector<uint8_t>(pixels.get(), pixels.get() + bytes)};
+  return upright(Image8{size.width, size.height, std::vector<uint8_t>(pixels.get(), pixels.get() + bytes)},
+                 header.orientation);
 }
 
 Image16 decode_png16(std::span<const uint8_t> file, const std::string& name) {
@@ -154,7 +156,8 @@ Image16 decode_png16(std::span<const uint8_t> file, const std::string& name) {
       stbi_load_16_from_memory(file.data(), length_of(file, name), &size.width, &size.height, nullptr, 1));
   check_decoded(pixels, header, size, name);
   const size_t count = static_cast<size_t>(size.width) * static_cast<size_t>(size.height);
-  return {size.width, size.height, std::vector<uint16_t>(pixels.get(), pixels.get() + count)};
+  return upright(Image16{size.width, size.height, std::vector<uint16_t>(pixels.get(), pixels.get() + count)},
+                 header.orientation);
 }
 
 Image8 read_image(const std::string& path) { return decode_image(read_bytes(path), path); }

@@ -41,11 +41,12 @@ struct Image16 {
 inline constexpr int kMaxImageSide = 16384;
 inline constexpr int64_t kMaxImagePixels = int64_t{1} << 28;
 
-// Any PNG or JPEG as 8-bit RGB: grey is repeated, alpha dropped, 16 bits cut to 8.
+// Any PNG or JPEG as 8-bit RGB: grey is repeated, alpha dropped, 16 bits cut to 8. Pictures stand upright: the
+// orientation that a camera wrote into the file (EXIF) is applied, and sizes are those of the upright picture.
 Image8 read_image(const std::string& path);
 Image8 decode_image(std::span<const uint8_t> file, const std::string& name);
 
-// A PNG that is 16-bit grey; anything else is refused.
+// A PNG that is 16-bit grey, upright; anything else is refused.
 Image16 read_png16(const std::string& path);
 Image16 decode_png16(std::span<const uint8_t> file, const std::string& name);
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 
+#include "engine/io/orientation.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
@@ -34,7 +35,7 @@ ImageHeader parse_ihdr(const uint8_t* data, const std::string& name) {
         bits);
   ImageHeader header;
   header.format = ImageHeader::Format::kPng;
-  header.size = {static_cast<int>(width), static_cast<int>(height)};
+  header.stored = {static_cast<int>(width), static_cast<int>(height)};
   header.bits = bits;
   header.grey = colour == 0;
   header.kind = concat_text(bits, "-bit ", kinds[colour], " PNG");
@@ -43,7 +44,7 @@ ImageHeader parse_ihdr(const uint8_t* data, const std::string& name) {
 
 ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
   ImageHeader header;
-  bool has_data = false;
+  bool has_data = false, has_exif = false;
   for (size_t at = kPngSignature.size();;) {
     check(file.size() - at >= 12, name, ": expected a whole PNG, found its end at byte ", file.size(),
           " before the IEND chunk");
@@ -60,12 +61,19 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
       header = parse_ihdr(data, name);
     }
     has_data |= std::memcmp(type, "IDAT", 4) == 0;
+    if (std::memcmp(type, "eXIf", 4) == 0 && !has_exif) {
+      header.orientation = exif_orientation({data, length});
+      has_exif = true;
+    }
     at += 12 + length;
     if (std::memcmp(type, "IEND", 4) == 0) break;
   }
   check(has_data, name, ": expected a PNG with pixels, found none");
+  header.size = upright_size(header.stored, header.orientation);
   return header;
 }
+
+bool is_exif(std::span<const uint8_t> app1) { return app1.size() >= 6 && std::memcmp(app1.data(), "Exif", 5) == 0; }
 
 // Skips the entropy-coded bytes after a start-of-scan segment, up to the next marker that is not a restart marker.
 size_t skip_scan(std::span<const uint8_t> file, size_t at) {
@@ -94,7 +102,7 @@ ImageHeader walk_jpeg(std::span<const uint8_t> file, const std::string& name) {
   ImageHeader header;
   header.format = ImageHeader::Format::kJpeg;
   header.kind = "JPEG";
-  bool has_scan = false;
+  bool has_scan = false, has_exif = false;
   const auto need = [&](size_t at, size_t bytes) {
     check(at <= file.size() && file.size() - at >= bytes, name, ": expected a whole JPEG, found its end at byte ",
           file.size(), " before the end marker");
@@ -114,21 +122,27 @@ ImageHeader walk_jpeg(std::span<const uint8_t> file, const std::string& name) {
     need(at, 2 + length);
     const bool frame = marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
     if (frame) {
-      check(header.size.width == 0, name, ": expected one JPEG frame header, found a second at byte ", at);
+      check(header.stored.width == 0, name, ": expected one JPEG frame header, found a second at byte ", at);
       check(length >= 8, name, ": expected a JPEG frame header, found ", length, " bytes");
       check_size(big_endian16(&file[at + 7]), big_endian16(&file[at + 5]), name);
-      header.size = {big_endian16(&file[at + 7]), big_endian16(&file[at + 5])};
+      header.stored = {big_endian16(&file[at + 7]), big_endian16(&file[at + 5])};
       header.grey = file[at + 9] == 1;
     }
-    if (marker == 0xc4) check_huffman_tables(file.subspan(at + 4, length - 2), name);
+    const std::span<const uint8_t> contents = file.subspan(at + 4, length - 2);
+    if (marker == 0xe1 && !has_exif && is_exif(contents)) {
+      header.orientation = exif_orientation(contents.subspan(6));
+      has_exif = true;
+    }
+    if (marker == 0xc4) check_huffman_tables(contents, name);
     at += 2 + length;
     if (marker == 0xda) {
-      check(header.size.width > 0, name, ": expected a JPEG frame header before the pixels, found none");
+      check(header.stored.width > 0, name, ": expected a JPEG frame header before the pixels, found none");
       has_scan = true;
       at = skip_scan(file, at);
     }
   }
   check(has_scan, name, ": expected a JPEG with pixels, found none");
+  header.size = upright_size(header.stored, header.orientation);
   return header;
 }
 

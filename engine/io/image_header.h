@@ -11,10 +11,12 @@ namespace depthstill {
 
 struct ImageHeader {
   enum class Format { kPng, kJpeg } format = Format::kPng;
-  ImageSize size;
-  int bits = 8;       // bits per channel
-  bool grey = false;  // one channel, no palette
-  std::string kind;   // "16-bit grey PNG", for messages
+  ImageSize size;       // of the upright picture, which is what is decoded
+  ImageSize stored;     // of the picture in the file
+  int orientation = 1;  // EXIF's (engine/io/orientation.h)
+  int bits = 8;         // bits per channel
+  bool grey = false;    // one channel, no palette
+  std::string kind;     // "16-bit grey PNG", for messages
 };
 
 // Throws Error unless `file` is a PNG or JPEG within the limits of image.h, complete to its end marker, with valid

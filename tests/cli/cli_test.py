@@ -35,6 +35,16 @@ def write_png(path, width, height, depth, channels, rows):
                      chunk(b"IEND", b""))
 
 
+def write_lying_png(path, width, height, rows):
+    """The picture of `rows`, stored lying on its left side with an EXIF tag that says to turn it clockwise."""
+    lying = [sum((rows[y][3 * x:3 * x + 3] for y in range(height)), []) for x in reversed(range(width))]
+    write_png(path, height, width, 8, 3, lying)
+    tiff = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    chunk = struct.pack(">I", len(tiff)) + b"eXIf" + tiff + struct.pack(">I", zlib.crc32(b"eXIf" + tiff))
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
 def write_npy(path, height, width, values):
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({height}, {width}), }}"
     header += " " * (-(len(header) + 11) % 64) + "\n"
@@ -286,6 +296,11 @@ class Cli(unittest.TestCase):
             self.assertEqual(predicted.returncode, 0, predicted.stderr)
             maps[weights] = [path.read_bytes() for path in sorted(folder.rglob("*.npy"))]
         self.assertEqual(*maps.values())
+        upright = [[(7 * x + 13 * y) % 256 for x in range(3 * 64)] for y in range(32)]  # images/0.png
+        write_lying_png(self.root / "photo.png", 64, 32, upright)
+        predicted = run("predict", "--weights", ours, "--out", self.root / "photo", "--format", "npy", self.root / "photo.png")
+        self.assertEqual(predicted.returncode, 0, predicted.stderr)
+        self.assertEqual((self.root / "photo/photo.npy").read_bytes(), maps[ours][0])
 
         converted = run("convert", self.root / "model.pth", self.root / "out.safetensors")
         self.assertEqual(converted.returncode, 0, converted.stderr)

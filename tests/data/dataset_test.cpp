@@ -8,6 +8,7 @@
 #include "engine/eval/benchmarks.h"
 #include "engine/io/npy.h"
 #include "tests/data/small_set.h"
+#include "tests/io/test_images.h"
 
 namespace depthstill {
 namespace {
@@ -32,6 +33,35 @@ TEST(dataset, loads_what_was_written) {
     for (size_t p = 0; p < teacher.values.size(); ++p) {
       EXPECT_NEAR(found.values[p], teacher.values[p], 40.0 / 65535 + 1e-5);
     }
+  }
+}
+
+TEST(dataset, images_stand_upright_as_their_maps_do) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 3);
+  const Dataset plain(spec);
+  // The first image's rows and columns change places, and the second one is turned by half; both say so.
+  const Image8 image = numbered_image(24, 16, 0);
+  Image8 lying{16, 24, {}}, turned{24, 16, {}};
+  for (int row = 0; row < 24; ++row) {
+    for (int column = 0; column < 16; ++column) {
+      const auto pixel = image.rgb.begin() + 3 * (column * 24 + row);
+      lying.rgb.insert(lying.rgb.end(), pixel, pixel + 3);
+    }
+  }
+  const Image8 second = numbered_image(24, 16, 1);
+  for (auto pixel = second.rgb.end(); pixel != second.rgb.begin(); pixel -= 3) {
+    turned.rgb.insert(turned.rgb.end(), pixel - 3, pixel);
+  }
+  std::vector<Sample> before;
+  for (int i = 0; i < 3; ++i) before.push_back(plain.load(i));
+  write_file(folder / "images/0.png", png_with_exif(encode_png(lying), exif_block(5, true)));
+  write_file(folder / "images/1.png", png_with_exif(encode_png(turned), exif_block(3, false)));
+  for (int i = 0; i < 3; ++i) {
+    const Sample sample = plain.load(i);
+    EXPECT_EQ(sample.stored_size, (ImageSize{24, 16})) << i;
+    EXPECT_EQ(sample.image.copy().rgb, before[static_cast<size_t>(i)].image.copy().rgb) << i;
+    EXPECT_EQ(sample.depth.copy().values, before[static_cast<size_t>(i)].depth.copy().values) << i;
   }
 }
 

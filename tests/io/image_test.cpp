@@ -1,53 +1,23 @@
 #include "engine/io/image.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
-#include <cmath>
 #include <cstring>
 
-#include "engine/io/image_header.h"
 #include "engine/io/text_file.h"
 #include "tests/io/test_files.h"
+#include "tests/io/test_images.h"
 
 namespace depthstill {
 namespace {
 
 using testing_files::error_of;
 using testing_files::expect_clear;
+using testing_files::picture;
+using testing_files::ramp;
 using testing_files::TemporaryFolder;
 using testing_files::try_mutations;
-
-Image8 picture(int width, int height) {
-  Image8 image{width, height, {}};
-  for (int y = 0; y < height; ++y) {
-    for (int x = 0; x < width; ++x) {
-      image.rgb.push_back(static_cast<uint8_t>(x * 7 + y));
-      image.rgb.push_back(static_cast<uint8_t>(120 + 60 * std::sin(0.3 * x + 0.2 * y)));
-      image.rgb.push_back(static_cast<uint8_t>(x ^ y));
-    }
-  }
-  return image;
-}
-
-Image16 ramp(int width, int height) {
-  Image16 image{width, height, {}};
-  for (int i = 0; i < width * height; ++i) image.grey.push_back(static_cast<uint16_t>(i * 7919 + (i >> 3)));
-  return image;
-}
-
-// Sets the checksums of all chunks, so that damage reaches the decoder behind them.
-std::vector<uint8_t> with_checksums(std::vector<uint8_t> file) {
-  for (size_t at = 8; at + 12 <= file.size();) {
-    size_t length = 0;
-    for (size_t i = 0; i < 4; ++i) length = length << 8 | file[at + i];
-    if (length > file.size() - at - 12) break;
-    const auto sum = static_cast<uint32_t>(crc32(0, &file[at + 4], static_cast<uInt>(length + 4)));
-    for (size_t i = 0; i < 4; ++i) file[at + 8 + length + i] = static_cast<uint8_t>(sum >> (24 - 8 * i));
-    at += 12 + length;
-  }
-  return file;
-}
+using testing_files::with_checksums;
 
 TEST(image, png_round_trip) {
   for (const auto& [width, height] : {std::pair{1, 1}, {3, 1}, {1, 7}, {17, 13}, {64, 33}}) {
