@@ -7,6 +7,7 @@
 #include <new>
 #include <string>
 
+#include "engine/io/image.h"
 #include "kernels/core/error.h"
 #include "kernels/core/messages.h"
 #include "tools/args.h"
@@ -55,6 +56,12 @@ int run_program(int argc, char** argv) {
   add_bench_command(app, run);
   add_bench_data_command(app, run);
   add_profile_command(app, run);
+  int64_t max_pixels = 0;
+  for (const char* name : {"train", "eval", "predict", "check-data", "teach", "pack", "bench-data"}) {
+    app.get_subcommand(name)
+        ->add_option("--max-pixels", max_pixels, "most pixels of an image that is read [default: 134217728]")
+        ->check(CLI::Range(1, kMaxImageSide * kMaxImageSide));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -64,6 +71,7 @@ int run_program(int argc, char** argv) {
   install_interrupt_handlers();
   set_message_sink(log_line);
   try {
+    if (max_pixels > 0) image_options().max_pixels = max_pixels;
     const int code = run();
     if (std::fflush(stdout) != 0) return fail_with("cannot write the results to stdout");
     return code;

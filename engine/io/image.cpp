@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <ostream>
+#include <string_view>
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/image_header.h"
+#include "engine/io/jpeg_scan.h"
 #include "engine/io/orientation.h"
 #include "engine/io/stb.h"
 #include "engine/io/text_file.h"
@@ -132,12 +135,29 @@ std::vector<uint8_t> encode_png_bytes(std::span<const uint8_t> raw, ImageSize si
   return file;
 }
 
+ImageOptions options_from_environment() {
+  ImageOptions options;
+  const char* text = std::getenv("DEPTHSTILL_MAX_PIXELS");
+  if (text == nullptr) return options;
+  const std::string_view digits = text;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), options.max_pixels);
+  check(error == std::errc() && end == digits.data() + digits.size() && options.max_pixels >= 1,
+        "DEPTHSTILL_MAX_PIXELS: expected a number of pixels, got '", printable(text), "'");
+  return options;
+}
+
 }  // namespace
+
+ImageOptions& image_options() {
+  static ImageOptions options = options_from_environment();
+  return options;
+}
 
 std::ostream& operator<<(std::ostream& out, const ImageSize& size) { return out << size.width << 'x' << size.height; }
 
 Image8 decode_image(std::span<const uint8_t> file, const std::string& name) {
   const ImageHeader header = check_image_file(file, name);
+  if (header.format == ImageHeader::Format::kJpeg) check_jpeg_scans(file, name);
   ImageSize size;
   const StbPixels<stbi_uc> pixels(
       stbi_load_from_memory(file.data(), length_of(file, name), &size.width, &size.height, nullptr, 3));

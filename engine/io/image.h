@@ -1,5 +1,5 @@
-// PNG and JPEG. Reading is stb_image's, behind checks that it does not make: size limits before anything is
-// allocated, PNG checksums, and the end of the file (stb_image fills the missing rest of a JPEG with grey).
+// PNG and JPEG. Reading is stb_image's, behind checks that it does not make: limits before anything is allocated, PNG
+// checksums, JPEG tables, and the end of the pixels (stb_image fills the missing rest of a JPEG with grey).
 // PNG writing is ours on zlib, because stb_image_write has no 16-bit form and its deflate is weak.
 #pragma once
 
@@ -39,7 +39,12 @@ struct Image16 {
 };
 
 inline constexpr int kMaxImageSide = 16384;
-inline constexpr int64_t kMaxImagePixels = int64_t{1} << 28;
+
+// What holds for all images of the process. The first call reads DEPTHSTILL_MAX_PIXELS from the environment.
+struct ImageOptions {
+  int64_t max_pixels = int64_t{1} << 27;  // of an image that is read
+};
+ImageOptions& image_options();
 
 // Any PNG or JPEG as 8-bit RGB: grey is repeated, alpha dropped, 16 bits cut to 8. Pictures stand upright: the
 // orientation that a camera wrote into the file (EXIF) is applied, and sizes are those of the upright picture.

@@ -194,6 +194,16 @@ class Cli(unittest.TestCase):
                       ["--estimate", "--peak-gb", 0]):
             self.assertEqual(run("profile", *wrong).returncode, 2, wrong)
 
+    def test_max_pixels(self):
+        recipe = self.small_set()
+        for env, options in (({}, ["--max-pixels", 2000]), ({"DEPTHSTILL_MAX_PIXELS": "2000"}, [])):
+            result = run("check-data", recipe, "--data", self.root, *options, env={**os.environ, **env})
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("list.txt:1: ", result.stdout + result.stderr)
+            self.assertIn("at most 2000 pixels", result.stdout + result.stderr)
+        self.assertEqual(run("check-data", recipe, "--data", self.root, "--max-pixels", 2048).returncode, 0)
+        self.assertEqual(run("check-data", recipe, "--data", self.root, "--max-pixels", 0).returncode, 2)
+
     def test_scores_stored_predictions(self):
         height, width = 480, 640
         write_png(self.root / "rgb/a.png", width, height, 8, 3, [[128] * 3 * width] * height)
