@@ -28,6 +28,13 @@ depthstill_imported(depthstill::dnnl ${DNNL_INCLUDE_DIR} ${DNNL_LIBRARY})
 depthstill_imported(depthstill::stb ${STB_INCLUDE_DIR})
 depthstill_imported(depthstill::toml ${TOMLPLUSPLUS_INCLUDE_DIR})
 
+# Optional: the decoders of images. stb_image serves where they are missing.
+option(DEPTHSTILL_IMAGE_LIBRARIES "Read images by libpng and libjpeg where they are found" ON)
+if(DEPTHSTILL_IMAGE_LIBRARIES)
+  find_package(PNG)
+  find_package(JPEG)
+endif()
+
 # Optional: the classes of the ONNX protobuf schema, for `depthstill export --format onnx`.
 find_path(ONNX_INCLUDE_DIR onnx/onnx-ml.pb.h)
 find_library(ONNX_PROTO_LIBRARY onnx_proto)

@@ -12,6 +12,16 @@ set(_onnx "no: libonnx-dev was not found; `depthstill export --format onnx` will
 if(TARGET depthstill::onnx)
   set(_onnx "${ONNX_PROTO_LIBRARY}")
 endif()
+set(_images "")
+foreach(_format IN ITEMS PNG JPEG)
+  if(TARGET ${_format}::${_format})
+    list(GET ${_format}_LIBRARIES 0 _file)
+    string(APPEND _images "${_format} by ${_file}, ")
+  else()
+    string(APPEND _images "${_format} by stb_image, ")
+  endif()
+endforeach()
+string(REGEX REPLACE ", $" "" _images "${_images}")
 set(_sanitize "${DEPTHSTILL_SANITIZE}")
 if(NOT _sanitize)
   set(_sanitize "none")
@@ -21,5 +31,6 @@ message(STATUS "depthstill ${PROJECT_VERSION}
    compiler     ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}
    CUDA         ${_cuda}
    oneDNN       ${DNNL_LIBRARY}
+   images       ${_images}
    ONNX         ${_onnx}
    tests        ${DEPTHSTILL_TESTS}, benchmarks ${DEPTHSTILL_BENCHMARKS}")

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "engine/io/image.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/runtime.h"
 #include "models/model_table.h"
@@ -93,6 +94,7 @@ ordered_json describe_all() {
                  {"avx512", cpu.avx512},     {"avx512_bf16", cpu.avx512_bf16},
                  {"amx_bf16", cpu.amx_bf16}, {"bf16", bf16_note(cpu)}};
   info["onednn"] = onednn_version();
+  info["images"] = {{"png", image_decoders().png}, {"jpeg", image_decoders().jpeg}};
   ordered_json cuda = cuda_json();
   if (!available(Device::kCuda)) cuda["reason"] = cuda_unavailable_reason();
   info["cuda"] = cuda;
@@ -106,6 +108,8 @@ void print_text(const ordered_json& info) {
   std::printf("depthstill %s, oneDNN %s\n", version(), info["onednn"].get<std::string>().c_str());
   std::printf("cpu   %s, %d threads; bf16: %s\n", cpu["name"].get<std::string>().c_str(), cpu["threads"].get<int>(),
               cpu["bf16"].get<std::string>().c_str());
+  std::printf("read  PNG by %s, JPEG by %s\n", info["images"]["png"].get<std::string>().c_str(),
+              info["images"]["jpeg"].get<std::string>().c_str());
   if (cuda["available"].get<bool>()) {
     std::printf("cuda  %s, compute %s, %s; runtime %s, driver %s\n", cuda["device"].get<std::string>().c_str(),
                 cuda["compute_capability"].get<std::string>().c_str(),

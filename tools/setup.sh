@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config libdnnl-dev libcli11-dev libstb-dev nlohmann-json3-dev
-          libtomlplusplus-dev zlib1g-dev libonnx-dev libprotobuf-dev)
+          libtomlplusplus-dev zlib1g-dev libpng-dev libjpeg-dev libonnx-dev libprotobuf-dev)
 if [ "${1:-}" = "--tests" ]; then
   packages+=(libgtest-dev python3 ccache clang-format clang-tidy)
 fi

@@ -8,6 +8,7 @@
 
 #include "engine/allocator.h"
 #include "engine/io/atomic_file.h"
+#include "engine/io/image.h"
 #include "engine/train/trainer.h"
 #include "kernels/core/parallel.h"
 #include "models/imagenet.h"
@@ -23,6 +24,8 @@ namespace depthstill {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kDecoder = "jpeg_decoder";  // entry of last.safetensors
 
 // metrics.jsonl, appended line by line.
 class MetricsFile {
@@ -83,6 +86,7 @@ class TrainRun final : public TrainObserver {
   void judge_epoch();
   Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
   void save_last();
+  void name_changed_decoder(const Metadata& saved) const;
   void write_final_report();
   std::string path(const std::string& name) const { return (fs::path(options_.out) / name).string(); }
 
@@ -115,8 +119,9 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(
   training.graph = options_.graph;
   trainer_.emplace(data_, *objective_, training, *this);
   if (options_.resume) {
-    selection_ =
-        Selection::from(trainer_->resume(path("last.safetensors"), describe(*model_)), path("last.safetensors"));
+    const Metadata saved = trainer_->resume(path("last.safetensors"), describe(*model_));
+    selection_ = Selection::from(saved, path("last.safetensors"));
+    name_changed_decoder(saved);
     log_line(concat_text("resuming at epoch ", trainer_->position().epoch + 1, ", step ", trainer_->position().step));
   }
   write_file(path("recipe.toml"), print_recipe(recipe_));
@@ -232,8 +237,18 @@ void TrainRun::after_step(int64_t updates) {
   if (options_.on_step) options_.on_step(updates);
 }
 
+// Runs of before this was kept were decoded by stb_image.
+void TrainRun::name_changed_decoder(const Metadata& saved) const {
+  const auto found = saved.find(kDecoder);
+  const std::string before = found == saved.end() ? "stb_image" : found->second, now = image_decoders().jpeg;
+  if (before == now) return;
+  log_line(concat_text("note: this run read JPEG files by ", before, " and goes on with ", now,
+                       ", whose pixels may differ by a few levels (docs/images.md)"));
+}
+
 void TrainRun::save_last() {
   Metadata metadata = describe(*model_);
+  metadata[kDecoder] = image_decoders().jpeg;
   metadata.merge(selection_.metadata());
   trainer_->save(path("last.safetensors"), metadata);
 }

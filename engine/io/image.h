@@ -1,6 +1,6 @@
-// PNG and JPEG. Reading is stb_image's, behind checks that it does not make: limits before anything is allocated, PNG
-// checksums, JPEG tables, and the end of the pixels (stb_image fills the missing rest of a JPEG with grey).
-// PNG writing is ours on zlib, because stb_image_write has no 16-bit form and its deflate is weak.
+// PNG and JPEG, by libpng and libjpeg-turbo where the build has them, else by stb_image. One check stands before both
+// (engine/io/image_header.h): limits before anything is allocated, PNG checksums, JPEG tables. Pixels that are missing
+// or damaged are an error with each.
 #pragma once
 
 #include <cstdint>
@@ -40,11 +40,20 @@ struct Image16 {
 
 inline constexpr int kMaxImageSide = 16384;
 
-// What holds for all images of the process. The first call reads DEPTHSTILL_MAX_PIXELS from the environment.
+// What holds for all images of the process. The first call reads DEPTHSTILL_MAX_PIXELS and DEPTHSTILL_DECODER
+// (libraries or stb) from the environment.
 struct ImageOptions {
   int64_t max_pixels = int64_t{1} << 27;  // of an image that is read
+  bool libraries = true;                  // libpng and libjpeg where the build has them; false: stb_image
 };
 ImageOptions& image_options();
+
+// Names and versions of what is in use: "libpng 1.6.39", "libjpeg-turbo 2.1.5", "stb_image". PNG pixels are the same
+// with each. How far those of JPEG differ is stated in docs/images.md.
+struct ImageDecoders {
+  std::string png, jpeg;
+};
+ImageDecoders image_decoders();
 
 // Any PNG or JPEG as 8-bit RGB: grey is repeated, alpha dropped, 16 bits cut to 8. Pictures stand upright: the
 // orientation that a camera wrote into the file (EXIF) is applied, and sizes are those of the upright picture.

@@ -23,12 +23,24 @@ uint32_t big_endian32(const uint8_t* p) {
 // Deflate makes at most 1,032 bytes of one.
 constexpr int64_t kMaxInflation = 1032;
 
-struct PngLayout {
-  int bits_per_pixel = 0;
-  bool palette = false, interlaced = false;
-};
+// Bytes of the rows before compression: a filter type, then pixels. An interlaced picture is seven smaller ones.
+int64_t raw_bytes(ImageSize size, int bits_per_pixel, bool interlaced) {
+  struct Pass {
+    int left, top, step_x, step_y;
+  };
+  constexpr Pass kPasses[] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+                              {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+  constexpr Pass kWhole[] = {{0, 0, 1, 1}};
+  int64_t bytes = 0;
+  for (const Pass& pass : interlaced ? std::span<const Pass>(kPasses) : std::span<const Pass>(kWhole)) {
+    const int64_t width = (size.width - pass.left + pass.step_x - 1) / pass.step_x;
+    const int64_t height = (size.height - pass.top + pass.step_y - 1) / pass.step_y;
+    if (width > 0 && height > 0) bytes += height * (1 + (width * bits_per_pixel + 7) / 8);
+  }
+  return bytes;
+}
 
-ImageHeader parse_ihdr(const uint8_t* data, PngLayout& layout, const std::string& name) {
+ImageHeader parse_ihdr(const uint8_t* data, const std::string& name) {
   struct Colour {
     const char* kind;
     int channels, least_bits, most_bits;
@@ -46,37 +58,20 @@ ImageHeader parse_ihdr(const uint8_t* data, PngLayout& layout, const std::string
   check(data[10] == 0 && data[11] == 0 && data[12] <= 1, name,
         ": expected PNG compression 0, filter 0 and interlace 0 or 1, found ", int{data[10]}, ", ", int{data[11]},
         " and ", int{data[12]});
-  layout = {bits * row.channels, colour == 3, data[12] == 1};
   ImageHeader header;
   header.format = ImageHeader::Format::kPng;
   header.stored = {static_cast<int>(width), static_cast<int>(height)};
   header.bits = bits;
   header.grey = colour == 0;
+  header.interlaced = data[12] == 1;
+  header.raw_bytes = raw_bytes(header.stored, bits * row.channels, header.interlaced);
   header.kind = concat_text(bits, "-bit ", row.kind, " PNG");
   return header;
 }
 
-// Bytes of the rows before compression: a filter type, then pixels. An interlaced picture is seven smaller ones.
-int64_t raw_bytes(const PngLayout& layout, ImageSize size) {
-  struct Pass {
-    int left, top, step_x, step_y;
-  };
-  constexpr Pass kPasses[] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
-                              {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
-  constexpr Pass kWhole[] = {{0, 0, 1, 1}};
-  int64_t bytes = 0;
-  for (const Pass& pass : layout.interlaced ? std::span<const Pass>(kPasses) : std::span<const Pass>(kWhole)) {
-    const int64_t width = (size.width - pass.left + pass.step_x - 1) / pass.step_x;
-    const int64_t height = (size.height - pass.top + pass.step_y - 1) / pass.step_y;
-    if (width > 0 && height > 0) bytes += height * (1 + (width * layout.bits_per_pixel + 7) / 8);
-  }
-  return bytes;
-}
-
 ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
   ImageHeader header;
-  PngLayout layout;
-  bool has_palette = false, has_exif = false;
+  bool needs_palette = false, has_palette = false, has_exif = false;
   int64_t data_bytes = 0;
   for (size_t at = kPngSignature.size();;) {
     check(file.size() - at >= 12, name, ": expected a whole PNG, found its end at byte ", file.size(),
@@ -92,7 +87,8 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
           at);
     if (at == kPngSignature.size()) {
       check(is("IHDR") && length == 13, name, ": expected a PNG header, found another chunk");
-      header = parse_ihdr(data, layout, name);
+      header = parse_ihdr(data, name);
+      needs_palette = data[9] == 3;
     }
     if (is("PLTE")) {
       check(length % 3 == 0 && length >= 3 && length <= 768, name,
@@ -100,7 +96,7 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
       has_palette = true;
     }
     if (is("IDAT")) {
-      check(has_palette || !layout.palette, name, ": expected a PNG palette before the pixels, found none");
+      check(has_palette || !needs_palette, name, ": expected a PNG palette before the pixels, found none");
       data_bytes += static_cast<int64_t>(length);
     }
     if (is("eXIf") && !has_exif) {
@@ -111,7 +107,7 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
     if (is("IEND")) break;
   }
   check(data_bytes > 0, name, ": expected a PNG with pixels, found none");
-  const int64_t raw = raw_bytes(layout, header.stored), least = (raw + kMaxInflation - 1) / kMaxInflation;
+  const int64_t least = (header.raw_bytes + kMaxInflation - 1) / kMaxInflation;
   check(data_bytes >= least, name, ": expected PNG pixel data of ", least, " bytes or more for ", header.stored,
         " pixels, found ", data_bytes, ": they end before the pixels do");
   header.size = upright_size(header.stored, header.orientation);

@@ -18,6 +18,9 @@ struct ImageHeader {
   int bits = 8;         // bits per channel
   bool grey = false;    // one channel, no palette
   std::string kind;     // "16-bit grey PNG", for messages
+  // Of a PNG: whether its rows come in seven passes, and the bytes of all rows before compression.
+  bool interlaced = false;
+  int64_t raw_bytes = 0;
 };
 
 // Throws Error unless `file` is a PNG or JPEG within the limits of image.h, complete to its end marker, with valid

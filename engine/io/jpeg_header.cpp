@@ -77,9 +77,9 @@ void JpegWalk::read_huffman(Segment segment) {
     }
     expect(codes <= 256 && segment.size() >= 17 + codes, "a JPEG Huffman table of at most 256 codes, found ", codes);
     std::copy_n(segment.begin() + 17, codes, table.symbols.begin());
-    const auto longest = *std::max_element(table.symbols.begin(), table.symbols.end());
-    expect(kind == 1 || longest <= 15, "JPEG differences of at most 15 bits, found a Huffman table with ",
-           int{longest});
+    const auto greatest = *std::max_element(table.symbols.begin(), table.symbols.end());
+    expect(kind == 1 || greatest <= 15, "JPEG differences of at most 15 bits, found a Huffman table with ",
+           int{greatest});
     table.defined = codes > 0;
     (kind == 0 ? tables_.dc : tables_.ac)[static_cast<size_t>(number)] = table;
     segment = segment.subspan(17 + codes);
@@ -224,6 +224,7 @@ void JpegWalk::read_segment(uint8_t marker, Segment segment) {
   if (marker == 0xc4) read_huffman(segment);
   if (marker == 0xdb) read_quantisation(segment);
   if (marker == 0xe1) read_exif(segment);
+  if (marker == 0xee && segment.size() >= 12 && std::memcmp(segment.data(), "Adobe", 5) == 0) frame_.adobe = true;
   if (marker == 0xdd) {
     expect(segment.size() == 2, "a JPEG restart interval of 2 bytes, found ", segment.size());
     tables_.restart_interval = segment[0] << 8 | segment[1];

@@ -33,6 +33,7 @@ struct JpegComponent {
 struct JpegFrame {
   ImageSize size;
   bool progressive = false;
+  bool adobe = false;  // a segment of Adobe's says how colours are coded
   std::vector<JpegComponent> components;
   int h_max = 1, v_max = 1;
 

@@ -241,6 +241,8 @@ class ScanWalk {
 ImageHeader check_jpeg_scans(std::span<const uint8_t> file, const std::string& name) {
   std::vector<std::vector<uint64_t>> filled;
   return walk_jpeg(file, name, [&](const JpegFrame& frame, const JpegTables& tables, const JpegScan& scan) {
+    check(frame.components.size() != 4 || frame.adobe, name,
+          ": expected a JPEG of 4 components with Adobe's marker, without which stb_image cannot read it, found none");
     filled.resize(frame.components.size());
     if (scan.first > 0) {
       const auto index = static_cast<size_t>(scan.parts[0].component);

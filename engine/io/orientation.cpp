@@ -43,8 +43,9 @@ std::vector<T> turned(const std::vector<T>& stored, ImageSize size, Orientation 
   std::vector<T> result(stored.size());
   T* to = result.data();
   for (int y = 0; y < upright.height; ++y) {
-    const T* from = stored.data() + (start + y * step_y) * channels;
-    for (int x = 0; x < upright.width; ++x, from += step_x * channels) to = std::copy(from, from + channels, to);
+    for (int x = 0; x < upright.width; ++x) {
+      to = std::copy_n(stored.data() + (start + y * step_y + x * step_x) * channels, channels, to);
+    }
   }
   return result;
 }

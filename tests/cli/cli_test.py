@@ -134,6 +134,11 @@ class Cli(unittest.TestCase):
         self.assertEqual(student["parameters"], 17647618)
         self.assertEqual(student["parameters_executed"], 17646465)
         self.assertAlmostEqual(student["gmac"], 171.1, delta=0.1)
+        stb = json.loads(run("info", "--json", env={**os.environ, "DEPTHSTILL_DECODER": "stb"}).stdout)["images"]
+        self.assertEqual(stb, {"png": "stb_image", "jpeg": "stb_image"})
+        for kind, name in info["images"].items():
+            self.assertRegex(name, rf"^(stb_image|lib{kind}(-turbo)? [0-9.]+)$")
+        self.assert_one_line(run("info", env={**os.environ, "DEPTHSTILL_DECODER": "other"}), 1, "expected libraries or stb")
 
     def test_bench_json(self):
         for what, fused, *options in (("train-step", False, "--device", "cpu"), ("train-step", True, "--fused-head"),

@@ -168,8 +168,15 @@ TEST(Trainer, AResumedRunKeepsToItsHead) {
 
   resumed.out = folder / "other";
   resumed.fused_head = false;
+  const ImageDecoders began = image_decoders();
+  image_options().libraries = false;
+  testing::internal::CaptureStderr();
   train(recipe, resumed);
+  const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(is_fused("other"), "0") << "what is asked for wins";
+  const std::string note = "read JPEG files by " + began.jpeg + " and goes on with stb_image";
+  EXPECT_EQ(said.find(note) != std::string::npos, began.jpeg != "stb_image") << said;
+  image_options().libraries = true;
   train(recipe, into(folder / "usual"));
   EXPECT_EQ(is_fused("usual"), "0") << "on the CPU";
 }
