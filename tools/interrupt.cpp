@@ -24,6 +24,8 @@ void install_interrupt_handlers() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  action.sa_handler = SIG_IGN;  // a file over the limit of `ulimit -f` is an error of write(), as on a full disk
+  sigaction(SIGXFSZ, &action, nullptr);
 }
 
 bool interrupted() { return stop_requested.load(); }

@@ -1,4 +1,5 @@
 // SIGINT and SIGTERM ask the running command to stop at the next safe point; a second signal ends the process at once.
+// SIGXFSZ is ignored, so that a limit on file sizes is reported like a full disk.
 #pragma once
 
 namespace depthstill {

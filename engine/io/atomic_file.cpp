@@ -33,14 +33,48 @@ void flush_folder(const std::string& folder) {
   close(descriptor);
 }
 
+bool same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
 }  // namespace
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(temporary_name(path_)) {
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  if (!open_in_place()) open_beside();
+}
+
+// The kernel follows the links here: those of /proc/self/fd have no readable target.
+bool AtomicFile::open_in_place() {
+  struct stat status {};
+  if (stat(path_.c_str(), &status) != 0) return false;
   // A folder of that name would only be noticed at the rename, after all the work.
-  std::error_code ignored;
-  check(!std::filesystem::is_directory(path_, ignored), path_, ": expected a file to write, found a folder");
-  descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) refuse("expected a writable folder", errno);
+  check(!S_ISDIR(status.st_mode), path_, ": expected a file to write, found a folder");
+  for (const int output : {STDOUT_FILENO, STDERR_FILENO}) {
+    struct stat own {};
+    if (descriptor_ < 0 && fstat(output, &own) == 0 && same_file(status, own)) {
+      descriptor_ = fcntl(output, F_DUPFD_CLOEXEC, 0);
+    }
+  }
+  if (descriptor_ < 0 && S_ISREG(status.st_mode)) return false;
+  if (descriptor_ < 0) descriptor_ = open(path_.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY);
+  if (descriptor_ < 0) refuse("expected a device or pipe that can be written to", errno);
+  return true;
+}
+
+void AtomicFile::open_beside() {
+  target_ = follow_links(path_);
+  struct stat old {};
+  const bool exists = stat(target_.c_str(), &old) == 0;
+  if (exists && access(target_.c_str(), W_OK) != 0) refuse("expected a writable file", errno);
+  temporary_ = temporary_name(target_);
+  const mode_t mode = exists ? old.st_mode & 0777 : 0644;
+  descriptor_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  if (descriptor_ < 0) {
+    const int reason = errno;
+    temporary_.clear();
+    refuse("expected a writable folder", reason);
+  }
+  if (!exists) return;
+  fchmod(descriptor_, mode);                                                       // open() took the umask off
+  [[maybe_unused]] const int given = fchown(descriptor_, old.st_uid, old.st_gid);  // only root can, and need not
 }
 
 AtomicFile::~AtomicFile() {
@@ -72,9 +106,10 @@ void AtomicFile::commit() {
   const int closed = close(descriptor_);
   descriptor_ = -1;
   if (closed != 0) refuse("expected space to write", errno);
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) refuse("expected a replaceable file", errno);
+  if (temporary_.empty()) return;
+  if (rename(temporary_.c_str(), target_.c_str()) != 0) refuse("expected a replaceable file", errno);
   temporary_.clear();
-  flush_folder(folder_of(path_));
+  flush_folder(folder_of(target_));
 }
 
 void write_file(const std::string& path, std::string_view text) {
@@ -87,6 +122,20 @@ void write_file(const std::string& path, std::span<const uint8_t> bytes) {
   AtomicFile file(path);
   file.write(bytes.data(), bytes.size());
   file.commit();
+}
+
+std::string follow_links(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMostLinks = 40;  // Linux allows as many
+  fs::path at = path;
+  std::error_code error;
+  for (int links = 0; fs::is_symlink(at, error); ++links) {
+    check(links < kMostLinks, path, ": expected a file to write, found links that lead in a circle");
+    const fs::path target = fs::read_symlink(at, error);
+    check(!error, path, ": expected a link that can be read, found: ", error.message());
+    at = at.parent_path() / target;
+  }
+  return at.string();
 }
 
 void make_folder(const std::string& path) {

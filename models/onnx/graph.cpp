@@ -3,6 +3,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <onnx/onnx_pb.h>
 
+#include <exception>
 #include <limits>
 #include <sstream>
 
@@ -11,17 +12,27 @@
 namespace depthstill {
 namespace {
 
-// AtomicFile reports a full disk by throwing, so a Write() that returns has written.
+// AtomicFile reports a full disk by throwing, which must not pass through protobuf: its stream writes once more when it
+// is destroyed.
 class FileStream final : public google::protobuf::io::CopyingOutputStream {
  public:
   explicit FileStream(AtomicFile& file) : file_(file) {}
   bool Write(const void* data, int bytes) override {
-    file_.write(data, static_cast<size_t>(bytes));
-    return true;
+    if (error_) return false;
+    try {
+      file_.write(data, static_cast<size_t>(bytes));
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    return !error_;
+  }
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
   }
 
  private:
   AtomicFile& file_;
+  std::exception_ptr error_;
 };
 
 void describe(onnx::ValueInfoProto& info, const std::string& name, const std::vector<OnnxDim>& dims) {
@@ -166,7 +177,9 @@ void OnnxGraph::write(const std::string& path) const {
   AtomicFile file(path);
   FileStream stream(file);
   google::protobuf::io::CopyingOutputStreamAdaptor out(&stream);
-  check(model_->SerializeToZeroCopyStream(&out) && out.Flush(), path, ": the ONNX model could not be serialised");
+  const bool whole = model_->SerializeToZeroCopyStream(&out) && out.Flush();
+  stream.rethrow();
+  check(whole, path, ": the ONNX model could not be serialised");
   file.commit();
 }
 

@@ -78,6 +78,16 @@ using Dims = std::vector<std::string>;
 // fp32 against double over about 60 layers; the students' own parity tests allow the same.
 constexpr double kTolerance = 2e-5;
 
+// protobuf's stream writes once more when it is destroyed, which must not throw.
+TEST(OnnxExport, AFullDiskIsAnError) {
+  try {
+    export_onnx(*random_student("mobilenet_unet", Head::kDpm), "/dev/full");
+    FAIL() << "written";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("/dev/full: expected space to write"), std::string::npos) << error.what();
+  }
+}
+
 TEST(OnnxGraph, WritesWhatItIsTold) {
   OnnxGraph graph("small");
   const OnnxValue x = graph.input("x", {"batch", int64_t{2}});
