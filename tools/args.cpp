@@ -44,6 +44,20 @@ void HeadArgs::add_to(CLI::App& command, const std::string& doc) {
       "--fused-head,!--stored-logits", [this](int64_t count) { fused = count > 0; }, doc);
 }
 
+void ExistingArgs::add_to(CLI::App& command, const std::string& outputs, Existing otherwise) {
+  const auto is_default = [&](Existing choice) { return choice == otherwise ? " [default]" : ""; };
+  CLI::Option* first = command.add_flag("--overwrite", overwrite,
+                                        "write anew " + outputs + " that exist" + is_default(Existing::kOverwrite));
+  command
+      .add_flag("--skip-existing", skip,
+                "keep " + outputs + " that exist, and write the others" + is_default(Existing::kSkip))
+      ->excludes(first);
+}
+
+Existing ExistingArgs::choice(Existing otherwise) const {
+  return overwrite ? Existing::kOverwrite : skip ? Existing::kSkip : otherwise;
+}
+
 SizeArg parse_size(const std::string& text) {
   SizeArg size;
   const char* const end = text.data() + text.size();

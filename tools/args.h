@@ -10,21 +10,14 @@
 #include "engine/device.h"
 #include "engine/dtype.h"
 #include "kernels/core/error.h"
+#include "tools/output_plan.h"
 #include "tools/toml_document.h"
+#include "tools/usage.h"
 
 namespace depthstill {
 
 // Exit codes of the program.
 inline constexpr int kExitOk = 0, kExitFailure = 1, kExitUsage = 2;  // kExitInterrupted = 130: tools/interrupt.h
-
-// A contradiction between options that the parser cannot see: kExitUsage.
-struct UsageError : Error {
-  using Error::Error;
-};
-template <class... Parts>
-void check_usage(bool ok, const Parts&... parts) {
-  if (!ok) throw UsageError(concat_text(parts...));
-}
 
 using Run = std::function<int()>;
 
@@ -60,6 +53,15 @@ struct ComputeArgs {
 struct HeadArgs {
   std::optional<bool> fused;  // no value if neither is given
   void add_to(CLI::App& command, const std::string& doc);
+};
+
+// --overwrite and --skip-existing: what becomes of outputs that exist.
+struct ExistingArgs {
+  bool overwrite = false, skip = false;
+
+  // `outputs` names them for the help text, `otherwise` is what happens without either option.
+  void add_to(CLI::App& command, const std::string& outputs, Existing otherwise = Existing::kRefuse);
+  Existing choice(Existing otherwise = Existing::kRefuse) const;
 };
 
 // "352x704": height, then width.

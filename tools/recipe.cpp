@@ -247,6 +247,7 @@ Recipe load_recipe(const std::string& path, std::span<const std::string> overrid
   std::vector<std::filesystem::path> chain;
   std::vector<TomlEntry> entries;
   collect(path, chain, entries, "");
+  for (const std::filesystem::path& file : chain) recipe.files.push_back(file.string());
   const Settings settings = bind(recipe);
   for (const std::string& assignment : overrides) entries.push_back(settings.parse_override(assignment));
   // First what picks the loss, then everything else on top of it.

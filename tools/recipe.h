@@ -69,7 +69,8 @@ struct SelectRecipe {
 };
 
 struct Recipe {
-  std::string name;  // the file's name without extension
+  std::string name;                // the file's name without extension
+  std::vector<std::string> files;  // the recipe's file and those that it inherits; empty if it was made by a program
   ModelRecipe model;
   std::string loss_name = "tie_kd";
   float loss_alpha = 0.1f, loss_beta = 10.0f;

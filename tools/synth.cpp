@@ -45,7 +45,10 @@ void add_synth_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<SynthArgs>();
   CLI::App* command = app.add_subcommand("synth", "Render a simulated data set: images, exact depth and teacher maps");
   SynthOptions& options = args->options;
-  command->add_option("--out", options.out, "folder to write to")->required();
+  command
+      ->add_option("--out", options.out,
+                   "folder to write to: missing, empty, or an earlier data set of synth, which is written anew")
+      ->required();
   command->add_option("--train", options.train, "training frames")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

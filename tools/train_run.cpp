@@ -16,9 +16,11 @@
 #include "models/model_table.h"
 #include "tools/evaluate_model.h"
 #include "tools/interrupt.h"
+#include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/report/report.h"
 #include "tools/report/run_log.h"
+#include "tools/run_folder.h"
 
 namespace depthstill {
 namespace {
@@ -47,6 +49,12 @@ class MetricsFile {
   std::string path_;
   std::unique_ptr<std::FILE, Close> file_;
 };
+
+std::string epoch_file(int64_t number) {
+  char text[48];
+  std::snprintf(text, sizeof(text), "epoch_%03lld.safetensors", static_cast<long long>(number));
+  return text;
+}
 
 // A Selection says which epoch's model is kept, and whether one is still to be judged.
 struct Selection {
@@ -79,7 +87,7 @@ class TrainRun final : public TrainObserver {
   void after_epoch(int64_t epoch) override;
 
   void check_recipe() const;
-  void claim_folder() const;
+  void claim_folder();
   void make_network();
   void recalibrate();
   void train_all();
@@ -93,6 +101,7 @@ class TrainRun final : public TrainObserver {
   const Recipe recipe_;
   const TrainOptions options_;
   std::shared_ptr<const Dataset> data_;
+  std::optional<RunFolder> folder_;
   std::unique_ptr<DepthModel> model_;
   std::optional<TieKd> objective_;
   std::optional<Trainer> trainer_;
@@ -144,12 +153,21 @@ void TrainRun::check_recipe() const {
   check_frame(protocol_of(recipe_), sample);
 }
 
-void TrainRun::claim_folder() const {
-  make_folder(options_.out);
-  const bool has_run = fs::exists(path("last.safetensors"));
-  check(options_.resume || !has_run, options_.out,
-        ": holds a run already; give --resume to go on with it, or another --out");
-  check(!options_.resume || has_run, options_.out, ": expected last.safetensors to resume from, found none");
+void TrainRun::claim_folder() {
+  OutputPlan plan(Existing::kOverwrite, options_.out);
+  for (const char* name : {"recipe.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "report.html"}) {
+    plan.writes(path(name), name);
+  }
+  for (int64_t epoch = 1; recipe_.train.checkpoint_keep > 0 && epoch <= recipe_.train.epochs; ++epoch) {
+    plan.writes(path(epoch_file(epoch)), epoch_file(epoch));
+  }
+  if (!options_.resume) {  // a run may be resumed with the recipe that is in its folder
+    plan.reads(*data_);
+    plan.reads(recipe_);
+    plan.reads(recipe_.model.weights);
+  }
+  plan.approve();
+  folder_.emplace(options_.out, options_.resume);
 }
 
 void TrainRun::make_network() {
@@ -255,11 +273,6 @@ void TrainRun::save_last() {
 
 // Leaves a checkpoint, then the figures that decide whether it is the best so far.
 void TrainRun::after_epoch(int64_t epoch) {
-  const auto name = [](int64_t number) {
-    char text[32];
-    std::snprintf(text, sizeof(text), "epoch_%03d.safetensors", static_cast<int>(number));
-    return std::string(text);
-  };
   const bool chosen = has_split(recipe_, recipe_.select.on);
   const bool last = trainer_->position().updates == trainer_->total_updates();
   if (chosen && (last || (epoch + 1) % recipe_.eval.every == 0)) selection_.unjudged_epoch = epoch;
@@ -269,8 +282,8 @@ void TrainRun::after_epoch(int64_t epoch) {
   }
   save_last();
   if (recipe_.train.checkpoint_keep > 0) {
-    save_model(path(name(epoch + 1)), *model_, epoch + 1);
-    fs::remove(path(name(epoch + 1 - recipe_.train.checkpoint_keep)));
+    save_model(path(epoch_file(epoch + 1)), *model_, epoch + 1);
+    fs::remove(path(epoch_file(epoch + 1 - recipe_.train.checkpoint_keep)));
   }
   if (selection_.unjudged_epoch >= 0) judge_epoch();
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <sstream>
 
 #include "engine/eval/benchmarks.h"
@@ -12,6 +13,7 @@
 #include "tests/data/small_set.h"
 #include "tools/data_check.h"
 #include "tools/synth/synth_scene.h"
+#include "tools/usage.h"
 
 namespace depthstill {
 namespace {
@@ -157,7 +159,27 @@ TEST(synth, refusals) {
   expect_clear(error_of([&] { synthesize(options); }), "synth: expected at least one frame");
   write_file(folder / "file", std::string_view("x"));
   options = small(folder, "file", SynthScene::kStreet);
-  expect_clear(error_of([&] { synthesize(options); }), "file/teacher: ");
+  expect_clear(error_of([&] { synthesize(options); }), "file/");
+}
+
+TEST(synth, writes_only_into_folders_of_its_own) {
+  const TemporaryFolder folder;
+  SynthOptions options = small(folder, "mine", SynthScene::kIndoor);
+  options.train = options.validation = 1;
+  make_folder(folder / "mine");
+  for (const char* name : {"train.txt", "README.txt"}) {
+    write_file(folder / ("mine/" + std::string(name)), std::string_view("my own"));
+    EXPECT_THROW(synthesize(options), UsageError);
+    expect_clear(error_of([&] { synthesize(options); }), "mine: expected an empty folder");
+    EXPECT_EQ(read_text(folder / ("mine/" + std::string(name))), "my own");
+  }
+  make_folder(folder / "set");
+  options.out = folder / "set";
+  synthesize(options);
+  EXPECT_NO_THROW(synthesize(options)) << "anew";
+  std::filesystem::rename(folder / "set/teacher", folder / "elsewhere");
+  std::filesystem::create_directory_symlink("../elsewhere", folder / "set/teacher");
+  expect_clear(error_of([&] { synthesize(options); }), "expected a path below");
 }
 
 }  // namespace

@@ -4,15 +4,19 @@
 #include <atomic>
 #include <cmath>
 #include <exception>
+#include <filesystem>
 #include <iomanip>
 #include <mutex>
 #include <sstream>
 
 #include "engine/data/dataset.h"
 #include "engine/io/atomic_file.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
+#include "tools/output_plan.h"
 #include "tools/synth/synth_scene.h"
+#include "tools/usage.h"
 
 namespace depthstill {
 namespace {
@@ -22,6 +26,7 @@ constexpr MapFormat kTruthFormat{1.0 / 256}, kTeacherFormat{80.0 / 65535};
 constexpr float kTruthMaxMetres = 65535.0f / 256;
 constexpr int kFastPng = 3;
 
+// A folder of ours is known by the first line.
 constexpr const char* kReadme =
     "Simulated data. Images are ray-cast from procedural scenes, depth is exact, and the \"teacher\" maps are that "
     "depth\n"
@@ -48,6 +53,10 @@ Frame name_frame(bool training, int number) {
   file << std::setw(10) << std::setfill('0') << number % kPerDrive << ".png";
   return {training, number, "raw/synth/" + drive.str() + "/image_02/data/" + file.str(),
           "gt/" + drive.str() + "/proj_depth/groundtruth/image_02/" + file.str(), 0};
+}
+
+std::string teacher_path(const SynthOptions& options, const Frame& frame) {
+  return options.out + (frame.training ? "/teacher/" : "/teacher_val/") + flat_name(frame.image, ".png");
 }
 
 // A 64-beam scanner about as high as the camera: rows at equal angles from 2 degrees above the horizon to 25 below it,
@@ -83,8 +92,7 @@ void write_frame(const SynthOptions& options, Frame& frame) {
   const bool kitti = options.size.width >= 1216 && options.size.height >= 352;
   const CropRule rule = kitti ? CropRule::kKittiBenchmark : CropRule::kNone;
   const DepthMap seen = crop(depth, crop_rect(rule, options.size, frame.image));
-  const std::string teacher = frame.training ? "/teacher/" : "/teacher_val/";
-  write_map(options.out + teacher + flat_name(frame.image, ".png"), simulate_teacher(seen, random), kTeacherFormat);
+  write_map(teacher_path(options, frame), simulate_teacher(seen, random), kTeacherFormat);
   write_png(options.out + "/" + frame.image, rendering.image, kFastPng);
   if (options.sparse) keep_scan_points(scene.camera, random, depth.values);
   write_map(options.out + "/" + frame.depth, depth, kTruthFormat);
@@ -148,6 +156,25 @@ void check_options(const SynthOptions& options) {
         "synth: expected 32 to 4096 pixels a side, got ", options.size);
 }
 
+void check_folder(const SynthOptions& options, const std::vector<Frame>& frames) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const auto is_ours = [&](const std::string& readme) {
+    return fs::is_regular_file(readme, ignored) && read_text(readme).starts_with(split_lines(kReadme).front());
+  };
+  const bool is_empty = !fs::is_directory(options.out, ignored) || fs::is_empty(options.out, ignored);
+  check_usage(is_empty || is_ours(options.out + "/README.txt"), options.out,
+              ": expected an empty folder or an earlier simulated data set, found something else");
+  OutputPlan plan(Existing::kOverwrite, options.out);
+  for (const char* name : {"README.txt", "train.txt", "val.txt"}) plan.writes(options.out + "/" + name, name);
+  for (const Frame& frame : frames) {
+    plan.writes(options.out + "/" + frame.image, frame.image);
+    plan.writes(options.out + "/" + frame.depth, frame.depth);
+    plan.writes(teacher_path(options, frame), frame.image);
+  }
+  plan.approve();
+}
+
 }  // namespace
 
 DepthMap simulate_teacher(const DepthMap& depth, Philox& random) {
@@ -175,6 +202,7 @@ void synthesize(const SynthOptions& options) {
   std::vector<Frame> frames;
   for (int i = 0; i < options.train; ++i) frames.push_back(name_frame(true, i));
   for (int i = 0; i < options.validation; ++i) frames.push_back(name_frame(false, i));
+  check_folder(options, frames);
   const auto folder_of = [&](const std::string& path) { return options.out + "/" + path.substr(0, path.rfind('/')); };
   make_folder(options.out + "/teacher");
   make_folder(options.out + "/teacher_val");
