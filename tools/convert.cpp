@@ -14,6 +14,7 @@ namespace {
 struct ConvertArgs {
   std::string in, out, model, dtype = "fp32", head;
   float d_min = ModelOptions{}.d_min, d_max = ModelOptions{}.d_max;
+  ExistingArgs existing;
 };
 
 struct Totals {
@@ -93,6 +94,14 @@ void write(const ConvertArgs& args, const WeightsFile& file, const std::vector<s
 }
 
 int run_convert(const ConvertArgs& args) {
+  OutputPlan plan(args.existing.choice());
+  plan.reads(args.in);
+  plan.writes(args.out, args.in);
+  plan.approve();
+  if (plan.skips(args.out)) {
+    std::printf("%s: kept\n", args.out.c_str());
+    return kExitOk;
+  }
   const auto file = open_mapped_weights(args.in);
   KeyMap map = file->map();
   if (!args.model.empty()) map.architecture = args.model;
@@ -144,6 +153,7 @@ void add_convert_command(CLI::App& app, Run& run) {
   command
       ->add_option("--d-max", args->d_max, "farthest depth of the head, metres; metric models: 20 indoor, 80 outdoor")
       ->capture_default_str();
+  args->existing.add_to(*command, "files");
   command->callback([args, &run] { run = [args] { return run_convert(*args); }; });
 }
 

@@ -11,6 +11,7 @@
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/evaluate_model.h"
+#include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 
@@ -26,6 +27,7 @@ struct EvalArgs {
   std::vector<std::string> overrides;
   double depth_units = 0, teacher_units = 0, min_depth = 0, max_depth = 0;
   bool no_flip = false, teacher_similarity = false, median_scaling = false;
+  ExistingArgs existing;
   ComputeArgs compute;
 };
 
@@ -122,8 +124,24 @@ std::unique_ptr<DepthModel> student_for(const EvalSetup& setup, const EvalArgs& 
   return student;
 }
 
-Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args) {
-  const Dataset data(setup.data);
+OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
+  OutputPlan plan(args.existing.choice(), args.save);
+  if (setup.recipe) plan.reads(*setup.recipe);
+  plan.reads(data);
+  plan.reads(args.weights);
+  for (const EvalItem& item : eval_items(data, setup.protocol.target)) {
+    if (item.truth.empty()) continue;  // not scored
+    plan.reads(item.truth);
+    if (!args.predictions.empty()) plan.reads(prediction_path(args.predictions, item));
+    if (!args.save.empty()) plan.writes(prediction_path(args.save, item), item.image);
+  }
+  plan.replaces(args.json, "--json");
+  plan.replaces(args.csv, "--csv");
+  plan.approve();
+  return plan;
+}
+
+Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
   const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
   check_predictions_exist(items, args.predictions);
   EvaluateOptions options;
@@ -135,7 +153,7 @@ Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args) {
   return evaluate(setup.protocol, items, predict, options);
 }
 
-Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
+Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const OutputPlan& plan) {
   PredictOptions options = setup.recipe ? predict_options(*setup.recipe) : PredictOptions{};
   if (args.no_flip) options.flip = false;
   options.device = args.compute.choose_device();
@@ -145,24 +163,30 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args) {
   if (!args.save.empty()) {
     make_folder(args.save);
     keep = [&](const EvalItem& item, const DepthMap& prediction) {
+      const std::string path = prediction_path(args.save, item);
+      if (plan.skips(path)) return;
       const int64_t shape[] = {prediction.height, prediction.width};
-      write_npy(prediction_path(args.save, item), shape, prediction.values);
+      write_npy(path, shape, prediction.values);
     };
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",
                        options.flip ? "averaged with the mirrored image" : "one pass per image"));
-  return evaluate_model(*student, Dataset(setup.data), setup.protocol, options, 0, nullptr, keep);
+  return evaluate_model(*student, data, setup.protocol, options, 0, nullptr, keep);
 }
 
 int run_eval(const EvalArgs& args) {
   check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
   const EvalSetup setup = make_setup(args);
-  const Evaluation evaluation = args.predictions.empty() ? run_model(setup, args) : run_stored(setup, args);
+  const Dataset data(setup.data);
+  const OutputPlan plan = plan_outputs(setup, args, data);
+  const Evaluation evaluation =
+      args.predictions.empty() ? run_model(setup, args, data, plan) : run_stored(setup, args, data);
   check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
         evaluation.images.size());
+  std::printf("%s", format_evaluation(evaluation).c_str());
+  std::fflush(stdout);  // what is shown already is not lost if a file cannot be written
   if (!args.csv.empty()) write_metrics_csv(args.csv, evaluation.images);
   if (!args.json.empty()) write_file(args.json, evaluation_json(evaluation));
-  std::printf("%s", format_evaluation(evaluation).c_str());
   return kExitOk;
 }
 
@@ -214,8 +238,9 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--teacher", args.teacher, "folder of the teacher's maps [default: the recipe's]");
   command.add_option("--teacher-scale", args.teacher_units,
                      "PNG units per metre of the teacher's maps [default: 65535/80, nyu 65535/10]");
-  command.add_option("--json", args.json, "write the result to this file");
-  command.add_option("--csv", args.csv, "write one line per image to this file");
+  command.add_option("--json", args.json, "write the result to this file, also over an earlier one");
+  command.add_option("--csv", args.csv, "write one line per image to this file, also over an earlier one");
+  args.existing.add_to(command, "predictions of --save-pred");
 }
 
 }  // namespace

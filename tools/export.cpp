@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 struct ExportArgs {
   std::string weights, recipe, out, format, size, output = "depth", dtype = "fp32";
   bool normalise = false;
+  ExistingArgs existing;
 };
 
 // The format comes from --format, else from the file's ending.
@@ -66,14 +67,24 @@ int run_export(const ExportArgs& args) {
   check_usage(onnx || (args.size.empty() && args.output == "depth" && !args.normalise),
               "export: --size, --head-output and --normalise go with --format onnx");
   const OnnxOptions options = onnx_options(args);
+  OutputPlan plan(args.existing.choice());
+  plan.reads(args.weights);
+  if (!args.recipe.empty()) plan.reads(load_recipe(args.recipe));
+  plan.writes(args.out, args.weights);
+  plan.approve();
+  if (plan.skips(args.out)) {
+    std::printf("%s: kept\n", args.out.c_str());
+    return kExitOk;
+  }
   const std::unique_ptr<DepthModel> student = model_of(args);
   if (onnx) {
     export_onnx(*student, args.out, options);
   } else {
     save_model(args.out, *student, std::nullopt, stored_type(args.dtype));
   }
-  std::printf("%s: %s, head %s, %.1f MB\n", args.out.c_str(), student->name().c_str(), name_of(student->options().head),
-              static_cast<double>(fs::file_size(args.out)) * 1e-6);
+  std::printf("%s: %s, head %s", args.out.c_str(), student->name().c_str(), name_of(student->options().head));
+  if (fs::is_regular_file(args.out)) std::printf(", %.1f MB", static_cast<double>(fs::file_size(args.out)) * 1e-6);
+  std::printf("\n");
   return kExitOk;
 }
 
@@ -98,6 +109,7 @@ void add_export_command(CLI::App& app, Run& run) {
   command->add_option("--dtype", args->dtype, "safetensors: of the stored numbers, fp32, fp16 or bf16")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}))
       ->capture_default_str();
+  args->existing.add_to(*command, "files");
   command->callback([args, &run] { run = [args] { return run_export(*args); }; });
 }
 

@@ -26,6 +26,11 @@ int run_pack(const PackArgs& args) {
   DatasetSpec spec = dataset_spec(recipe, "train");
   spec.packed.clear();
   const auto data = std::make_shared<const Dataset>(spec);
+  OutputPlan plan(Existing::kSkip, args.out);  // pack() goes on with its own work, and refuses folders of others
+  plan.reads(recipe);
+  plan.reads(*data);
+  plan.writes(args.out + "/packed.json", args.recipe);
+  plan.approve();
   PackOptions options;
   options.workers = std::max(args.workers > 0 ? args.workers : recipe.data.workers, 1);
   options.shard_bytes = static_cast<uint64_t>(args.shard_mib) << 20;

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -14,7 +13,9 @@
 #include "models/model_table.h"
 #include "models/predictor.h"
 #include "tools/args.h"
+#include "tools/find_images.h"
 #include "tools/interrupt.h"
+#include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 #include "tools/report/colormap.h"
@@ -31,51 +32,9 @@ struct PredictArgs {
   int side = 0;
   bool flip = false;
   std::string raw_input, raw_output;
+  ExistingArgs existing;
   ComputeArgs compute;
 };
-
-struct Job {
-  fs::path image;
-  fs::path stem;  // path of the outputs, below --out, without extension
-};
-
-bool is_image(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-}
-
-void add_folder(const fs::path& folder, std::vector<Job>& jobs) {
-  std::vector<fs::path> found;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file() && is_image(entry.path())) found.push_back(entry.path());
-  }
-  check(!found.empty(), folder.string(), ": expected PNG or JPEG images in the folder, found none");
-  std::sort(found.begin(), found.end());
-  for (const fs::path& image : found) jobs.push_back({image, fs::relative(image, folder).replace_extension()});
-}
-
-// Folders are searched recursively and keep their structure. Images that differ in nothing but the extension keep it.
-std::vector<Job> find_jobs(const std::vector<std::string>& inputs) {
-  std::vector<Job> jobs;
-  for (const std::string& input : inputs) {
-    if (fs::is_directory(input)) {
-      add_folder(input, jobs);
-    } else {
-      jobs.push_back({input, fs::path(input).stem()});  // a missing file is reported when it is read
-    }
-  }
-  std::map<fs::path, int> uses;
-  for (const Job& job : jobs) ++uses[job.stem];
-  std::set<fs::path> taken;
-  for (Job& job : jobs) {
-    if (uses[job.stem] > 1) job.stem += '_' + job.image.extension().string().substr(1);
-    check_usage(taken.insert(job.stem).second, "predict: two inputs would be written to ", job.stem.string(),
-                ": the second is ", job.image.string());
-  }
-  return jobs;
-}
 
 std::set<std::string> parse_formats(const std::string& text) {
   std::set<std::string> formats;
@@ -100,33 +59,70 @@ ColourRange parse_range(const std::string& text) {
   return range;
 }
 
+// The recipe says at what size the model saw its images; a run's folder holds it beside the weights.
+std::string recipe_of(const PredictArgs& args) {
+  const fs::path beside = fs::path(args.weights).parent_path() / "recipe.toml";
+  return args.recipe.empty() && fs::exists(beside) ? beside.string() : args.recipe;
+}
+
+void reads_model(OutputPlan& plan, const PredictArgs& args) {
+  plan.reads(args.weights);
+  if (const std::string recipe = recipe_of(args); !recipe.empty()) plan.reads(load_recipe(recipe));
+}
+
+struct Job {
+  FoundImage image;
+  std::map<std::string, std::string> files;  // files to write, by format
+};
+
+// What is to be written for each image. Images whose results are all there already are left out.
+std::vector<Job> plan_jobs(const PredictArgs& args, const std::vector<FoundImage>& images) {
+  const std::set<std::string> formats = parse_formats(args.formats);
+  OutputPlan plan(args.existing.choice(), args.out);
+  reads_model(plan, args);
+  std::vector<Job> jobs;
+  for (const FoundImage& image : images) {
+    plan.reads(image.path);
+    Job& job = jobs.emplace_back(Job{image, {}});
+    const std::string base = (fs::path(args.out) / image.name).string();
+    for (const std::string& format : formats) {
+      job.files[format] = base + (format == "colour" ? "_colour.png" : '.' + format);
+      plan.writes(job.files[format], image.path);
+    }
+  }
+  plan.approve();
+  for (Job& job : jobs) {
+    std::erase_if(job.files, [&](const auto& file) { return plan.skips(file.second); });
+  }
+  std::erase_if(jobs, [](const Job& job) { return job.files.empty(); });
+  return jobs;
+}
+
 class Writer {
  public:
   Writer(const PredictArgs& args, bool relative)
-      : out_(args.out),
-        relative_(relative),
-        formats_(parse_formats(args.formats)),
+      : relative_(relative),
         colormap_(parse_colormap(args.colormap)),
         metres_per_unit_(1 / args.png_scale),
         fixed_range_(!args.range.empty()) {
     if (fixed_range_) range_ = parse_range(args.range);
-    make_folder(out_.string());
     check_usage(!relative || !fixed_range_, "predict: --colour-range is in metres, but the model's depth is relative");
-    if (!formats_.contains("png")) return;
+    if (!parse_formats(args.formats).contains("png")) return;
     log_line(relative
                  ? std::string("relative inverse depth: each PNG goes from its least value, 0, to its greatest, 65535")
                  : concat_text("depth PNG: value / ", args.png_scale, " = metres"));
   }
 
-  void write(const fs::path& stem, const DepthMap& depth) const {
-    const std::string base = (out_ / stem).string();
-    make_folder(fs::path(base).parent_path().string());
-    if (formats_.contains("png") && relative_) write_map(base + ".png", stretch(depth, 65535), {1});
-    if (formats_.contains("png") && !relative_) write_map(base + ".png", depth, {metres_per_unit_});
-    if (formats_.contains("npy")) write_map(base + ".npy", depth, {1});
-    if (formats_.contains("pfm")) write_map(base + ".pfm", depth, {1});
-    if (formats_.contains("colour")) {
-      write_png(base + "_colour.png", colour(depth));
+  void write(const std::map<std::string, std::string>& files, const DepthMap& depth) const {
+    for (const auto& [format, path] : files) {
+      make_folder(fs::path(path).parent_path().string());
+      if (format == "colour") {
+        write_png(path, colour(depth));
+      } else if (format == "png") {
+        write_map(path, relative_ ? stretch(depth, 65535) : depth, {relative_ ? 1 : metres_per_unit_});
+      } else {
+        write_map(path, depth, {1});
+      }
     }
   }
 
@@ -145,9 +141,7 @@ class Writer {
     return colour_depth(depth, colormap_, fixed_range_ ? range_ : colour_range(depth));
   }
 
-  fs::path out_;
   bool relative_;
-  std::set<std::string> formats_;
   Colormap colormap_;
   double metres_per_unit_;
   bool fixed_range_;
@@ -159,11 +153,8 @@ struct Model {
   PredictOptions options;
 };
 
-// The recipe says at what size the model saw its images; a run's folder holds it beside the weights.
 Model model_of(const PredictArgs& args) {
-  std::string recipe_path = args.recipe;
-  const fs::path beside = fs::path(args.weights).parent_path() / "recipe.toml";
-  if (recipe_path.empty() && fs::exists(beside)) recipe_path = beside.string();
+  const std::string recipe_path = recipe_of(args);
   Model model;
   std::string precision = "fp32";
   if (recipe_path.empty()) {
@@ -187,6 +178,12 @@ Model model_of(const PredictArgs& args) {
 // Reads (3, H, W) as the network is fed and writes (H, W), or (bins, H, W), before the last activation. This compares
 // networks bit by bit with others, without either side's image reading and resizing.
 int run_raw(const PredictArgs& args) {
+  OutputPlan plan(args.existing.choice());
+  reads_model(plan, args);
+  plan.reads(args.raw_input);
+  plan.writes(args.raw_output, "--raw-output");
+  plan.approve();
+  if (plan.skips(args.raw_output)) return kExitOk;
   const Model model = model_of(args);
   const FloatArray input = read_npy(args.raw_input);
   check(input.shape.size() == 3 && input.shape[0] == 3, args.raw_input, ": expected an array (3, H, W), found ",
@@ -215,13 +212,8 @@ int run_raw(const PredictArgs& args) {
   return kExitOk;
 }
 
-int run_predict(const PredictArgs& args) {
-  check_usage(args.raw_input.empty() == args.raw_output.empty(),
-              "predict: expected --raw-input and --raw-output together");
-  check_usage(args.raw_input.empty() != (args.inputs.empty() || args.out.empty()),
-              "predict: expected images and --out, or --raw-input and --raw-output");
-  if (!args.raw_input.empty()) return run_raw(args);
-  const std::vector<Job> jobs = find_jobs(args.inputs);
+// Returns the images that failed.
+std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<Job>& jobs) {
   const Model model = model_of(args);
   const Writer writer(args, model.student->options().head == Head::kRelative);
   const Predictor predictor(*model.student, model.options);
@@ -231,19 +223,38 @@ int run_predict(const PredictArgs& args) {
   for (const Job& job : jobs) {
     throw_if_interrupted();
     try {
-      writer.write(job.stem, predictor(read_image(job.image.string())));
-      std::printf("%s\n", (fs::path(args.out) / job.stem).string().c_str());
+      writer.write(job.files, predictor(read_image(job.image.path)));
+      std::printf("%s\n", (fs::path(args.out) / job.image.name).string().c_str());
     } catch (const Error& error) {
       log_line(error.what());
-      failed.push_back(job.image.string());
+      failed.push_back(job.image.path);
     }
     progress.update(++done);
   }
   progress.finish();
-  if (failed.empty()) return kExitOk;
-  std::string names;
-  for (const std::string& name : failed) names += (names.empty() ? "" : ", ") + name;
-  fail(failed.size(), " of ", jobs.size(), " images failed: ", names);
+  return failed;
+}
+
+int run_predict(const PredictArgs& args) {
+  check_usage(args.raw_input.empty() == args.raw_output.empty(),
+              "predict: expected --raw-input and --raw-output together");
+  check_usage(args.raw_input.empty() != (args.inputs.empty() || args.out.empty()),
+              "predict: expected images and --out, or --raw-input and --raw-output");
+  if (!args.raw_input.empty()) return run_raw(args);
+  const FoundImages found = find_images(args.inputs, args.out);
+  const std::vector<Job> jobs = plan_jobs(args, found.images);
+  for (const std::string& message : found.unreadable) log_line(message);
+  if (!found.left_out.empty()) log_line("left out: " + left_out_text(found));
+  if (const size_t kept = found.images.size() - jobs.size(); kept > 0) {
+    log_line(concat_text(kept, " of ", found.images.size(), " images have their results already"));
+  }
+  std::vector<std::string> failed;
+  if (!jobs.empty()) failed = predict_all(args, jobs);
+  check(failed.empty(), failed.size(), " of ", jobs.size(),
+        " images failed: ", list_text(failed, [](const std::string& name) { return name; }));
+  check(found.unreadable.empty(), "folders that could not be searched: ", found.unreadable.size(), "; ",
+        found.unreadable.empty() ? "" : found.unreadable.front());
+  return kExitOk;
 }
 
 }  // namespace
@@ -251,9 +262,10 @@ int run_predict(const PredictArgs& args) {
 void add_predict_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<PredictArgs>();
   CLI::App* command = app.add_subcommand("predict", "Predict the depth of images and folders of images, of any size");
-  command->add_option("inputs", args->inputs, "PNG and JPEG files, and folders (searched recursively, names kept)");
+  command->add_option("inputs", args->inputs,
+                      "PNG and JPEG files, and folders (searched with linked ones, names kept)");
   command->add_option("--weights", args->weights, "weights of the model: .safetensors or .pth")->required();
-  command->add_option("--out", args->out, "folder to write to");
+  command->add_option("--out", args->out, "folder to write to; below a folder of images, it is not searched");
   command->add_option("--recipe", args->recipe,
                       "recipe of the model [default: recipe.toml beside the weights, if any]");
   command
@@ -277,6 +289,7 @@ void add_predict_command(CLI::App& app, Run& run) {
                       "instead of images: a .npy (3, H, W), normalised as the network is fed");
   command->add_option("--raw-output", args->raw_output,
                       ".npy for the network's output to --raw-input, before its last activation");
+  args->existing.add_to(*command, "results");
   command->add_flag("--flip", args->flip, "average with the prediction for the mirrored image (twice the time)");
   args->compute.add_to(*command);
   command->callback([args, &run] { run = [args] { return run_predict(*args); }; });

@@ -15,6 +15,7 @@ namespace {
 struct TeachArgs {
   std::string recipe, weights, data, out, split = "train";
   std::vector<std::string> overrides;
+  ExistingArgs existing;
   TeachOptions options;
   int side = 0;
   bool flip = false;
@@ -33,6 +34,11 @@ int run_teach(const TeachArgs& args) {
   spec.packed.clear();
   spec.resize.reset();  // the teacher sees what is on disk; training shrinks its maps with the images
   const Dataset data(spec);
+  const Existing existing = args.existing.choice(Existing::kSkip);
+  OutputPlan plan = plan_teacher_maps(data, existing);
+  plan.reads(args.weights);
+  plan.reads(recipe);
+  plan.approve();
 
   PredictOptions predicting;
   predicting.flip = args.flip;
@@ -44,8 +50,10 @@ int run_teach(const TeachArgs& args) {
   teacher->eval();
   log_line(concat_text(teacher->name(), " on ", predicting.device, ", ", predicting.dtype, ": ", data.size(),
                        " images of ", spec.list));
+  TeachOptions options = args.options;
+  options.overwrite = existing == Existing::kOverwrite;
   const TeachReport report =
-      teach(data, Predictor(*teacher, predicting), args.options, interruptible_progress("teach", "img"));
+      teach(data, Predictor(*teacher, predicting), options, interruptible_progress("teach", "img"));
   std::printf("%lld written, %lld kept\n", static_cast<long long>(report.written), static_cast<long long>(report.kept));
   return kExitOk;
 }
@@ -75,7 +83,7 @@ void add_teach_command(CLI::App& app, Run& run) {
       ->check(CLI::Range(0.05, 0.75))
       ->capture_default_str();
   command->add_flag("--half", args->options.half, "store .npy maps in half precision");
-  command->add_flag("--overwrite", args->options.overwrite, "write maps anew that exist [default: keep them]");
+  args->existing.add_to(*command, "maps", Existing::kSkip);
   args->compute.add_to(*command);
   command->callback([args, &run] { run = [args] { return run_teach(*args); }; });
 }

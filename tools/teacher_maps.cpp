@@ -57,6 +57,12 @@ std::pair<double, double> fit(const DepthMap& tile, const DepthMap& whole, const
   return {a, (y - a * x) / n};
 }
 
+void check_writable(const DatasetSpec& spec) {
+  check(spec.teacher.has_value(), spec.list, ": expected a teacher folder in the recipe to write to, found none");
+  check(spec.teacher->naming != TeacherNaming::kTruth, spec.list,
+        ": the recipe's teacher is the ground truth (teacher_naming = \"truth\"); expected flat or beside");
+}
+
 void write_teacher(const std::string& path, const DepthMap& map, const DatasetSpec& spec, bool half) {
   make_folder(fs::path(path).parent_path().string());
   if (!half) {
@@ -96,12 +102,19 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
   return blended;
 }
 
+OutputPlan plan_teacher_maps(const Dataset& data, Existing existing) {
+  const DatasetSpec& spec = data.spec();
+  check_writable(spec);
+  OutputPlan plan(existing, (fs::path(spec.root) / spec.teacher->folder).string());
+  plan.reads(data);
+  for (int64_t i = 0; i < data.size(); ++i) plan.writes(data.teacher_path(i), data.image_path(i));
+  return plan;
+}
+
 TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
                   const std::function<void(int64_t done, int64_t total)>& progress) {
   const DatasetSpec& spec = data.spec();
-  check(spec.teacher.has_value(), spec.list, ": expected a teacher folder in the recipe to write to, found none");
-  check(spec.teacher->naming != TeacherNaming::kTruth, spec.list,
-        ": the recipe's teacher is the ground truth (teacher_naming = \"truth\"); expected flat or beside");
+  check_writable(spec);
   const std::string& extension = spec.teacher->extension;
   check(!predictor.relative() || extension != ".png", spec.list,
         ": the model's depth is relative, which a PNG of metres cannot hold; expected teacher_extension .npy or .pfm");

@@ -6,6 +6,7 @@
 
 #include "engine/data/dataset.h"
 #include "models/predictor.h"
+#include "tools/output_plan.h"
 
 namespace depthstill {
 
@@ -22,6 +23,10 @@ struct TeachOptions {
 struct TeachReport {
   int64_t written = 0, kept = 0;
 };
+
+// What teach() reads of the set, and writes for it; ground truth counts as read. The folder of the maps is the plan's.
+// Throws Error if the set has no teacher maps that can be written.
+OutputPlan plan_teacher_maps(const Dataset& data, Existing existing);
 
 // Writes teacher_path() of every image of the set. A file is written whole or not at all. `progress` is called before
 // each image and after the last, with the images done; what it throws ends the work.

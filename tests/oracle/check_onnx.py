@@ -65,7 +65,7 @@ class Check:
     def session(self, *options):
         import onnxruntime
         path = self.folder / "model.onnx"
-        run(self.binary, "export", self.weights, "--out", path, *options)
+        run(self.binary, "export", self.weights, "--out", path, "--overwrite", *options)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = 2
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
@@ -84,7 +84,7 @@ class Check:
         image = np.random.default_rng(2).normal(0, 1, (3, height, width)).astype(np.float32)
         np.save(self.folder / "in.npy", image)
         run(self.binary, "predict", "--weights", self.weights, "--raw-input", self.folder / "in.npy", "--raw-output",
-            self.folder / "out.npy", "--device", "cpu", "--precision", "fp32")
+            self.folder / "out.npy", "--overwrite", "--device", "cpu", "--precision", "fp32")
         expected = np.load(self.folder / "out.npy")
         found = session.run(None, {"image": image[None]})[0][0]
         self.report(f"raw {height}x{width}", found.reshape(expected.shape), expected)
@@ -93,7 +93,7 @@ class Check:
         import numpy as np
         pixels = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
         write_png(self.folder / "image.png", pixels)
-        run(self.binary, "predict", "--weights", self.weights, "--out", self.folder, "--format", "npy", "--device", "cpu",
+        run(self.binary, "predict", "--weights", self.weights, "--out", self.folder, "--format", "npy", "--overwrite", "--device", "cpu",
             "--precision", "fp32", self.folder / "image.png")
         image = pixels.transpose(2, 0, 1)[None].astype(np.float32)
         self.report(f"depth {height}x{width}", session.run(None, {"image": image})[0][0],

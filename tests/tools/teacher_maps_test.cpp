@@ -7,6 +7,7 @@
 #include "engine/io/npy.h"
 #include "models/depth_anything.h"
 #include "tests/data/small_set.h"
+#include "tools/usage.h"
 
 namespace depthstill {
 namespace {
@@ -130,6 +131,46 @@ TEST_F(Teach, RefusesWhatTrainingCouldNotRead) {
   none.teacher.reset();
   EXPECT_THROW(teach(Dataset(none), predictor, {}, ignore_progress), Error);
   EXPECT_NO_THROW(teach(npy, predictor, {}, ignore_progress));
+}
+
+// The message of the UsageError for the plan of a data set's maps.
+std::string refusal(const DatasetSpec& spec, Existing existing = Existing::kSkip) {
+  OutputPlan plan = plan_teacher_maps(Dataset(spec), existing);
+  try {
+    plan.approve();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "approved";
+}
+
+TEST_F(Teach, PlansToWriteMapsAlone) {
+  using testing_files::expect_clear;
+  DatasetSpec spec = with_teacher("maps", ".npy");
+  spec.teacher->naming = TeacherNaming::kBeside;
+  EXPECT_EQ(refusal(spec, Existing::kRefuse), "approved");
+  make_folder(folder_ / "maps");
+  fs::create_directory_symlink("../images", folder_ / "maps/images");
+  expect_clear(refusal(spec), "maps/images/0.npy: expected a path below " + (folder_ / "maps"));
+
+  DatasetSpec images = with_teacher(".", ".png"), truth = with_teacher("flat", ".png");
+  images.teacher->naming = TeacherNaming::kBeside;
+  make_folder(folder_ / "flat");
+  fs::create_hard_link(folder_ / "depth/1.png", folder_ / "flat/images_1.png");
+  for (const Existing existing : {Existing::kSkip, Existing::kOverwrite}) {
+    expect_clear(refusal(images, existing), "images/0.png: expected an output that is no input");
+    expect_clear(refusal(truth, existing), "flat/images_1.png: expected an output that is no input, found the input");
+  }
+}
+
+TEST_F(Teach, RefusesTwoImagesOfOneMap) {
+  write_file(folder_ / "list.txt", std::string_view("a/b_c.png None 1\na_b/c.png None 1\na/b_c.png None 1\n"));
+  spec_.skip_without_depth = false;
+  const std::string message = refusal(with_teacher("maps", ".npy"));
+  testing_files::expect_clear(message, "maps/a_b_c.npy: expected one source");
+  EXPECT_NE(message.find("a/b_c.png and"), std::string::npos) << message;
+  write_file(folder_ / "list.txt", std::string_view("a/b_c.png None 1\na/b_c.png None 1\n"));
+  EXPECT_EQ(refusal(with_teacher("maps", ".npy")), "approved") << "a line may stand twice";
 }
 
 }  // namespace
