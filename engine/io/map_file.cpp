@@ -79,6 +79,10 @@ void scale(std::span<float> values, double unit) {
   for (float& value : values) value *= static_cast<float>(unit);
 }
 
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return '(' + list_text(shape, [](int64_t size) { return std::to_string(size); }) + ')';
+}
+
 class NpySource final : public MapReader::Source {
  public:
   explicit NpySource(const std::string& path) : file_(path), layout_(parse_npy(head_of(file_), file_.size(), path)) {
@@ -86,20 +90,40 @@ class NpySource final : public MapReader::Source {
     while (shape.size() > 2 && shape.front() == 1) shape.erase(shape.begin());
     while (shape.size() > 2 && shape.back() == 1) shape.pop_back();
     check(shape.size() == 2 && std::min(shape[0], shape[1]) >= 1 && std::max(shape[0], shape[1]) <= kMaxImageSide, path,
-          ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", layout_.shape.size(),
-          " dimensions, ", (file_.size() - layout_.data_offset) / layout_.element_bytes, " values");
+          ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", shape_text(layout_.shape));
     size_ = {static_cast<int>(shape[1]), static_cast<int>(shape[0])};
   }
   ImageSize size() const override { return size_; }
-  void read_rows(int first, int, double unit, std::span<float> values) const override {
-    std::vector<uint8_t> stored(values.size() * layout_.element_bytes);
-    const uint64_t row_bytes = static_cast<uint64_t>(size_.width) * layout_.element_bytes;
-    file_.read(layout_.data_offset + static_cast<uint64_t>(first) * row_bytes, stored);
-    layout_.convert(stored.data(), values);
+  void read_rows(int first, int last, double unit, std::span<float> values) const override {
+    if (layout_.fortran_order) {
+      read_columns(static_cast<size_t>(first), static_cast<size_t>(last - first), values);
+    } else {
+      read_values(static_cast<uint64_t>(first) * static_cast<uint64_t>(size_.width), values);
+    }
     scale(values, unit);
   }
 
  private:
+  // The numbers of the file from the given one on.
+  void read_values(uint64_t from, std::span<float> values) const {
+    std::vector<uint8_t> stored(values.size() * layout_.element_bytes);
+    file_.read(layout_.data_offset + from * layout_.element_bytes, stored);
+    layout_.to_floats(stored, values);
+  }
+  // Fortran order: the file holds column after column.
+  void read_columns(size_t first, size_t rows, std::span<float> values) const {
+    const auto width = static_cast<size_t>(size_.width), height = static_cast<size_t>(size_.height);
+    std::vector<float> columns(values.size());
+    if (rows == height) {
+      read_values(0, columns);
+    } else {
+      for (size_t c = 0; c < width; ++c) read_values(c * height + first, std::span(columns).subspan(c * rows, rows));
+    }
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t c = 0; c < width; ++c) values[r * width + c] = columns[c * rows + r];
+    }
+  }
+
   OpenFile file_;
   NpyLayout layout_;
   ImageSize size_;

@@ -50,8 +50,9 @@ struct MapFormat {
 // they are opened.
 class MapReader {
  public:
-  // The extension tells the format: .png (16-bit grey), .npy ((H, W), or more dimensions of size 1 around them), .pfm
-  // (one channel). Throws Error that names the file.
+  // The extension tells the format: .png (16-bit grey), .npy (numbers of any type, byte order and order of
+  // dimensions, (H, W) or with more dimensions of size 1 around them), .pfm (one channel). Throws Error that names the
+  // file.
   MapReader(const std::string& path, const MapFormat& format);
   ~MapReader();
   MapReader(MapReader&&) noexcept;

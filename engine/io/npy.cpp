@@ -1,6 +1,7 @@
 #include "engine/io/npy.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstring>
 #include <string_view>
@@ -144,11 +145,11 @@ constexpr ElementType kTypes[] = {
 const ElementType& find_type(std::string_view descr, const std::string& name) {
   for (const ElementType& type : kTypes) {
     if (descr.size() == 3 && descr.substr(1) == type.code &&
-        (descr[0] == '<' || (descr[0] == '|' && type.bytes == 1))) {
+        (descr[0] == '<' || descr[0] == '>' || (descr[0] == '|' && type.bytes == 1))) {
       return type;
     }
   }
-  fail(name, ": expected a little-endian number type such as '<f4', found '", printable(descr), "'");
+  fail(name, ": expected a number type such as '<f4', found '", printable(descr), "'");
 }
 
 int64_t count_of(const std::vector<int64_t>& shape, const std::string& name) {
@@ -161,7 +162,32 @@ int64_t count_of(const std::vector<int64_t>& shape, const std::string& name) {
   return count;
 }
 
+// Values in Fortran order to C order: the last index of `shape` then runs fastest.
+std::vector<float> to_c_order(const std::vector<int64_t>& shape, const std::vector<float>& values) {
+  std::vector<size_t> index(shape.size()), stride(shape.size(), 1);
+  for (size_t d = 1; d < shape.size(); ++d) stride[d] = stride[d - 1] * static_cast<size_t>(shape[d - 1]);
+  std::vector<float> ordered(values.size());
+  size_t from = 0;
+  for (float& value : ordered) {
+    value = values[from];
+    for (size_t d = shape.size(); d-- > 0;) {
+      from += stride[d];
+      if (++index[d] < static_cast<size_t>(shape[d])) break;
+      from -= stride[d] * index[d];
+      index[d] = 0;
+    }
+  }
+  return ordered;
+}
+
 }  // namespace
+
+void NpyLayout::to_floats(std::span<uint8_t> stored, std::span<float> to) const {
+  for (size_t at = 0; swapped && at < stored.size(); at += element_bytes) {
+    std::reverse(&stored[at], &stored[at] + element_bytes);
+  }
+  convert(stored.data(), to);
+}
 
 NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name) {
   const auto bytes_at = [&](size_t at) { return static_cast<size_t>(head[at]); };
@@ -180,8 +206,9 @@ NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const st
   HeaderParser header(std::string_view(reinterpret_cast<const char*>(head.data()) + prefix, length), name);
   header.parse();
   const ElementType& type = find_type(header.descr, name);
-  check(!header.fortran_order, name, ": expected C order, found Fortran order");
-  NpyLayout layout{header.shape, type.bytes, prefix + length, type.convert};
+  const bool swapped = header.descr[0] == (std::endian::native == std::endian::little ? '>' : '<');
+  const bool integers = type.code[0] != 'f';
+  NpyLayout layout{header.shape, header.fortran_order, integers, swapped, type.bytes, prefix + length, type.convert};
   const uint64_t found = file_bytes - layout.data_offset;
   const uint64_t expected = static_cast<uint64_t>(count_of(layout.shape, name)) * type.bytes;
   check(found == expected, name, ": expected ", expected, " bytes of data, found ", found);
@@ -191,7 +218,9 @@ NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const st
 FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
   const NpyLayout layout = parse_npy(file, file.size(), name);
   FloatArray array{layout.shape, std::vector<float>(static_cast<size_t>(count_of(layout.shape, name)))};
-  layout.convert(file.data() + layout.data_offset, array.values);
+  std::vector<uint8_t> stored(file.begin() + static_cast<std::ptrdiff_t>(layout.data_offset), file.end());
+  layout.to_floats(stored, array.values);
+  if (layout.fortran_order) array.values = to_c_order(layout.shape, array.values);
   return array;
 }
 

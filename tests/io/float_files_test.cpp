@@ -1,6 +1,7 @@
 // .npy, .pfm and the depth maps on top of them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -19,6 +20,7 @@ using testing_files::error_of;
 using testing_files::expect_clear;
 using testing_files::TemporaryFolder;
 using testing_files::try_mutations;
+using testing_files::write_quickly;
 
 std::vector<uint8_t> npy_bytes(const std::string& header, const std::vector<uint8_t>& data, uint8_t version = 1) {
   std::vector<uint8_t> file = {0x93, 'N', 'U', 'M', 'P', 'Y', version, 0};
@@ -65,6 +67,42 @@ TEST(npy, every_dtype) {
   }
 }
 
+std::vector<uint8_t> reversed(std::vector<uint8_t> bytes, size_t element_bytes) {
+  for (size_t at = 0; at < bytes.size(); at += element_bytes) {
+    std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                 bytes.begin() + static_cast<std::ptrdiff_t>(at + element_bytes));
+  }
+  return bytes;
+}
+
+TEST(npy, big_endian) {
+  const std::vector<float> expected = {1, 2, 100};
+  const std::pair<std::string, std::vector<uint8_t>> cases[] = {
+      {">f2", reversed(raw<uint16_t>({0x3c00, 0x4000, 0x5640}), 2)},
+      {">f4", reversed(raw<float>({1, 2, 100}), 4)},
+      {">f8", reversed(raw<double>({1, 2, 100}), 8)},
+      {">i2", reversed(raw<int16_t>({1, 2, 100}), 2)},
+      {">u4", reversed(raw<uint32_t>({1, 2, 100}), 4)},
+      {">i8", reversed(raw<int64_t>({1, 2, 100}), 8)}};
+  for (const auto& [descr, data] : cases) {
+    EXPECT_EQ(decode_npy(npy_bytes(dictionary(descr, "(3,)"), data), "a.npy").values, expected) << descr;
+  }
+}
+
+std::string fortran(const std::string& descr, const std::string& shape) {
+  return "{'descr': '" + descr + "', 'fortran_order': True, 'shape': " + shape + ", }\n";
+}
+
+TEST(npy, fortran_order) {
+  const std::vector<uint8_t> data = raw<float>({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11});
+  const auto values = [&](const char* shape) {
+    return decode_npy(npy_bytes(fortran("<f4", shape), data), "a.npy").values;
+  };
+  EXPECT_EQ(values("(12,)"), (std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}));
+  EXPECT_EQ(values("(3, 4)"), (std::vector<float>{0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11}));
+  EXPECT_EQ(values("(2, 3, 2)"), (std::vector<float>{0, 6, 2, 8, 4, 10, 1, 7, 3, 9, 5, 11}));
+}
+
 TEST(npy, halves) {
   const std::pair<uint16_t, float> cases[] = {
       {0x0000, 0.0f},     {0x8000, -0.0f}, {0x0001, 0x1p-24f}, {0x03ff, 1023 * 0x1p-24f},
@@ -85,7 +123,8 @@ TEST(npy, halves) {
 TEST(npy, bad_headers_are_refused) {
   const std::vector<uint8_t> data = raw<float>({1, 2, 3});
   const std::string cases[] = {
-      dictionary(">f4", "(3,)"),
+      dictionary("=f4", "(3,)"),
+      dictionary("|O", "(3,)"),
       dictionary("<c8", "(3,)"),
       dictionary("<f4", "(4,)"),
       dictionary("<f4", "(2,)"),
@@ -94,7 +133,6 @@ TEST(npy, bad_headers_are_refused) {
       dictionary("<f4", "(3"),
       dictionary("<f4", "(4294967296, 4294967296, 4294967296, 3)"),
       dictionary("<f4", "(99999999999999999999,)"),
-      "{'descr': '<f4', 'fortran_order': True, 'shape': (3,), }\n",
       "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (3,), }\n",
       "{'descr': '<f4', 'shape': (3,), }\n",
       "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n",
@@ -205,6 +243,32 @@ TEST(map_file, rows_are_those_of_the_whole_map) {
     }
     float none = 0;
     expect_clear(error_of([&] { reader.read_rows(3, 8, &none); }), "expected rows within");
+  }
+}
+
+// What numpy.save writes of a transposed, a column-major, a big-endian or a batched array is the same map.
+TEST(map_file, every_form_that_numpy_writes) {
+  const TemporaryFolder folder;
+  const std::vector<double> rows = {1, 2.5, 0, 79, 0.25, 7.125}, columns = {1, 79, 2.5, 0.25, 0, 7.125};
+  const DepthMap expected{3, 2, {rows.begin(), rows.end()}};
+  for (const char* shape : {"(2, 3)", "(1, 2, 3)", "(1, 1, 2, 3)", "(2, 3, 1)", "(1, 2, 3, 1)"}) {
+    for (const bool by_column : {false, true}) {
+      for (const bool big_endian : {false, true}) {
+        SCOPED_TRACE(concat_text(shape, by_column ? " Fortran" : "", big_endian ? " big-endian" : ""));
+        std::vector<uint8_t> data(6 * sizeof(double));
+        std::memcpy(data.data(), (by_column ? columns : rows).data(), data.size());
+        if (big_endian) data = reversed(data, sizeof(double));
+        const std::string descr = big_endian ? ">f8" : "<f8";
+        write_quickly(folder / "a.npy", npy_bytes(by_column ? fortran(descr, shape) : dictionary(descr, shape), data));
+        const MapReader reader(folder / "a.npy", {});
+        EXPECT_EQ(reader.size(), expected.size());
+        for (const auto& [first, last] : {std::pair{0, 2}, {0, 1}, {1, 2}}) {
+          std::vector<float> found(static_cast<size_t>(3 * (last - first)));
+          reader.read_rows(first, last, found.data());
+          EXPECT_EQ(found, std::vector<float>(expected.values.begin() + 3 * first, expected.values.begin() + 3 * last));
+        }
+      }
+    }
   }
 }
 
