@@ -25,7 +25,8 @@ struct EvalArgs {
   std::string dataset, root, list, image_folder, depth_folder, predictions;
   std::string teacher, crop, json, csv, save;
   std::vector<std::string> overrides;
-  double depth_units = 0, teacher_units = 0, min_depth = 0, max_depth = 0;
+  double depth_units = 0, depth_float_units = 0, teacher_units = 0, teacher_float_units = 0;
+  double min_depth = 0, max_depth = 0;
   bool no_flip = false, teacher_similarity = false, median_scaling = false;
   ExistingArgs existing;
   ComputeArgs compute;
@@ -65,6 +66,12 @@ EvalSetup setup_from_options(const EvalArgs& args) {
   return setup;
 }
 
+// 0: not given.
+void set_units(MapFormat& format, double units, double float_units) {
+  if (units > 0) format.metres_per_unit = 1 / units;
+  if (float_units > 0) format.metres_per_float_unit = 1 / float_units;
+}
+
 EvalSetup make_setup(const EvalArgs& args) {
   EvalSetup setup = args.recipe.empty() ? setup_from_options(args) : setup_from_recipe(args);
   Protocol& protocol = setup.protocol;
@@ -76,13 +83,13 @@ EvalSetup make_setup(const EvalArgs& args) {
   if (args.max_depth > 0) protocol.max_depth = args.max_depth;
   check_usage(protocol.min_depth < protocol.max_depth, "eval: expected --min-depth ", protocol.min_depth,
               " to be less than --max-depth ", protocol.max_depth);
-  if (args.depth_units > 0) setup.data.depth.metres_per_unit = 1 / args.depth_units;
+  set_units(setup.data.depth, args.depth_units, args.depth_float_units);
   if (!args.teacher.empty()) {
     if (!setup.data.teacher) setup.data.teacher = TeacherSpec{};
     setup.data.teacher->folder = fs::absolute(args.teacher).string();
     setup.data.teacher->format.metres_per_unit = benchmark.max_depth / 65535;
   }
-  if (args.teacher_units > 0 && setup.data.teacher) setup.data.teacher->format.metres_per_unit = 1 / args.teacher_units;
+  if (setup.data.teacher) set_units(setup.data.teacher->format, args.teacher_units, args.teacher_float_units);
   return setup;
 }
 
@@ -227,7 +234,10 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
 
 void add_protocol_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--depth-scale", args.depth_units,
-                     "PNG units per metre of the ground truth [default: 256 for kitti and plain, 1000 for nyu]");
+                     "units per metre of ground truth in integers (PNG, .npy) [default: 256 for kitti and plain, 1000 "
+                     "for nyu, or the recipe's]");
+  command.add_option("--depth-float-scale", args.depth_float_units,
+                     "units per metre of ground truth in floats (.npy, .pfm) [default: 1, or the recipe's]");
   command.add_option("--min-depth", args.min_depth, "metres [default: 0.001]");
   command.add_option("--max-depth", args.max_depth, "metres [default: kitti 80, nyu 10, plain 80 or the recipe's]");
   command.add_option("--crop", args.crop, "pixels compared: none, garg or eigen [default: kitti garg, nyu eigen]")
@@ -237,7 +247,9 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
                    "compare with the teacher's maps instead of ground truth: kitti rows 110..351, all columns");
   command.add_option("--teacher", args.teacher, "folder of the teacher's maps [default: the recipe's]");
   command.add_option("--teacher-scale", args.teacher_units,
-                     "PNG units per metre of the teacher's maps [default: 65535/80, nyu 65535/10]");
+                     "units per metre of teacher maps in integers [default: 65535/80, nyu 65535/10]");
+  command.add_option("--teacher-float-scale", args.teacher_float_units,
+                     "units per metre of teacher maps in floats [default: 1, or the recipe's]");
   command.add_option("--json", args.json, "write the result to this file, also over an earlier one");
   command.add_option("--csv", args.csv, "write one line per image to this file, also over an earlier one");
   args.existing.add_to(command, "predictions of --save-pred");

@@ -83,8 +83,14 @@ void bind_data(Settings& s, DataRecipe& data) {
   s.integer("data.resize_height", data.resize_height, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.integer("data.resize_width", data.resize_width, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.number("data.depth_units_per_metre", data.depth_units_per_metre, kPositive,
-           "of ground-truth PNG: KITTI 256, NYU 1000");
-  s.number("data.teacher_units_per_metre", data.teacher_units_per_metre, kPositive, "of teacher PNG; TIE-KD: 65535/80");
+           "of ground truth in integers (PNG, .npy): KITTI 256, NYU 1000");
+  s.number("data.depth_float_units", data.depth_float_units, kPositive,
+           "per metre, of ground truth in floats (.npy, .pfm)");
+  s.number("data.teacher_units_per_metre", data.teacher_units_per_metre, kPositive,
+           "of teacher maps in integers (PNG, .npy); TIE-KD: 65535/80");
+  s.number(
+      "data.teacher_float_units", data.teacher_float_units, kPositive,
+      "per metre, of teacher maps in floats (.npy, .pfm); those that version 0.1.0 wrote: teacher_units_per_metre");
   s.choice("data.teacher_naming", data.teacher_naming,
            {{"flat", TeacherNaming::kFlat}, {"beside", TeacherNaming::kBeside}, {"truth", TeacherNaming::kTruth}},
            "one folder with '/' as '_', the image's path, or the list's depth path");
@@ -294,6 +300,7 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   spec.crop = data.crop;
   if (data.resize_height > 0) spec.resize = ImageSize{data.resize_width, data.resize_height};
   spec.depth.metres_per_unit = 1 / data.depth_units_per_metre;
+  spec.depth.metres_per_float_unit = 1 / data.depth_float_units;
   spec.min_depth = static_cast<double>(recipe.model.options.d_min);
   spec.max_depth = static_cast<double>(recipe.model.options.d_max);
   if (!chosen.teacher.empty()) {
@@ -303,7 +310,8 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
     teacher.extension = data.teacher_extension;
     const bool truth = data.teacher_naming == TeacherNaming::kTruth;
     teacher.format = {1 / data.teacher_units_per_metre,
-                      truth ? MapFormat::Unusable::kHole : MapFormat::Unusable::kRefused};
+                      truth ? MapFormat::Unusable::kHole : MapFormat::Unusable::kRefused, kMetricDepth,
+                      1 / data.teacher_float_units};
     spec.teacher = teacher;
   }
   spec.order = data.sort_by_image ? ListOrder::kByImage : ListOrder::kAsWritten;

@@ -33,9 +33,9 @@ struct DataRecipe {
   std::string root = ".";                  // --data
   std::string image_folder, depth_folder;  // folders below the root
   CropRule crop = CropRule::kNone;
-  int resize_height = 0, resize_width = 0;  // 0: not resized
-  double depth_units_per_metre = 256;
-  double teacher_units_per_metre = 65535.0 / 80;
+  int resize_height = 0, resize_width = 0;                                     // 0: not resized
+  double depth_units_per_metre = 256, teacher_units_per_metre = 65535.0 / 80;  // of integer maps
+  double depth_float_units = 1, teacher_float_units = 1;                       // per metre, of float maps
   TeacherNaming teacher_naming = TeacherNaming::kFlat;
   std::string teacher_extension = ".png";
   bool sort_by_image = false, skip_without_depth = true;

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/io/atomic_file.h"
-#include "engine/io/npy.h"
 
 namespace depthstill {
 namespace {
@@ -61,16 +60,6 @@ void check_writable(const DatasetSpec& spec) {
   check(spec.teacher.has_value(), spec.list, ": expected a teacher folder in the recipe to write to, found none");
   check(spec.teacher->naming != TeacherNaming::kTruth, spec.list,
         ": the recipe's teacher is the ground truth (teacher_naming = \"truth\"); expected flat or beside");
-}
-
-void write_teacher(const std::string& path, const DepthMap& map, const DatasetSpec& spec, bool half) {
-  make_folder(fs::path(path).parent_path().string());
-  if (!half) {
-    write_map(path, map, spec.teacher->format);
-    return;
-  }
-  const int64_t shape[] = {map.height, map.width};
-  write_npy(path, shape, map.values, NpyType::kHalf);
 }
 
 }  // namespace
@@ -129,7 +118,9 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
     } else {
       Sample sample = data.start(i);
       data.load_image(sample);
-      write_teacher(path, predict_tiled(predictor, sample.image.copy(), options), spec, options.half);
+      make_folder(fs::path(path).parent_path().string());
+      write_map(path, predict_tiled(predictor, sample.image.copy(), options), spec.teacher->format,
+                options.half ? NpyType::kHalf : NpyType::kFloat);
       ++report.written;
     }
   }

@@ -80,6 +80,12 @@ PackSettings pack_settings(const DatasetSpec& spec) {
     settings.emplace_back("data.teacher_extension", spec.teacher->extension);
     settings.emplace_back("data.teacher_units_per_metre", number(1 / spec.teacher->format.metres_per_unit));
   }
+  // Data that was packed before these settings existed has no word on them, which is metres.
+  const auto add_float_units = [&](const char* key, const MapFormat& format) {
+    if (format.metres_per_float_unit != 1) settings.emplace_back(key, number(1 / format.metres_per_float_unit));
+  };
+  add_float_units("data.depth_float_units", spec.depth);
+  if (spec.teacher) add_float_units("data.teacher_float_units", spec.teacher->format);
   return settings;
 }
 

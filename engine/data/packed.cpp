@@ -165,14 +165,17 @@ void write_pack_manifest(const std::string& folder, const PackManifest& manifest
 }
 
 void check_pack_settings(const std::string& folder, const PackManifest& packed, const PackManifest& expected) {
-  for (size_t i = 0; i < expected.settings.size(); ++i) {
-    const auto& [key, value] = expected.settings[i];
-    const auto found = std::find_if(packed.settings.begin(), packed.settings.end(),
-                                    [&key = key](const auto& setting) { return setting.first == key; });
-    const std::string& old = found == packed.settings.end() ? std::string("nothing") : found->second;
+  const auto value_of = [](const PackSettings& settings, const std::string& key) {
+    const auto found = std::find_if(settings.begin(), settings.end(), [&](const auto& s) { return s.first == key; });
+    return found == settings.end() ? std::string("nothing") : found->second;
+  };
+  const auto compare = [&](const std::string& key) {
+    const std::string old = value_of(packed.settings, key), value = value_of(expected.settings, key);
     check(old == value, folder, ": packed with ", key, " = ", old, ", but the recipe says ", value,
           "; pack into another folder, or set what was packed");
-  }
+  };
+  for (const auto& setting : expected.settings) compare(setting.first);
+  for (const auto& setting : packed.settings) compare(setting.first);
   check(expected.list_checksum.empty() || packed.list_checksum == expected.list_checksum, folder,
         ": the list has changed since it was packed; pack it anew, into another folder");
 }

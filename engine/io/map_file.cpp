@@ -4,7 +4,6 @@
 #include <cmath>
 #include <filesystem>
 
-#include "engine/io/npy.h"
 #include "engine/io/open_file.h"
 #include "engine/io/pfm.h"
 #include "kernels/core/error.h"
@@ -20,10 +19,13 @@ std::string extension_of(const std::string& path) {
   return extension;
 }
 
+bool is_png(const std::string& path) { return extension_of(path) == ".png"; }
+
 double unit_of(const std::string& path, const MapFormat& format, bool integers) {
-  const double unit = format.metres_per_unit;
+  const double unit = integers ? format.metres_per_unit : format.metres_per_float_unit;
   check(std::isfinite(unit) && unit >= 0, path, ": expected a depth scale > 0, found ", unit);
-  check(unit > 0 || !integers, path, ": expected a stated depth scale (metres per unit) for a 16-bit PNG, found none");
+  check(unit > 0 || !integers || !is_png(path), path,
+        ": expected a stated depth scale (metres per unit) for a 16-bit PNG, found none");
   return unit > 0 ? unit : 1.0;
 }
 
@@ -49,6 +51,7 @@ class MapReader::Source {
  public:
   virtual ~Source() = default;
   virtual ImageSize size() const = 0;
+  virtual bool integers() const = 0;
   virtual void read_rows(int first, int last, double unit, std::span<float> values) const = 0;
 };
 
@@ -66,6 +69,7 @@ class PngSource final : public MapReader::Source {
  public:
   explicit PngSource(const std::string& path) : image_(read_png16(path)) {}
   ImageSize size() const override { return image_.size(); }
+  bool integers() const override { return true; }
   void read_rows(int first, int, double unit, std::span<float> values) const override {
     const uint16_t* from = &image_.grey[static_cast<size_t>(first) * static_cast<size_t>(image_.width)];
     for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i] * unit);
@@ -94,6 +98,7 @@ class NpySource final : public MapReader::Source {
     size_ = {static_cast<int>(shape[1]), static_cast<int>(shape[0])};
   }
   ImageSize size() const override { return size_; }
+  bool integers() const override { return layout_.integers; }
   void read_rows(int first, int last, double unit, std::span<float> values) const override {
     if (layout_.fortran_order) {
       read_columns(static_cast<size_t>(first), static_cast<size_t>(last - first), values);
@@ -133,6 +138,7 @@ class PfmSource final : public MapReader::Source {
  public:
   explicit PfmSource(const std::string& path) : file_(path), layout_(parse_pfm(head_of(file_), file_.size(), path)) {}
   ImageSize size() const override { return {layout_.width, layout_.height}; }
+  bool integers() const override { return false; }
   void read_rows(int first, int last, double unit, std::span<float> values) const override {
     const auto width = static_cast<size_t>(layout_.width);
     const uint64_t at = static_cast<uint64_t>(layout_.height - last) * width * sizeof(float);
@@ -151,7 +157,7 @@ class PfmSource final : public MapReader::Source {
 
 std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
   const std::string extension = extension_of(path);
-  if (extension == ".png") return std::make_unique<PngSource>(path);
+  if (is_png(path)) return std::make_unique<PngSource>(path);
   if (extension == ".npy") return std::make_unique<NpySource>(path);
   if (extension == ".pfm") return std::make_unique<PfmSource>(path);
   fail(path, ": expected a depth map .png, .npy or .pfm, found '", extension, "'");
@@ -160,10 +166,7 @@ std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
 }  // namespace
 
 MapReader::MapReader(const std::string& path, const MapFormat& format)
-    : path_(path),
-      format_(format),
-      unit_(unit_of(path, format, extension_of(path) == ".png")),
-      source_(open_source(path)) {}
+    : path_(path), format_(format), source_(open_source(path)), unit_(unit_of(path, format, source_->integers())) {}
 MapReader::~MapReader() = default;
 MapReader::MapReader(MapReader&&) noexcept = default;
 MapReader& MapReader::operator=(MapReader&&) noexcept = default;
@@ -195,12 +198,14 @@ DepthMap read_map(const std::string& path, const MapFormat& format) {
   return map;
 }
 
-void write_map(const std::string& path, const DepthMap& map, const MapFormat& format) {
+void write_map(const std::string& path, const DepthMap& map, const MapFormat& format, NpyType type) {
   check(map.width > 0 && map.height > 0 &&
             map.values.size() == static_cast<size_t>(map.width) * static_cast<size_t>(map.height),
         path, ": expected ", map.size(), " depths, got ", map.values.size());
   const std::string extension = extension_of(path);
-  if (extension == ".png") return write_png(path, to_units(map, unit_of(path, format, true)));
+  check(type == NpyType::kFloat || extension == ".npy", path, ": expected a .npy file for half precision, got '",
+        extension, "'");
+  if (is_png(path)) return write_png(path, to_units(map, unit_of(path, format, true)));
   check(extension == ".npy" || extension == ".pfm", path, ": expected a depth map .png, .npy or .pfm, found '",
         extension, "'");
   std::vector<float> values = map.values;
@@ -208,7 +213,7 @@ void write_map(const std::string& path, const DepthMap& map, const MapFormat& fo
   for (float& value : values) value *= per_metre;
   if (extension == ".npy") {
     const int64_t shape[] = {map.height, map.width};
-    write_npy(path, shape, values);
+    write_npy(path, shape, values, type);
   } else {
     write_pfm(path, map.width, map.height, values);
   }

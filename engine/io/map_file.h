@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/io/image.h"
+#include "engine/io/npy.h"
 
 namespace depthstill {
 
@@ -33,8 +34,8 @@ struct DepthMap {
 };
 
 struct MapFormat {
-  // The size of a stored unit in the map's unit, metres for depth: KITTI 1/256, NYU 1/1000, TIE-KD teacher maps
-  // 80/65535. 0 means that it is not stated: an error for PNG, 1 for .npy and .pfm.
+  // The size of a stored unit of integers (PNG, .npy of integers) in the map's unit, metres for depth: KITTI 1/256,
+  // NYU 1/1000, TIE-KD teacher maps 80/65535. 0 means that it is not stated: an error for PNG, 1 for .npy.
   double metres_per_unit = 0;
   // An Unusable says what becomes of a number that is negative, NaN or infinite.
   enum class Unusable : uint8_t {
@@ -44,6 +45,7 @@ struct MapFormat {
   };
   Unusable unusable = Unusable::kHole;
   MapKind kind = kMetricDepth;
+  double metres_per_float_unit = 1;  // the same of floats (.pfm, .npy of floats), which nearly all sets keep in metres
 };
 
 // An open map of which rows can be read, so that a large one need not be in memory whole. PNG files are decoded when
@@ -68,14 +70,15 @@ class MapReader {
  private:
   std::string path_;
   MapFormat format_;
-  double unit_ = 1;
   std::unique_ptr<Source> source_;
+  double unit_ = 1;
 };
 
 // All rows.
 DepthMap read_map(const std::string& path, const MapFormat& format);
 
-// Writes the same formats, atomically. PNG values are rounded to the nearest unit and held to 0..65535.
-void write_map(const std::string& path, const DepthMap& map, const MapFormat& format);
+// Writes the same formats, atomically: .npy and .pfm as floats in units of metres_per_float_unit (`type` is for .npy),
+// PNG in units of metres_per_unit, rounded to the nearest and held to 0..65535.
+void write_map(const std::string& path, const DepthMap& map, const MapFormat& format, NpyType type = NpyType::kFloat);
 
 }  // namespace depthstill

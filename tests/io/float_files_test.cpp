@@ -281,6 +281,27 @@ TEST(map_file, what_cannot_be_depth_may_be_kept) {
   EXPECT_EQ(map.values[1], -1.0f);
 }
 
+// A unit that is stated for PNG is one of integers; floats are metres, unless a unit is stated for them.
+TEST(map_file, units_of_integers_and_of_floats) {
+  const TemporaryFolder folder;
+  write_quickly(folder / "u.npy", npy_bytes(dictionary("<u2", "(1, 3)"), raw<uint16_t>({0, 1000, 2500})));
+  write_quickly(folder / "f.npy", npy_bytes(dictionary("<f4", "(1, 3)"), raw<float>({0, 1, 2.5f})));
+  write_quickly(folder / "h.npy", npy_bytes(dictionary("<f2", "(1, 3)"), raw<uint16_t>({0, 0x3c00, 0x4100})));
+  write_pfm(folder / "f.pfm", 3, 1, std::vector<float>{0, 1, 2.5f});
+  const std::vector<float> metres = {0, 1, 2.5f}, thousandths = {0, 1e-3f, 2.5e-3f};
+  for (const char* name : {"u.npy", "f.npy", "h.npy", "f.pfm"}) {
+    EXPECT_EQ(read_map(folder / name, {1e-3}).values, metres) << name;
+  }
+  EXPECT_EQ(read_map(folder / "u.npy", {}).values, (std::vector<float>{0, 1000, 2500}));
+  for (const char* name : {"f.npy", "h.npy", "f.pfm"}) {
+    const MapFormat format{.metres_per_unit = 1.0 / 256, .metres_per_float_unit = 1e-3};
+    EXPECT_EQ(read_map(folder / name, format).values, thousandths) << name;
+    const std::string copy = folder / (std::string("copy_") + name);
+    write_map(copy, {3, 1, thousandths}, format);
+    EXPECT_EQ(read_map(copy, {}).values, metres) << name;
+  }
+}
+
 TEST(map_file, teacher_scale) {
   const TemporaryFolder folder;
   write_png(folder / "t.png", Image16{3, 1, {0, 65535, 8192}});

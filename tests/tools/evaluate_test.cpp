@@ -127,6 +127,33 @@ TEST_F(EvalContract, ProtocolOptions) {
   EXPECT_NE(result()["protocol"].get<std::string>().find("90"), std::string::npos);
 }
 
+TEST_F(EvalContract, FloatGroundTruthIsInMetresUnlessStated) {
+  make(40, 60, 500, 80, 1.25f);
+  const auto list_of = [&](const char* extension, float units) {
+    std::ofstream list(root_ / "list.txt");
+    for (const char* number : {"0", "1"}) {
+      DepthMap truth = read_map((root_ / "gt" / (std::string(number) + ".png")).string(), {1.0 / 500});
+      for (float& metres : truth.values) metres *= units;
+      const std::string name = std::string("gt/") + number + extension;
+      write_map((root_ / name).string(), truth, {});
+      list << "a/b.c/" << number << ".jpg " << name << " 700\n";
+    }
+  };
+  for (const char* extension : {".npy", ".pfm"}) {
+    list_of(extension, 1);
+    std::vector<std::string> args = arguments("plain");
+    ASSERT_EQ(eval_command(args), "0");
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-6) << extension;
+    args.insert(args.end(), {"--depth-scale", "500"});
+    ASSERT_EQ(eval_command(args), "0");
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-6) << extension;
+    list_of(extension, 1000);
+    args.insert(args.end(), {"--depth-float-scale", "1000"});
+    ASSERT_EQ(eval_command(args), "0");
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-6) << extension;
+  }
+}
+
 TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   make(352, 1216, 256, 80, 1.0f);
   fs::create_directories(root_ / "teacher");

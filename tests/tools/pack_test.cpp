@@ -170,6 +170,8 @@ TEST(Pack, RefusesOtherSettingsListsAndFolders) {
   };
   refused("data.resize_height = 0, but the recipe says 8", [](DatasetSpec& s) { s.resize = ImageSize{8, 8}; });
   refused("data.depth_units_per_metre = 256, but", [](DatasetSpec& s) { s.depth.metres_per_unit = 1e-3; });
+  refused("data.teacher_float_units = nothing, but the recipe says 1000",
+          [](DatasetSpec& s) { s.teacher->format.metres_per_float_unit = 1e-3; });
   refused("teacher = teacher, but the recipe says other", [](DatasetSpec& s) { s.teacher->folder = "other"; });
   refused("teacher = teacher, but the recipe says ;", [](DatasetSpec& s) { s.teacher.reset(); });
   refused("data.sort_by_image = false", [](DatasetSpec& s) { s.order = ListOrder::kByImage; });

@@ -151,7 +151,7 @@ TEST_F(RecipeFiles, DataSetsOfTheSplits) {
   const std::string path = write(
       "r.toml",
       "[model]\nmax_depth = 10\n[data]\nroot = \"d\"\ncrop = \"nyu_border\"\nresize_height = 213\nresize_width = 280\n"
-      "depth_units_per_metre = 1000\nteacher_units_per_metre = 6553.5\nteacher_naming = "
+      "depth_units_per_metre = 1000\nteacher_units_per_metre = 6553.5\nteacher_float_units = 100\nteacher_naming = "
       "\"beside\"\n[augment]\ncrop_height = "
       "208\ncrop_width = 272\n[data.train]\nlist = \"train.txt\"\nteacher = \"t\"\n[data.test]\nlist = \"test.txt\"\n");
   const Recipe recipe = load_recipe(path);
@@ -160,6 +160,8 @@ TEST_F(RecipeFiles, DataSetsOfTheSplits) {
   EXPECT_EQ(train.resize, (ImageSize{280, 213}));
   EXPECT_DOUBLE_EQ(train.depth.metres_per_unit, 0.001);
   EXPECT_DOUBLE_EQ(train.teacher->format.metres_per_unit, 10.0 / 65535);
+  EXPECT_DOUBLE_EQ(train.depth.metres_per_float_unit, 1.0);
+  EXPECT_DOUBLE_EQ(train.teacher->format.metres_per_float_unit, 0.01);
   EXPECT_EQ(train.teacher->naming, TeacherNaming::kBeside);
   EXPECT_FALSE(dataset_spec(recipe, "test").teacher.has_value());
   EXPECT_FALSE(has_split(recipe, "val"));

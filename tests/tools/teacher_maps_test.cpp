@@ -89,6 +89,28 @@ TEST_F(Teach, HalfPrecision) {
     ASSERT_NEAR(found.values[i], expected.values[i], 1e-3f * expected.values[i] + 1e-6f);
 }
 
+// A unit of PNG has no say in float maps, and half precision changes nothing but the last digits.
+TEST_F(Teach, FloatMapsAreMetresAtEitherPrecision) {
+  const auto student = tiny(Head::kRegression);
+  const Predictor predictor(*student, small_options());
+  for (const double float_unit : {1.0, 1e-3}) {
+    DatasetSpec spec = with_teacher(concat_text("unit", float_unit), ".npy");
+    spec.teacher->format.metres_per_unit = 80.0 / 65535;
+    spec.teacher->format.metres_per_float_unit = float_unit;
+    const Dataset data(spec);
+    const DepthMap expected = predictor(data.load(0).image.copy());
+    for (const bool half : {false, true}) {
+      teach(data, predictor, {.half = half, .overwrite = true}, ignore_progress);
+      const std::vector<float> found = read_npy(data.teacher_path(0)).values;
+      const DepthMap read = data.load(0).teacher.copy();
+      for (size_t i = 0; i < found.size(); ++i) {
+        ASSERT_NEAR(found[i], expected.values[i] / float_unit, 1e-3 * found[i]) << half;
+        ASSERT_NEAR(read.values[i], expected.values[i], 1e-3 * read.values[i]) << half;
+      }
+    }
+  }
+}
+
 // Windows of a map that they agree with change nothing, whatever their own scale and shift.
 TEST_F(Teach, TilesOfAConsistentModelChangeNothing) {
   const auto student = tiny(Head::kRegression);
