@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <filesystem>
 #include <iomanip>
 #include <limits>
 #include <map>
 #include <set>
+#include <span>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
+#include "tools/map_agreement.h"
 
 namespace depthstill {
 namespace {
@@ -33,7 +37,7 @@ struct DepthSummary {
 struct SampleReport {
   ImageSize stored{}, sample{};
   DepthSummary depth, teacher;
-  double ratio = std::nan("");  // median of teacher / ground truth where both are known
+  MapAgreement agreement;
   std::vector<std::string> problems;
 };
 
@@ -49,17 +53,6 @@ DepthSummary summarise(const DepthMap& map, const DatasetSpec& spec) {
     summary.max = std::max(summary.max, metres);
   }
   return summary;
-}
-
-double median_ratio(const DepthMap& teacher, const DepthMap& truth) {
-  std::vector<float> ratios;
-  for (size_t i = 0; i < truth.values.size() && truth.size() == teacher.size(); ++i) {
-    if (truth.values[i] > 0 && teacher.values[i] > 0) ratios.push_back(teacher.values[i] / truth.values[i]);
-  }
-  if (ratios.empty()) return std::nan("");
-  const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
-  std::nth_element(ratios.begin(), middle, ratios.end());
-  return static_cast<double>(*middle);
 }
 
 // Runs `f`; what it throws becomes a problem.
@@ -98,7 +91,7 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       report.teacher = summarise(teacher, spec);
       check(report.teacher.valid > 0, sample.where, ": ", dataset.teacher_path(index), ": expected depths between ",
             spec.min_depth, " and ", spec.max_depth, " m, found none");
-      report.ratio = median_ratio(teacher, sample.depth.copy());
+      if (!sample.depth.empty()) report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
     }
   });
   return report;
@@ -136,29 +129,73 @@ std::string describe_depth(const DepthSummary& depth, const DatasetSpec& spec) {
   return text.str();
 }
 
-// A factor between teacher and ground truth is what a wrongly stated unit looks like; a good teacher is near 1.
-std::string describe_ratio(const std::vector<SampleReport>& reports) {
-  std::vector<double> ratios;
-  for (const SampleReport& report : reports) {
-    if (!std::isnan(report.ratio)) ratios.push_back(report.ratio);
-  }
-  if (ratios.empty()) return "";
-  const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
-  std::nth_element(ratios.begin(), middle, ratios.end());
-  const bool odd = *middle < 0.5 || *middle > 2;
+bool holds_floats(const std::string& path) {
+  const std::string extension = std::filesystem::path(path).extension().string();
+  return extension != ".png" && extension != ".PNG";
+}
+
+// What may be wrong where teacher / truth is `list.ratio` over the whole list. teacher_path: one of its maps.
+std::string explain_ratio(const Dataset& dataset, const std::string& teacher_path, const ListAgreement& list) {
+  if (list.correlation < -0.3) return "the maps fall where ground truth rises, as inverse depth does";
+  const MapFormat& format = dataset.spec().teacher->format;
+  const bool floats = holds_floats(teacher_path);
+  const double stated = 1 / (floats ? format.metres_per_float_unit : format.metres_per_unit);
+  const double of_integers = 1 / format.metres_per_unit, seems = stated * list.ratio;
   std::ostringstream text;
-  text << std::setprecision(3) << *middle << (odd ? "  (note: far from 1; check the stated depth scales)" : "");
+  text << std::setprecision(7);
+  if (floats && std::abs(std::log(seems / of_integers)) < std::log(1.5)) {
+    text << "that is how version 0.1.0 of teach wrote float maps: set data.teacher_float_units = " << of_integers;
+    return text.str();
+  }
+  text << "check the stated depth scales: if ground truth is right, data.teacher_"
+       << (floats ? "float_units" : "units_per_metre") << " is not " << stated << " but about " << std::setprecision(3)
+       << seems;
   return text.str();
 }
 
-void print_problems(const std::vector<SampleReport>& reports, int shown, std::ostream& out) {
+// `frames`: how the maps of the samples `indices` agree.
+DataFindings judge_maps(const Dataset& dataset, std::span<const int64_t> indices,
+                        std::span<const MapAgreement> frames) {
+  DataFindings findings;
+  const ListAgreement list = agreement_of(frames);
+  if (list.frames > 0 && !(list.ratio >= 0.5 && list.ratio <= 2)) {
+    const auto known =
+        std::find_if(frames.begin(), frames.end(), [](const MapAgreement& frame) { return frame.known; });
+    const std::string path = dataset.teacher_path(indices[static_cast<size_t>(known - frames.begin())]);
+    findings.problems.push_back(concat_text(dataset.spec().list, ": expected teacher/truth with a median of 0.5 to 2, ",
+                                            "found ", list.ratio, "; ", explain_ratio(dataset, path, list)));
+  }
+  for (size_t i = 0; i < frames.size(); ++i) {
+    const std::string oddity = depthstill::oddity(frames[i], list);
+    if (oddity.empty()) continue;
+    const int64_t index = indices[i];
+    findings.notes.push_back(concat_text(dataset.where(index), ": ", dataset.depth_path(index), " and ",
+                                         dataset.teacher_path(index), ": ", oddity));
+  }
+  return findings;
+}
+
+void print_lines(const std::vector<std::string>& lines, int shown, const char* before, std::ostream& out) {
   int64_t count = 0;
-  for (const SampleReport& report : reports) {
-    for (const std::string& problem : report.problems) {
-      if (count++ < shown) out << "  " << problem << '\n';
-    }
+  for (const std::string& line : lines) {
+    if (count++ < shown) out << "  " << before << line << '\n';
   }
   if (count > shown) out << "  ... and " << count - shown << " more\n";
+}
+
+// Everything found in a list: repeated lines first, then its samples' problems, then what the maps say together.
+DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>& reports) {
+  std::vector<std::string> problems = repeated_lines(dataset);
+  std::vector<MapAgreement> frames;
+  std::vector<int64_t> indices;
+  for (const SampleReport& report : reports) {
+    problems.insert(problems.end(), report.problems.begin(), report.problems.end());
+    indices.push_back(static_cast<int64_t>(indices.size()));
+    frames.push_back(report.agreement);
+  }
+  DataFindings findings = judge_maps(dataset, indices, frames);
+  findings.problems.insert(findings.problems.begin(), problems.begin(), problems.end());
+  return findings;
 }
 
 // Prints the report of one list and returns the number of problems.
@@ -172,24 +209,28 @@ int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions
   }
   const std::vector<SampleReport> reports = check_samples(*dataset, options);
   DepthSummary depth, teacher;
-  int64_t readable = 0, count = 0;
+  std::vector<MapAgreement> frames;
+  int64_t readable = 0;
   for (const SampleReport& report : reports) {
     depth.add(report.depth);
     teacher.add(report.teacher);
     readable += report.sample.width > 0;
-    count += static_cast<int64_t>(report.problems.size());
+    frames.push_back(report.agreement);
   }
-  const std::string ratio = describe_ratio(reports);
+  const ListAgreement list = agreement_of(frames);
+  const DataFindings findings = findings_of(*dataset, reports);
   out << "  samples        " << dataset->size() << " (" << dataset->skipped()
       << " lines without ground truth left out)\n"
       << "  images         " << readable << " readable: " << describe_sizes(reports, &SampleReport::stored) << '\n'
       << "  after crop     " << describe_sizes(reports, &SampleReport::sample) << '\n'
       << "  ground truth   " << describe_depth(depth, spec) << '\n'
       << "  teacher        " << (spec.teacher ? describe_depth(teacher, spec) : "not used") << '\n';
-  if (!ratio.empty()) out << "  teacher/truth  " << ratio << '\n';
-  out << "  problems       " << count << '\n';
-  print_problems(reports, options.max_problems_shown, out);
-  return count;
+  if (list.frames > 0) out << "  teacher/truth  " << concat_text(std::setprecision(3), list.ratio) << '\n';
+  out << "  problems       " << findings.problems.size() << '\n';
+  print_lines(findings.problems, options.max_problems_shown, "", out);
+  if (!findings.notes.empty()) out << "  notes          " << findings.notes.size() << '\n';
+  print_lines(findings.notes, options.max_problems_shown, "note: ", out);
+  return static_cast<int64_t>(findings.problems.size());
 }
 
 // Images that are in both lists: allowed, but worth knowing.
@@ -204,6 +245,37 @@ void note_shared_images(const DatasetSpec& train, const DatasetSpec& validation,
 }
 
 }  // namespace
+
+std::vector<std::string> repeated_lines(const Dataset& dataset) {
+  std::map<std::pair<std::string, std::string>, int64_t> first;
+  std::vector<std::string> problems;
+  for (int64_t i = 0; i < dataset.size(); ++i) {
+    const ListEntry& entry = dataset.entry(i);
+    const auto [seen, is_new] = first.try_emplace({entry.image, entry.depth}, i);
+    if (is_new) continue;
+    problems.push_back(concat_text(dataset.where(i), ": expected each line once, found ", entry.image, " as in line ",
+                                   dataset.entry(seen->second).line, " again"));
+  }
+  return problems;
+}
+
+DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames) {
+  if (!dataset.spec().teacher) return {};
+  const int64_t count = std::min(dataset.size(), most_frames);
+  std::vector<int64_t> indices;
+  for (int64_t i = 0; i < count; ++i) indices.push_back(i * dataset.size() / count);
+  std::vector<MapAgreement> frames(indices.size());
+  parallel_for(count, 1, [&](int64_t i) {
+    std::vector<std::string> ignored;
+    attempt(ignored, [&] {
+      const Sample sample = dataset.load(indices[static_cast<size_t>(i)]);
+      if (sample.depth.empty() || sample.teacher.empty()) return;
+      frames[static_cast<size_t>(i)] =
+          compare_maps(sample.teacher.copy(), sample.depth.copy(), dataset.spec().max_depth);
+    });
+  });
+  return judge_maps(dataset, indices, frames);
+}
 
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options,
                std::ostream& out) {

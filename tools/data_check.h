@@ -4,6 +4,8 @@
 #include <functional>
 #include <optional>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include "engine/data/dataset.h"
 #include "engine/eval/protocol.h"
@@ -17,8 +19,20 @@ struct CheckOptions {
   std::function<void(int64_t done, int64_t total)> progress;  // several threads call it; it may be empty
 };
 
+struct DataFindings {
+  std::vector<std::string> problems;  // certain: training would fail or learn something else than is meant
+  std::vector<std::string> notes;     // likely faults
+};
+// Lines whose image and ground truth stand in an earlier line, too: problems.
+std::vector<std::string> repeated_lines(const Dataset& dataset);
+// Whether the teacher's maps agree with ground truth, in up to `most_frames` frames spread over the list: what a
+// training run looks at before it starts. Nothing without a teacher or without ground truth. Files that cannot be read
+// are left to the loading.
+DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames = 32);
+
 // Reports counts, image sizes, depth ranges and shares of valid pixels of both sets, and each missing, unreadable or
-// mismatched file with its list line. Returns 0 if training would run and 1 if not. validation may be null.
+// mismatched file with its list line; so are frames whose teacher's map and ground truth do not seem to belong
+// together. Returns 0 if training would run and 1 if not. validation may be null.
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options, std::ostream& out);
 
 }  // namespace depthstill

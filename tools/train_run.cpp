@@ -14,6 +14,7 @@
 #include "models/imagenet.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
+#include "tools/data_check.h"
 #include "tools/evaluate_model.h"
 #include "tools/interrupt.h"
 #include "tools/output_plan.h"
@@ -87,6 +88,7 @@ class TrainRun final : public TrainObserver {
   void after_epoch(int64_t epoch) override;
 
   void check_recipe() const;
+  void check_list(const Dataset& data) const;
   void claim_folder();
   void make_network();
   void recalibrate();
@@ -146,11 +148,26 @@ void TrainRun::check_recipe() const {
   const int top_rows = recipe_.loss.top_rows, rows = recipe_.augment.crop.height;
   check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
         " rows of a training crop, found ", top_rows);
+  check_list(*data_);
   if (!has_split(recipe_, recipe_.select.on)) return;
   const Dataset data(dataset_spec(recipe_, recipe_.select.on));
+  check_list(data);
   Sample sample = data.start(0);
   data.load_image(sample);
   check_frame(protocol_of(recipe_), sample);
+}
+
+void TrainRun::check_list(const Dataset& data) const {
+  const DataFindings found = compare_with_truth(data);
+  for (const std::string& note : found.notes) log_line("note: " + note);
+  std::vector<std::string> problems = found.problems;
+  if (!options_.resume) {  // a run that began with such a list goes on with it
+    const std::vector<std::string> repeated = repeated_lines(data);
+    problems.insert(problems.end(), repeated.begin(), repeated.end());
+  }
+  if (problems.empty()) return;
+  const size_t more = problems.size() - 1;
+  fail(problems.front(), more > 0 ? concat_text(" (and ", more, " more: see check-data)") : "");
 }
 
 void TrainRun::claim_folder() {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
@@ -86,10 +87,117 @@ TEST(check_data, list_crop_and_scale) {
   DatasetSpec wrong_unit = spec;
   wrong_unit.teacher->format.metres_per_unit = 1.0 / 256;
   EXPECT_TRUE(run(wrong_unit).says("check the stated depth scales")) << run(wrong_unit).text;
+  EXPECT_EQ(run(wrong_unit).status, 1);
   EXPECT_FALSE(run(spec).says("check the stated depth scales"));
   write_file(folder / "list.txt", std::string_view("images/0.png depth/0.png 5\nimages/1.png depth/1.png\n"));
   EXPECT_TRUE(run(spec).says("list.txt:2: expected 3 columns (image depth focal), found 2"));
   EXPECT_EQ(run(spec).status, 1);
+}
+
+// A frame of a set with structure: a floor that rises to the horizon, and boxes that no two frames share.
+DepthMap scene(int number) {
+  DepthMap depth{48, 32, {}};
+  for (int y = 0; y < depth.height; ++y) {
+    for (int x = 0; x < depth.width; ++x) {
+      float metres = y < 12 ? 40.0f : 60.0f / static_cast<float>(y - 10);
+      for (int box = 0; box < 4; ++box) {
+        const int left = (17 * number + 13 * box) % 40, top = (11 * number + 7 * box) % 16;
+        if (x >= left && x < left + 10 && y >= top && y < top + 12)
+          metres = 3.0f + static_cast<float>(3 * box + number % 5);
+      }
+      depth.values.push_back(metres);
+    }
+  }
+  return depth;
+}
+
+DepthMap turned_over(const DepthMap& map) {
+  DepthMap turned = map;
+  for (int y = 0; y < map.height; ++y) {
+    std::copy_n(&map.values[static_cast<size_t>((map.height - 1 - y) * map.width)], map.width,
+                &turned.values[static_cast<size_t>(y * map.width)]);
+  }
+  return turned;
+}
+
+// A teacher is off by a few percent, differently in each frame.
+DepthMap taught(const DepthMap& truth, int number) {
+  DepthMap teacher = truth;
+  for (size_t i = 0; i < teacher.values.size(); ++i) {
+    teacher.values[i] *=
+        1.0f + 0.02f * static_cast<float>(number % 3) + 0.03f * std::sin(0.37f * static_cast<float>(i));
+  }
+  return teacher;
+}
+
+DatasetSpec write_scenes(const TemporaryFolder& folder, int count, const char* teacher_extension = ".npy") {
+  DatasetSpec spec = write_small_set(folder, count, 48, 32);
+  spec.teacher->extension = teacher_extension;
+  for (int i = 0; i < count; ++i) {
+    write_map(folder / concat_text("depth/", i, ".png"), scene(i), {1.0 / 256});
+    write_map(folder / concat_text("teacher/images_", i, teacher_extension), taught(scene(i), i), {80.0 / 65535});
+  }
+  return spec;
+}
+
+TEST(check_data, frames_that_do_not_belong_together_are_noted) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_scenes(folder, 12);
+  EXPECT_FALSE(run(spec).says("note")) << run(spec).text;
+  DepthMap millimetres = scene(2);
+  for (float& metres : millimetres.values) metres *= 1000.0f / 256;
+  write_map(folder / "depth/2.png", millimetres, {1.0 / 256});
+  write_map(folder / "depth/4.png", turned_over(scene(4)), {1.0 / 256});
+  write_map(folder / "depth/6.png", scene(7), {1.0 / 256});
+  write_map(folder / "teacher/images_9.npy", taught(scene(3), 3), {});
+  const Outcome outcome = run(spec);
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(outcome.says("notes          4\n")) << outcome.text;
+  for (const char* words :
+       {"list.txt:3: ", "another unit? teacher/truth is 0.2", "list.txt:5: ", "upside down?",
+        "list.txt:7: ", "depth/6.png", "maps of different frames?", "list.txt:10: ", "teacher/images_9.npy"}) {
+    EXPECT_TRUE(outcome.says(words)) << words << " not in\n" << outcome.text;
+  }
+  EXPECT_EQ(compare_with_truth(Dataset(spec)).notes.size(), 4u);
+}
+
+TEST(check_data, repeated_lines_are_problems) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 3);
+  write_file(folder / "list.txt", std::string_view("images/0.png depth/0.png 5\nimages/1.png depth/1.png 5\n"
+                                                   "images/0.png depth/0.png 5\nimages/0.png depth/2.png 5\n"));
+  const Outcome outcome = run(spec);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_TRUE(outcome.says("list.txt:3: expected each line once, found images/0.png as in line 1")) << outcome.text;
+  EXPECT_TRUE(outcome.says("problems       1\n")) << outcome.text;
+}
+
+TEST(check_data, a_teacher_in_another_unit_than_ground_truth_is_a_problem) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_scenes(folder, 4);
+  EXPECT_TRUE(compare_with_truth(Dataset(spec)).problems.empty());
+  const auto write_in_units = [&](float per_metre) {
+    for (int i = 0; i < 4; ++i) {
+      DepthMap units = taught(scene(i), i);
+      for (float& value : units.values) value *= per_metre;
+      const int64_t shape[] = {32, 48};
+      write_npy(folder / concat_text("teacher/images_", i, ".npy"), shape, units.values);
+    }
+  };
+  write_in_units(65535.0f / 80);  // as version 0.1.0 wrote it
+  const auto problem = [&] {
+    const std::vector<std::string> problems = compare_with_truth(Dataset(spec)).problems;
+    return problems.empty() ? std::string() : problems.front();
+  };
+  expect_clear(problem(), "list.txt: expected teacher/truth with a median of 0.5 to 2, found 8");
+  EXPECT_NE(problem().find("set data.teacher_float_units = 819.1875"), std::string::npos) << problem();
+  EXPECT_EQ(run(spec).status, 1);
+  EXPECT_TRUE(run(spec).says("data.teacher_float_units = 819.1875"));
+  spec.teacher->format.metres_per_float_unit = 80.0 / 65535;
+  EXPECT_EQ(problem(), "");
+  write_in_units(10);
+  spec.teacher->format.metres_per_float_unit = 1e-3;
+  EXPECT_NE(problem().find("data.teacher_float_units is not 1000 but about "), std::string::npos) << problem();
 }
 
 TEST(check_data, real_sets) {
@@ -103,6 +211,7 @@ TEST(check_data, real_sets) {
   options.crop = ImageSize{704, 352};
   const Outcome outcome = run(train, &validation, options);
   EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_FALSE(outcome.says("note")) << outcome.text;
   EXPECT_TRUE(outcome.says("1224x370 (2), 1238x374 (2), 1242x375 (21)")) << outcome.text;
 }
 
