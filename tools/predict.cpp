@@ -110,23 +110,36 @@ class Writer {
     if (!parse_formats(args.formats).contains("png")) return;
     log_line(relative
                  ? std::string("relative inverse depth: each PNG goes from its least value, 0, to its greatest, 65535")
-                 : concat_text("depth PNG: value / ", args.png_scale, " = metres"));
+                 : concat_text("depth PNG: value / ", args.png_scale, " = metres, up to ", 65535 / args.png_scale));
   }
 
-  void write(const std::map<std::string, std::string>& files, const DepthMap& depth) const {
+  void write(const std::map<std::string, std::string>& files, const DepthMap& depth) {
     for (const auto& [format, path] : files) {
       make_folder(fs::path(path).parent_path().string());
       if (format == "colour") {
         write_png(path, colour(depth));
       } else if (format == "png") {
-        write_map(path, relative_ ? stretch(depth, 65535) : depth, {relative_ ? 1 : metres_per_unit_});
+        write_depth_png(path, depth);
       } else {
         write_map(path, depth, {1});
       }
     }
   }
+  // Says what concerns the run as a whole, once all is written.
+  void finish() const {
+    if (clipped_ > 0) log_line(concat_text(clipped_, " depth PNGs cannot hold all depths: choose another --png-scale"));
+  }
 
  private:
+  void write_depth_png(const std::string& path, const DepthMap& depth) {
+    if (relative_) {
+      write_map(path, stretch(depth, 65535), {1});
+      return;
+    }
+    const Clipping clipping = write_map(path, depth, {metres_per_unit_});
+    if (clipping.any()) log_line(path + ": " + describe(clipping));
+    clipped_ += clipping.any();
+  }
   // The least value becomes `low`, the greatest `high`.
   static DepthMap stretch(const DepthMap& map, float high, float low = 0.0f) {
     const auto [least, greatest] = std::minmax_element(map.values.begin(), map.values.end());
@@ -144,6 +157,7 @@ class Writer {
   bool relative_;
   Colormap colormap_;
   double metres_per_unit_;
+  int64_t clipped_ = 0;  // PNGs that could not hold their map
   bool fixed_range_;
   ColourRange range_;
 };
@@ -215,7 +229,7 @@ int run_raw(const PredictArgs& args) {
 // Returns the images that failed.
 std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<Job>& jobs) {
   const Model model = model_of(args);
-  const Writer writer(args, model.student->options().head == Head::kRelative);
+  Writer writer(args, model.student->options().head == Head::kRelative);
   const Predictor predictor(*model.student, model.options);
   Progress progress("predict", "img", static_cast<int64_t>(jobs.size()));
   std::vector<std::string> failed;
@@ -232,6 +246,7 @@ std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<
     progress.update(++done);
   }
   progress.finish();
+  writer.finish();
   return failed;
 }
 

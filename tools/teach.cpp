@@ -54,6 +54,12 @@ int run_teach(const TeachArgs& args) {
   options.overwrite = existing == Existing::kOverwrite;
   const TeachReport report =
       teach(data, Predictor(*teacher, predicting), options, interruptible_progress("teach", "img"));
+  if (report.clipped > 0) {
+    const bool png = spec.teacher->extension == ".png";
+    log_line(concat_text(report.clipped, " maps cannot hold all depths, and what was clipped would be learnt: set ",
+                         png ? "data.teacher_units_per_metre, or teacher_extension = \".npy\""
+                             : "data.teacher_float_units, or leave out --half"));
+  }
   std::printf("%lld written, %lld kept\n", static_cast<long long>(report.written), static_cast<long long>(report.kept));
   return kExitOk;
 }

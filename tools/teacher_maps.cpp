@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/io/atomic_file.h"
+#include "tools/progress.h"
 
 namespace depthstill {
 namespace {
@@ -119,8 +120,10 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
       Sample sample = data.start(i);
       data.load_image(sample);
       make_folder(fs::path(path).parent_path().string());
-      write_map(path, predict_tiled(predictor, sample.image.copy(), options), spec.teacher->format,
-                options.half ? NpyType::kHalf : NpyType::kFloat);
+      const Clipping clipping = write_map(path, predict_tiled(predictor, sample.image.copy(), options),
+                                          spec.teacher->format, options.half ? NpyType::kHalf : NpyType::kFloat);
+      if (clipping.any()) log_line(path + ": " + describe(clipping));
+      report.clipped += clipping.any();
       ++report.written;
     }
   }

@@ -22,6 +22,7 @@ struct TeachOptions {
 
 struct TeachReport {
   int64_t written = 0, kept = 0;
+  int64_t clipped = 0;  // written, with values that the file could not hold; each was logged
 };
 
 // What teach() reads of the set, and writes for it; ground truth counts as read. The folder of the maps is the plan's.

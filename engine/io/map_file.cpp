@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iomanip>
+#include <sstream>
 
 #include "engine/io/open_file.h"
 #include "engine/io/pfm.h"
@@ -29,11 +31,27 @@ double unit_of(const std::string& path, const MapFormat& format, bool integers) 
   return unit > 0 ? unit : 1.0;
 }
 
+constexpr double kMostPng = 65535, kMostHalf = 65504;
+
+// Counts what is lost if values are stored in `unit`, as numbers up to `most` with 0 for what is below `least`.
+Clipping clipping_of(const DepthMap& map, double unit, double most, double least) {
+  Clipping clipping;
+  clipping.pixels = static_cast<int64_t>(map.values.size());
+  clipping.limit = most * unit;
+  const bool zero_is_unknown = map.kind.quantity == Quantity::kDepth;
+  for (const float value : map.values) {
+    const double units = static_cast<double>(value) / unit;
+    clipping.beyond += std::round(units) > most;
+    clipping.vanished += zero_is_unknown && units > 0 && units < least;
+  }
+  return clipping;
+}
+
 Image16 to_units(const DepthMap& depth, double unit) {
   Image16 image{depth.width, depth.height, std::vector<uint16_t>(depth.values.size())};
   for (size_t i = 0; i < depth.values.size(); ++i) {
     const double units = std::round(static_cast<double>(depth.values[i]) / unit);
-    image.grey[i] = units > 0 ? static_cast<uint16_t>(std::min(units, 65535.0)) : uint16_t{0};  // NaN: 0
+    image.grey[i] = units > 0 ? static_cast<uint16_t>(std::min(units, kMostPng)) : uint16_t{0};  // NaN: 0
   }
   return image;
 }
@@ -198,25 +216,44 @@ DepthMap read_map(const std::string& path, const MapFormat& format) {
   return map;
 }
 
-void write_map(const std::string& path, const DepthMap& map, const MapFormat& format, NpyType type) {
+std::string describe(const Clipping& clipping) {
+  std::ostringstream text;
+  text << std::setprecision(3) << clipping.beyond + clipping.vanished << " of " << clipping.pixels << " pixels are ";
+  if (clipping.beyond > 0) text << "beyond " << clipping.limit << " m and stored as " << clipping.limit << " m";
+  if (clipping.beyond > 0 && clipping.vanished > 0) text << ", or ";
+  if (clipping.vanished > 0) text << "nearer than half a unit and stored as 0, which means unknown";
+  return text.str();
+}
+
+Clipping write_map(const std::string& path, const DepthMap& map, const MapFormat& format, NpyType type) {
   check(map.width > 0 && map.height > 0 &&
             map.values.size() == static_cast<size_t>(map.width) * static_cast<size_t>(map.height),
         path, ": expected ", map.size(), " depths, got ", map.values.size());
   const std::string extension = extension_of(path);
-  check(type == NpyType::kFloat || extension == ".npy", path, ": expected a .npy file for half precision, got '",
-        extension, "'");
-  if (is_png(path)) return write_png(path, to_units(map, unit_of(path, format, true)));
+  const bool half = type == NpyType::kHalf;
+  check(!half || extension == ".npy", path, ": expected a .npy file for half precision, got '", extension, "'");
+  const double unit = unit_of(path, format, is_png(path));
+  if (is_png(path)) {
+    write_png(path, to_units(map, unit));
+    return clipping_of(map, unit, kMostPng, 0.5);
+  }
   check(extension == ".npy" || extension == ".pfm", path, ": expected a depth map .png, .npy or .pfm, found '",
         extension, "'");
   std::vector<float> values = map.values;
-  const auto per_metre = static_cast<float>(1.0 / unit_of(path, format, false));
+  const auto per_metre = static_cast<float>(1.0 / unit);
   for (float& value : values) value *= per_metre;
-  if (extension == ".npy") {
-    const int64_t shape[] = {map.height, map.width};
-    write_npy(path, shape, values, type);
-  } else {
+  if (extension == ".pfm") {
     write_pfm(path, map.width, map.height, values);
+    return {};
   }
+  Clipping clipping;
+  if (half) {
+    clipping = clipping_of(map, unit, kMostHalf, 0x1p-25);
+    for (float& value : values) value = value > static_cast<float>(kMostHalf) ? static_cast<float>(kMostHalf) : value;
+  }
+  const int64_t shape[] = {map.height, map.width};
+  write_npy(path, shape, values, type);
+  return clipping;
 }
 
 }  // namespace depthstill

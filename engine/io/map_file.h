@@ -77,8 +77,20 @@ class MapReader {
 // All rows.
 DepthMap read_map(const std::string& path, const MapFormat& format);
 
+// A Clipping says what a file's numbers could not hold of a map.
+struct Clipping {
+  int64_t pixels = 0;    // of the map
+  int64_t beyond = 0;    // those greater than `limit`, which were stored as `limit`
+  int64_t vanished = 0;  // depths that were stored as 0, which means unknown
+  double limit = 0;      // in the map's unit
+  bool any() const { return beyond > 0 || vanished > 0; }
+};
+// "310 of 4800 pixels are beyond 21.8 m and stored as 21.8 m"
+std::string describe(const Clipping& clipping);
+
 // Writes the same formats, atomically: .npy and .pfm as floats in units of metres_per_float_unit (`type` is for .npy),
-// PNG in units of metres_per_unit, rounded to the nearest and held to 0..65535.
-void write_map(const std::string& path, const DepthMap& map, const MapFormat& format, NpyType type = NpyType::kFloat);
+// PNG in units of metres_per_unit, rounded to the nearest. Values are held to what the file can store.
+Clipping write_map(const std::string& path, const DepthMap& map, const MapFormat& format,
+                   NpyType type = NpyType::kFloat);
 
 }  // namespace depthstill

@@ -313,6 +313,26 @@ TEST(map_file, teacher_scale) {
   EXPECT_EQ(read_png16(folder / "u.png").grey, (std::vector<uint16_t>{0, 65535, 0, 32768}));
 }
 
+TEST(map_file, what_a_file_cannot_hold_is_counted) {
+  const TemporaryFolder folder;
+  const DepthMap map{5, 1, {1.0f, 21.84f, 21.85f, 80.0f, 1e-4f}};
+  const Clipping clipping = write_map(folder / "a.png", map, {1.0 / 3000});
+  EXPECT_EQ(clipping.beyond, 2);
+  EXPECT_EQ(clipping.vanished, 1);
+  EXPECT_DOUBLE_EQ(clipping.limit, 65535.0 / 3000);
+  EXPECT_EQ(describe(clipping),
+            "3 of 5 pixels are beyond 21.8 m and stored as 21.8 m, or nearer than half a unit and stored as 0, which "
+            "means unknown");
+  EXPECT_EQ(read_png16(folder / "a.png").grey, (std::vector<uint16_t>{3000, 65520, 65535, 65535, 0}));
+  EXPECT_FALSE(write_map(folder / "b.png", {2, 1, {0.0f, 255.99f}}, {1.0 / 256}).any());
+  EXPECT_FALSE(write_map(folder / "a.npy", map, {}).any());
+  const MapFormat millimetres{.metres_per_float_unit = 1e-3};
+  EXPECT_EQ(write_map(folder / "h.npy", map, millimetres, NpyType::kHalf).beyond, 1);
+  EXPECT_EQ(read_npy(folder / "h.npy").values[3], 65504.0f);
+  DepthMap inverse{2, 1, {0.1f, 5.0f}, kRelativeInverseDepth};  // 0 is far away, not unknown
+  EXPECT_FALSE(write_map(folder / "c.png", inverse, {1}).any());
+}
+
 TEST(map_file, holes) {
   const TemporaryFolder folder;
   const float inf = std::numeric_limits<float>::infinity();

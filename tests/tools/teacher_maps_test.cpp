@@ -111,6 +111,16 @@ TEST_F(Teach, FloatMapsAreMetresAtEitherPrecision) {
   }
 }
 
+TEST_F(Teach, SaysWhatAPngCannotHold) {
+  const auto student = tiny(Head::kRegression);
+  DatasetSpec spec = with_teacher("clipped", ".png");
+  spec.teacher->format.metres_per_unit = 1e-6;  // up to 6.6 cm
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(teach(Dataset(spec), Predictor(*student, small_options()), {}, ignore_progress).clipped, 3);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("images_1.png: 1200 of 1200 pixels are beyond 0.0655 m"), std::string::npos) << said;
+}
+
 // Windows of a map that they agree with change nothing, whatever their own scale and shift.
 TEST_F(Teach, TilesOfAConsistentModelChangeNothing) {
   const auto student = tiny(Head::kRegression);
