@@ -6,7 +6,6 @@
 #include <optional>
 
 #include "engine/io/atomic_file.h"
-#include "engine/io/npy.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tools/args.h"
@@ -171,9 +170,7 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
     make_folder(args.save);
     keep = [&](const EvalItem& item, const DepthMap& prediction) {
       const std::string path = prediction_path(args.save, item);
-      if (plan.skips(path)) return;
-      const int64_t shape[] = {prediction.height, prediction.width};
-      write_npy(path, shape, prediction.values);
+      if (!plan.skips(path)) write_map(path, prediction, {});
     };
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",

@@ -47,6 +47,13 @@ DepthMap fit(DepthMap map, const DatasetSpec& spec, const Sample& sample, const 
   return spec.resize ? resize(map, *spec.resize) : map;
 }
 
+// A map that says of itself that it is something else than what is learnt from and scored against is refused.
+DepthMap read_stated(const std::string& path, const MapFormat& format) {
+  DepthMap map = read_map(path, format);
+  check(map.kind == format.kind, path, ": expected ", name_of(format.kind), ", found ", name_of(map.kind));
+  return map;
+}
+
 }  // namespace
 
 std::string flat_name(const std::string& image, const std::string& extension) {
@@ -159,14 +166,14 @@ void Dataset::load_image(Sample& sample) const {
 void Dataset::load_depth(Sample& sample) const {
   const std::string path = packed_ ? "" : depth_path(sample.index);
   if (path.empty()) return;
-  at_line(sample.where, [&] { sample.depth = fit(read_map(path, spec_.depth), spec_, sample, path, false); });
+  at_line(sample.where, [&] { sample.depth = fit(read_stated(path, spec_.depth), spec_, sample, path, false); });
 }
 
 void Dataset::load_teacher(Sample& sample) const {
   const std::string path = packed_ ? "" : teacher_path(sample.index);
   if (path.empty()) return;
   at_line(sample.where,
-          [&] { sample.teacher = fit(read_map(path, spec_.teacher->format), spec_, sample, path, true); });
+          [&] { sample.teacher = fit(read_stated(path, spec_.teacher->format), spec_, sample, path, true); });
 }
 
 Sample Dataset::load(int64_t index) const {

@@ -4,10 +4,17 @@
 #include <cmath>
 #include <filesystem>
 #include <iomanip>
+#include <optional>
+#include <span>
 #include <sstream>
+#include <string_view>
 
+#include "engine/io/atomic_file.h"
+#include "engine/io/checksum.h"
 #include "engine/io/open_file.h"
 #include "engine/io/pfm.h"
+#include "engine/io/png_text.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
@@ -58,24 +65,36 @@ Image16 to_units(const DepthMap& depth, double unit) {
 
 }  // namespace
 
-std::string name_of(const MapKind& kind) {
-  const bool inverse = kind.quantity == Quantity::kInverseDepth;
-  const char* const up_to[] = {inverse ? " in 1 / metres" : " in metres", " up to scale", " up to scale and shift"};
-  return std::string(inverse ? "inverse depth" : "depth") + up_to[static_cast<size_t>(kind.ambiguity)];
-}
-
 // The stored numbers of rows, times the unit.
 class MapReader::Source {
  public:
   virtual ~Source() = default;
   virtual ImageSize size() const = 0;
   virtual bool integers() const = 0;
+  virtual std::optional<MapStatement> statement() const = 0;  // what the file says of itself
   virtual void read_rows(int first, int last, double unit, std::span<float> values) const = 0;
 };
 
 namespace {
 
 constexpr size_t kMostHeaderBytes = 65536;
+
+// "depthstill: STATEMENT"; nullopt for text that begins otherwise.
+std::optional<MapStatement> named_statement(std::string_view text, const std::string& path) {
+  const std::string before = std::string(kStatementName) + ": ";
+  if (!text.starts_with(before)) return std::nullopt;
+  return parse_statement(text.substr(before.size()), path);
+}
+std::string named_text(const MapStatement& statement) { return concat_text(kStatementName, ": ", to_text(statement)); }
+
+// A .pfm has no room for a statement.
+constexpr std::string_view kChecksum = "\nchecksum ";
+std::string beside_pfm(const std::string& path) { return path + ".txt"; }
+std::string checksum_line(std::span<const uint8_t> file) {
+  std::ostringstream text;
+  text << kChecksum << std::hex << std::setw(16) << std::setfill('0') << checksum64(std::as_bytes(file)) << '\n';
+  return text.str();
+}
 
 std::vector<uint8_t> head_of(const OpenFile& file) {
   std::vector<uint8_t> head(static_cast<size_t>(std::min<uint64_t>(file.size(), kMostHeaderBytes)));
@@ -85,9 +104,14 @@ std::vector<uint8_t> head_of(const OpenFile& file) {
 
 class PngSource final : public MapReader::Source {
  public:
-  explicit PngSource(const std::string& path) : image_(read_png16(path)) {}
+  explicit PngSource(const std::string& path) {
+    const std::vector<uint8_t> file = read_bytes(path);
+    image_ = decode_png16(file, path);
+    if (const auto text = find_png_text(file, kStatementName)) statement_ = parse_statement(*text, path);
+  }
   ImageSize size() const override { return image_.size(); }
   bool integers() const override { return true; }
+  std::optional<MapStatement> statement() const override { return statement_; }
   void read_rows(int first, int, double unit, std::span<float> values) const override {
     const uint16_t* from = &image_.grey[static_cast<size_t>(first) * static_cast<size_t>(image_.width)];
     for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(from[i] * unit);
@@ -95,6 +119,7 @@ class PngSource final : public MapReader::Source {
 
  private:
   Image16 image_;
+  std::optional<MapStatement> statement_;
 };
 
 void scale(std::span<float> values, double unit) {
@@ -117,6 +142,7 @@ class NpySource final : public MapReader::Source {
   }
   ImageSize size() const override { return size_; }
   bool integers() const override { return layout_.integers; }
+  std::optional<MapStatement> statement() const override { return named_statement(layout_.comment, file_.path()); }
   void read_rows(int first, int last, double unit, std::span<float> values) const override {
     if (layout_.fortran_order) {
       read_columns(static_cast<size_t>(first), static_cast<size_t>(last - first), values);
@@ -157,6 +183,14 @@ class PfmSource final : public MapReader::Source {
   explicit PfmSource(const std::string& path) : file_(path), layout_(parse_pfm(head_of(file_), file_.size(), path)) {}
   ImageSize size() const override { return {layout_.width, layout_.height}; }
   bool integers() const override { return false; }
+  std::optional<MapStatement> statement() const override {
+    const std::string beside = beside_pfm(file_.path());
+    if (!std::filesystem::exists(beside)) return std::nullopt;
+    const std::string text = read_text(beside, kMostHeaderBytes);
+    const size_t mark = text.find(kChecksum);
+    const bool belongs = mark != std::string::npos && text.substr(mark) == checksum_line(read_bytes(file_.path()));
+    return belongs ? named_statement(text.substr(0, mark), beside) : std::nullopt;
+  }
   void read_rows(int first, int last, double unit, std::span<float> values) const override {
     const auto width = static_cast<size_t>(layout_.width);
     const uint64_t at = static_cast<uint64_t>(layout_.height - last) * width * sizeof(float);
@@ -173,6 +207,18 @@ class PfmSource final : public MapReader::Source {
   PfmLayout layout_;
 };
 
+// The file beside it comes first: without it, what is no depth in metres would be taken for that.
+void write_pfm_map(const std::string& path, const FloatMap& map, const MapStatement& statement) {
+  const std::vector<uint8_t> file = encode_pfm(map, path);
+  if (!(statement.kind == kMetricDepth && statement.unit == 1)) {
+    const std::string beside = beside_pfm(path);
+    check(!std::filesystem::exists(beside) || read_text(beside).starts_with(kStatementName), beside,
+          ": expected no file, or one that says what ", path, " holds, found another");
+    write_file(beside, named_text(statement) + checksum_line(file));
+  }
+  write_file(path, file);
+}
+
 std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
   const std::string extension = extension_of(path);
   if (is_png(path)) return std::make_unique<PngSource>(path);
@@ -184,7 +230,12 @@ std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
 }  // namespace
 
 MapReader::MapReader(const std::string& path, const MapFormat& format)
-    : path_(path), format_(format), source_(open_source(path)), unit_(unit_of(path, format, source_->integers())) {}
+    : path_(path),
+      format_(format),
+      source_(open_source(path)),
+      statement_(source_->statement().value_or(MapStatement{format.kind, 0})) {
+  if (statement_.unit == 0) statement_.unit = unit_of(path, format, source_->integers());
+}
 MapReader::~MapReader() = default;
 MapReader::MapReader(MapReader&&) noexcept = default;
 MapReader& MapReader::operator=(MapReader&&) noexcept = default;
@@ -197,7 +248,7 @@ void MapReader::read_rows(int first, int last, float* values) const {
   const auto width = static_cast<size_t>(size().width);
   const std::span<float> rows(values, static_cast<size_t>(last - first) * width);
   if (rows.empty()) return;
-  source_->read_rows(first, last, unit_, rows);
+  source_->read_rows(first, last, statement_.unit, rows);
   if (format_.unusable == MapFormat::Unusable::kKept) return;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (std::isfinite(rows[i]) && rows[i] >= 0) continue;
@@ -230,29 +281,31 @@ Clipping write_map(const std::string& path, const DepthMap& map, const MapFormat
             map.values.size() == static_cast<size_t>(map.width) * static_cast<size_t>(map.height),
         path, ": expected ", map.size(), " depths, got ", map.values.size());
   const std::string extension = extension_of(path);
+  check(is_png(path) || extension == ".npy" || extension == ".pfm", path,
+        ": expected a depth map .png, .npy or .pfm, found '", extension, "'");
   const bool half = type == NpyType::kHalf;
   check(!half || extension == ".npy", path, ": expected a .npy file for half precision, got '", extension, "'");
-  const double unit = unit_of(path, format, is_png(path));
+  const MapStatement statement{map.kind, unit_of(path, format, is_png(path))};
   if (is_png(path)) {
-    write_png(path, to_units(map, unit));
-    return clipping_of(map, unit, kMostPng, 0.5);
+    std::vector<uint8_t> file = encode_png(to_units(map, statement.unit));
+    add_png_text(file, kStatementName, to_text(statement));
+    write_file(path, file);
+    return clipping_of(map, statement.unit, kMostPng, 0.5);
   }
-  check(extension == ".npy" || extension == ".pfm", path, ": expected a depth map .png, .npy or .pfm, found '",
-        extension, "'");
   std::vector<float> values = map.values;
-  const auto per_metre = static_cast<float>(1.0 / unit);
+  const auto per_metre = static_cast<float>(1.0 / statement.unit);
   for (float& value : values) value *= per_metre;
   if (extension == ".pfm") {
-    write_pfm(path, map.width, map.height, values);
+    write_pfm_map(path, {map.width, map.height, values}, statement);
     return {};
   }
   Clipping clipping;
   if (half) {
-    clipping = clipping_of(map, unit, kMostHalf, 0x1p-25);
+    clipping = clipping_of(map, statement.unit, kMostHalf, 0x1p-25);
     for (float& value : values) value = value > static_cast<float>(kMostHalf) ? static_cast<float>(kMostHalf) : value;
   }
   const int64_t shape[] = {map.height, map.width};
-  write_npy(path, shape, values, type);
+  write_npy(path, shape, values, type, named_text(statement));
   return clipping;
 }
 

@@ -1,5 +1,6 @@
-// Maps of depth or inverse depth, in the formats that depth data sets use. What the stored numbers mean is stated by
-// the caller and never guessed from their values. One reader serves ground truth, teachers and predictions.
+// Maps of depth or inverse depth, in the formats that depth data sets use. What the stored numbers mean is never
+// guessed from their values: a file that says it (engine/io/map_kind.h), as all that write_map writes, is believed;
+// otherwise the caller states it. One reader serves ground truth, teachers and predictions.
 #pragma once
 
 #include <cstdint>
@@ -8,22 +9,10 @@
 #include <vector>
 
 #include "engine/io/image.h"
+#include "engine/io/map_kind.h"
 #include "engine/io/npy.h"
 
 namespace depthstill {
-
-enum class Quantity : uint8_t { kDepth, kInverseDepth };
-// An Ambiguity is what a map lacks to be absolute: with kNone, depth is in metres and inverse depth in 1 / metres.
-enum class Ambiguity : uint8_t { kNone, kScale, kScaleAndShift };
-
-struct MapKind {
-  Quantity quantity = Quantity::kDepth;
-  Ambiguity ambiguity = Ambiguity::kNone;
-  bool operator==(const MapKind&) const = default;
-};
-std::string name_of(const MapKind& kind);  // "depth in metres", "inverse depth up to scale and shift", ...
-inline constexpr MapKind kMetricDepth{};
-inline constexpr MapKind kRelativeInverseDepth{Quantity::kInverseDepth, Ambiguity::kScaleAndShift};
 
 struct DepthMap {
   int width = 0, height = 0;
@@ -33,6 +22,7 @@ struct DepthMap {
   bool empty() const { return values.empty(); }
 };
 
+// What the caller states of a map.
 struct MapFormat {
   // The size of a stored unit of integers (PNG, .npy of integers) in the map's unit, metres for depth: KITTI 1/256,
   // NYU 1/1000, TIE-KD teacher maps 80/65535. 0 means that it is not stated: an error for PNG, 1 for .npy.
@@ -61,7 +51,7 @@ class MapReader {
   MapReader& operator=(MapReader&&) noexcept;
 
   ImageSize size() const;
-  const MapKind& kind() const { return format_.kind; }
+  const MapKind& kind() const { return statement_.kind; }
   // Rows [first, last), width values each, in the map's unit.
   void read_rows(int first, int last, float* values) const;
 
@@ -71,7 +61,7 @@ class MapReader {
   std::string path_;
   MapFormat format_;
   std::unique_ptr<Source> source_;
-  double unit_ = 1;
+  MapStatement statement_;  // the file's, else the caller's
 };
 
 // All rows.
@@ -89,7 +79,9 @@ struct Clipping {
 std::string describe(const Clipping& clipping);
 
 // Writes the same formats, atomically: .npy and .pfm as floats in units of metres_per_float_unit (`type` is for .npy),
-// PNG in units of metres_per_unit, rounded to the nearest. Values are held to what the file can store.
+// PNG in units of metres_per_unit, rounded to the nearest. Values are held to what the file can store. The file says
+// what it holds; the map's kind counts, not the format's. A .pfm that is not depth in metres gets a NAME.pfm.txt beside
+// it.
 Clipping write_map(const std::string& path, const DepthMap& map, const MapFormat& format,
                    NpyType type = NpyType::kFloat);
 

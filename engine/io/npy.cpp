@@ -46,6 +46,8 @@ class HeaderParser {
       }
     }
     skip_space();
+    if (at_ < text_.size() && text_[at_] == '#') comment = rest_of_line();
+    skip_space();
     if (at_ != text_.size()) refuse(concat_text("nothing after the dictionary, found ", text_.size() - at_, " bytes"));
     if (!has_descr_ || !has_order_ || !has_shape_) refuse("the keys descr, fortran_order and shape, found fewer");
   }
@@ -53,6 +55,7 @@ class HeaderParser {
   std::string_view descr;
   bool fortran_order = false;
   std::vector<int64_t> shape;
+  std::string_view comment;  // without '#' and the blanks around it
 
  private:
   [[noreturn]] void refuse(const std::string& what) const { fail(name_, ": npy header: expected ", what); }
@@ -62,6 +65,13 @@ class HeaderParser {
   }
   void skip_space() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
+  }
+  std::string_view rest_of_line() {
+    const size_t end = std::min(text_.find('\n', at_), text_.size());
+    std::string_view text = text_.substr(at_ + 1, end - at_ - 1);
+    at_ = end;
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    return text.substr(0, text.find_last_not_of(' ') + 1);
   }
   bool take(char c) {
     skip_space();
@@ -208,7 +218,8 @@ NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const st
   const ElementType& type = find_type(header.descr, name);
   const bool swapped = header.descr[0] == (std::endian::native == std::endian::little ? '>' : '<');
   const bool integers = type.code[0] != 'f';
-  NpyLayout layout{header.shape, header.fortran_order, integers, swapped, type.bytes, prefix + length, type.convert};
+  NpyLayout layout{header.shape, header.fortran_order, integers,     swapped,
+                   type.bytes,   prefix + length,      type.convert, std::string(header.comment)};
   const uint64_t found = file_bytes - layout.data_offset;
   const uint64_t expected = static_cast<uint64_t>(count_of(layout.shape, name)) * type.bytes;
   check(found == expected, name, ": expected ", expected, " bytes of data, found ", found);
@@ -226,7 +237,8 @@ FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name) {
 
 FloatArray read_npy(const std::string& path) { return decode_npy(read_bytes(path), path); }
 
-void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values, NpyType type) {
+void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values, NpyType type,
+               const std::string& comment) {
   const bool half = type == NpyType::kHalf;
   std::string header = half ? "{'descr': '<f2'" : "{'descr': '<f4'";
   header += ", 'fortran_order': False, 'shape': (";
@@ -237,6 +249,7 @@ void write_npy(const std::string& path, std::span<const int64_t> shape, std::spa
   }
   check(count == static_cast<int64_t>(values.size()), path, ": expected ", count, " values, got ", values.size());
   header += "), }";
+  if (!comment.empty()) header += "  # " + comment;
   constexpr size_t kPrefix = 10, kAlignment = 64;
   header.append(kAlignment - 1 - (kPrefix + header.size()) % kAlignment, ' ');
   header += '\n';

@@ -22,6 +22,7 @@ struct NpyLayout {
   size_t element_bytes = 0;
   uint64_t data_offset = 0;
   void (*convert)(const uint8_t* from, std::span<float> to) = nullptr;
+  std::string comment;  // text behind '#' at the end of the header
 
   // Turns stored numbers, in the order of the file, into floats. `stored` is left in this machine's byte order.
   void to_floats(std::span<uint8_t> stored, std::span<float> to) const;
@@ -35,8 +36,9 @@ FloatArray read_npy(const std::string& path);
 FloatArray decode_npy(std::span<const uint8_t> file, const std::string& name);
 
 enum class NpyType : uint8_t { kFloat, kHalf };  // '<f4', '<f2' (rounded to nearest even)
-// Format version 1, written atomically.
+// Format version 1, written atomically. The comment, of printable ASCII, goes to the end of the header, which numpy
+// reads as Python and so passes over.
 void write_npy(const std::string& path, std::span<const int64_t> shape, std::span<const float> values,
-               NpyType type = NpyType::kFloat);
+               NpyType type = NpyType::kFloat, const std::string& comment = "");
 
 }  // namespace depthstill

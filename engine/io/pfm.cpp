@@ -1,5 +1,6 @@
 #include "engine/io/pfm.h"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cmath>
@@ -73,16 +74,22 @@ FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name) {
 
 FloatMap read_pfm(const std::string& path) { return decode_pfm(read_bytes(path), path); }
 
-void write_pfm(const std::string& path, int width, int height, std::span<const float> values) {
+std::vector<uint8_t> encode_pfm(const FloatMap& map, const std::string& name) {
   static_assert(std::endian::native == std::endian::little);
-  const auto w = static_cast<size_t>(width), h = static_cast<size_t>(height);
-  check(width > 0 && height > 0 && values.size() == w * h, path, ": expected ", width, "x", height, " values, got ",
-        values.size());
-  AtomicFile file(path);
-  const std::string header = concat_text("Pf\n", width, ' ', height, "\n-1.0\n");
-  file.write(header.data(), header.size());
-  for (size_t r = h; r-- > 0;) file.write(&values[r * w], w * sizeof(float));
-  file.commit();
+  const auto w = static_cast<size_t>(map.width), h = static_cast<size_t>(map.height);
+  check(map.width > 0 && map.height > 0 && map.values.size() == w * h, name, ": expected ", map.width, "x", map.height,
+        " values, got ", map.values.size());
+  const std::string header = concat_text("Pf\n", map.width, ' ', map.height, "\n-1.0\n");
+  std::vector<uint8_t> file(header.size() + w * h * sizeof(float));
+  std::copy(header.begin(), header.end(), file.begin());
+  for (size_t r = 0; r < h; ++r) {
+    std::memcpy(&file[header.size() + (h - 1 - r) * w * sizeof(float)], &map.values[r * w], w * sizeof(float));
+  }
+  return file;
+}
+
+void write_pfm(const std::string& path, int width, int height, std::span<const float> values) {
+  write_file(path, encode_pfm({width, height, {values.begin(), values.end()}}, path));
 }
 
 }  // namespace depthstill

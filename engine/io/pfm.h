@@ -29,7 +29,9 @@ void swap_pfm(const PfmLayout& layout, std::span<float> values);
 FloatMap read_pfm(const std::string& path);
 FloatMap decode_pfm(std::span<const uint8_t> file, const std::string& name);
 
-// Writes little-endian rows with scale -1, atomically. values: (height, width), top row first.
+// Little-endian rows with scale -1. Throws Error that begins with `name` if sides and values do not agree.
+std::vector<uint8_t> encode_pfm(const FloatMap& map, const std::string& name);
+// Writes it atomically. values: (height, width), top row first.
 void write_pfm(const std::string& path, int width, int height, std::span<const float> values);
 
 }  // namespace depthstill

@@ -10,6 +10,7 @@
 #include "engine/io/map_file.h"
 #include "engine/io/npy.h"
 #include "engine/io/pfm.h"
+#include "engine/io/png_text.h"
 #include "engine/io/text_file.h"
 #include "tests/io/test_files.h"
 
@@ -228,12 +229,10 @@ TEST(map_file, rows_are_those_of_the_whole_map) {
   for (int i = 0; i < 35; ++i) map.values.push_back(static_cast<float>(i) / 4.0f);
   for (const char* name : {"a.npy", "a.pfm", "a.png"}) {
     SCOPED_TRACE(name);
-    const MapFormat format{1.0 / 256, MapFormat::Unusable::kRefused, kRelativeInverseDepth};
+    const MapFormat format{1.0 / 256, MapFormat::Unusable::kRefused};
     write_map(folder / name, map, format);
     const MapReader reader(folder / name, format);
     EXPECT_EQ(reader.size(), (ImageSize{5, 7}));
-    EXPECT_EQ(reader.kind(), kRelativeInverseDepth);
-    EXPECT_EQ(read_map(folder / name, format).kind, kRelativeInverseDepth);
     for (int last = 7; last >= 0; --last) {
       for (int first = 0; first <= last; ++first) {
         std::vector<float> rows(static_cast<size_t>(5 * (last - first)));
@@ -296,9 +295,88 @@ TEST(map_file, units_of_integers_and_of_floats) {
   for (const char* name : {"f.npy", "h.npy", "f.pfm"}) {
     const MapFormat format{.metres_per_unit = 1.0 / 256, .metres_per_float_unit = 1e-3};
     EXPECT_EQ(read_map(folder / name, format).values, thousandths) << name;
-    const std::string copy = folder / (std::string("copy_") + name);
-    write_map(copy, {3, 1, thousandths}, format);
-    EXPECT_EQ(read_map(copy, {}).values, metres) << name;
+  }
+  write_map(folder / "copy.npy", {3, 1, thousandths}, {.metres_per_float_unit = 1e-3});
+  EXPECT_EQ(read_npy(folder / "copy.npy").values, metres);
+  write_map(folder / "copy.pfm", {3, 1, thousandths}, {.metres_per_float_unit = 1e-3});
+  EXPECT_EQ(read_pfm(folder / "copy.pfm").values, metres);
+}
+
+// A file that says what it holds is believed, whatever its reader states.
+TEST(map_file, files_say_what_they_hold) {
+  const TemporaryFolder folder;
+  const MapFormat written{.metres_per_unit = 1e-3, .metres_per_float_unit = 0.5}, stated{.metres_per_unit = 1.0 / 256};
+  for (const MapKind& kind : {kMetricDepth, kRelativeInverseDepth, MapKind{Quantity::kDepth, Ambiguity::kScale},
+                              MapKind{Quantity::kInverseDepth, Ambiguity::kNone}}) {
+    for (const char* name : {"a.png", "a.npy", "a.pfm"}) {
+      SCOPED_TRACE(name + (": " + name_of(kind)));
+      write_map(folder / name, {2, 1, {1.5f, 3.0f}, kind}, written);
+      const DepthMap map = read_map(folder / name, stated);
+      EXPECT_EQ(map.kind, kind);
+      EXPECT_EQ(map.values, (std::vector<float>{1.5f, 3.0f}));
+    }
+  }
+  write_png(folder / "silent.png", read_png16(folder / "a.png"));
+  const DepthMap silent = read_map(folder / "silent.png", {1e-3, MapFormat::Unusable::kHole, kRelativeInverseDepth});
+  EXPECT_EQ(silent.kind, kRelativeInverseDepth);
+  EXPECT_EQ(silent.values, (std::vector<float>{1.5f, 3.0f}));
+}
+
+TEST(map_file, statements_in_words) {
+  EXPECT_EQ(to_text({kMetricDepth, 1.0 / 256}), "depth in metres, unit 0.00390625");
+  EXPECT_EQ(to_text({kRelativeInverseDepth, 1}), "inverse depth up to scale and shift, unit 1");
+  const MapStatement third = parse_statement(to_text({{Quantity::kInverseDepth, Ambiguity::kNone}, 1.0 / 3}), "a");
+  EXPECT_EQ(third.unit, 1.0 / 3);
+  EXPECT_EQ(third.kind, (MapKind{Quantity::kInverseDepth, Ambiguity::kNone}));
+  for (const char* text : {"", "depth", "depth in metres", "depth in metres, unit 0", "depth in metres, unit -1",
+                           "depth in metres, unit inf", "depth in metres, unit 1 and more", "depth in feet, unit 1"}) {
+    expect_clear(error_of([&] { parse_statement(text, "a.png"); }), "a.png: expected the file to say");
+  }
+}
+
+TEST(map_file, comments_of_npy) {
+  const TemporaryFolder folder;
+  const auto read = [&](const std::string& comment) {
+    const std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1)}  #" + comment + "  \n";
+    write_quickly(folder / "a.npy", npy_bytes(header, raw<float>({3})));
+    return read_map(folder / "a.npy", {});
+  };
+  EXPECT_EQ(read(" depthstill: depth in metres, unit 0.5").values, std::vector<float>{1.5f});
+  for (const char* foreign : {"", " a remark", "depth in metres, unit 0.5"}) {
+    EXPECT_EQ(read(foreign).values, std::vector<float>{3.0f}) << foreign;
+  }
+  expect_clear(error_of([&] { read(" depthstill: depth in fathoms"); }), "a.npy: expected the file to say");
+  expect_clear(error_of([&] { read("\n# twice"); }), "nothing after the dictionary");
+}
+
+// A .pfm has no room for words. The file beside it counts only for the map that it was written with.
+TEST(map_file, file_beside_a_pfm) {
+  const TemporaryFolder folder;
+  write_map(folder / "a.pfm", {1, 1, {2.0f}}, {});
+  EXPECT_EQ(folder.file_count(), 1u);
+  write_map(folder / "a.pfm", {1, 1, {2.0f}, kRelativeInverseDepth}, {});
+  EXPECT_EQ(folder.file_count(), 2u);
+  EXPECT_EQ(read_map(folder / "a.pfm", {}).kind, kRelativeInverseDepth);
+  write_pfm(folder / "a.pfm", 1, 1, std::vector<float>{2.5f});
+  EXPECT_EQ(read_map(folder / "a.pfm", {}).kind, kMetricDepth);
+  write_file(folder / "b.pfm.txt", std::string_view("my notes"));
+  expect_clear(error_of([&] {
+                 write_map(folder / "b.pfm", {1, 1, {2.0f}, kRelativeInverseDepth}, {});
+               }),
+               "b.pfm.txt: expected no file");
+  EXPECT_EQ(read_text(folder / "b.pfm.txt"), "my notes");
+}
+
+TEST(png_text, is_found_and_passed_over) {
+  std::vector<uint8_t> file = encode_png(Image16{2, 1, {7, 8}});
+  EXPECT_EQ(find_png_text(file, "depthstill"), std::nullopt);
+  add_png_text(file, "depthstill", "some words");
+  add_png_text(file, "depthstill2", "others");
+  EXPECT_EQ(find_png_text(file, "depthstill"), "some words");
+  EXPECT_EQ(find_png_text(file, "depth"), std::nullopt);
+  EXPECT_EQ(decode_png16(file, "a.png").grey, (std::vector<uint16_t>{7, 8}));
+  for (size_t length = 0; length < file.size(); ++length) {
+    find_png_text(std::span(file.data(), length), "depthstill");  // reads nothing beyond
   }
 }
 

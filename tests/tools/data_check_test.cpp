@@ -84,6 +84,9 @@ TEST(check_data, list_crop_and_scale) {
   options.crop = ImageSize{25, 16};
   EXPECT_TRUE(run(spec, nullptr, options).says("list.txt:1: expected a sample of at least the training crop's 25x16"));
   EXPECT_EQ(run(spec, nullptr, options).status, 1);
+  for (const char* name : {"teacher/images_0.png", "teacher/images_1.png"}) {  // nothing in them says what they hold
+    write_png(folder / name, read_png16(folder / name));
+  }
   DatasetSpec wrong_unit = spec;
   wrong_unit.teacher->format.metres_per_unit = 1.0 / 256;
   EXPECT_TRUE(run(wrong_unit).says("check the stated depth scales")) << run(wrong_unit).text;
@@ -198,6 +201,22 @@ TEST(check_data, a_teacher_in_another_unit_than_ground_truth_is_a_problem) {
   write_in_units(10);
   spec.teacher->format.metres_per_float_unit = 1e-3;
   EXPECT_NE(problem().find("data.teacher_float_units is not 1000 but about "), std::string::npos) << problem();
+}
+
+TEST(check_data, what_a_map_says_of_itself_is_believed) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_scenes(folder, 3);
+  spec.teacher->format.metres_per_float_unit = 1e-3;
+  spec.depth.metres_per_unit = 1;
+  EXPECT_EQ(run(spec).status, 0) << run(spec).text;
+  DepthMap inverse = scene(1);
+  for (float& value : inverse.values) value = 1 / value;
+  inverse.kind = kRelativeInverseDepth;
+  write_map(folder / "teacher/images_1.npy", inverse, {});
+  EXPECT_TRUE(run(spec).says("list.txt:2: " + (folder / "teacher/images_1.npy") +
+                             ": expected depth in metres, found inverse depth up to scale and shift"))
+      << run(spec).text;
+  EXPECT_EQ(run(spec).status, 1);
 }
 
 TEST(check_data, real_sets) {

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/io/npy.h"
+#include "engine/io/pfm.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "models/predictor.h"
@@ -135,7 +136,9 @@ TEST_F(EvalContract, FloatGroundTruthIsInMetresUnlessStated) {
       DepthMap truth = read_map((root_ / "gt" / (std::string(number) + ".png")).string(), {1.0 / 500});
       for (float& metres : truth.values) metres *= units;
       const std::string name = std::string("gt/") + number + extension;
-      write_map((root_ / name).string(), truth, {});
+      const int64_t shape[] = {truth.height, truth.width};
+      if (std::string(extension) == ".npy") write_npy((root_ / name).string(), shape, truth.values);
+      if (std::string(extension) == ".pfm") write_pfm((root_ / name).string(), truth.width, truth.height, truth.values);
       list << "a/b.c/" << number << ".jpg " << name << " 700\n";
     }
   };
@@ -152,6 +155,17 @@ TEST_F(EvalContract, FloatGroundTruthIsInMetresUnlessStated) {
     ASSERT_EQ(eval_command(args), "0");
     EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-6) << extension;
   }
+}
+
+TEST_F(EvalContract, RelativePredictionsAreRefused) {
+  make(40, 60, 256, 80, 1.0f);
+  write_map((root_ / "pred" / "a_b.c_1.npy").string(),
+            {60, 40, std::vector<float>(60 * 40, 0.5f), kRelativeInverseDepth}, {});
+  EXPECT_NE(
+      eval_command(arguments("plain"))
+          .find("list.txt:2: the prediction for a/b.c/1.jpg is inverse depth up to scale and shift, expected depth in "
+                "metres"),
+      std::string::npos);
 }
 
 TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {

@@ -93,7 +93,7 @@ TEST_F(Teach, HalfPrecision) {
 TEST_F(Teach, FloatMapsAreMetresAtEitherPrecision) {
   const auto student = tiny(Head::kRegression);
   const Predictor predictor(*student, small_options());
-  for (const double float_unit : {1.0, 1e-3}) {
+  for (const double float_unit : {1.0, 1e-2}) {
     DatasetSpec spec = with_teacher(concat_text("unit", float_unit), ".npy");
     spec.teacher->format.metres_per_unit = 80.0 / 65535;
     spec.teacher->format.metres_per_float_unit = float_unit;
@@ -151,6 +151,18 @@ TEST_F(Teach, TilesOfARelativeModelKeepItsScale) {
     difference += whole.values[i] - tiled.values[i];
   }
   EXPECT_LT(std::abs(difference), 1e-3 * sum);  // least squares keeps each window's mean
+}
+
+// The maps of a relative model would be taken for metres if they did not say what they are.
+TEST_F(Teach, RelativeMapsAreNoMetres) {
+  const auto relative = tiny(Head::kRelative);
+  for (const char* extension : {".npy", ".pfm"}) {
+    const Dataset data(with_teacher(concat_text("relative", extension), extension));
+    teach(data, Predictor(*relative, small_options()), {}, ignore_progress);
+    testing_files::expect_clear(
+        testing_files::error_of([&] { data.load(1); }),
+        "list.txt:2: " + data.teacher_path(1) + ": expected depth in metres, found inverse depth");
+  }
 }
 
 TEST_F(Teach, RefusesWhatTrainingCouldNotRead) {
