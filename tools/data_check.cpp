@@ -21,6 +21,8 @@
 namespace depthstill {
 namespace {
 
+constexpr double kFalling = -0.3;  // a correlation that is no accident
+
 struct DepthSummary {
   int64_t maps = 0, valid = 0, pixels = 0;
   double min = std::numeric_limits<double>::infinity(), max = 0;  // depths > 0, before the range is applied
@@ -67,6 +69,16 @@ bool attempt(std::vector<std::string>& problems, const F& f) {
   }
 }
 
+DepthSummary check_map(const DepthMap& map, const std::string& path, const std::string& where, const DatasetSpec& spec,
+                       std::vector<std::string>& problems) {
+  const DepthSummary summary = summarise(map, spec);
+  if (summary.valid == 0) {
+    problems.push_back(concat_text(where, ": ", path, ": expected depths between ", spec.min_depth, " and ",
+                                   spec.max_depth, " m, found none"));
+  }
+  return summary;
+}
+
 SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
@@ -82,15 +94,11 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
     }
     if (options.protocol) attempt(report.problems, [&] { check_frame(*options.protocol, sample); });
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
-      report.depth = summarise(sample.depth.copy(), spec);
-      check(report.depth.valid > 0, sample.where, ": ", dataset.depth_path(index), ": expected depths between ",
-            spec.min_depth, " and ", spec.max_depth, " m, found none");
+      report.depth = check_map(sample.depth.copy(), dataset.depth_path(index), sample.where, spec, report.problems);
     }
     if (attempt(report.problems, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
       const DepthMap teacher = sample.teacher.copy();
-      report.teacher = summarise(teacher, spec);
-      check(report.teacher.valid > 0, sample.where, ": ", dataset.teacher_path(index), ": expected depths between ",
-            spec.min_depth, " and ", spec.max_depth, " m, found none");
+      report.teacher = check_map(teacher, dataset.teacher_path(index), sample.where, spec, report.problems);
       if (!sample.depth.empty()) report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
     }
   });
@@ -134,9 +142,17 @@ bool holds_floats(const std::string& path) {
   return extension != ".png" && extension != ".PNG";
 }
 
+// What a list says as a whole about maps that do not agree; empty: nothing.
+std::string describe_disagreement(const ListAgreement& list) {
+  if (list.frames < 3 || list.correlation >= 0.6) return "";
+  return concat_text(std::setprecision(2), "the correlation of teacher and ground truth is ", list.correlation,
+                     list.correlation < kFalling ? "; the teacher's maps fall where ground truth rises: inverse depth?"
+                                                 : "; are these the maps of these images?");
+}
+
 // What may be wrong where teacher / truth is `list.ratio` over the whole list. teacher_path: one of its maps.
 std::string explain_ratio(const Dataset& dataset, const std::string& teacher_path, const ListAgreement& list) {
-  if (list.correlation < -0.3) return "the maps fall where ground truth rises, as inverse depth does";
+  if (list.correlation < kFalling) return "the maps fall where ground truth rises, as inverse depth does";
   const MapFormat& format = dataset.spec().teacher->format;
   const bool floats = holds_floats(teacher_path);
   const double stated = 1 / (floats ? format.metres_per_float_unit : format.metres_per_unit);
@@ -165,6 +181,8 @@ DataFindings judge_maps(const Dataset& dataset, std::span<const int64_t> indices
     findings.problems.push_back(concat_text(dataset.spec().list, ": expected teacher/truth with a median of 0.5 to 2, ",
                                             "found ", list.ratio, "; ", explain_ratio(dataset, path, list)));
   }
+  const std::string disagreement = describe_disagreement(list);
+  if (!disagreement.empty()) findings.notes.push_back(dataset.spec().list + ": " + disagreement);
   for (size_t i = 0; i < frames.size(); ++i) {
     const std::string oddity = depthstill::oddity(frames[i], list);
     if (oddity.empty()) continue;
@@ -183,18 +201,20 @@ void print_lines(const std::vector<std::string>& lines, int shown, const char* b
   if (count > shown) out << "  ... and " << count - shown << " more\n";
 }
 
-// Everything found in a list: repeated lines first, then its samples' problems, then what the maps say together.
+// Everything found in a list, what explains most first: the list as a whole, repeated lines, the samples.
 DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>& reports) {
-  std::vector<std::string> problems = repeated_lines(dataset);
   std::vector<MapAgreement> frames;
   std::vector<int64_t> indices;
   for (const SampleReport& report : reports) {
-    problems.insert(problems.end(), report.problems.begin(), report.problems.end());
     indices.push_back(static_cast<int64_t>(indices.size()));
     frames.push_back(report.agreement);
   }
   DataFindings findings = judge_maps(dataset, indices, frames);
-  findings.problems.insert(findings.problems.begin(), problems.begin(), problems.end());
+  const auto add = [&](const std::vector<std::string>& problems) {
+    findings.problems.insert(findings.problems.end(), problems.begin(), problems.end());
+  };
+  add(repeated_lines(dataset));
+  for (const SampleReport& report : reports) add(report.problems);
   return findings;
 }
 

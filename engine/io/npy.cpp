@@ -110,6 +110,7 @@ class HeaderParser {
       const auto [end, error] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), size);
       if (error != std::errc() || size < 0) refuse("a size in shape, found something else");
       at_ = static_cast<size_t>(end - text_.data());
+      if (at_ < text_.size() && text_[at_] == 'L') ++at_;  // Python 2 wrote long integers so
       shape.push_back(size);
       if (!take(',')) {
         expect(')');

@@ -250,7 +250,7 @@ TEST(map_file, every_form_that_numpy_writes) {
   const TemporaryFolder folder;
   const std::vector<double> rows = {1, 2.5, 0, 79, 0.25, 7.125}, columns = {1, 79, 2.5, 0.25, 0, 7.125};
   const DepthMap expected{3, 2, {rows.begin(), rows.end()}};
-  for (const char* shape : {"(2, 3)", "(1, 2, 3)", "(1, 1, 2, 3)", "(2, 3, 1)", "(1, 2, 3, 1)"}) {
+  for (const char* shape : {"(2, 3)", "(2L, 3L)", "(1, 2, 3)", "(1, 1, 2, 3)", "(2, 3, 1)", "(1, 2, 3, 1)"}) {
     for (const bool by_column : {false, true}) {
       for (const bool big_endian : {false, true}) {
         SCOPED_TRACE(concat_text(shape, by_column ? " Fortran" : "", big_endian ? " big-endian" : ""));

@@ -164,6 +164,18 @@ TEST(check_data, frames_that_do_not_belong_together_are_noted) {
   EXPECT_EQ(compare_with_truth(Dataset(spec)).notes.size(), 4u);
 }
 
+TEST(check_data, a_list_whose_maps_do_not_agree_is_noted) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_scenes(folder, 4);
+  for (int i = 0; i < 4; ++i) {
+    DepthMap inverse = scene(i);
+    for (float& metres : inverse.values) metres = 60 / metres;
+    write_map(folder / concat_text("teacher/images_", i, ".npy"), inverse, {});
+  }
+  EXPECT_TRUE(run(spec).says("note: list.txt: the correlation of teacher and ground truth is -")) << run(spec).text;
+  EXPECT_TRUE(run(spec).says("inverse depth?")) << run(spec).text;
+}
+
 TEST(check_data, repeated_lines_are_problems) {
   const TemporaryFolder folder;
   const DatasetSpec spec = write_small_set(folder, 3);
