@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/io/image.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "kernels/core/messages.h"
 #include "tools/args.h"
@@ -23,7 +24,7 @@ constexpr const char* kFooter =
     "Exit codes: 0 done, 1 failed (one line on stderr says what), 2 wrong usage, 130 interrupted.";
 
 int fail_with(const std::string& message) {
-  std::fprintf(stderr, "depthstill: %s\n", message.c_str());
+  std::fprintf(stderr, "depthstill: %s\n", one_line(message).c_str());
   return kExitFailure;
 }
 

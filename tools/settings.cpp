@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "engine/io/text_file.h"
+
 namespace depthstill {
 namespace {
 
@@ -166,26 +168,26 @@ void Settings::apply(const TomlEntry& entry) const {
     if (table) return;
   }
   const Setting* setting = find(entry.key);
-  check(setting != nullptr, entry.where, ": unknown key '", entry.key, "'", hint(entry.key));
+  check(setting != nullptr, entry.where, ": unknown key '", one_line(entry.key), "'", hint(entry.key));
   try {
     setting->set(entry.value);
   } catch (const Error& error) {
-    fail(entry.where, ": '", entry.key, "': ", error.what());
+    fail(entry.where, ": '", entry.key, "': ", one_line(error.what()));  // it may quote the value
   }
 }
 
 TomlEntry Settings::parse_override(const std::string& assignment) const {
   const size_t equals = assignment.find('=');
-  const std::string where = "--set " + assignment;
+  const std::string where = "--set " + one_line(assignment);
   check(equals != std::string::npos && equals > 0, where, ": expected key=value");
   const std::string key = assignment.substr(0, equals), value = assignment.substr(equals + 1);
-  check(find(key) != nullptr, where, ": unknown key '", key, "'", hint(key));
+  check(find(key) != nullptr, where, ": unknown key '", one_line(key), "'", hint(key));
   std::vector<TomlEntry> entries;
   try {
     entries = parse_toml("value = " + value, "--set");
   } catch (const Error&) {
-    // A bare word such as a model's name or a path; anything that tries to be more must be TOML.
-    const bool bare = !value.empty() && value.find_first_of("\"'[]{}\n\r#") == std::string::npos;
+    // A bare word such as a model's name or a path, or nothing; anything that tries to be more must be TOML.
+    const bool bare = value.find_first_of("\"'[]{}\n\r#") == std::string::npos;
     check(bare, where, ": the value is not TOML");
     entries = {{"value", TomlValue(value), where}};
   }

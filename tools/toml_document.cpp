@@ -1,5 +1,6 @@
 #include "tools/toml_document.h"
 
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace {
@@ -25,22 +26,6 @@ namespace {
 
 constexpr size_t kMaxBytes = size_t{1} << 18;  // a recipe is a page of text
 constexpr size_t kMaxLine = 4096;              // bounds the depth of a dotted key, and so of the parser's recursion
-
-// The length of the UTF-8 sequence at `at`, or 0 if it is malformed (overlong, surrogate, truncated, out of range).
-size_t utf8_length(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const unsigned lead = byte(at);
-  if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4) return 0;
-  uint32_t code = lead & (0x7fu >> length);
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xc0u) != 0x80u) return 0;
-    code = code << 6 | (byte(at + i) & 0x3fu);
-  }
-  const bool overlong = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-  return overlong || (code >= 0xd800 && code <= 0xdfff) || code > 0x10ffff ? 0 : length;
-}
 
 void check_text(std::string_view text, const std::string& file) {
   check(text.size() <= kMaxBytes, file, ": ", text.size(), " bytes, expected a recipe of at most ", kMaxBytes);
@@ -134,10 +119,10 @@ class Flattener {
     if (const auto* v = node.as_integer()) return v->get();
     if (const auto* v = node.as_string()) return from_ascii(v->get());
     if (const auto* v = node.as_floating_point()) {
-      check(std::isfinite(v->get()), where, ": '", path, "' is ", v->get(), ", expected a finite number");
+      check(std::isfinite(v->get()), where, ": '", one_line(path), "' is ", v->get(), ", expected a finite number");
       return v->get();
     }
-    fail(where, ": '", path, "': expected a boolean, a number, a string or a flat array of these");
+    fail(where, ": '", one_line(path), "': expected a boolean, a number, a string or a flat array of these");
   }
 
   const std::string& file_;
@@ -162,6 +147,9 @@ std::string toml_quoted(const std::string& text) {
     } else if (c == '\n' || c == '\t' || c == '\r') {
       result += '\\';
       result += c == '\n' ? 'n' : c == '\t' ? 't' : 'r';
+    } else if (const auto byte = static_cast<unsigned char>(c); byte < 0x20 || byte == 0x7f) {
+      constexpr const char* digits = "0123456789abcdef";
+      result += {'\\', 'u', '0', '0', digits[byte >> 4], digits[byte & 15]};
     } else {
       result += c;
     }
@@ -176,7 +164,7 @@ std::vector<TomlEntry> parse_toml(std::string_view text, const std::string& file
   try {
     document = toml::parse(ascii, file);
   } catch (const toml::parse_error& error) {
-    fail(file, ":", error.source().begin.line, ": ", from_ascii(error.description()));
+    fail(file, ":", error.source().begin.line, ": ", one_line(from_ascii(error.description())));
   } catch (const Error& error) {
     fail(file, ":", failing_line(ascii), ": ", error.what());
   }

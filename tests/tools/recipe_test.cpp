@@ -105,6 +105,28 @@ TEST_F(RecipeFiles, OverridesAreChecked) {
             0u);
   EXPECT_EQ(message_of(path, {"train.epochs=3\nmodel.bins=4"}).rfind("--set ", 0), 0u);
   EXPECT_EQ(message_of(path, {"train.epochs=[1"}).rfind("--set ", 0), 0u);
+  for (const std::string& assignment : {std::string("a\nb=1"), std::string("train.epochs=3\nmodel.bins=4"),
+                                        std::string("model.name=\"a\\nb\""), std::string("eval.protocol=\"\\r\"")}) {
+    EXPECT_EQ(message_of(path, {assignment}).find_first_of("\n\r"), std::string::npos);
+  }
+}
+
+TEST_F(RecipeFiles, AnOverrideMayEmptyAValue) {
+  const std::string path =
+      write("r.toml",
+            "[loss]\nname = \"baseline\"\n[data.train]\nlist = \"a.txt\"\n[data.val]\nlist = \"b.txt\"\n"
+            "[model]\nhead = \"regression\"\n");
+  EXPECT_TRUE(has_split(load_recipe(path), "val"));
+  const std::vector<std::string> overrides = {"data.val.list="};
+  EXPECT_FALSE(has_split(load_recipe(path, overrides), "val"));
+  EXPECT_EQ(message_of(path, {"train.epochs="}),
+            "--set train.epochs=: 'train.epochs': expected an integer, found a string \"\"");
+}
+
+TEST_F(RecipeFiles, WindowsEditors) {
+  const Recipe recipe = load_recipe(write("r.toml", "\xef\xbb\xbf[model]\r\nbins = 49\r\n"));
+  EXPECT_EQ(recipe.model.options.bins, 49);
+  EXPECT_EQ(message_of(write("r.toml", std::string("\xff\xfe[\0m\0", 6))), "r.toml: expected UTF-8 text, found UTF-16");
 }
 
 TEST_F(RecipeFiles, TwoRecipesThatInheritEachOther) {

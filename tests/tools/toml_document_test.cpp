@@ -52,6 +52,16 @@ TEST(TomlDocument, RefusesWithFileAndLine) {
     EXPECT_EQ(message_of(c.text).rfind(c.expected, 0), 0u) << c.what << ": " << message_of(c.text);
 }
 
+TEST(TomlDocument, MessagesAreOneLine) {
+  EXPECT_EQ(message_of("a = tr\n"), "f.toml:1: Error while parsing boolean: expected 'true', saw 'tr\\x0a'");
+  for (const char* text :
+       {"a = 'x\n", "a\nb = 1\n", "\"a\\nb\" = [[1]]\n", "\"a\\nb\" = inf\n", "a = 0x\r\n", "[a\r\n"}) {
+    const std::string message = message_of(text);
+    EXPECT_EQ(message.rfind("f.toml:1: ", 0), 0u) << text << message;
+    EXPECT_EQ(message.find_first_of("\n\r"), std::string::npos) << text << message;
+  }
+}
+
 TEST(TomlDocument, TextMayHoldAnyLanguage) {
   const auto entries =
       parse_toml("# caf\xc3\xa9\npath = \"\xea\xb9\x80/\xf0\x9f\x98\x80\"\nq = '''\n\xc3\xa9'''\n", "f");
@@ -60,8 +70,9 @@ TEST(TomlDocument, TextMayHoldAnyLanguage) {
 }
 
 TEST(TomlDocument, ValuesReadBackAsPrinted) {
-  for (const TomlValue& value : {TomlValue(0.1), TomlValue(1e-16), TomlValue(80.0), TomlValue(int64_t{-7}),
-                                 TomlValue(std::string("a\"b\\c\nd\te")), TomlValue(TomlArray{0.5, int64_t{2}})}) {
+  for (const TomlValue& value :
+       {TomlValue(0.1), TomlValue(1e-16), TomlValue(80.0), TomlValue(int64_t{-7}),
+        TomlValue(std::string("a\"b\\c\nd\te\x01\x7f")), TomlValue(TomlArray{0.5, int64_t{2}})}) {
     const auto entries = parse_toml("v = " + format_toml(value), "f");
     EXPECT_EQ(entries.at(0).value, value) << format_toml(value);
   }
@@ -92,6 +103,7 @@ TEST(TomlDocument, SurvivesMutatedRecipes) {
     const std::string message = message_of(text);
     accepted += message == "accepted";
     ASSERT_TRUE(message == "accepted" || message.rfind("f.toml", 0) == 0) << message;
+    ASSERT_EQ(message.find_first_of("\n\r"), std::string::npos) << message;
   }
   EXPECT_GT(accepted, 0);
 }
