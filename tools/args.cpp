@@ -58,6 +58,12 @@ Existing ExistingArgs::choice(Existing otherwise) const {
   return overwrite ? Existing::kOverwrite : skip ? Existing::kSkip : otherwise;
 }
 
+CLI::Option* add_allow_outside(CLI::App& command, bool& allow_outside) {
+  return command.add_flag(
+      "--allow-outside", allow_outside,
+      "read files outside of the data set's root, where '..', links or absolute paths in its lists lead to");
+}
+
 SizeArg parse_size(const std::string& text) {
   SizeArg size;
   const char* const end = text.data() + text.size();

@@ -64,6 +64,9 @@ struct ExistingArgs {
   Existing choice(Existing otherwise = Existing::kRefuse) const;
 };
 
+// --allow-outside of the commands that read a list.
+CLI::Option* add_allow_outside(CLI::App& command, bool& allow_outside);
+
 // "352x704": height, then width.
 struct SizeArg {
   int height = 0, width = 0;

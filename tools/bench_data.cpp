@@ -25,6 +25,7 @@ struct BenchDataArgs {
   std::vector<int> workers;
   double seconds = 5;
   bool json = false;
+  bool allow_outside = false;
 };
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -96,7 +97,8 @@ int run_bench_data(const BenchDataArgs& args) {
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
   if (!args.packed.empty()) overrides.push_back("data.train.packed=" + toml_quoted(args.packed));
-  const Recipe recipe = load_recipe(args.recipe, overrides);
+  Recipe recipe = load_recipe(args.recipe, overrides);
+  recipe.data.allow_outside = args.allow_outside;
   const auto data = std::make_shared<const Dataset>(dataset_spec(recipe, "train"));
   const Sample first = data->load(0);
   std::vector<int> workers = args.workers;
@@ -140,6 +142,7 @@ void add_bench_data_command(CLI::App& app, Run& run) {
       "bench-data", "Time reading a recipe's training data into batches, as they are handed to a GPU");
   command->add_option("recipe", args->recipe, "TOML recipe")->required();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
+  add_allow_outside(*command, args->allow_outside);
   command->add_option("--packed", args->packed, "folder of `depthstill pack`, in place of the recipe's");
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")

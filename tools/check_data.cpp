@@ -17,12 +17,14 @@ struct CheckDataArgs {
   std::string recipe, data;
   std::vector<std::string> overrides;
   int shown = 50;
+  bool allow_outside = false;
 };
 
 int run_check_data(const CheckDataArgs& args) {
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
-  const Recipe recipe = load_recipe(args.recipe, overrides);
+  Recipe recipe = load_recipe(args.recipe, overrides);
+  recipe.data.allow_outside = args.allow_outside;
   std::optional<DatasetSpec> validation;
   if (has_split(recipe, recipe.select.on)) validation = dataset_spec(recipe, recipe.select.on);
 
@@ -55,6 +57,7 @@ void add_check_data_command(CLI::App& app, Run& run) {
       "check-data", "Read a recipe's data once and report what is there and what would stop training");
   command->add_option("recipe", args->recipe, "TOML recipe")->required();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
+  add_allow_outside(*command, args->allow_outside);
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);

@@ -193,12 +193,16 @@ DataFindings judge_maps(const Dataset& dataset, std::span<const int64_t> indices
   return findings;
 }
 
-void print_lines(const std::vector<std::string>& lines, int shown, const char* before, std::ostream& out) {
-  int64_t count = 0;
+// Prints the first `shown` lines and how many of `count` in all are not among them.
+void print_lines(const std::vector<std::string>& lines, int64_t count, int shown, const char* before,
+                 std::ostream& out) {
+  int64_t printed = 0;
   for (const std::string& line : lines) {
-    if (count++ < shown) out << "  " << before << line << '\n';
+    if (printed == shown) break;
+    out << "  " << before << line << '\n';
+    ++printed;
   }
-  if (count > shown) out << "  ... and " << count - shown << " more\n";
+  if (count > printed) out << "  ... and " << count - printed << " more\n";
 }
 
 // Everything found in a list, what explains most first: the list as a whole, repeated lines, the samples.
@@ -221,9 +225,10 @@ DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>
 // Prints the report of one list and returns the number of problems.
 int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions& options, std::ostream& out) {
   std::optional<Dataset> dataset;
+  BadLines bad;
   out << title << ": " << spec.root << ", " << spec.list << '\n';
   std::vector<std::string> problems;
-  if (!attempt(problems, [&] { dataset.emplace(spec); })) {
+  if (!attempt(problems, [&] { dataset.emplace(spec, &bad); })) {
     out << "  " << problems[0] << '\n';
     return 1;
   }
@@ -246,11 +251,14 @@ int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions
       << "  ground truth   " << describe_depth(depth, spec) << '\n'
       << "  teacher        " << (spec.teacher ? describe_depth(teacher, spec) : "not used") << '\n';
   if (list.frames > 0) out << "  teacher/truth  " << concat_text(std::setprecision(3), list.ratio) << '\n';
-  out << "  problems       " << findings.problems.size() << '\n';
-  print_lines(findings.problems, options.max_problems_shown, "", out);
+  const int64_t count = bad.count + static_cast<int64_t>(findings.problems.size());
+  std::vector<std::string> lines = bad.named;
+  lines.insert(lines.end(), findings.problems.begin(), findings.problems.end());
+  out << "  problems       " << count << '\n';
+  print_lines(lines, count, options.max_problems_shown, "", out);
   if (!findings.notes.empty()) out << "  notes          " << findings.notes.size() << '\n';
-  print_lines(findings.notes, options.max_problems_shown, "note: ", out);
-  return static_cast<int64_t>(findings.problems.size());
+  print_lines(findings.notes, static_cast<int64_t>(findings.notes.size()), options.max_problems_shown, "note: ", out);
+  return count;
 }
 
 // Images that are in both lists: allowed, but worth knowing.

@@ -26,7 +26,7 @@ struct EvalArgs {
   std::vector<std::string> overrides;
   double depth_units = 0, depth_float_units = 0, teacher_units = 0, teacher_float_units = 0;
   double min_depth = 0, max_depth = 0;
-  bool no_flip = false, teacher_similarity = false, median_scaling = false;
+  bool no_flip = false, teacher_similarity = false, median_scaling = false, allow_outside = false;
   ExistingArgs existing;
   ComputeArgs compute;
 };
@@ -73,6 +73,7 @@ void set_units(MapFormat& format, double units, double float_units) {
 
 EvalSetup make_setup(const EvalArgs& args) {
   EvalSetup setup = args.recipe.empty() ? setup_from_options(args) : setup_from_recipe(args);
+  setup.data.allow_outside = args.allow_outside;
   Protocol& protocol = setup.protocol;
   if (args.teacher_similarity) protocol = against_teacher(protocol);
   const Benchmark& benchmark = find_benchmark(protocol.dataset);
@@ -98,11 +99,7 @@ std::string prediction_path(const std::string& folder, const EvalItem& item) {
 
 // NaN and infinity are refused when the map is scored.
 DepthMap read_prediction(const EvalItem& item, const std::string& path) {
-  try {
-    return read_map(path, {.unusable = MapFormat::Unusable::kKept});
-  } catch (const Error& error) {
-    fail(item.where, ": ", error.what());
-  }
+  return at_line(item.where, [&] { return read_map(path, {.unusable = MapFormat::Unusable::kKept}); });
 }
 
 void check_predictions_exist(const std::vector<EvalItem>& items, const std::string& folder) {
@@ -139,7 +136,7 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
     if (item.truth.empty()) continue;  // not scored
     plan.reads(item.truth);
     if (!args.predictions.empty()) plan.reads(prediction_path(args.predictions, item));
-    if (!args.save.empty()) plan.writes(prediction_path(args.save, item), item.image);
+    if (!args.save.empty()) plan.writes(prediction_path(args.save, item), item.name);
   }
   plan.replaces(args.json, "--json");
   plan.replaces(args.csv, "--csv");
@@ -148,6 +145,7 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
 }
 
 Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
+  check_map_names(data, ".npy");
   const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
   check_predictions_exist(items, args.predictions);
   EvaluateOptions options;
@@ -167,6 +165,7 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
   const std::unique_ptr<DepthModel> student = student_for(setup, args, options.device);
   std::function<void(const EvalItem&, const DepthMap&)> keep;
   if (!args.save.empty()) {
+    check_map_names(data, ".npy");
     make_folder(args.save);
     keep = [&](const EvalItem& item, const DepthMap& prediction) {
       const std::string path = prediction_path(args.save, item);
@@ -210,6 +209,7 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("recipe", args.recipe, "TOML recipe of the model and its data set");
   command.add_option("--weights", args.weights, "weights of the model to score: .safetensors or .pth");
   command.add_option("--data", args.data, "root of the data set, in place of the recipe's data.root");
+  add_allow_outside(command, args.allow_outside);
   command.add_option("--split", args.split, "the recipe's list: train, val or test [default: test, else val]")
       ->check(CLI::IsMember({"train", "val", "test"}));
   command.add_option("--set", args.overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
@@ -226,7 +226,7 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
   command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
   command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
-  command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth focal'");
+  command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth' or 'image depth focal'");
 }
 
 void add_protocol_options(CLI::App& command, EvalArgs& args) {

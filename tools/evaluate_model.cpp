@@ -18,7 +18,8 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
   size_t position = 0;
   Image8 frame;
   const auto predict = [&](const EvalItem& item) {
-    const Image8 image = read_image(item.image);
+    const std::string path = data.image_path(&item - items.data());
+    const Image8 image = at_line(item.where, [&] { return read_image(path); });
     frame = crop(image, frame_rect(protocol, image.size()));
     DepthMap prediction = predictor(frame);
     if (keep) keep(item, prediction);

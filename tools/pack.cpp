@@ -17,12 +17,14 @@ struct PackArgs {
   std::vector<std::string> overrides;
   int workers = 0;
   int64_t shard_mib = 2048;
+  bool allow_outside = false;
 };
 
 int run_pack(const PackArgs& args) {
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
-  const Recipe recipe = load_recipe(args.recipe, overrides);
+  Recipe recipe = load_recipe(args.recipe, overrides);
+  recipe.data.allow_outside = args.allow_outside;
   DatasetSpec spec = dataset_spec(recipe, "train");
   spec.packed.clear();
   const auto data = std::make_shared<const Dataset>(spec);
@@ -57,6 +59,7 @@ void add_pack_command(CLI::App& app, Run& run) {
   command->add_option("--out", args->out, "folder to pack into: missing, empty, or an interrupted pack to go on with")
       ->required();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
+  add_allow_outside(*command, args->allow_outside);
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);

@@ -22,7 +22,7 @@ struct ProfileArgs {
   int batch = 1;
   HeadArgs head;
   size_t rows = 30;
-  bool random = false, all_rows = false, json = false, estimate = false;
+  bool random = false, all_rows = false, json = false, estimate = false, allow_outside = false;
   double peak_tflops = 0, peak_gb = 0;  // 0: the data sheet's
   ComputeArgs compute;
 };
@@ -142,7 +142,8 @@ int run_profile(const ProfileArgs& args) {
     enable_dry_run();
     compute.device = "cuda";
   }
-  const Recipe recipe = args.recipe.empty() ? recipe_of(args) : load_recipe(args.recipe, overrides);
+  Recipe recipe = args.recipe.empty() ? recipe_of(args) : load_recipe(args.recipe, overrides);
+  recipe.data.allow_outside = args.allow_outside;
   options.device = compute.choose_device();
   options.dtype = compute.dtype(recipe.train.precision);
   options.random_data = args.random || args.recipe.empty();
@@ -161,6 +162,7 @@ void add_profile_command(CLI::App& app, Run& run) {
   CLI::Option* recipe =
       command->add_option("recipe", args->recipe, "TOML recipe; without one, a student on random data");
   command->add_option("--data", args->data, "Root of the data set, in place of the recipe's data.root")->needs(recipe);
+  add_allow_outside(*command, args->allow_outside)->needs(recipe);
   command->add_option("--set", args->overrides, "Override a setting, as in --set train.batch_size=1; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false)

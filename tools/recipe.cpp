@@ -103,7 +103,7 @@ void bind_data(Settings& s, DataRecipe& data) {
       {"train", &data.train}, {"val", &data.val}, {"test", &data.test}};
   for (const auto& [name, split] : splits) {
     const std::string table = std::string("data.") + name;
-    s.text(table + ".list", split->list, "lines 'image depth focal', relative to the root");
+    s.text(table + ".list", split->list, "lines 'image depth' or 'image depth focal', relative to the root");
     s.text(table + ".teacher", split->teacher, "folder of this list's teacher maps; empty: none");
     if (split == &data.train) {
       s.text(table + ".packed", data.train_packed, "folder of `depthstill pack`, in place of the files; empty: none");
@@ -316,6 +316,7 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   }
   spec.order = data.sort_by_image ? ListOrder::kByImage : ListOrder::kAsWritten;
   spec.skip_without_depth = data.skip_without_depth;
+  spec.allow_outside = data.allow_outside;
   return spec;
 }
 

@@ -41,7 +41,8 @@ struct DataRecipe {
   bool sort_by_image = false, skip_without_depth = true;
   int workers = 2, cache_mib = 1024;
   SplitRecipe train, val, test;
-  std::string train_packed;  // folder of `depthstill pack`, in place of the training files; empty: none
+  std::string train_packed;    // folder of `depthstill pack`, in place of the training files; empty: none
+  bool allow_outside = false;  // --allow-outside, which no recipe can say for its user
 };
 
 struct TrainRecipe {

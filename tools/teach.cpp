@@ -19,6 +19,7 @@ struct TeachArgs {
   TeachOptions options;
   int side = 0;
   bool flip = false;
+  bool allow_outside = false;
   ComputeArgs compute;
 };
 
@@ -29,7 +30,8 @@ int run_teach(const TeachArgs& args) {
     overrides.push_back("data." + args.split +
                         ".teacher=" + toml_quoted(std::filesystem::absolute(args.out).lexically_normal().string()));
   }
-  const Recipe recipe = load_recipe(args.recipe, overrides);
+  Recipe recipe = load_recipe(args.recipe, overrides);
+  recipe.data.allow_outside = args.allow_outside;
   DatasetSpec spec = dataset_spec(recipe, args.split);
   spec.packed.clear();
   spec.resize.reset();  // the teacher sees what is on disk; training shrinks its maps with the images
@@ -75,6 +77,7 @@ void add_teach_command(CLI::App& app, Run& run) {
   command->add_option("--weights", args->weights, "the teacher, as written by train or convert")->required();
   command->add_option("--split", args->split, "the recipe's list: train, val or test")->capture_default_str();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
+  add_allow_outside(*command, args->allow_outside);
   command->add_option("--out", args->out, "folder of the maps, in place of the recipe's data.SPLIT.teacher");
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")

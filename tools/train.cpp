@@ -16,13 +16,14 @@ void add_train_command(CLI::App& app, Run& run) {
     std::vector<std::string> overrides;
     ComputeArgs compute;
     HeadArgs head;
-    bool resume = false, all_rows = false, no_graph = false, print = false;
+    bool resume = false, all_rows = false, no_graph = false, print = false, allow_outside = false;
   };
   const auto args = std::make_shared<Args>();
   CLI::App* command =
       app.add_subcommand("train", "Train a student as a recipe says; leaves weights, metrics and report.html");
   command->add_option("recipe", args->recipe, "TOML recipe; tools/recipes holds those of the paper")->required();
   command->add_option("--data", args->data, "Root of the data set, in place of the recipe's data.root");
+  add_allow_outside(*command, args->allow_outside);
   command->add_option("--out", args->out, "Folder of the run (default: runs/RECIPE)");
   command->add_option("--set", args->overrides, "Override a setting, as in --set train.epochs=3; may be repeated")
       ->type_name("KEY=VALUE")
@@ -43,7 +44,8 @@ void add_train_command(CLI::App& app, Run& run) {
       if (!args->data.empty()) overrides.push_back("data.root=" + toml_quoted(args->data));
       if (!args->compute.precision.empty())
         overrides.push_back("train.precision=" + toml_quoted(args->compute.precision));
-      const Recipe recipe = load_recipe(args->recipe, overrides);
+      Recipe recipe = load_recipe(args->recipe, overrides);
+      recipe.data.allow_outside = args->allow_outside;
       if (args->print) {
         std::printf("%s", print_recipe(recipe).c_str());
         return kExitOk;

@@ -148,6 +148,10 @@ void TrainRun::check_recipe() const {
   const int top_rows = recipe_.loss.top_rows, rows = recipe_.augment.crop.height;
   check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
         " rows of a training crop, found ", top_rows);
+  if (const std::string& initial = recipe_.model.weights; !options_.resume && !initial.empty()) {
+    check(fs::exists(initial), "model.init: ", fs::absolute(initial).string(),
+          ": expected weights, found no such file; a relative path starts from the current folder");
+  }
   check_list(*data_);
   if (!has_split(recipe_, recipe_.select.on)) return;
   const Dataset data(dataset_spec(recipe_, recipe_.select.on));

@@ -5,6 +5,7 @@
 #include <iomanip>
 #include <span>
 #include <sstream>
+#include <unordered_map>
 #include <utility>
 
 #include "engine/io/checksum.h"
@@ -14,22 +15,17 @@
 namespace depthstill {
 namespace {
 
-// Puts "LIST:LINE: " before what `f` has to say.
-template <class F>
-auto at_line(const std::string& where, const F& f) {
-  try {
-    return f();
-  } catch (const Error& error) {
-    fail(where, ": ", error.what());
-  }
-}
-
 std::string join(const std::string& folder, const std::string& path) {
   return (std::filesystem::path(folder) / path).string();
 }
 
 std::string with_extension(const std::string& path, const std::string& extension) {
   return std::filesystem::path(path).replace_extension(extension).string();
+}
+
+// Whether a path leads out of the folder that it starts from.
+bool leaves_folder(const std::string& path) {
+  return path.starts_with('/') || *std::filesystem::path(path).lexically_normal().begin() == "..";
 }
 
 // A map may be as large as the stored image (it is then cropped like it) or as the cropped one.
@@ -54,10 +50,38 @@ DepthMap read_stated(const std::string& path, const MapFormat& format) {
   return map;
 }
 
+std::string map_name(const std::string& image, TeacherNaming naming, const std::string& extension) {
+  return naming == TeacherNaming::kFlat ? flat_name(image, extension) : with_extension(image, extension);
+}
+
+// Names of stored maps, each with the image that it belongs to.
+class MapNames {
+ public:
+  // Throws Error if another image's map has the name of this one's.
+  void add(const ListEntry& entry, const std::string& map) {
+    const auto [at, is_new] = owners_.try_emplace(map, entry.image, entry.line);
+    const auto& [image, line] = at->second;
+    check(is_new || image == entry.image, "expected a map of its own for ", entry.image, ", found ", map,
+          ", the name of that of ", image, " in line ", line, ", too");
+  }
+
+ private:
+  std::unordered_map<std::string, std::pair<std::string, int>> owners_;
+};
+
+// For a message: where a list's path starts.
+std::string start_text(const DatasetSpec& spec) {
+  namespace fs = std::filesystem;
+  if (fs::path(spec.list).is_absolute()) return "";
+  const std::string root = "; the root is " + (spec.root.empty() ? "." : spec.root);
+  return fs::path(spec.root).is_absolute() ? root
+                                           : root + ", relative to the current folder " + fs::current_path().string();
+}
+
 }  // namespace
 
 std::string flat_name(const std::string& image, const std::string& extension) {
-  std::string name = with_extension(image, extension);
+  std::string name = with_extension(image.starts_with('/') ? image.substr(1) : image, extension);
   std::replace(name.begin(), name.end(), '/', '_');
   return name;
 }
@@ -96,7 +120,22 @@ PackSettings pack_settings(const DatasetSpec& spec) {
   return settings;
 }
 
-Dataset::Dataset(DatasetSpec spec) : spec_(std::move(spec)), list_path_(join(spec_.root, spec_.list)) {
+void check_map_names(const Dataset& data, const std::string& extension) {
+  MapNames names;
+  BadLines bad;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    const std::string map = flat_name(data.entry(i).image, extension);
+    bad.attempt(data.where(i), [&] { names.add(data.entry(i), map); });
+  }
+  bad.check_none();
+}
+
+Dataset::Dataset(DatasetSpec spec, BadLines* bad_lines)
+    : spec_(std::move(spec)),
+      list_path_(join(spec_.root, spec_.list)),
+      images_(spec_.root, spec_.image_folder, spec_.allow_outside),
+      depths_(spec_.root, spec_.depth_folder, spec_.allow_outside),
+      teachers_(spec_.root, spec_.teacher ? spec_.teacher->folder : "", spec_.allow_outside) {
   if (!spec_.packed.empty()) {
     packed_ = std::make_shared<const PackedSet>(spec_.packed);
     check_pack_settings(spec_.packed, packed_->manifest(), {pack_settings(spec_), list_checksum()});
@@ -104,12 +143,47 @@ Dataset::Dataset(DatasetSpec spec) : spec_(std::move(spec)), list_path_(join(spe
     skipped_ = packed_->manifest().skipped;
     return;
   }
-  entries_ = read_list(list_path_, spec_.order);
-  if (spec_.skip_without_depth) {
-    skipped_ =
-        static_cast<int64_t>(std::erase_if(entries_, [](const ListEntry& entry) { return entry.depth.empty(); }));
-    check(!entries_.empty(), list_path_, ": expected lines with ground truth, found only None");
+  BadLines bad;
+  read_entries(bad);
+  if (bad_lines == nullptr) bad.check_none();
+  check(!entries_.empty() || bad.count > 0, list_path_,
+        ": expected lines with ground truth, found only None; data.skip_without_depth = false keeps them, which a "
+        "teacher suffices for");
+  if (bad_lines != nullptr) *bad_lines = std::move(bad);
+}
+
+void Dataset::read_entries(BadLines& bad) {
+  if (!std::filesystem::exists(list_path_)) {
+    fail(std::filesystem::absolute(list_path_).string(), ": expected a list, found no such file", start_text(spec_));
   }
+  const bool maps = spec_.teacher && spec_.teacher->naming != TeacherNaming::kTruth;
+  MapNames names;
+  for (ListEntry& entry : read_list(list_path_, spec_.order, &bad)) {
+    if (spec_.skip_without_depth && entry.depth.empty()) {
+      ++skipped_;
+      continue;
+    }
+    bad.attempt(concat_text(list_path_, ':', entry.line), [&] {
+      place(entry);
+      if (maps) names.add(entry, map_name(entry.image, spec_.teacher->naming, spec_.teacher->extension));
+      entries_.push_back(std::move(entry));
+    });
+  }
+}
+
+// Replaces the paths as the list has them by those below the folders.
+void Dataset::place(ListEntry& entry) const {
+  ListPath image = images_.place(entry.image);
+  if (spec_.teacher && spec_.teacher->naming == TeacherNaming::kBeside) {
+    check(!leaves_folder(image.name), "expected an image below ", join(spec_.root, spec_.image_folder),
+          ", whose map has its place below the teacher's folder, found ", image.name);
+  }
+  entry.image = std::move(image.name);
+  entry.image_tried = std::move(image.tried);
+  if (entry.depth.empty()) return;
+  ListPath depth = depths_.place(entry.depth);
+  entry.depth = std::move(depth.name);
+  entry.depth_tried = std::move(depth.tried);
 }
 
 std::string Dataset::list_checksum() const {
@@ -119,27 +193,26 @@ std::string Dataset::list_checksum() const {
 }
 
 std::string Dataset::where(int64_t index) const { return concat_text(list_path_, ':', entry(index).line); }
+
 std::string Dataset::image_path(int64_t index) const {
-  return join(join(spec_.root, spec_.image_folder), entry(index).image);
+  const ListEntry& line = entry(index);
+  return at_line(where(index), [&] { return images_.path({line.image, line.image_tried}); });
 }
+
 std::string Dataset::depth_path(int64_t index) const {
-  return entry(index).depth.empty() ? "" : join(join(spec_.root, spec_.depth_folder), entry(index).depth);
+  const ListEntry& line = entry(index);
+  if (line.depth.empty()) return "";
+  return at_line(where(index), [&] { return depths_.path({line.depth, line.depth_tried}); });
 }
 
 std::string Dataset::teacher_path(int64_t index) const {
   if (!spec_.teacher) return "";
   const ListEntry& line = entry(index);
-  const std::string folder = join(spec_.root, spec_.teacher->folder);
-  switch (spec_.teacher->naming) {
-    case TeacherNaming::kFlat:
-      return join(folder, flat_name(line.image, spec_.teacher->extension));
-    case TeacherNaming::kBeside:
-      return join(folder, with_extension(line.image, spec_.teacher->extension));
-    case TeacherNaming::kTruth:
-      check(!line.depth.empty(), where(index), ": expected ground truth to use as the teacher, found None");
-      return join(folder, line.depth);
-  }
-  return "";
+  const TeacherSpec& teacher = *spec_.teacher;
+  const bool truth = teacher.naming == TeacherNaming::kTruth;
+  check(!truth || !line.depth.empty(), where(index), ": expected ground truth to use as the teacher, found None");
+  const std::string name = truth ? line.depth : map_name(line.image, teacher.naming, teacher.extension);
+  return at_line(where(index), [&] { return teachers_.path({name, ""}); });
 }
 
 Sample Dataset::start(int64_t index) const {
@@ -152,9 +225,9 @@ Sample Dataset::start(int64_t index) const {
 }
 
 void Dataset::load_image(Sample& sample) const {
+  const std::string path = packed_ ? "" : image_path(sample.index);
   at_line(sample.where, [&] {
     if (packed_) return packed_->load(sample);
-    const std::string path = image_path(sample.index);
     Image8 image = read_image(path);
     sample.stored_size = image.size();
     const Rect rect = crop_rect(spec_.crop, image.size(), path);

@@ -9,6 +9,7 @@
 
 #include "engine/data/crop_rule.h"
 #include "engine/data/list_file.h"
+#include "engine/data/list_folder.h"
 #include "engine/data/packed.h"
 #include "engine/data/pixels.h"
 #include "engine/data/sample.h"
@@ -38,6 +39,7 @@ struct DatasetSpec {
   std::optional<TeacherSpec> teacher;
   ListOrder order = ListOrder::kAsWritten;
   bool skip_without_depth = true;  // leave out lines with None, as the reference does
+  bool allow_outside = false;      // read files that ".." or links of the list lead to out of the root
   std::string packed;              // a folder of packed data (engine/data/packed.h) to read instead; empty: the files
 };
 
@@ -49,9 +51,11 @@ std::string flat_name(const std::string& image, const std::string& extension);
 
 class Dataset {
  public:
-  // Reads the list, no images. With spec.packed the samples come from there, and neither list nor files need exist;
-  // throws Error if they were packed with other settings or from another list.
-  explicit Dataset(DatasetSpec spec);
+  // Reads the list, no images. Its bad lines are left out and handed over in `bad_lines`; where that is null, they
+  // throw Error. Bad are also paths that leave the root, and a second image whose map would have the name of another
+  // one's. With spec.packed the samples come from there, and neither list nor files need exist; throws Error if they
+  // were packed with other settings or from another list.
+  explicit Dataset(DatasetSpec spec, BadLines* bad_lines = nullptr);
 
   const DatasetSpec& spec() const { return spec_; }
   int64_t size() const { return static_cast<int64_t>(entries_.size()); }
@@ -61,6 +65,7 @@ class Dataset {
   const ListEntry& entry(int64_t index) const { return entries_.at(static_cast<size_t>(index)); }
 
   std::string where(int64_t index) const;  // "LIST:LINE"
+  // Full paths. They throw Error "LIST:LINE: expected ..." as ListFolder::path() does.
   std::string image_path(int64_t index) const;
   std::string depth_path(int64_t index) const;    // empty if the line has none
   std::string teacher_path(int64_t index) const;  // empty without a teacher
@@ -76,11 +81,18 @@ class Dataset {
   Sample start(int64_t index) const;  // names only
 
  private:
+  void read_entries(BadLines& bad);
+  void place(ListEntry& entry) const;
+
   DatasetSpec spec_;
   std::string list_path_;
+  ListFolder images_, depths_, teachers_;
   std::vector<ListEntry> entries_;
   int64_t skipped_ = 0;
   std::shared_ptr<const PackedSet> packed_;
 };
+
+// Throws Error, naming both lines, if two images of the set have the same flat_name().
+void check_map_names(const Dataset& data, const std::string& extension);
 
 }  // namespace depthstill

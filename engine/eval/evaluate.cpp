@@ -40,7 +40,7 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
       ++evaluation.without_truth;
       continue;
     }
-    DepthMap truth = read_map(item.truth, options.truth_format);
+    DepthMap truth = at_line(item.where, [&] { return read_map(item.truth, options.truth_format); });
     truth = crop(truth, frame_rect(protocol, truth.size()));
     DepthMap prediction = predict(item);
     const ImageMetrics metrics = score(protocol, item, truth, prediction);
@@ -57,8 +57,7 @@ std::vector<EvalItem> eval_items(const Dataset& data, Target target) {
   check(!teacher || data.spec().teacher, data.spec().list, ": expected a folder of teacher maps, found none");
   std::vector<EvalItem> items;
   for (int64_t i = 0; i < data.size(); ++i) {
-    items.push_back(
-        {data.entry(i).image, data.where(i), data.image_path(i), teacher ? data.teacher_path(i) : data.depth_path(i)});
+    items.push_back({data.entry(i).image, data.where(i), teacher ? data.teacher_path(i) : data.depth_path(i)});
   }
   return items;
 }

@@ -18,7 +18,6 @@ namespace depthstill {
 struct EvalItem {
   std::string name;   // the image's path as listed
   std::string where;  // "list.txt:12", for messages
-  std::string image;  // path on disk
   std::string truth;  // path on disk of what to compare with; empty: the list says None
 };
 

@@ -547,6 +547,21 @@ class Cli(unittest.TestCase):
         self.assert_one_line(train(), 1, "list.txt:1: expected 3 columns")
         (self.root / "list.txt").write_text("")
         self.assert_one_line(train(), 1, "list.txt")
+        (self.root / "boolean.toml").write_text("a = tr\n")
+        self.assert_one_line(run("train", self.root / "boolean.toml", "--print-recipe"), 1, "boolean.toml:1: ")
+        self.assert_one_line(run("train", self.root / "two\nlines.toml"), 1, "two\\x0alines.toml")
+        (self.root / "below").mkdir()
+        (self.root / "below/list.txt").write_text("../images/0.png None\n")
+        arguments = [recipe, "--data", self.root / "below", "--set", "data.skip_without_depth=false", "--set",
+                     "data.teacher_naming=beside", "--set", "data.train.teacher=maps"]
+        for command in (["teach", "--weights", "none"], ["train"], ["pack", "--out", self.root / "packed"], ["bench-data"],
+                        ["profile"], ["eval", "--weights", "none"]):
+            if command[0] != "eval":
+                self.assert_one_line(run(*command[:1], *arguments, *command[1:]), 1, "list.txt:1: expected a path below")
+            self.assertIn("--allow-outside", run(command[0], "--help").stdout)
+        self.assertFalse((self.root / "images/0.npy").exists())
+        self.small_set()
+        self.assert_one_line(train("--set", "model.init=none.pth"), 1, f"model.init: {os.getcwd()}/none.pth: expected weights")
         self.small_set()
         image = self.root / "images/2.png"
         image.write_bytes(image.read_bytes()[:200])

@@ -70,6 +70,7 @@ TEST(dataset, flat_names) {
             "2011_09_26_2011_09_26_drive_0002_sync_image_02_data_0000000069.png");
   EXPECT_EQ(flat_name("object/image_2/000001.jpg", ".png"), "object_image_2_000001.png");
   EXPECT_EQ(flat_name("a/b.c/d.jpg", ""), "a_b.c_d");
+  EXPECT_EQ(flat_name("/a/b.jpg", ".npy"), "a_b.npy");
 }
 
 TEST(dataset, crop_rules) {
@@ -149,7 +150,115 @@ TEST(dataset, none_lines) {
   EXPECT_FALSE(Dataset(spec).load(0).teacher.empty());
   write_file(folder / "list.txt", std::string_view("images/0.png None 5\n"));
   spec.skip_without_depth = true;
-  expect_clear(error_of([&] { Dataset dataset(spec); }), "found only None");
+  expect_clear(error_of([&] { Dataset dataset(spec); }), "found only None; data.skip_without_depth = false keeps them");
+}
+
+TEST(dataset, lists_of_other_forms) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 4);
+  std::filesystem::rename(folder / "images/1.png", folder / "images/1 1.png");
+  std::filesystem::rename(folder / "teacher/images_1.png", folder / "teacher/images_1 1.png");
+  write_file(folder / "list.txt", "\xef\xbb\xbf# image depth focal\r\n\r\n/images/0.png /depth/0.png\r\n" +
+                                      concat_text("images/1 1.png\tdepth/1.png\t5\r\n./images//2.png ", folder.path(),
+                                                  "/depth/2.png mask.png\r\nimages\\3.png depth\\3.png"));
+  const Dataset dataset(spec);
+  ASSERT_EQ(dataset.size(), 4);
+  for (int i = 0; i < 4; ++i) {
+    const Sample sample = dataset.load(i);
+    EXPECT_EQ(sample.name, i == 1 ? "images/1 1.png" : concat_text("images/", i, ".png"));
+    EXPECT_EQ(sample.where, concat_text(folder / "list.txt", ":", i + 3));
+    EXPECT_EQ(sample.focal, i == 1 ? 5 : 0);
+    EXPECT_EQ(sample.image.copy().rgb, numbered_image(24, 16, i).rgb);
+    EXPECT_EQ(sample.depth.copy().values, numbered_depth(24, 16, i).values);
+    EXPECT_FALSE(sample.teacher.empty());
+  }
+}
+
+TEST(dataset, list_lines_stay_below_the_root) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1);
+  std::filesystem::create_directories(folder / "root");
+  spec.root = folder / "root";
+  write_file(folder / "root/list.txt", std::string_view("../images/0.png ../depth/0.png 7\n"));
+  const auto refused = [&](const std::string& found) {
+    return spec.root + "/list.txt:1: expected a path below " + spec.root + ", found " + found +
+           " (--allow-outside reads it)";
+  };
+  EXPECT_EQ(error_of([&] { Dataset dataset(spec); }), refused("../images/0.png"));
+  for (const char* name : {"images", "depth", "teacher"}) {
+    std::filesystem::create_directory_symlink(folder / name, folder / (std::string("root/") + name));
+  }
+  write_file(folder / "root/list.txt", std::string_view("images/0.png depth/0.png 7\n"));
+  EXPECT_EQ(error_of([&] { Dataset(spec).load(0); }),
+            refused(folder / "root/images/0.png, which leads to " + (folder / "images/0.png")));
+  EXPECT_EQ(error_of([&] { Dataset(spec).depth_path(0); }),
+            refused(folder / "root/depth/0.png, which leads to " + (folder / "depth/0.png")));
+  spec.allow_outside = true;
+  EXPECT_EQ(Dataset(spec).load(0).image.copy().rgb, numbered_image(24, 16, 0).rgb);
+}
+
+// A map that is named after its image has its place below the teacher's folder, whatever may be read.
+TEST(dataset, maps_beside_images_stay_below_the_teachers_folder) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1);
+  spec.image_folder = "depth";
+  spec.teacher = TeacherSpec{"teacher", TeacherNaming::kBeside, ".npy"};
+  for (const std::string& path : {std::string("../images/0.png"), folder / "images/0.png"}) {
+    write_file(folder / "list.txt", path + " depth/0.png 7\n");
+    for (const bool allowed : {false, true}) {
+      spec.allow_outside = allowed;
+      expect_clear(error_of([&] { Dataset dataset(spec); }),
+                   "list.txt:1: expected an image below " + (folder / "depth"));
+    }
+  }
+  spec.teacher->naming = TeacherNaming::kFlat;
+  EXPECT_EQ(Dataset(spec).size(), 1);
+}
+
+TEST(dataset, two_images_never_share_a_map) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 1);
+  const auto message_of = [&](std::string_view list, TeacherNaming naming, const std::string& extension) {
+    write_file(folder / "list.txt", list);
+    spec.teacher = TeacherSpec{"teacher", naming, extension};
+    return error_of([&] { Dataset dataset(spec); });
+  };
+  const std::string line = folder / "list.txt:2: expected a map of its own for ";
+  EXPECT_EQ(message_of("scene_1/a.png d.png\nscene/1_a.png d.png\n", TeacherNaming::kFlat, ".png"),
+            line + "scene/1_a.png, found scene_1_a.png, the name of that of scene_1/a.png in line 1, too");
+  const std::string_view jpg_and_png = "a/0.jpg d.png\na/0.png d.png\nb/0.png d.png\n";
+  EXPECT_EQ(message_of(jpg_and_png, TeacherNaming::kFlat, ".npy"),
+            line + "a/0.png, found a_0.npy, the name of that of a/0.jpg in line 1, too");
+  EXPECT_EQ(message_of(jpg_and_png, TeacherNaming::kBeside, ".npy"),
+            line + "a/0.png, found a/0.npy, the name of that of a/0.jpg in line 1, too");
+  EXPECT_EQ(message_of(jpg_and_png, TeacherNaming::kTruth, ""), "");
+  EXPECT_EQ(message_of("scene_1/a.png d.png\nscene/1_a.png d.png\n", TeacherNaming::kBeside, ".png"), "");
+  EXPECT_EQ(message_of("a/0.png d.png\n./a//0.png d.png\n", TeacherNaming::kFlat, ".png"), "");  // the same image
+  EXPECT_EQ(message_of("a/0.png d.png\na_0.png None\n", TeacherNaming::kFlat, ".png"), "");      // a line left out
+
+  BadLines bad;
+  write_file(folder / "list.txt", jpg_and_png);
+  spec.teacher = TeacherSpec{"teacher"};
+  EXPECT_EQ(Dataset(spec, &bad).size(), 2);  // the others, for a report
+  EXPECT_EQ(bad.count, 1);
+  spec.teacher.reset();
+  expect_clear(error_of([&] { check_map_names(Dataset(spec), ".npy"); }), line + "a/0.png, found a_0.npy");
+}
+
+TEST(dataset, a_missing_list_says_where_it_was_looked_for) {
+  const TemporaryFolder folder;
+  DatasetSpec spec;
+  spec.root = folder.path();
+  spec.list = "train.txt";
+  EXPECT_EQ(error_of([&] { Dataset dataset(spec); }),
+            folder / "train.txt: expected a list, found no such file; the root is " + folder.path());
+  spec.root = "nowhere";
+  const std::string here = std::filesystem::current_path().string();
+  EXPECT_EQ(error_of([&] { Dataset dataset(spec); }),
+            here +
+                "/nowhere/train.txt: expected a list, found no such file; the root is nowhere, relative to the "
+                "current folder " +
+                here);
 }
 
 TEST(dataset, errors_name_line_and_file) {

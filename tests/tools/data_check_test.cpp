@@ -92,9 +92,32 @@ TEST(check_data, list_crop_and_scale) {
   EXPECT_TRUE(run(wrong_unit).says("check the stated depth scales")) << run(wrong_unit).text;
   EXPECT_EQ(run(wrong_unit).status, 1);
   EXPECT_FALSE(run(spec).says("check the stated depth scales"));
-  write_file(folder / "list.txt", std::string_view("images/0.png depth/0.png 5\nimages/1.png depth/1.png\n"));
-  EXPECT_TRUE(run(spec).says("list.txt:2: expected 3 columns (image depth focal), found 2"));
-  EXPECT_EQ(run(spec).status, 1);
+}
+
+// Bad lines hide neither each other nor the images of the good ones.
+TEST(check_data, bad_lines_and_bad_files) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 4);
+  std::filesystem::remove(folder / "images/3.png");
+  write_file(folder / "list.txt", std::string_view("images/0.png depth/0.png\nimages/1.png\nimages/2.png ../d.png\n"
+                                                   "images/3.png depth/3.png five\nimages/3.png depth/3.png\n"));
+  const Outcome outcome = run(spec);
+  EXPECT_EQ(outcome.status, 1);
+  for (const char* words :
+       {"list.txt:2: expected 3 columns", "list.txt:3: expected a path below", "list.txt:4: expected a focal length",
+        "list.txt:5: ", "images/3.png: expected a readable file", "samples        2 (", "problems       4",
+        "training would fail: 4 problems"}) {
+    EXPECT_TRUE(outcome.says(words)) << words << " not in\n" << outcome.text;
+  }
+  EXPECT_FALSE(outcome.says("list.txt:1"));
+  std::string list = "images/0.png depth/0.png\n";
+  for (int i = 0; i < 30; ++i) list += "one\n";
+  write_file(folder / "list.txt", list);
+  EXPECT_TRUE(run(spec).says("list.txt:21: expected"));
+  EXPECT_TRUE(run(spec).says("... and 10 more"));
+  CheckOptions options;
+  options.max_problems_shown = 2;
+  EXPECT_TRUE(run(spec, nullptr, options).says("... and 28 more"));
 }
 
 // A frame of a set with structure: a floor that rises to the horizon, and boxes that no two frames share.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -82,6 +83,11 @@ class EvalContract : public testing::Test {
             "--list",    (root_ / "list.txt").string(),
             "--pred",    (root_ / "pred").string(),
             "--json",    (root_ / "out.json").string()};
+  }
+  static std::string format_metric(double value) {
+    char text[32];
+    std::snprintf(text, sizeof(text), "%.4f", value);
+    return text;
   }
   nlohmann::json result() const { return nlohmann::json::parse(read_text((root_ / "out.json").string())); }
   fs::path root_;
@@ -206,14 +212,61 @@ TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
   fs::remove(pred);
   EXPECT_EQ(eval_command(arguments("kitti")), list + ":2: expected the prediction " + pred + ", found none");
 
-  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg gt/0.png\n";
-  EXPECT_EQ(eval_command(arguments("kitti")), list + ":1: expected 3 columns (image depth focal), found 2");
+  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg\n";
+  EXPECT_EQ(eval_command(arguments("kitti")),
+            list + ":1: expected 3 columns (image depth focal) or 2 (image depth), found 1");
   std::ofstream(root_ / "list.txt") << "";
   EXPECT_NE(eval_command(arguments("kitti")).find("empty list"), std::string::npos);
 
   EXPECT_EQ(eval_command({"--dataset", "kitti"}).rfind("usage: ", 0), 0u);
   EXPECT_EQ(eval_command({"--dataset", "mars"}).rfind("usage: ", 0), 0u);
   EXPECT_EQ(eval_command({"--pred", "x"}).rfind("usage: ", 0), 0u);
+}
+
+TEST_F(EvalContract, ListsAsPeopleHaveThem) {
+  make(40, 60, 256, 80, 1.25f);
+  const auto score = [&](const std::string& list) {
+    std::ofstream(root_ / "list.txt") << list;
+    const std::string outcome = eval_command(arguments("plain"));
+    return outcome == "0" ? result()["images"].dump() + " " + format_metric(result()["abs_rel"]) : outcome;
+  };
+  const std::string root = fs::weakly_canonical(root_).string();
+  const std::pair<std::string, std::string> cases[] = {
+      {"\xef\xbb\xbf"
+       "a/b.c/0.jpg gt/0.png 721.5\r\na/b.c/1.jpg gt/1.png 721.5\r\n",
+       "2 0.2500"},
+      {"a/b.c/0.jpg gt/0.png\na/b.c/1.jpg gt/1.png", "2 0.2500"},
+      {"# image depth focal\na/b.c/0.jpg gt/0.png 721.5\n\na/b.c/1.jpg gt/1.png 721.5\n", "2 0.2500"},
+      {"a/b.c/0.jpg gt/0.png gt/0_mask.png\n", "1 0.2500"},
+      {"a\\b.c\\0.jpg\tgt\\0.png\n", "1 0.2500"},
+      {root + "/a/b.c/0.jpg " + root + "/gt/0.png\n", "1 0.2500"},
+      {"/a/b.c/0.jpg /gt/0.png 721.5\n", "1 0.2500"},
+  };
+  for (const auto& [list, expected] : cases) EXPECT_EQ(score(list), expected) << list;
+  fs::rename(root_ / "pred/a_b.c_0.npy", root_ / "pred/with space_0.npy");
+  EXPECT_EQ(score("\"with space/0.jpg\" gt/0.png 721.5\n"), "1 0.2500");
+  EXPECT_EQ(score("/somewhere/rgb/0.jpg /somewhere/gt/0.png\n"),
+            (root_ / "list.txt").string() + ":1: expected a file at " + root_.string() +
+                "/somewhere/gt/0.png or /somewhere/gt/0.png, found none");
+}
+
+TEST_F(EvalContract, PathsOutsideOfTheRootAndNamesOfTwo) {
+  make(40, 60, 256, 80, 1.25f);
+  fs::create_directories(root_ / "below");
+  std::vector<std::string> args = arguments("plain");
+  args[3] = (root_ / "below").string();
+  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg ../gt/0.png\n";
+  EXPECT_EQ(eval_command(args).rfind((root_ / "list.txt").string() + ":1: expected a path below ", 0), 0u);
+  fs::create_directory_symlink(root_ / "gt", root_ / "below/gt");
+  std::ofstream(root_ / "list.txt") << "a/b.c/0.jpg gt/0.png\n";
+  EXPECT_EQ(eval_command(args).rfind((root_ / "list.txt").string() + ":1: expected a path below ", 0), 0u);
+  args.emplace_back("--allow-outside");
+  EXPECT_EQ(eval_command(args), "0");
+  std::ofstream(root_ / "list.txt") << "a_b.c/0.jpg gt/0.png\na/b.c_0.jpg gt/1.png\n";
+  EXPECT_EQ(eval_command(arguments("plain")),
+            (root_ / "list.txt").string() +
+                ":2: expected a map of its own for a/b.c_0.jpg, found a_b.c_0.npy, the name of "
+                "that of a_b.c/0.jpg in line 1, too");
 }
 
 // Scores of predicting the mean depth of the training set at every pixel, found with NumPy on the same files. NYU: mean
