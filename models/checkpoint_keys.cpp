@@ -4,11 +4,11 @@
 #include <charconv>
 #include <map>
 #include <optional>
-#include <set>
 #include <string_view>
 #include <utility>
 
 #include "engine/io/text_file.h"
+#include "kernels/core/messages.h"
 #include "models/model_table.h"
 #include "models/resnet.h"
 #include "models/unet_decoder.h"
@@ -16,7 +16,7 @@
 namespace depthstill {
 namespace {
 
-constexpr std::string_view kDdpPrefix = "module.";
+constexpr int kMaxPrefixes = 8;  // wrappers around wrappers: "module._orig_mod.model.student."
 
 // Our name for a key, and which of `of` parts it holds.
 struct Renamed {
@@ -100,12 +100,10 @@ std::optional<Renamed> apply_first(std::span<const Rule> rules, std::string_view
   return {};
 }
 
-// The names of a file without what PyTorch's parallel wrappers put in front.
+// The names of a file without their first `skip` characters, which all of them share.
 class Keys {
  public:
-  explicit Keys(const WeightsFile& file) : path_(file.path()) {
-    const auto wrapped = [](const StoredTensor& tensor) { return tensor.name.starts_with(kDdpPrefix); };
-    if (std::all_of(file.tensors().begin(), file.tensors().end(), wrapped)) skip_ = kDdpPrefix.size();
+  Keys(const WeightsFile& file, size_t skip) : path_(file.path()), skip_(skip) {
     for (const StoredTensor& tensor : file.tensors()) tensors_.emplace(tensor.name.substr(skip_), &tensor);
   }
 
@@ -124,11 +122,11 @@ class Keys {
 
  private:
   std::string path_;
-  size_t skip_ = 0;
+  size_t skip_;
   std::map<std::string, const StoredTensor*> tensors_;
 };
 
-KeyFamily recognise(const Keys& keys) {
+std::optional<KeyFamily> recognise(const Keys& keys) {
   if (keys.has("pretrained.layer1.0.weight")) return KeyFamily::kMidas;
   if (keys.has("pretrained.cls_token")) return KeyFamily::kDepthAnything;
   if (keys.has_prefix("backbone.blocks.")) return KeyFamily::kDistillAnyDepth;
@@ -140,9 +138,44 @@ KeyFamily recognise(const Keys& keys) {
     if (keys.has(prefix + "conv1.conv.weight")) return KeyFamily::kMobileNetV2;
     if (keys.has(prefix + "conv1.weight") && keys.has(prefix + "layer1.0.conv1.weight")) return KeyFamily::kResNet;
   }
-  fail(keys.path(),
+  return {};
+}
+
+// Where the names go on behind their first component from `skip` on, if all of them share it.
+std::optional<size_t> behind_shared_component(const std::vector<StoredTensor>& tensors, size_t skip) {
+  const size_t dot = tensors.empty() ? std::string::npos : tensors.front().name.find('.', skip);
+  if (dot == std::string::npos) return {};
+  const std::string prefix = tensors.front().name.substr(0, dot + 1);
+  const auto shares = [&](const StoredTensor& tensor) { return tensor.name.starts_with(prefix); };
+  return std::all_of(tensors.begin(), tensors.end(), shares) ? std::optional(prefix.size()) : std::nullopt;
+}
+
+[[noreturn]] void fail_unknown(const WeightsFile& file) {
+  const auto quoted = [](const StoredTensor& tensor) { return concat_text("'", printable(tensor.name), "'"); };
+  const auto first = std::span(file.tensors()).first(std::min<size_t>(file.tensors().size(), 3));
+  fail(file.path(),
        ": expected names of Depth Anything V2, Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS small ",
-       "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found others");
+       "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found ",
+       first.empty() ? "no tensors" : list_text(first, quoted, " and "),
+       first.size() < file.tensors().size() ? concat_text(" among ", file.tensors().size(), " names") : "");
+}
+
+// Training wrappers put a prefix in front of all names: DistributedDataParallel `module.`, torch.compile `_orig_mod.`,
+// Lightning the module's attribute, and combinations. Drops as many as it takes to know the rest, and no more.
+Keys recognised_keys(const WeightsFile& file, KeyMap& map) {
+  size_t skip = 0;
+  for (int dropped = 0; dropped <= kMaxPrefixes; ++dropped) {
+    Keys keys(file, skip);
+    if (const auto family = recognise(keys)) {
+      map.family = *family;
+      map.dropped_prefix = file.tensors().front().name.substr(0, skip);
+      return keys;
+    }
+    const auto next = behind_shared_component(file.tensors(), skip);
+    if (!next) break;
+    skip = *next;
+  }
+  fail_unknown(file);
 }
 
 // The names of the rows whose configs are of a type, by what tells them apart.
@@ -365,9 +398,8 @@ const char* name_of(KeyFamily family) {
 }
 
 KeyMap map_keys(const WeightsFile& file) {
-  const Keys keys(file);
   KeyMap map;
-  map.family = recognise(keys);
+  const Keys keys = recognised_keys(file, map);
   infer_architecture(keys, map);
   Table table;
   if (map.family == KeyFamily::kMobileNetV2 || map.family == KeyFamily::kResNet)
@@ -427,7 +459,10 @@ void MappedWeights::read_bytes(const StoredTensor& tensor, std::span<std::byte> 
 }
 
 std::unique_ptr<MappedWeights> open_mapped_weights(const std::string& path) {
-  return std::make_unique<MappedWeights>(open_weights(path));
+  auto file = std::make_unique<MappedWeights>(open_weights(path));
+  const std::string& prefix = file->map().dropped_prefix;
+  if (!prefix.empty()) send_message(path, ": dropped the prefix '", printable(prefix), "' of all names");
+  return file;
 }
 
 KeyCheck check_keys(const KeyMap& map, const DepthModel& student) {

@@ -34,13 +34,15 @@ struct MappedTensor {
 
 struct KeyMap {
   KeyFamily family = KeyFamily::kDepthAnything;
+  std::string dropped_prefix;         // what all names of the file begin with: "module.", "_orig_mod.model.", ...
   std::string architecture;           // "dpt_s", "mobilenet_unet", ...
   bool encoder_only = false;          // DINOv2 and the ImageNet classifiers
   bool folded = false;                // batch norms are folded into the convolutions
   std::vector<MappedTensor> tensors;  // tensors without a name of ours keep their own
 };
 
-// Throws Error if the file's names are of no known family.
+// A prefix that all names share is dropped if the rest is known. Throws Error, with three of the names, if they are of
+// no known family.
 KeyMap map_keys(const WeightsFile& file);
 
 // The network of this map is made with these options: its usual head, and as many bins as the file has.
@@ -58,7 +60,7 @@ class MappedWeights final : public WeightsFile {
   KeyMap map_;
 };
 
-// Opens a file of weights of any kind and family.
+// Opens a file of weights of any kind and family, and says through the message sink which prefix was dropped.
 std::unique_ptr<MappedWeights> open_mapped_weights(const std::string& path);
 
 // A file's tensors against those of a network, one line each.

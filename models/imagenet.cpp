@@ -66,22 +66,25 @@ void convert_stem_input(const ConvBn& stem, const InputConvention& from, const I
 
 }  // namespace
 
-ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options) {
-  const auto file = open_mapped_weights(path);
+ImagenetReport load_imagenet(Encoder& encoder, const MappedWeights& file, const ImagenetOptions& options) {
   const UnitNames& first = encoder.units().front().names;
-  check(file->find(kEncoder + first.conv + ".weight") != nullptr, path, ": expected a tensor named ",
+  check(file.find(kEncoder + first.conv + ".weight") != nullptr, file.path(), ": expected a tensor named ",
         first.torchvision_conv, ".weight, ", kEncoder, first.conv, ".weight or ", first.conv,
-        ".weight, found none: weights of another encoder (", file->map().architecture, ")");
+        ".weight, found none: weights of another encoder (", file.map().architecture, ")");
   ImagenetReport report;
-  report.folded = file->map().folded;
+  report.folded = file.map().folded;
 
-  Source source{*file, {}};
+  Source source{file, {}};
   for (const ConvBn& unit : encoder.units()) load_unit(source, unit, report.folded);
   const InputConvention from = options.input.value_or(report.folded ? kSymmetricInput : kImagenetInput);
   convert_stem_input(encoder.units().front(), from, kImagenetInput);
-  for (const StoredTensor& stored : file->tensors())
+  for (const StoredTensor& stored : file.tensors())
     if (!source.used.contains(stored.name)) report.ignored.push_back(stored.name);
   return report;
+}
+
+ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options) {
+  return load_imagenet(encoder, *open_mapped_weights(path), options);
 }
 
 void recalibrate_batch_norm(Encoder& encoder, std::span<const Tensor> images) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "models/checkpoint_keys.h"
 #include "models/encoder.h"
 
 namespace depthstill {
@@ -37,6 +38,7 @@ struct ImagenetReport {
 };
 
 // Throws Error, naming the first key, if one of the encoder's tensors is missing or has another shape.
+ImagenetReport load_imagenet(Encoder& encoder, const MappedWeights& file, const ImagenetOptions& options = {});
 ImagenetReport load_imagenet(Encoder& encoder, const std::string& path, const ImagenetOptions& options = {});
 
 // Sets every batch norm's running statistics to those of its input over `images` (normalised batches as in training)

@@ -75,7 +75,7 @@ InitialWeights load_initial(DepthModel& model, const std::string& path) {
     return {false, concat_text("network: ", path)};
   }
   if (Encoder* encoder = model.imagenet_encoder()) {
-    const bool folded = load_imagenet(*encoder, path).folded;
+    const bool folded = load_imagenet(*encoder, *file).folded;
     return {folded, concat_text("encoder: ", path, folded ? " (batch norms folded: re-expanded)" : "")};
   }
   LoadOptions options = passing_over(model);

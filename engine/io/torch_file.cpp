@@ -22,7 +22,8 @@ constexpr std::string_view kStreamMagic("\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa
 constexpr int64_t kStreamProtocol = 1001;
 
 // Training scripts put a state dict under these keys, in the order of preference.
-constexpr std::string_view kWrappers[] = {"state_dict", "model_state_dict", "model_state", "model", "module", "net"};
+constexpr std::string_view kWrappers[] = {"state_dict", "model_state_dict", "model_state", "model",
+                                          "student",    "module",           "net"};
 
 struct TypeName {
   std::string_view name;

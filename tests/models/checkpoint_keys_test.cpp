@@ -9,6 +9,7 @@
 
 #include "engine/checkpoint.h"
 #include "engine/io/safetensors.h"
+#include "kernels/core/messages.h"
 #include "models/model_table.h"
 #include "tests/io/test_files.h"
 
@@ -173,12 +174,44 @@ TEST(CheckpointKeys, QueryKeyAndValueAreJoinedInThisOrder) {
       << message;
 }
 
+TEST(CheckpointKeys, APrefixOfAllNamesIsDroppedAndSaid) {
+  const TemporaryFolder folder;
+  const Names whole = canonical_names(12, true);
+  std::vector<std::string> lines;
+  set_message_sink([&](const std::string& line) { lines.push_back(line); });
+  for (const std::string prefix : {"module.", "_orig_mod.", "model.", "student.", "net.", "_orig_mod.module.",
+                                   "module._orig_mod.", "model.student._orig_mod.module.", "a.b.c.d.e.f.g.h."}) {
+    lines.clear();
+    for (const Names& names :
+         {whole, hugging_face_names(12, false), replaced(canonical_names(12, false), "pretrained.", "")}) {
+      const auto file = open_mapped_weights(write_names(folder, prefixed(names, prefix), 384));
+      EXPECT_EQ(file->map().dropped_prefix, prefix);
+      EXPECT_NE(file->find("pretrained.cls_token"), nullptr) << prefix;
+    }
+    ASSERT_EQ(lines.size(), 3u);
+    EXPECT_EQ(lines[0], folder / "w.safetensors" + ": dropped the prefix '" + prefix + "' of all names");
+  }
+  lines.clear();
+  EXPECT_EQ(open_mapped_weights(write_names(folder, whole, 384))->map().dropped_prefix, "");
+  EXPECT_EQ(lines.size(), 0u);
+  set_message_sink(nullptr);
+  Names most = prefixed(whole, "student.");  // one name is not of the network
+  most.insert("teacher.cls_token");
+  const std::string message = error_of([&] { open_mapped_weights(write_names(folder, most, 384)); });
+  EXPECT_NE(message.find("found 'student.depth_head.projects.0.bias', 'student.depth_head.projects.0.weight' and "),
+            std::string::npos)
+      << message;
+  EXPECT_TRUE(message.ends_with(concat_text(" among ", most.size(), " names"))) << message;
+}
+
 TEST(CheckpointKeys, UnknownFilesSaySo) {
   const TemporaryFolder folder;
   const auto message = [&](const Names& names, int64_t width) {
     return error_of([&] { open_mapped_weights(write_names(folder, names, width)); });
   };
   testing_files::expect_clear(message({"a.weight", "b.weight"}, 1), "w.safetensors: expected names of");
+  EXPECT_TRUE(message({"a.weight", "b.weight"}, 1).ends_with("found 'a.weight' and 'b.weight'"));
+  EXPECT_TRUE(message({}, 1).ends_with("found no tensors"));
   testing_files::expect_clear(message(canonical_names(1, false), 100),
                               "expected 384, 768, 1024 or 1536 channels, found 100");
   testing_files::expect_clear(message({"conv1.weight", "layer1.0.conv1.weight", "layer3.5.conv1.weight"}, 1),
