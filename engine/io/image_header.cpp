@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "engine/io/file_kind.h"
 #include "engine/io/jpeg_header.h"
 #include "engine/io/orientation.h"
 #include "kernels/core/error.h"
@@ -131,8 +132,8 @@ ImageHeader check_image_file(std::span<const uint8_t> file, const std::string& n
   if (file.size() >= 3 && file[0] == 0xff && file[1] == 0xd8 && file[2] == 0xff) {
     return walk_jpeg(file, name, [](const JpegFrame&, const JpegTables&, const JpegScan&) {});
   }
-  if (file.empty()) fail(name, ": expected a PNG or JPEG file, found an empty file");
-  fail(name, ": expected a PNG or JPEG file, found neither's signature");
+  const std::string kind = file_kind(std::as_bytes(file));
+  fail(name, ": expected a PNG or JPEG file, found ", kind.empty() ? "neither's signature" : kind);
 }
 
 }  // namespace depthstill

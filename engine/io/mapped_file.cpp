@@ -21,7 +21,7 @@ MappedFile::MappedFile(const std::string& path, const char* what) : path_(path) 
   void* map = size_ > 0 ? mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0) : MAP_FAILED;
   const int reason = errno;
   close(descriptor);
-  check(regular, path, ": expected ", what, ", found a folder or special file");
+  check(regular, path, ": expected ", what, ", found ", S_ISDIR(status.st_mode) ? "a folder" : "a special file");
   check(size_ > 0, path, ": expected ", what, ", found an empty file");
   check(map != MAP_FAILED, path, ": expected a file that can be mapped, found: ", std::strerror(reason));
   data_ = static_cast<const std::byte*>(map);

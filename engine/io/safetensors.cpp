@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/file_kind.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
@@ -106,9 +107,14 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : WeightsFile(path), f
 
 void SafetensorsFile::parse() {
   const std::span<const std::byte> all = file_.bytes();
-  check(all.size() >= 8, path(), ": expected a safetensors file, found only ", all.size(), " bytes");
+  const bool begins = all.size() > 8 && all[8] == std::byte{'{'};
   uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, all.data(), 8);
+  std::memcpy(&header_bytes, all.data(), std::min<size_t>(all.size(), 8));
+  if (!begins || header_bytes > kMaxHeaderBytes) {
+    const std::string kind = file_kind(all);
+    check(kind.empty(), path(), ": expected a safetensors file or a PyTorch checkpoint, found ", kind);
+  }
+  check(all.size() >= 8, path(), ": expected a safetensors file, found only ", all.size(), " bytes");
   check(header_bytes <= kMaxHeaderBytes && header_bytes <= all.size() - 8, path(),
         ": expected a safetensors header within the file's ", all.size(), " bytes, found a length of ", header_bytes);
   const std::string_view text(reinterpret_cast<const char*>(all.data()) + 8, static_cast<size_t>(header_bytes));

@@ -402,20 +402,26 @@ void TorchFile::read_archive() {
     const size_t slash = entry.first.find('/');
     return slash != std::string::npos && std::string_view(entry.first).substr(slash + 1) == kPickle;
   });
-  check(pickled != entries.end(), path(),
-        ": expected NAME/data.pkl as torch.save writes it, found a zip archive without");
+  check(pickled != entries.end(), path(), ": expected a PyTorch checkpoint (NAME/data.pkl), found a zip archive ",
+        entries.empty()
+            ? "of nothing"
+            : concat_text("of ", entries.size(), " files, such as '", printable(entries.begin()->first), "'"));
+  for (const auto& [name, entry] : entries) {
+    check(!entry.compressed, path(), ": expected stored entries, as torch.save writes them, found ", printable(name),
+          " compressed");
+  }
   const std::string folder = pickled->first.substr(0, pickled->first.size() - kPickle.size());
   check(!entries.contains(folder + std::string(kCode)), path(),
         ": expected a checkpoint of torch.save, found a TorchScript program");
   if (const auto order = entries.find(folder + std::string(kOrder)); order != entries.end()) {
-    const std::string_view text(reinterpret_cast<const char*>(order->second.data()), order->second.size());
+    const std::string_view text(reinterpret_cast<const char*>(order->second.bytes.data()), order->second.bytes.size());
     check(text == "little", path(), ": expected little-endian data, found '", printable(text), "'");
   }
   const std::string data = folder + std::string(kData);
   for (auto entry = entries.lower_bound(data); entry != entries.end() && entry->first.starts_with(data); ++entry) {
-    storages_.emplace(entry->first.substr(data.size()), entry->second);
+    storages_.emplace(entry->first.substr(data.size()), entry->second.bytes);
   }
-  pickle_.emplace(pickled->second, path(), may_name);
+  pickle_.emplace(pickled->second.bytes, path(), may_name);
 }
 
 // The stream holds pickles one after the other (magic number, protocol, system, object, keys of the storages), then per

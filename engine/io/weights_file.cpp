@@ -1,7 +1,9 @@
 #include "engine/io/weights_file.h"
 
 #include <cstring>
+#include <filesystem>
 #include <ostream>
+#include <set>
 #include <utility>
 
 #include "engine/io/half.h"
@@ -28,6 +30,23 @@ void convert(std::span<const std::byte> from, std::span<float> to, Convert conve
     std::memcpy(&value, from.data() + i * sizeof(Stored), sizeof(Stored));
     to[i] = convert_one(value);
   }
+}
+
+// The weights that a user most likely means: a run's best, else the first by name.
+[[noreturn]] void fail_folder(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::set<std::string> names;
+  std::error_code unreadable;
+  for (fs::directory_iterator entry(path, unreadable), end; !unreadable && entry != end; entry.increment(unreadable)) {
+    const std::string extension = entry->path().extension().string();
+    if (extension == ".safetensors" || extension == ".pth" || extension == ".pt" || extension == ".bin")
+      names.insert(entry->path().filename().string());
+  }
+  const std::string likely = names.contains("best.safetensors") ? "best.safetensors"
+                             : names.empty()                    ? ""
+                                                                : *names.begin();
+  fail(path, ": expected a file of weights, found a folder",
+       likely.empty() ? "" : concat_text("; try ", printable(likely), " in it"));
 }
 
 }  // namespace
@@ -109,6 +128,7 @@ void WeightsFile::set_tensors(std::vector<StoredTensor> tensors) {
 }
 
 std::unique_ptr<WeightsFile> open_weights(const std::string& path) {
+  if (std::filesystem::is_directory(path)) fail_folder(path);
   if (TorchFile::recognises(path)) return std::make_unique<TorchFile>(path);
   return std::make_unique<SafetensorsFile>(path);
 }

@@ -111,14 +111,13 @@ class Archive {
     range(extra, extra_bytes);
     widen(entry, extra, extra_bytes);
     expect(!(flags & kEncrypted), "no encryption", printable(name));
-    expect(method == 0 && entry.stored == entry.size, "stored entries, as torch.save writes them",
-           concat_text(printable(name), " compressed"));
+    expect(method != 0 || entry.stored == entry.size, "a stored entry of one size", entry.stored);
 
     range(entry.header, kLocalBytes);
     expect(number(entry.header, 4) == kLocal, "an entry's header", concat_text("none for ", printable(name)));
     const uint64_t skip = kLocalBytes + number(entry.header + 26, 2) + number(entry.header + 28, 2);
-    expect(entries_.emplace(name, range(entry.header + skip, entry.size)).second, "each name once",
-           concat_text(printable(name), " twice"));
+    const ZipEntry found{range(entry.header + skip, entry.stored), method != 0};
+    expect(entries_.emplace(name, found).second, "each name once", concat_text(printable(name), " twice"));
     return extra + extra_bytes + comment_bytes;
   }
 

@@ -1,4 +1,4 @@
-// The stored (uncompressed) entries of a zip archive in memory, as torch.save writes them: where each one's bytes are.
+// The entries of a zip archive in memory: where each one's bytes are. torch.save stores them uncompressed.
 // libzip copies what it reads and does not tell where an entry lies; these files are mapped and read in place.
 #pragma once
 
@@ -9,12 +9,15 @@
 
 namespace depthstill {
 
-using ZipEntries = std::map<std::string, std::span<const std::byte>>;
+struct ZipEntry {
+  std::span<const std::byte> bytes;  // bytes in the archive
+  bool compressed = false;
+};
+using ZipEntries = std::map<std::string, ZipEntry>;
 
 bool is_zip(std::span<const std::byte> file);
 
-// Zip64 is read too. Throws Error, beginning with `where`, for a damaged archive and for compressed or encrypted
-// entries.
+// Zip64 is read too. Throws Error, beginning with `where`, for a damaged archive and for encrypted entries.
 ZipEntries read_zip(std::span<const std::byte> file, const std::string& where);
 
 }  // namespace depthstill

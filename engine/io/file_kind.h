@@ -1,0 +1,14 @@
+// Names what a file is, for messages about files that are not what was asked for.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+namespace depthstill {
+
+// The kind with its article, told by the first bytes: "a PNG picture", "a Git LFS pointer ...", "an empty file". Text
+// of no known kind is named with its beginning. "" if nothing is known of such bytes. At most 512 bytes are looked at.
+std::string file_kind(std::span<const std::byte> file);
+
+}  // namespace depthstill
