@@ -211,7 +211,7 @@ class PickleParser {
   bool step_object(uint8_t code);
 
   static constexpr PickleId kNothing = ~PickleId{0};
-  static constexpr size_t kMaxValues = 1 << 22;
+  static constexpr size_t kMaxValues = 1 << 19;  // 32 MiB of them, for networks of thousands of tensors
 
   Pickle& out_;
   const std::span<const std::byte> bytes_;

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <ostream>
 #include <string_view>
 #include <utility>
 
@@ -19,84 +20,183 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxRank = 16;
+constexpr size_t kMaxTensors = 1 << 17;  // far more than networks have: it bounds memory
+constexpr const char* kMetadataKey = "__metadata__";
 
 constexpr auto kLastType = static_cast<size_t>(StoredType::kF64);
 
-StoredType parse_type(const std::string& text, const std::string& where) {
+// Says which tensor of which file; the text is made only where it is printed.
+struct Where {
+  const std::string &path, &name;
+  friend std::ostream& operator<<(std::ostream& out, const Where& where) {
+    return out << where.path << ": tensor '" << printable(where.name) << "'";
+  }
+};
+
+StoredType parse_type(const std::string& text, const Where& where) {
   for (size_t i = 0; i <= kLastType; ++i) {
     if (text == name_of(static_cast<StoredType>(i))) return static_cast<StoredType>(i);
   }
   fail(where, ": expected a known dtype such as F32, found '", printable(text), "'");
 }
 
-// nlohmann-json silently keeps the last of two equal keys.
-Json parse_header(std::string_view text, const std::string& path) {
-  std::vector<std::set<std::string>> keys;
-  const auto watch = [&](int, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      check(keys.back().insert(key).second, path, ": expected each header key once, found '", printable(key),
-            "' twice");
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text.begin(), text.end(), watch);
-  } catch (const Json::exception& error) {
-    const std::string_view reason = error.what();  // "[json.exception.parse_error.101] parse error at ..."
-    const size_t code_end = reason.find("] ");
-    fail(path, ": expected a JSON header, found: ",
-         printable(reason.substr(code_end == std::string_view::npos ? 0 : code_end + 2)));
-  }
-}
+// Takes the header event by event, so that time and memory are in proportion to its length, whatever it holds. Equal
+// keys are seen here or by set_tensors(); a parsed document would silently keep the last.
+class HeaderReader final : public nlohmann::json_sax<Json> {
+ public:
+  HeaderReader(const std::string& path, size_t data_bytes) : path_(path), data_bytes_(data_bytes) {}
 
-uint64_t parse_unsigned(const Json& value, const char* what, const std::string& where) {
-  check(value.is_number_unsigned(), where, ": expected whole numbers >= 0 in ", what, ", found ", value.type_name());
-  return value.get<uint64_t>();
-}
-
-StoredTensor parse_tensor(const std::string& name, const Json& entry, size_t data_bytes, const std::string& path) {
-  const std::string where = path + ": tensor '" + printable(name) + "'";
-  check(entry.is_object() && entry.size() == 3 && entry.contains("dtype") && entry.contains("shape") &&
-            entry.contains("data_offsets"),
-        where, ": expected the keys dtype, shape and data_offsets, found others");
-  check(entry["dtype"].is_string(), where, ": expected a dtype, found ", entry["dtype"].type_name());
-  const Json &shape = entry["shape"], &offsets = entry["data_offsets"];
-  check(shape.is_array() && shape.size() <= kMaxRank, where, ": expected a shape of at most ", kMaxRank,
-        " dimensions, found ", shape.is_array() ? concat_text(shape.size()) : shape.type_name());
-  check(offsets.is_array() && offsets.size() == 2, where, ": expected two data_offsets, found ",
-        offsets.is_array() ? concat_text(offsets.size()) : offsets.type_name());
-
-  StoredTensor tensor;
-  tensor.name = name;
-  tensor.type = parse_type(entry["dtype"].get<std::string>(), where);
-  for (const Json& size : shape) {
-    const uint64_t n = parse_unsigned(size, "shape", where);
-    check(n < uint64_t{1} << 62, where, ": expected a shape that fits in memory, found ", n);
-    tensor.shape.push_back(static_cast<int64_t>(n));
-  }
-  const uint64_t begin = parse_unsigned(offsets[0], "data_offsets", where);
-  const uint64_t end = parse_unsigned(offsets[1], "data_offsets", where);
-  check(begin <= end && end <= data_bytes, where, ": expected data_offsets within the file's ", data_bytes,
-        " bytes of data, found [", begin, ", ", end, "]");
-  const uint64_t expected = checked_bytes(tensor.shape, tensor.type, where);
-  check(end - begin == expected, where, ": expected ", expected, " bytes for its shape, found ", end - begin);
-  tensor.handle = static_cast<size_t>(begin);
-  tensor.bytes = static_cast<size_t>(end - begin);
-  return tensor;
-}
-
-std::map<std::string, std::string> parse_metadata(const Json& entry, const std::string& path) {
-  check(entry.is_object(), path, ": expected __metadata__ to be an object, found ", entry.type_name());
+  std::vector<StoredTensor> tensors;
   std::map<std::string, std::string> metadata;
-  for (const auto& [key, value] : entry.items()) {
-    check(value.is_string(), path, ": expected text for __metadata__ '", printable(key), "', found ",
-          value.type_name());
-    metadata[key] = value.get<std::string>();
+
+  bool null() override { unexpected("null"); }
+  bool boolean(bool) override { unexpected("boolean"); }
+  bool number_integer(number_integer_t) override { unexpected("a number below 0"); }
+  bool number_float(number_float_t, const string_t&) override { unexpected("a number with a fraction"); }
+  bool binary(binary_t&) override { unexpected("binary data"); }
+  bool number_unsigned(number_unsigned_t value) override;
+  bool string(string_t& value) override;
+  bool key(string_t& value) override;
+  bool start_object(size_t) override;
+  bool end_object() override;
+  bool start_array(size_t) override;
+  bool end_array() override {
+    at_ = At::kEntry;
+    return true;
   }
-  return metadata;
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override;
+
+ private:
+  enum class At : uint8_t { kStart, kNames, kMetadata, kEntry, kShape, kOffsets };  // what the reader is inside of
+  enum Field : uint8_t { kDtype, kShapeField, kOffsetsField, kFields };
+  static constexpr const char* kFieldNames[kFields] = {"dtype", "shape", "data_offsets"};
+
+  Where where() const { return {path_, name_}; }
+  [[noreturn]] void unexpected(const char* found) const;
+  void finish_tensor();
+
+  const std::string& path_;
+  const size_t data_bytes_;
+  At at_ = At::kStart;
+  std::string name_, metadata_key_;
+  StoredTensor tensor_;
+  std::vector<uint64_t> offsets_;
+  Field field_ = kDtype;
+  unsigned fields_seen_ = 0;
+  bool metadata_seen_ = false;
+};
+
+void HeaderReader::unexpected(const char* found) const {
+  switch (at_) {
+    case At::kStart:
+      fail(path_, ": expected a header that begins with '{', found ", found);
+    case At::kNames:
+      if (name_ == kMetadataKey) fail(path_, ": expected __metadata__ to be an object, found ", found);
+      fail(where(), ": expected an object, found ", found);
+    case At::kMetadata:
+      fail(path_, ": expected text for __metadata__ '", printable(metadata_key_), "', found ", found);
+    case At::kEntry:
+      fail(where(), ": expected ", field_ == kDtype ? "text" : "an array", " as ", kFieldNames[field_], ", found ",
+           found);
+    default:
+      fail(where(), ": expected whole numbers >= 0 in ", kFieldNames[field_], ", found ", found);
+  }
+}
+
+bool HeaderReader::number_unsigned(number_unsigned_t value) {
+  if (at_ == At::kShape) {
+    check(tensor_.shape.size() < kMaxRank, where(), ": expected a shape of at most ", kMaxRank,
+          " dimensions, found more");
+    check(value < uint64_t{1} << 62, where(), ": expected a shape that fits in memory, found ", value);
+    tensor_.shape.push_back(static_cast<int64_t>(value));
+  } else if (at_ == At::kOffsets) {
+    check(offsets_.size() < 2, where(), ": expected two data_offsets, found more");
+    offsets_.push_back(value);
+  } else {
+    unexpected("a number");
+  }
+  return true;
+}
+
+bool HeaderReader::string(string_t& value) {
+  if (at_ == At::kMetadata)
+    metadata[metadata_key_] = value;
+  else if (at_ == At::kEntry && field_ == kDtype)
+    tensor_.type = parse_type(value, where());
+  else
+    unexpected("text");
+  return true;
+}
+
+bool HeaderReader::key(string_t& value) {
+  bool twice = false;
+  if (at_ == At::kNames) {
+    name_ = value;
+  } else if (at_ == At::kMetadata) {
+    metadata_key_ = value;
+    twice = metadata.contains(value);
+  } else {
+    const auto known = std::find(std::begin(kFieldNames), std::end(kFieldNames), value);
+    if (known == std::end(kFieldNames))
+      fail(where(), ": expected the keys dtype, shape and data_offsets, found '", printable(value), "'");
+    field_ = static_cast<Field>(known - std::begin(kFieldNames));
+    twice = fields_seen_ >> field_ & 1;
+    fields_seen_ |= 1u << field_;
+  }
+  if (twice) fail(path_, ": expected each header key once, found '", printable(value), "' twice");
+  return true;
+}
+
+bool HeaderReader::start_object(size_t) {
+  if (at_ == At::kStart) {
+    at_ = At::kNames;
+  } else if (at_ != At::kNames) {
+    unexpected("an object");
+  } else if (name_ == kMetadataKey) {
+    check(!metadata_seen_, path_, ": expected each header key once, found '", kMetadataKey, "' twice");
+    metadata_seen_ = true;
+    at_ = At::kMetadata;
+  } else {
+    check(tensors.size() < kMaxTensors, path_, ": expected at most ", kMaxTensors, " tensors, found more");
+    tensor_ = {};
+    offsets_.clear();
+    fields_seen_ = 0;
+    at_ = At::kEntry;
+  }
+  return true;
+}
+
+bool HeaderReader::end_object() {
+  if (at_ == At::kEntry) finish_tensor();
+  at_ = At::kNames;
+  return true;
+}
+
+bool HeaderReader::start_array(size_t) {
+  if (at_ != At::kEntry || field_ == kDtype) unexpected("an array");
+  at_ = field_ == kShapeField ? At::kShape : At::kOffsets;
+  return true;
+}
+
+bool HeaderReader::parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) {
+  const std::string_view reason = error.what();  // "[json.exception.parse_error.101] parse error at ..."
+  const size_t code_end = reason.find("] ");
+  fail(path_, ": expected a JSON header, found: ",
+       printable(reason.substr(code_end == std::string_view::npos ? 0 : code_end + 2)));
+}
+
+void HeaderReader::finish_tensor() {
+  check(fields_seen_ == (1u << kFields) - 1, where(), ": expected the keys dtype, shape and data_offsets, found fewer");
+  check(offsets_.size() == 2, where(), ": expected two data_offsets, found ", offsets_.size());
+  const uint64_t begin = offsets_[0], end = offsets_[1];
+  check(begin <= end && end <= data_bytes_, where(), ": expected data_offsets within the file's ", data_bytes_,
+        " bytes of data, found [", begin, ", ", end, "]");
+  const uint64_t expected = checked_bytes(tensor_.shape, tensor_.type, path_ + ": tensor '" + printable(name_) + "'");
+  check(end - begin == expected, where(), ": expected ", expected, " bytes for its shape, found ", end - begin);
+  tensor_.name = std::move(name_);
+  tensor_.handle = static_cast<size_t>(begin);
+  tensor_.bytes = static_cast<size_t>(end - begin);
+  tensors.push_back(std::move(tensor_));
 }
 
 }  // namespace
@@ -122,21 +222,16 @@ void SafetensorsFile::parse() {
   data_begin_ = 8 + static_cast<size_t>(header_bytes);
   const size_t data_bytes = all.size() - data_begin_;
 
-  const Json header = parse_header(text, path());
-  std::vector<StoredTensor> tensors;
-  for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") {
-      metadata_ = parse_metadata(entry, path());
-    } else {
-      tensors.push_back(parse_tensor(name, entry, data_bytes, path()));
-    }
-  }
+  HeaderReader header(path(), data_bytes);
+  Json::sax_parse(text.begin(), text.end(), &header);
+  metadata_ = std::move(header.metadata);
+  std::vector<StoredTensor> tensors = std::move(header.tensors);
   std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
     return std::pair(a.handle, a.bytes) < std::pair(b.handle, b.bytes);
   });
   size_t end = 0;
   for (const StoredTensor& tensor : tensors) {
-    check(tensor.handle == end, path(), ": tensor '", printable(tensor.name), "': expected its data at byte ", end,
+    check(tensor.handle == end, Where{path(), tensor.name}, ": expected its data at byte ", end,
           " (no gaps, no overlaps), found ", tensor.handle);
     end += tensor.bytes;
   }
@@ -168,11 +263,11 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
 void write_safetensors(const std::string& path, std::span<const TensorToStore> tensors,
                        const std::map<std::string, std::string>& metadata, const TensorSource& bytes_of) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  if (!metadata.empty()) header[kMetadataKey] = metadata;
   uint64_t end = 0;
   for (const TensorToStore& tensor : tensors) {
     const std::string where = path + ": tensor '" + tensor.name + "'";
-    check(tensor.name != "__metadata__" && !header.contains(tensor.name), where, ": expected a name of its own");
+    check(tensor.name != kMetadataKey && !header.contains(tensor.name), where, ": expected a name of its own");
     const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, where);
     header[tensor.name] = {{"dtype", name_of(tensor.type)},
                            {"shape", tensor.shape},

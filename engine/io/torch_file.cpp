@@ -398,14 +398,18 @@ bool TorchFile::recognises(const std::string& path) {
 void TorchFile::read_archive() {
   const ZipEntries entries = read_zip(file_.bytes(), path());
   constexpr std::string_view kPickle = "data.pkl", kData = "data/", kOrder = "byteorder", kCode = "constants.pkl";
-  const auto pickled = std::find_if(entries.begin(), entries.end(), [&](const auto& entry) {
+  const auto is_pickle = [&](const auto& entry) {
     const size_t slash = entry.first.find('/');
     return slash != std::string::npos && std::string_view(entry.first).substr(slash + 1) == kPickle;
-  });
+  };
+  const auto pickled = std::find_if(entries.begin(), entries.end(), is_pickle);
   check(pickled != entries.end(), path(), ": expected a PyTorch checkpoint (NAME/data.pkl), found a zip archive ",
         entries.empty()
             ? "of nothing"
             : concat_text("of ", entries.size(), " files, such as '", printable(entries.begin()->first), "'"));
+  const auto second = std::find_if(std::next(pickled), entries.end(), is_pickle);
+  check(second == entries.end(), path(), ": expected one NAME/data.pkl, found '", printable(pickled->first),
+        "' and another");
   for (const auto& [name, entry] : entries) {
     check(!entry.compressed, path(), ": expected stored entries, as torch.save writes them, found ", printable(name),
           " compressed");

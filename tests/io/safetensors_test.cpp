@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <ctime>
 
 #include "engine/io/text_file.h"
+#include "tests/io/allocation_watch.h"
 #include "tests/io/test_files.h"
 
 namespace depthstill {
@@ -128,6 +130,56 @@ TEST(safetensors, bad_headers_are_refused) {
   expect_clear(error_for(folder, huge), "header within");
   expect_clear(error_of([&] { SafetensorsFile opened(folder.path()); }), "found a folder");
   expect_clear(error_of([&] { SafetensorsFile opened(folder / "none"); }), "expected a readable file");
+}
+
+TEST(safetensors, what_is_wrong_is_named) {
+  const TemporaryFolder folder;
+  const auto message = [&](const std::string& header) { return error_for(folder, file_bytes(header, 8)); };
+  const auto ends = [&](const std::string& header, const std::string& end) {
+    EXPECT_TRUE(message(header).ends_with(end)) << message(header);
+  };
+  ends(R"({"a":1})", "w.safetensors: tensor 'a': expected an object, found a number");
+  ends(R"({"a":{"shape":1}})", "tensor 'a': expected an array as shape, found a number");
+  ends(R"({"a":{"dtype":[]}})", "tensor 'a': expected text as dtype, found an array");
+  ends(R"({"a":{"shape":[[1]]}})", "tensor 'a': expected whole numbers >= 0 in shape, found an array");
+  ends(R"({"a":{"shape":[2],"shape":[2]}})", "expected each header key once, found 'shape' twice");
+  ends(R"({"a":{"shape":[2]}})", "tensor 'a': expected the keys dtype, shape and data_offsets, found fewer");
+  ends(R"({"__metadata__":3})", "expected __metadata__ to be an object, found a number");
+  ends(R"({"__metadata__":{"k":"1","k":"2"}})", "expected each header key once, found 'k' twice");
+  ends(R"({"__metadata__":{},"__metadata__":{}})", "expected each header key once, found '__metadata__' twice");
+  const std::string none = R"(:{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+  EXPECT_TRUE(error_for(folder, file_bytes(R"({"a")" + none + R"(,"b")" + none + R"(,"a")" + none + "}", 0))
+                  .ends_with("expected each tensor name once, found 'a' twice"));
+}
+
+// CPU time of a header of `count` tensors; its size in MiB.
+std::pair<double, double> time_of_header(const TemporaryFolder& folder, int count) {
+  std::string header = "{";
+  for (int i = 0; i < count; ++i)
+    header += concat_text(i ? "," : "", "\"t", i, R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})");
+  const std::vector<uint8_t> file = file_bytes(header + "}", 0);
+  testing_files::write_quickly(folder / "many", file);
+  const AllocationWatch watch;
+  const std::clock_t begin = std::clock();
+  EXPECT_EQ(SafetensorsFile(folder / "many").tensors().size(), static_cast<size_t>(count));
+  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+  EXPECT_LE(watch.peak_bytes(), size_t{64} << 20);
+  return {seconds, static_cast<double>(file.size()) / 1048576};
+}
+
+TEST(safetensors, headers_take_time_and_memory_in_proportion) {
+  const TemporaryFolder folder;
+  const auto [seconds, mib] = time_of_header(folder, 100000);
+  EXPECT_LT(seconds, 1.0 * mib);  // 20 times the goal: sanitizers and loaded machines are slow, a square is slower
+  std::string deep = "{";
+  for (int i = 0; i < 1000000; ++i) deep += "\"a\":{";
+  const std::string cases[] = {deep, "{\"a\":" + std::string(5000000, '['), "{" + std::string(200000, '{')};
+  for (const std::string& header : cases) {
+    testing_files::write_quickly(folder / "deep", file_bytes(header, 0));
+    const AllocationWatch watch;
+    expect_clear(error_of([&] { SafetensorsFile opened(folder / "deep"); }), "deep: ");
+    EXPECT_LE(watch.peak_bytes(), size_t{1} << 20);
+  }
 }
 
 TEST(safetensors, mutations) {
