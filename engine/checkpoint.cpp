@@ -64,7 +64,8 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
     if (floats == StoredType::kF32 || entry.value.dtype() != DType::kFloat) continue;
     std::vector<uint16_t>& values = narrow[stored.size() - 1];
     values.resize(static_cast<size_t>(entry.value.numel()));
-    narrow_floats(std::span(entry.value.data<float>(), values.size()), floats, values.data());
+    narrow_floats(std::span(entry.value.data<float>(), values.size()), floats, values.data(),
+                  concat_text(path, ": tensor '", entry.name, "'"));
     entry.value = {};
     stored.back().type = floats;
     stored.back().data = values.data();

@@ -11,7 +11,7 @@ namespace depthstill {
 
 Predictor::Predictor(const DepthModel& model, const PredictOptions& options) : model_(model), options_(options) {}
 
-DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
+DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::string& name) const {
   const NoGrad no_grad;
   const ModelOptions& model = model_.options();
   const Tensor depth = depth_of(model_.forward(image));
@@ -23,32 +23,40 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept) const {
     const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * image.size(2);
     map.values.insert(map.values.end(), row, row + kept.width);
   }
+  const auto bad = std::find_if(map.values.begin(), map.values.end(), [](float v) { return !std::isfinite(v); });
+  if (bad != map.values.end()) {
+    const auto at = bad - map.values.begin();
+    fail(name, ": expected a finite map of ", model_.name(), ", found ", std::isnan(*bad) ? "NaN" : "infinity",
+         " at row ", at / kept.width, ", column ", at % kept.width, " of its ", kept, " pixels");
+  }
   if (model.head != Head::kRelative) {
     for (float& metres : map.values) metres = std::clamp(metres, model.d_min, model.d_max);
   }
   return map;
 }
 
-DepthMap Predictor::run_by_rule(const Image8& image, const InputRule& rule) const {
+DepthMap Predictor::run_by_rule(const Image8& image, const InputRule& rule, const std::string& name) const {
   const ImageSize size = fitted_size(image.size(), rule);
-  return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size);
+  return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size, name);
 }
 
-DepthMap Predictor::run_resized(const Image8& image) const {
+DepthMap Predictor::run_resized(const Image8& image, const std::string& name) const {
   const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
   const ImageSize size = options_.input_size.value_or(
       ImageSize{scaled(image.width, options_.scale_width), scaled(image.height, options_.scale_height)});
   const Image8 padded =
       pad_to_multiple(size == image.size() ? image : resize(image, size), static_cast<int>(model_.size_multiple()));
-  return run_network(to_tensor(padded, options_.dtype, options_.device), size);
+  return run_network(to_tensor(padded, options_.dtype, options_.device), size, name);
 }
 
-DepthMap Predictor::operator()(const Image8& image) const {
+DepthMap Predictor::operator()(const Image8& image, const std::string& name) const {
   InputRule rule = model_.input_rule();
   if (options_.side > 0) rule.size = options_.side;
   const bool by_rule = rule.fit != InputRule::Fit::kPad && !options_.input_size && options_.scale_height == 1.0 &&
                        options_.scale_width == 1.0;
-  const auto run = [&](const Image8& input) { return by_rule ? run_by_rule(input, rule) : run_resized(input); };
+  const auto run = [&](const Image8& input) {
+    return by_rule ? run_by_rule(input, rule, name) : run_resized(input, name);
+  };
   DepthMap depth = run(image);
   if (options_.flip) {
     const DepthMap mirrored = run(mirror(image));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "engine/device.h"
 #include "engine/dtype.h"
@@ -30,14 +31,16 @@ class Predictor {
   Predictor(const DepthModel& model, const PredictOptions& options);
 
   // The map has the image's size. It holds metres within the model's depth range; for a relative model its inverse
-  // depth, >= 0.
-  DepthMap operator()(const Image8& image) const;
+  // depth, >= 0. Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite.
+  DepthMap operator()(const Image8& image, const std::string& name = "image") const;
   bool relative() const { return model_.options().head == Head::kRelative; }
 
  private:
-  DepthMap run_by_rule(const Image8& image, const InputRule& rule) const;
-  DepthMap run_resized(const Image8& image) const;
-  DepthMap run_network(const Tensor& image, ImageSize kept) const;  // rows and columns [0, kept) of its map
+  // Checked maps at the size the network is given, without padding.
+  DepthMap run_by_rule(const Image8& image, const InputRule& rule, const std::string& name) const;
+  DepthMap run_resized(const Image8& image, const std::string& name) const;
+  DepthMap run_network(const Tensor& image, ImageSize kept,
+                       const std::string& name) const;  // rows and columns [0, kept)
 
   const DepthModel& model_;
   PredictOptions options_;

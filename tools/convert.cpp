@@ -56,7 +56,7 @@ StoredType parse_type(const std::string& text) {
   return text == "fp16" ? StoredType::kF16 : text == "bf16" ? StoredType::kBf16 : StoredType::kF32;
 }
 
-// The i-th tensor's bytes in the type it is stored as.
+// A tensor's bytes in the type it is stored as. Floats all pass through read_floats(), which refuses NaN and infinity.
 class Converter {
  public:
   explicit Converter(const WeightsFile& file) : file_(file) {}
@@ -65,14 +65,14 @@ class Converter {
     const StoredTensor& tensor = file_.at(to.name);
     const auto count = static_cast<size_t>(tensor.numel());
     bytes_.resize(count * size_of(to.type));
-    if (to.type == tensor.type) {
+    if (!is_floating(tensor.type)) {
       file_.read_bytes(tensor, bytes_);
       return bytes_;
     }
     floats_.resize(count);
     file_.read_floats(tensor, floats_);
     if (to.type == StoredType::kF32) return std::as_bytes(std::span(floats_));
-    narrow_floats(floats_, to.type, bytes_.data());
+    narrow_floats(floats_, to.type, bytes_.data(), concat_text(file_.path(), ": tensor '", to.name, "'"));
     return bytes_;
   }
 

@@ -21,7 +21,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     const std::string path = data.image_path(&item - items.data());
     const Image8 image = at_line(item.where, [&] { return read_image(path); });
     frame = crop(image, frame_rect(protocol, image.size()));
-    DepthMap prediction = predictor(frame);
+    DepthMap prediction = predictor(frame, item.where + ": " + path);
     if (keep) keep(item, prediction);
     return prediction;
   };

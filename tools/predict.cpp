@@ -1,5 +1,6 @@
 // depthstill predict: depth of images or folders of any size.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -213,6 +214,8 @@ int run_raw(const PredictArgs& args) {
   Tensor raw = model.student->forward_raw(image);
   if (raw.dtype() != DType::kFloat) raw = cast(raw, DType::kFloat);
   const std::vector<float> values = to_vector<float>(to_device(raw, Device::kCpu));
+  check(std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }), args.raw_input,
+        ": expected a finite output of ", model.student->name(), ", found NaN or infinity");
   const ModelOptions& student = model.student->options();
   const int64_t stored = raw.size(3), channels = student.head == Head::kDpm ? student.bins : stored;
   std::vector<float> planes(static_cast<size_t>(channels * plane));
@@ -237,7 +240,7 @@ std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<
   for (const Job& job : jobs) {
     throw_if_interrupted();
     try {
-      writer.write(job.files, predictor(read_image(job.image.path)));
+      writer.write(job.files, predictor(read_image(job.image.path), job.image.path));
       std::printf("%s\n", (fs::path(args.out) / job.image.name).string().c_str());
     } catch (const Error& error) {
       log_line(error.what());

@@ -65,13 +65,14 @@ void check_writable(const DatasetSpec& spec) {
 
 }  // namespace
 
-DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options) {
-  const DepthMap whole = predictor(image);
+DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options,
+                       const std::string& name) {
+  const DepthMap whole = predictor(image, name);
   if (options.tiles <= 1) return whole;
   std::vector<float> sum(whole.values.size()), weight(whole.values.size());
   for (const Span& rows : spread(image.height, options.tiles, options.overlap)) {
     for (const Span& columns : spread(image.width, options.tiles, options.overlap)) {
-      const DepthMap tile = predictor(crop(image, Rect{columns.first, rows.first, columns.size, rows.size}));
+      const DepthMap tile = predictor(crop(image, Rect{columns.first, rows.first, columns.size, rows.size}), name);
       const auto [a, b] = predictor.relative() ? fit(tile, whole, rows, columns) : std::pair{1.0, 0.0};
       for (int r = 0; r < rows.size; ++r) {
         const float fade_row = fade(rows.first + r, rows, image.height, options.overlap);
@@ -119,8 +120,9 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
     } else {
       Sample sample = data.start(i);
       data.load_image(sample);
+      const std::string name = data.where(i) + ": " + data.image_path(i);
       make_folder(fs::path(path).parent_path().string());
-      const Clipping clipping = write_map(path, predict_tiled(predictor, sample.image.copy(), options),
+      const Clipping clipping = write_map(path, predict_tiled(predictor, sample.image.copy(), options, name),
                                           spec.teacher->format, options.half ? NpyType::kHalf : NpyType::kFloat);
       if (clipping.any()) log_line(path + ": " + describe(clipping));
       report.clipped += clipping.any();

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "engine/data/dataset.h"
 #include "models/predictor.h"
@@ -34,7 +35,8 @@ OutputPlan plan_teacher_maps(const Dataset& data, Existing existing);
 TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
                   const std::function<void(int64_t done, int64_t total)>& progress);
 
-// The map of one image as `options` say.
-DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options);
+// The map of one image as `options` say; errors begin with `name`.
+DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options,
+                       const std::string& name = "image");
 
 }  // namespace depthstill

@@ -1,5 +1,7 @@
 #include "engine/io/weights_file.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <ostream>
@@ -59,11 +61,13 @@ bool is_floating(StoredType type) {
   return type == StoredType::kF32 || type == StoredType::kF16 || type == StoredType::kBf16 || type == StoredType::kF64;
 }
 
-void narrow_floats(std::span<const float> from, StoredType type, void* to) {
-  check(type == StoredType::kF16 || type == StoredType::kBf16, "weights: expected F16 or BF16 to store, got ", type);
+void narrow_floats(std::span<const float> from, StoredType type, void* to, const std::string& where) {
+  check(type == StoredType::kF16 || type == StoredType::kBf16, where, ": expected F16 or BF16 to store, got ", type);
+  const uint16_t exponent = type == StoredType::kF16 ? 0x7c00 : 0x7f80;  // all ones: infinite or NaN
   auto* out = static_cast<std::byte*>(to);
   for (size_t i = 0; i < from.size(); ++i) {
     const uint16_t bits = type == StoredType::kF16 ? float_to_half(from[i]) : bf16(from[i]).bits;
+    check((bits & exponent) != exponent, where, ": expected values that ", type, " can hold, found ", from[i]);
     std::memcpy(out + i * sizeof(bits), &bits, sizeof(bits));
   }
 }
@@ -97,6 +101,14 @@ const StoredTensor& WeightsFile::at(const std::string& name) const {
 }
 
 void WeightsFile::read_floats(const StoredTensor& tensor, std::span<float> values) const {
+  read_any_floats(tensor, values);
+  const auto bad = std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  if (bad == values.end()) return;
+  fail(path_, ": tensor '", printable(tensor.name), "' ", shape_text(tensor.shape), ": expected finite weights, found ",
+       *bad, " as element ", bad - values.begin());
+}
+
+void WeightsFile::read_any_floats(const StoredTensor& tensor, std::span<float> values) const {
   check(values.size() == static_cast<size_t>(tensor.numel()), path_, ": tensor '", tensor.name, "': expected ",
         values.size(), " values, found ", tensor.numel());
   check(is_floating(tensor.type), path_, ": tensor '", tensor.name, "': expected F32, F16, BF16 or F64, found ",

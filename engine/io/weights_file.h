@@ -17,8 +17,9 @@ enum class StoredType : uint8_t { kBool, kU8, kI8, kU16, kI16, kF16, kBf16, kU32
 size_t size_of(StoredType type);
 const char* name_of(StoredType type);  // as in safetensors: "F32", "BF16", ...
 bool is_floating(StoredType type);
-// Stores floats as F16 or BF16, rounded to nearest even; throws Error for another type. `to` may be unaligned.
-void narrow_floats(std::span<const float> from, StoredType type, void* to);
+// Stores floats as F16 or BF16, rounded to nearest even; `to` may be unaligned. Throws Error, beginning with `where`,
+// for another type and for a value that becomes infinite (65520 and more as F16) or is not finite.
+void narrow_floats(std::span<const float> from, StoredType type, void* to, const std::string& where);
 std::ostream& operator<<(std::ostream& out, StoredType type);
 
 std::string shape_text(std::span<const int64_t> shape);  // "(64, 3, 7, 7)"
@@ -48,7 +49,8 @@ class WeightsFile {
 
   // The elements in row-major order; `to` has tensor.bytes bytes.
   virtual void read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const = 0;
-  // Reads F32, F16, BF16 or F64 as float.
+  // Reads F32, F16, BF16 or F64 as float. Throws Error that names the tensor if a value is NaN or infinite: a damaged
+  // download or a training that diverged, of which nothing good can come.
   void read_floats(const StoredTensor& tensor, std::span<float> values) const;
   std::vector<float> read_floats(const std::string& name) const;
 
@@ -59,6 +61,8 @@ class WeightsFile {
   std::map<std::string, std::string> metadata_;
 
  private:
+  void read_any_floats(const StoredTensor& tensor, std::span<float> values) const;
+
   std::string path_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, size_t> by_name_;

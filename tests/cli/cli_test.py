@@ -511,6 +511,33 @@ class Cli(unittest.TestCase):
         self.assert_one_line(run("convert", self.root / "harmful.pth", self.root / "x"), 1,
                              "refuses to construct `os.system`: only tensors, dictionaries, numbers and text are read")
 
+    def test_weights_that_are_not_finite(self):
+        recipe, good, bad = self.small_set(), self.root / "run/best.safetensors", self.root / "bad.safetensors"
+        done = run("train", recipe, "--data", self.root, "--out", self.root / "run", "--set", "train.max_steps=1",
+                   "--set", 'data.val.list=""')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        data = bytearray(good.read_bytes())
+        length = int.from_bytes(data[:8], "little")
+        name, entry = next((n, e) for n, e in json.loads(data[8:8 + length]).items() if n.endswith("conv.weight"))
+        at = 8 + length + entry["data_offsets"][0]
+        data[at:at + 4] = struct.pack("<f", float("nan"))
+        bad.write_bytes(data)
+        image = self.root / "images/0.png"
+        init = ["--set", f'model.init="{bad}"', "--out", self.root / "again"]
+        for command in (["predict", "--weights", bad, "--out", self.root / "maps", image],
+                        ["teach", recipe, "--data", self.root, "--weights", bad, "--out", self.root / "maps", "--set",
+                         "data.teacher_naming=flat"],
+                        ["eval", recipe, "--data", self.root, "--split", "val", "--weights", bad],
+                        ["export", bad, "--out", self.root / "out.onnx"],
+                        ["export", bad, "--out", self.root / "out.safetensors"],
+                        ["train", recipe, "--data", self.root, *init]):
+            self.assert_one_line(run(*command), 1, f"tensor '{name}'")
+        converted = run("convert", bad, self.root / "out.safetensors")
+        self.assertEqual(converted.returncode, 1)
+        self.assertIn(f"tensor '{name}'", converted.stderr)
+        self.assertEqual([path for path in self.root.glob("maps/**/*") if path.is_file()], [])
+        self.assertEqual(list(self.root.glob("out.*")), [])
+
     def test_packed_data_trains_the_same_weights(self):
         recipe, packed = self.small_set(), self.root / "packed"
         first = run("pack", recipe, "--data", self.root, "--out", packed)

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <ctime>
+#include <limits>
 
 #include "engine/io/text_file.h"
 #include "tests/io/allocation_watch.h"
@@ -72,6 +74,37 @@ TEST(safetensors, round_trip) {
   EXPECT_EQ(back, step);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(file.bytes(file.at("z.weight")).data()) % 64, 0u);
   expect_clear(error_of([&] { file.read_floats("step"); }), "expected F32, F16, BF16 or F64, found I64");
+}
+
+TEST(safetensors, floats_are_finite) {
+  const TemporaryFolder folder;
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const float wide[] = {1, 2, std::numeric_limits<float>::quiet_NaN(), kInf};
+  const uint16_t half[] = {0x3c00, 0x7e00, 0xfc00, 0x3c00}, brain[] = {0x3f80, 0x3f80, 0x3f80, 0xff80};
+  const double doubles[] = {1e300, 1, 1, 1};  // finite, but not as a float
+  const TensorToStore tensors[] = {{"f32", StoredType::kF32, {2, 2}, wide},
+                                   {"f16", StoredType::kF16, {2, 2}, half},
+                                   {"bf16", StoredType::kBf16, {2, 2}, brain},
+                                   {"f64", StoredType::kF64, {2, 2}, doubles}};
+  const std::string path = folder / "w.safetensors";
+  write_safetensors(path, tensors);
+  const SafetensorsFile file(path);
+  const auto error = [&](const char* name) { return error_of([&] { file.read_floats(name); }); };
+  EXPECT_EQ(error("f32"), path + ": tensor 'f32' (2, 2): expected finite weights, found nan as element 2");
+  EXPECT_EQ(error("f16"), path + ": tensor 'f16' (2, 2): expected finite weights, found nan as element 1");
+  EXPECT_EQ(error("bf16"), path + ": tensor 'bf16' (2, 2): expected finite weights, found -inf as element 3");
+  EXPECT_EQ(error("f64"), path + ": tensor 'f64' (2, 2): expected finite weights, found inf as element 0");
+}
+
+TEST(safetensors, narrow_floats_stay_finite) {
+  uint16_t to[2] = {};
+  const auto error = [&](std::array<float, 2> values, StoredType type) {
+    return error_of([&] { narrow_floats(values, type, to, "w: tensor 'a'"); });
+  };
+  EXPECT_EQ(error({1, -65504}, StoredType::kF16), "");
+  EXPECT_EQ(error({1, 3e38f}, StoredType::kBf16), "");
+  EXPECT_EQ(error({1, -65520}, StoredType::kF16), "w: tensor 'a': expected values that F16 can hold, found -65520");
+  EXPECT_NE(error({std::numeric_limits<float>::quiet_NaN(), 0}, StoredType::kBf16), "");
 }
 
 TEST(safetensors, every_truncation_is_refused) {

@@ -12,7 +12,7 @@ int main(int argc, char** argv) try {
   const auto model = ds::load_model(argv[1]);
   model->eval();
   const ds::Predictor predict(*model, {.flip = false});
-  const ds::DepthMap map = predict(ds::read_image(argv[2]));
+  const ds::DepthMap map = predict(ds::read_image(argv[2]), argv[2]);
   ds::write_map(argv[3], map, {});
   const auto [least, greatest] = std::minmax_element(map.values.begin(), map.values.end());
   std::printf("%s: %d x %d, %s, %.3g to %.3g\n", argv[3], map.width, map.height, ds::name_of(map.kind).c_str(),
