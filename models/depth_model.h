@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "models/encoder.h"
 #include "models/input_rule.h"
 #include "models/prediction.h"
+#include "models/trained_use.h"
 
 namespace depthstill {
 
@@ -61,6 +63,9 @@ class DepthModel : public Module {
   const std::string& name() const { return name_; }
   const ModelOptions& options() const { return options_; }
   const InputRule& input_rule() const { return input_rule_; }
+  // The use that weights or a training state; none for a published network, whose use is its input rule.
+  const std::optional<TrainedUse>& trained_use() const { return trained_use_; }
+  void set_trained_use(const std::optional<TrainedUse>& use) { trained_use_ = use; }
   int64_t size_multiple() const { return input_rule_.multiple; }
   // The count includes the dead parameters; parameter_count() is what is executed and trained.
   int64_t reference_parameter_count() const;
@@ -77,6 +82,7 @@ class DepthModel : public Module {
   std::string name_;
   ModelOptions options_;
   InputRule input_rule_;
+  std::optional<TrainedUse> trained_use_;
 };
 
 }  // namespace depthstill

@@ -1,8 +1,12 @@
 #include "models/model_file.h"
 
+#include <algorithm>
 #include <set>
+#include <sstream>
 #include <utility>
 
+#include "engine/io/text_file.h"
+#include "kernels/preprocess.h"
 #include "models/checkpoint_keys.h"
 #include "models/imagenet.h"
 #include "models/model_table.h"
@@ -20,48 +24,111 @@ LoadOptions passing_over(const DepthModel& model) {
   return options;
 }
 
-}  // namespace
-
-Metadata describe(const DepthModel& model) {
-  const ModelOptions& options = model.options();
+Metadata describe(const std::string& architecture, const ModelOptions& options) {
+  const auto& mean = kImageMean;
+  const auto& deviation = kImageStd;
   return {{"format", "depthstill-1"},
-          {"architecture", model.name()},
+          {"architecture", architecture},
           {"head", name_of(options.head)},
           {"bins", metadata_text(options.bins)},
           {"d_min", metadata_text(options.d_min)},
-          {"d_max", metadata_text(options.d_max)}};
+          {"d_max", metadata_text(options.d_max)},
+          {"normalisation", concat_text("RGB 0..255: mean ", mean[0], ' ', mean[1], ' ', mean[2], ", deviation ",
+                                        deviation[0], ' ', deviation[1], ' ', deviation[2])}};
+}
+
+TrainedUse parse_use(const Metadata& metadata, const std::string& path) {
+  TrainedUse use;
+  use.flip = metadata_number<int>(metadata, "flip", path) != 0;
+  const auto entry = [&](const char* key) {
+    const auto found = metadata.find(key);
+    return found == metadata.end() ? std::string() : found->second;
+  };
+  const std::string precision = entry("precision"), size = entry("input_size"), scale = entry("input_scale");
+  check(precision == name_of(DType::kFloat) || precision == name_of(DType::kBf16), path,
+        ": metadata entry 'precision': expected fp32 or bf16, found '", printable(precision), "'");
+  use.dtype = precision == name_of(DType::kBf16) ? DType::kBf16 : DType::kFloat;
+  char by = 0;
+  if (!size.empty()) {
+    ImageSize sides;
+    std::istringstream in(size);
+    const bool read = in >> sides.width >> by >> sides.height && by == 'x' && in.peek() == EOF;
+    check(read && std::min(sides.width, sides.height) >= 1 && std::max(sides.width, sides.height) <= kMaxImageSide,
+          path, ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '", printable(size), "'");
+    use.input_size = sides;
+  }
+  if (!scale.empty()) {
+    std::istringstream in(scale);
+    const bool read = in >> use.scale_height >> by >> use.scale_width && by == 'x' && in.peek() == EOF;
+    check(read && use.scale_height > 0 && use.scale_width > 0, path,
+          ": metadata entry 'input_scale': expected HEIGHTxWIDTH, found '", printable(scale), "'");
+  }
+  return use;
+}
+
+}  // namespace
+
+Metadata describe(const DepthModel& model) { return describe(model.name(), model.options()); }
+
+Metadata metadata_of(const DepthModel& model) {
+  Metadata metadata = describe(model);
+  if (!model.trained_use()) return metadata;
+  const TrainedUse& use = *model.trained_use();
+  metadata["flip"] = use.flip ? "1" : "0";
+  metadata["precision"] = name_of(use.dtype);
+  if (use.input_size)
+    metadata["input_size"] = concat_text(*use.input_size);
+  else if (use.resizes())
+    metadata["input_scale"] = metadata_text(use.scale_height) + "x" + metadata_text(use.scale_width);
+  return metadata;
+}
+
+std::optional<NetworkRecord> record_of(const WeightsFile& file) {
+  const Metadata& metadata = file.metadata();
+  const std::string& path = file.path();
+  if (!metadata.contains("architecture") || !metadata.contains("head")) return {};
+  NetworkRecord record{metadata.at("architecture"), {}, {}};
+  record.options.head = parse_head(metadata.at("head"));
+  record.options.bins = metadata_number<int64_t>(metadata, "bins", path);
+  record.options.d_min = metadata_number<float>(metadata, "d_min", path);
+  record.options.d_max = metadata_number<float>(metadata, "d_max", path);
+  if (metadata.contains("flip")) record.use = parse_use(metadata, path);
+  return record;
 }
 
 void save_model(const std::string& path, const DepthModel& model, std::optional<int64_t> epoch, StoredType floats) {
-  Metadata metadata = describe(model);
+  Metadata metadata = metadata_of(model);
   if (epoch) metadata["epoch"] = metadata_text(*epoch);
   save_state(model, path, metadata, {}, floats);
 }
 
-std::unique_ptr<DepthModel> load_model(const std::string& path) {
+std::unique_ptr<DepthModel> load_model(const std::string& path, const std::function<NetworkRecord()>& otherwise) {
   const auto file = open_mapped_weights(path);
-  const Metadata& metadata = file->metadata();
-  std::string architecture = file->map().architecture;
-  ModelOptions options;
-  if (metadata.contains("architecture") && metadata.contains("head")) {
-    architecture = metadata.at("architecture");
-    options.head = parse_head(metadata.at("head"));
-    options.bins = metadata_number<int64_t>(metadata, "bins", path);
-    options.d_min = metadata_number<float>(metadata, "d_min", path);
-    options.d_max = metadata_number<float>(metadata, "d_max", path);
-  } else {
-    check(!file->map().encoder_only, path, ": expected a whole network, found an encoder for ", architecture, " only");
-    options = options_for(file->map());
+  std::optional<NetworkRecord> record = record_of(*file);
+  if (otherwise && !(record && record->use)) {
+    const NetworkRecord other = otherwise();
+    const bool same = other.architecture == (record ? record->architecture : file->map().architecture);
+    if (same && record) check_metadata(*file, describe(other.architecture, other.options));
+    if (same) record = other;
   }
-  auto model = make_model(architecture, options);
+  if (!record) {
+    const std::string& architecture = file->map().architecture;
+    check(!file->map().encoder_only, path, ": expected a whole network, found an encoder for ", architecture, " only");
+    record = {architecture, options_for(file->map()), {}};
+  }
+  auto model = make_model(record->architecture, record->options);
+  if (record_of(*file)) check_metadata(*file, describe(*model));
   load_state(*model, *file, passing_over(*model));
+  model->set_trained_use(record->use);
   return model;
 }
 
 void load_weights(DepthModel& model, const std::string& path) {
   const auto file = open_mapped_weights(path);
-  check_metadata(*file, describe(model));
+  const std::optional<NetworkRecord> record = record_of(*file);
+  if (record) check_metadata(*file, describe(model));
   load_state(model, *file, passing_over(model));
+  if (record && record->use) model.set_trained_use(record->use);
 }
 
 InitialWeights load_initial(DepthModel& model, const std::string& path) {

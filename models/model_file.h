@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,17 +13,29 @@
 
 namespace depthstill {
 
-// Saves weights and buffers, with what make_model() needs to build the network again. Floats are stored as kF32, kF16
-// or kBf16.
+// A NetworkRecord says what network weights belong to, and how its training used it.
+struct NetworkRecord {
+  std::string architecture;
+  ModelOptions options;
+  std::optional<TrainedUse> use;
+};
+
+// The record in a file's metadata: ours have one, but for the use in those of older versions; published ones have none.
+std::optional<NetworkRecord> record_of(const WeightsFile& file);
+Metadata describe(const DepthModel& model);     // the network as metadata, with the normalisation of its input
+Metadata metadata_of(const DepthModel& model);  // the same with its trained_use(): the whole record
+
+// Saves weights and buffers with the record. Floats are stored as kF32, kF16 or kBf16.
 void save_model(const std::string& path, const DepthModel& model, std::optional<int64_t> epoch = {},
                 StoredType floats = StoredType::kF32);
-Metadata describe(const DepthModel& model);  // that metadata
 
-// Loads any file that models/checkpoint_keys.h knows. Where it does not say what the network is, as published
-// checkpoints do not, that is inferred from names and shapes.
-std::unique_ptr<DepthModel> load_model(const std::string& path);
+// Loads any file that models/checkpoint_keys.h knows. `otherwise`, if there is one, is asked for what the file leaves
+// open; an answer for another architecture is passed over, another contradiction is an Error. What is then still open
+// is inferred from names and shapes.
+std::unique_ptr<DepthModel> load_model(const std::string& path, const std::function<NetworkRecord()>& otherwise = {});
 
-// Reads weights into an existing model; published checkpoints' unused layers are passed over.
+// Reads weights into an existing model, which takes over the trained use that the file states. Published checkpoints'
+// unused layers are passed over. Throws Error if the file says that it is of another network.
 void load_weights(DepthModel& model, const std::string& path);
 
 // Training starts from a whole network, or from an encoder alone (ImageNet classifier, DINOv2); the rest then keeps its

@@ -42,8 +42,9 @@ DepthMap Predictor::run_by_rule(const Image8& image, const InputRule& rule, cons
 
 DepthMap Predictor::run_resized(const Image8& image, const std::string& name) const {
   const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
-  const ImageSize size = options_.input_size.value_or(
-      ImageSize{scaled(image.width, options_.scale_width), scaled(image.height, options_.scale_height)});
+  const TrainedUse use = model_.trained_use().value_or(TrainedUse{});
+  const ImageSize size =
+      use.input_size.value_or(ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)});
   const Image8 padded =
       pad_to_multiple(size == image.size() ? image : resize(image, size), static_cast<int>(model_.size_multiple()));
   return run_network(to_tensor(padded, options_.dtype, options_.device), size, name);
@@ -52,8 +53,8 @@ DepthMap Predictor::run_resized(const Image8& image, const std::string& name) co
 DepthMap Predictor::operator()(const Image8& image, const std::string& name) const {
   InputRule rule = model_.input_rule();
   if (options_.side > 0) rule.size = options_.side;
-  const bool by_rule = rule.fit != InputRule::Fit::kPad && !options_.input_size && options_.scale_height == 1.0 &&
-                       options_.scale_width == 1.0;
+  const bool trained_resized = model_.trained_use() && model_.trained_use()->resizes();
+  const bool by_rule = rule.fit != InputRule::Fit::kPad && !trained_resized;
   const auto run = [&](const Image8& input) {
     return by_rule ? run_by_rule(input, rule, name) : run_resized(input, name);
   };

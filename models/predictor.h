@@ -2,7 +2,6 @@
 // the mirrored image (the reference's protocol). Each pass is clamped before averaging.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "engine/device.h"
@@ -17,12 +16,10 @@ struct PredictOptions {
   bool flip = true;
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;  // type of the activations
-  // These say what the network is given. By default the model's input rule decides, with `side` in place of its size if
-  // that is not 0. A training that resized its images replaces the rule: images are resized to input_size, else by
-  // these factors, and padded to the network's multiple; the depth map is resized back bilinearly.
+  // The model's input rule decides what the network is given, with `side` in place of its size if that is not 0. A
+  // training that resized its images (trained_use()) replaces the rule: images are resized as there and padded to the
+  // network's multiple; the depth map is resized back bilinearly.
   int side = 0;
-  std::optional<ImageSize> input_size;
-  double scale_height = 1, scale_width = 1;
 };
 
 class Predictor {

@@ -1,5 +1,6 @@
 // depthstill convert: published checkpoints under our names, as safetensors.
 #include <cstdio>
+#include <optional>
 #include <span>
 
 #include "engine/io/safetensors.h"
@@ -13,7 +14,7 @@ namespace {
 
 struct ConvertArgs {
   std::string in, out, model, dtype = "fp32", head;
-  float d_min = ModelOptions{}.d_min, d_max = ModelOptions{}.d_max;
+  std::optional<float> d_min, d_max;
   ExistingArgs existing;
 };
 
@@ -103,13 +104,16 @@ int run_convert(const ConvertArgs& args) {
     return kExitOk;
   }
   const auto file = open_mapped_weights(args.in);
+  const std::optional<NetworkRecord> record = record_of(*file);  // our own weights keep what they say
   KeyMap map = file->map();
+  if (record) map.architecture = record->architecture;
   if (!args.model.empty()) map.architecture = args.model;
-  ModelOptions options = options_for(map);
+  ModelOptions options = record ? record->options : options_for(map);
   if (!args.head.empty()) options.head = parse_head(args.head);
-  options.d_min = args.d_min;
-  options.d_max = args.d_max;
+  options.d_min = args.d_min.value_or(options.d_min);
+  options.d_max = args.d_max.value_or(options.d_max);
   const auto student = make_model(map.architecture, options);
+  if (record) student->set_trained_use(record->use);
   const KeyCheck keys = check_keys(map, *student);
 
   std::printf("%s: names of %s: %s%s\n", args.in.c_str(), name_of(map.family), map.architecture.c_str(),
@@ -126,7 +130,7 @@ int run_convert(const ConvertArgs& args) {
   names.insert(names.end(), keys.dead.begin(), keys.dead.end());
   const auto metadata =
       map.encoder_only ? std::map<std::string, std::string>{{"format", "depthstill-1"}, {"encoder", map.architecture}}
-                       : describe(*student);
+                       : metadata_of(*student);
   write(args, *file, names, metadata);
   std::printf("wrote %s\n", args.out.c_str());
   return kExitOk;
@@ -149,10 +153,10 @@ void add_convert_command(CLI::App& app, Run& run) {
                    "dpm, regression or relative; regression for metric models, whose names "
                    "are those of relative ones [default: inferred]")
       ->check(CLI::IsMember({"dpm", "regression", "relative"}));
-  command->add_option("--d-min", args->d_min, "nearest depth of the head, metres")->capture_default_str();
-  command
-      ->add_option("--d-max", args->d_max, "farthest depth of the head, metres; metric models: 20 indoor, 80 outdoor")
-      ->capture_default_str();
+  command->add_option("--d-min", args->d_min, "nearest depth of the head, metres [default: the weights', else 0.001]");
+  command->add_option(
+      "--d-max", args->d_max,
+      "farthest depth of the head, metres; metric models: 20 indoor, 80 outdoor [default: the weights', else 80]");
   args->existing.add_to(*command, "files");
   command->callback([args, &run] { run = [args] { return run_convert(*args); }; });
 }

@@ -6,10 +6,9 @@
 #include <optional>
 
 #include "engine/io/atomic_file.h"
-#include "models/model_file.h"
-#include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/evaluate_model.h"
+#include "tools/load_network.h"
 #include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
@@ -114,19 +113,6 @@ void check_predictions_exist(const std::vector<EvalItem>& items, const std::stri
   check(missing == 0, first, missing > 1 ? concat_text(" (and ", missing - 1, " more missing)") : "");
 }
 
-std::unique_ptr<DepthModel> student_for(const EvalSetup& setup, const EvalArgs& args, Device device) {
-  std::unique_ptr<DepthModel> student;
-  if (setup.recipe) {
-    student = make_model(setup.recipe->model.name, setup.recipe->model.options);
-    load_weights(*student, args.weights);
-  } else {
-    student = load_model(args.weights);
-  }
-  student->to(device);
-  student->eval();
-  return student;
-}
-
 OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
   OutputPlan plan(args.existing.choice(), args.save);
   if (setup.recipe) plan.reads(*setup.recipe);
@@ -158,11 +144,16 @@ Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Datase
 }
 
 Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const OutputPlan& plan) {
-  PredictOptions options = setup.recipe ? predict_options(*setup.recipe) : PredictOptions{};
-  if (args.no_flip) options.flip = false;
+  const std::unique_ptr<DepthModel> student =
+      setup.recipe ? load_network(args.weights, *setup.recipe) : load_network(args.weights);
+  const TrainedUse use =
+      setup.recipe ? *network_record(*setup.recipe).use : student->trained_use().value_or(TrainedUse{});
+  PredictOptions options;
+  options.flip = use.flip && !args.no_flip;
   options.device = args.compute.choose_device();
-  options.dtype = args.compute.dtype(setup.recipe ? setup.recipe->train.precision : "fp32");
-  const std::unique_ptr<DepthModel> student = student_for(setup, args, options.device);
+  options.dtype = args.compute.dtype(name_of(use.dtype));
+  student->to(options.device);
+  student->eval();
   std::function<void(const EvalItem&, const DepthMap&)> keep;
   if (!args.save.empty()) {
     check_map_names(data, ".npy");

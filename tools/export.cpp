@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "models/model_file.h"
-#include "models/model_table.h"
 #include "tools/args.h"
+#include "tools/load_network.h"
 #include "tools/recipe.h"
 #include "tools/version.h"
 
@@ -35,11 +35,9 @@ bool wants_onnx(const ExportArgs& args) {
 std::unique_ptr<DepthModel> model_of(const ExportArgs& args) {
   std::unique_ptr<DepthModel> student;
   if (args.recipe.empty()) {
-    student = load_model(args.weights);
+    student = load_network(args.weights);
   } else {
-    const Recipe recipe = load_recipe(args.recipe);
-    student = make_model(recipe.model.name, recipe.model.options);
-    load_weights(*student, args.weights);
+    student = load_network(args.weights, load_recipe(args.recipe));
   }
   student->eval();
   return student;

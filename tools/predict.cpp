@@ -10,12 +10,11 @@
 #include "engine/io/atomic_file.h"
 #include "engine/io/npy.h"
 #include "engine/ops.h"
-#include "models/model_file.h"
-#include "models/model_table.h"
 #include "models/predictor.h"
 #include "tools/args.h"
 #include "tools/find_images.h"
 #include "tools/interrupt.h"
+#include "tools/load_network.h"
 #include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
@@ -169,22 +168,13 @@ struct Model {
 };
 
 Model model_of(const PredictArgs& args) {
-  const std::string recipe_path = recipe_of(args);
   Model model;
-  std::string precision = "fp32";
-  if (recipe_path.empty()) {
-    model.student = load_model(args.weights);
-  } else {
-    const Recipe recipe = load_recipe(recipe_path);
-    model.options = predict_options(recipe);
-    precision = recipe.train.precision;
-    model.student = make_model(recipe.model.name, recipe.model.options);
-    load_weights(*model.student, args.weights);
-  }
+  model.student =
+      args.recipe.empty() ? load_network(args.weights) : load_network(args.weights, load_recipe(args.recipe));
   model.options.flip = args.flip;
   model.options.side = args.side;
   model.options.device = args.compute.choose_device();
-  model.options.dtype = args.compute.dtype(precision);
+  model.options.dtype = args.compute.dtype(name_of(model.student->trained_use().value_or(TrainedUse{}).dtype));
   model.student->to(model.options.device);
   model.student->eval();
   return model;
@@ -285,7 +275,7 @@ void add_predict_command(CLI::App& app, Run& run) {
   command->add_option("--weights", args->weights, "weights of the model: .safetensors or .pth")->required();
   command->add_option("--out", args->out, "folder to write to; below a folder of images, it is not searched");
   command->add_option("--recipe", args->recipe,
-                      "recipe of the model [default: recipe.toml beside the weights, if any]");
+                      "recipe of the model [default: what the weights say; for older ones recipe.toml beside them]");
   command
       ->add_option(
           "--format", args->formats,

@@ -328,21 +328,22 @@ Protocol protocol_of(const Recipe& recipe) {
   return protocol;
 }
 
-PredictOptions predict_options(const Recipe& recipe) {
-  PredictOptions options;
-  options.flip = recipe.eval.flip;
+NetworkRecord network_record(const Recipe& recipe) {
+  TrainedUse use;
+  use.flip = recipe.eval.flip;
+  use.dtype = recipe.train.precision == "bf16" ? DType::kBf16 : DType::kFloat;
   const DataRecipe& data = recipe.data;
   if (data.resize_height > 0) {
     const ImageSize size{data.resize_width, data.resize_height};
     if (data.crop == CropRule::kNone) {
-      options.input_size = size;
+      use.input_size = size;
     } else {
       const Rect cropped = crop_rect(data.crop, {1242, 480}, "recipe");  // any image that is large enough
-      options.scale_height = static_cast<double>(size.height) / cropped.height;
-      options.scale_width = static_cast<double>(size.width) / cropped.width;
+      use.scale_height = static_cast<double>(size.height) / cropped.height;
+      use.scale_width = static_cast<double>(size.width) / cropped.width;
     }
   }
-  return options;
+  return {recipe.model.name, recipe.model.options, use};
 }
 
 }  // namespace depthstill

@@ -14,7 +14,7 @@
 #include "engine/schedule.h"
 #include "losses/tie_kd.h"
 #include "models/depth_model.h"
-#include "models/predictor.h"
+#include "models/model_file.h"
 
 namespace depthstill {
 
@@ -97,7 +97,7 @@ std::string print_recipe(const Recipe& recipe);
 bool has_split(const Recipe& recipe, const std::string& split);
 DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
 Protocol protocol_of(const Recipe& recipe);
-// flip, and the size at which the recipe's training saw its images.
-PredictOptions predict_options(const Recipe& recipe);
+// The recipe's network, and the size, precision and flip that its training uses.
+NetworkRecord network_record(const Recipe& recipe);
 
 }  // namespace depthstill

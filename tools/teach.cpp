@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <memory>
 
-#include "models/model_file.h"
 #include "tools/args.h"
+#include "tools/load_network.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 #include "tools/teacher_maps.h"
@@ -47,7 +47,7 @@ int run_teach(const TeachArgs& args) {
   predicting.side = args.side;
   predicting.device = args.compute.choose_device();
   predicting.dtype = args.compute.dtype();
-  const std::unique_ptr<DepthModel> teacher = load_model(args.weights);
+  const std::unique_ptr<DepthModel> teacher = load_network(args.weights);
   teacher->to(predicting.device);
   teacher->eval();
   log_line(concat_text(teacher->name(), " on ", predicting.device, ", ", predicting.dtype, ": ", data.size(),

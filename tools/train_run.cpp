@@ -192,7 +192,9 @@ void TrainRun::claim_folder() {
 }
 
 void TrainRun::make_network() {
-  model_ = make_model(recipe_.model.name, recipe_.model.options);
+  const NetworkRecord record = network_record(recipe_);
+  model_ = make_model(record.architecture, record.options);
+  model_->set_trained_use(record.use);
   bool folded = false;
   if (!options_.resume) {
     model_->initialize(recipe_.train.seed);
@@ -286,7 +288,7 @@ void TrainRun::name_changed_decoder(const Metadata& saved) const {
 }
 
 void TrainRun::save_last() {
-  Metadata metadata = describe(*model_);
+  Metadata metadata = metadata_of(*model_);
   metadata[kDecoder] = image_decoders().jpeg;
   metadata.merge(selection_.metadata());
   trainer_->save(path("last.safetensors"), metadata);
@@ -344,7 +346,8 @@ Evaluation TrainRun::validate(const std::string& split, std::vector<ReportPanel>
   model_->eval();
   const Dataset data(dataset_spec(recipe_, split));
   const size_t wanted = panels == nullptr ? 0 : static_cast<size_t>(recipe_.eval.report_panels);
-  PredictOptions predicting = predict_options(recipe_);
+  PredictOptions predicting;
+  predicting.flip = recipe_.eval.flip;
   predicting.device = options_.device;
   predicting.dtype = options_.dtype;
   return evaluate_model(*model_, data, protocol_of(recipe_), predicting, wanted, panels);

@@ -511,6 +511,50 @@ class Cli(unittest.TestCase):
         self.assert_one_line(run("convert", self.root / "harmful.pth", self.root / "x"), 1,
                              "refuses to construct `os.system`: only tensors, dictionaries, numbers and text are read")
 
+    def test_weights_give_the_same_map_wherever_they_lie(self):
+        recipe, out, away = self.small_set(), self.root / "run", self.root / "away"
+        away.mkdir()
+        done = run("train", recipe, "--data", self.root, "--out", out, "--set", "train.max_steps=1", "--set",
+                   'data.val.list=""', "--set", "data.resize_height=32", "--set", "data.resize_width=48", "--set",
+                   "train.precision=bf16")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        weights = out / "best.safetensors"
+        data = weights.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:8 + length])
+        stated = header["__metadata__"]
+        self.assertEqual((stated["input_size"], stated["flip"], stated["precision"]), ("48x32", "1", "bf16"))
+
+        def map_of(path, *more):
+            folder = Path(tempfile.mkdtemp(dir=self.root)) / "map"
+            result = run("predict", "--weights", path, "--out", folder, "--format", "npy", self.root / "images/0.png", *more)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            return (folder / "0.npy").read_bytes()
+
+        expected = map_of(weights)
+        moved = away / "w.safetensors"
+        moved.write_bytes(data)
+        self.assertEqual(map_of(moved), expected)
+        (away / "recipe.toml").write_text("[model]\nname = 'dpt_s'\nhead = 'relative'\n")
+        self.assertEqual(map_of(moved), expected)
+        for command in (["convert", moved, away / "converted.safetensors"],
+                        ["export", moved, "--out", away / "exported.safetensors"]):
+            self.assertEqual(run(*command).returncode, 0)
+        (away / "recipe.toml").unlink()
+        for name in ("converted", "exported"):
+            self.assertEqual(map_of(away / f"{name}.safetensors"), expected, name)
+
+        # Weights of an older version: the recipe beside them says it.
+        for key in ("input_size", "flip", "precision", "normalisation"):
+            del stated[key]
+        text = json.dumps(header).encode()
+        old = struct.pack("<Q", len(text)) + text + data[8 + length:]
+        (out / "old.safetensors").write_bytes(old)
+        self.assertEqual(map_of(out / "old.safetensors"), expected)
+        moved.write_bytes(old)
+        self.assertNotEqual(map_of(moved), expected)
+        self.assertEqual(map_of(moved, "--recipe", out / "recipe.toml"), expected)
+
     def test_weights_that_are_not_finite(self):
         recipe, good, bad = self.small_set(), self.root / "run/best.safetensors", self.root / "bad.safetensors"
         done = run("train", recipe, "--data", self.root, "--out", self.root / "run", "--set", "train.max_steps=1",

@@ -2,10 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <limits>
 
-#include "engine/io/text_file.h"
+#include "engine/io/safetensors.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/io/test_files.h"
@@ -41,9 +40,7 @@ TEST(Predictor, AMapThatIsNotFiniteIsNoResult) {
   const char* const biases[] = {"decode_head.conv_depth.bias", "decode_head.conv_out.0.bias"};
   for (const size_t i : {0, 1}) {
     const auto model = small_unet(heads[i]);
-    PredictOptions options;
-    options.flip = false;
-    const Predictor predictor(*model, options);
+    const Predictor predictor(*model, {.flip = false});
     EXPECT_EQ(predictor(picture(45, 33), "a.png").size(), (ImageSize{45, 33}));
     set_first(*model, biases[i], std::numeric_limits<float>::quiet_NaN());
     EXPECT_EQ(error_of([&] { predictor(picture(45, 33), "a.png"); }),
@@ -62,6 +59,78 @@ TEST(Predictor, WeightsThatAreNotFiniteAreNamed) {
   EXPECT_EQ(error_of([&] { load_weights(*model, path); }), expected);
   EXPECT_EQ(error_of([&] { load_initial(*model, path); }), expected);
   EXPECT_NE(error_of([&] { save_model(path, *model, {}, StoredType::kF16); }).find("F16 can hold, found inf"),
+            std::string::npos);
+}
+
+TEST(Predictor, WeightsSayHowTheyAreUsed) {
+  const TemporaryFolder folder;
+  const auto model = small_unet(Head::kDpm);
+  const Image8 image = picture(90, 50);
+  const DepthMap as_it_is = Predictor(*model, {})(image);
+  TrainedUse size, scales;
+  size.input_size = ImageSize{64, 32};
+  size.flip = false;
+  scales.scale_height = 0.3;
+  scales.scale_width = 1.0 / 3;
+  scales.dtype = DType::kBf16;
+  for (const TrainedUse& use : {size, scales}) {
+    model->set_trained_use(use);
+    const DepthMap expected = Predictor(*model, {})(image);
+    EXPECT_EQ(expected.size(), image.size());
+    EXPECT_NE(expected.values, as_it_is.values);
+    save_model(folder / "w.safetensors", *model);
+    const auto loaded = load_model(folder / "w.safetensors", []() -> NetworkRecord {
+      ADD_FAILURE() << "asked, although the weights say all";
+      return {};
+    });
+    ASSERT_TRUE(loaded->trained_use());
+    EXPECT_EQ(loaded->trained_use()->flip, use.flip);
+    EXPECT_EQ(loaded->trained_use()->dtype, use.dtype);
+    EXPECT_EQ(input_text(*loaded->trained_use()), input_text(use));
+    loaded->eval();
+    EXPECT_EQ(Predictor(*loaded, {})(image).values, expected.values);
+  }
+}
+
+// Weights of older versions do not state their use, and published ones nothing at all.
+TEST(Predictor, ARecipeServesOlderWeights) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "w.safetensors";
+  const auto model = small_unet(Head::kDpm);
+  NetworkRecord record{"mobilenet_unet", model->options(), TrainedUse{}};
+  record.use->input_size = ImageSize{64, 32};
+  const auto answer = [&] { return record; };
+  save_model(path, *model);
+  EXPECT_FALSE(load_model(path)->trained_use());
+  EXPECT_EQ(load_model(path, answer)->trained_use()->input_size, record.use->input_size);
+  record.options.bins = 16;
+  EXPECT_EQ(error_of([&] { load_model(path, answer); }), path + ": expected a checkpoint with bins 16, found 8");
+  save_state(*model, path, {{"format", "pt"}});
+  record.options = {.bins = 8, .d_max = 10};
+  EXPECT_EQ(load_model(path, answer)->options().d_max, 10.0f);
+  record.architecture = "dpt_s";  // a recipe of another network
+  EXPECT_EQ(load_model(path, answer)->options().d_max, 80.0f);
+}
+
+TEST(Predictor, DamagedRecordsAreRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "w.safetensors";
+  const auto model = small_unet(Head::kDpm);
+  model->set_trained_use(TrainedUse{});
+  const auto error = [&](const char* key, const char* value) {
+    Metadata metadata = metadata_of(*model);
+    metadata[key] = value;
+    const float none = 0;
+    const TensorToStore tensors[] = {{"decode_head.conv_out.0.bias", StoredType::kF32, {1}, &none},
+                                     {"backbone.conv1.conv.weight", StoredType::kF32, {1}, &none}};
+    write_safetensors(path, tensors, metadata);
+    return error_of([&] { load_model(path); });
+  };
+  EXPECT_EQ(error("input_size", "640"), path + ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '640'");
+  EXPECT_EQ(error("input_size", "0x5"), path + ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '0x5'");
+  EXPECT_EQ(error("input_scale", "-1x2"), path + ": metadata entry 'input_scale': expected HEIGHTxWIDTH, found '-1x2'");
+  EXPECT_EQ(error("precision", "fp8"), path + ": metadata entry 'precision': expected fp32 or bf16, found 'fp8'");
+  EXPECT_NE(error("normalisation", "none").find("expected a checkpoint with normalisation RGB 0..255"),
             std::string::npos);
 }
 
