@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -126,6 +127,8 @@ class Arena {
     char* high_water = nullptr;  // end of the part that was ever used
   };
 
+  static double gib(size_t bytes) { return std::round(static_cast<double>(bytes) / (1 << 30) * 100) / 100; }
+
   // Neighbours in one segment that are both free. Segments that happen to touch stay apart.
   bool mergeable(Blocks::iterator a, Blocks::iterator b) const {
     return a->second.free && b->second.free && a->first + a->second.bytes == b->first && !segments_.contains(b->first);
@@ -141,8 +144,10 @@ class Arena {
 
   void add_segment(size_t bytes, size_t wanted) {
     auto [start, size] = device_ == Device::kCpu ? reserve_cpu(bytes) : reserve_cuda(bytes);
-    check(start != nullptr, "out of ", device_, " memory: wanted ", wanted, " bytes with ", stats_.in_use,
-          " in use of ", stats_.reserved, " reserved");
+    if (start == nullptr) {
+      throw OutOfMemory(concat_text("out of ", device_, " memory: wanted ", gib(wanted), " GiB with ",
+                                    gib(stats_.in_use), " GiB in use of ", gib(stats_.reserved), " reserved"));
+    }
     stats_.reserved += size;
     ++stats_.system_allocations;
     segments_[start] = {size, start};

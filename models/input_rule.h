@@ -40,4 +40,11 @@ inline ImageSize fitted_size(ImageSize image, const InputRule& rule) {
   return {side(image.width), side(image.height)};
 }
 
+// The size with the same aspect whose shorter side is `side` pixels.
+inline ImageSize with_shorter_side(ImageSize image, int side) {
+  const double scale = static_cast<double>(side) / std::min(image.width, image.height);
+  const auto scaled = [&](int length) { return std::max(1, static_cast<int>(std::lround(scale * length))); };
+  return {scaled(image.width), scaled(image.height)};
+}
+
 }  // namespace depthstill

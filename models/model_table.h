@@ -18,9 +18,18 @@ namespace depthstill {
 
 struct MidasSmallConfig {};  // there is one size
 
+// The counts are those of the default options, so that a table of networks can be shown without building them.
+struct ModelCounts {
+  static constexpr int kHeight = 352, kWidth = 704;  // pixels of the image that `macs` are stated for
+  int64_t parameters;  // as the published code counts them, with layers that it never runs
+  int64_t executed;
+  int64_t macs;  // multiply-adds per image
+};
+
 struct ModelRow {
   const char* name;
   Head head;  // head of a published network of this name
+  ModelCounts counts;
   std::variant<UnetConfig, DepthAnythingConfig, MidasSmallConfig> config;
 };
 

@@ -35,32 +35,46 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::
   return map;
 }
 
-DepthMap Predictor::run_by_rule(const Image8& image, const InputRule& rule, const std::string& name) const {
-  const ImageSize size = fitted_size(image.size(), rule);
-  return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size, name);
+Predictor::Input Predictor::input_for(ImageSize image) const {
+  InputRule rule = model_.input_rule();
+  const TrainedUse use = model_.trained_use().value_or(TrainedUse{});
+  if (rule.fit != InputRule::Fit::kPad && !use.resizes()) {
+    if (options_.side > 0) rule.size = options_.side;
+    return {true, fitted_size(image, rule)};
+  }
+  if (options_.side > 0) return {false, with_shorter_side(image, options_.side)};
+  const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
+  return {false, use.input_size.value_or(
+                     ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)})};
 }
 
-DepthMap Predictor::run_resized(const Image8& image, const std::string& name) const {
-  const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
-  const TrainedUse use = model_.trained_use().value_or(TrainedUse{});
-  const ImageSize size =
-      use.input_size.value_or(ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)});
+DepthMap Predictor::run_once(const Image8& image, const Input& input, const std::string& name) const {
+  const ImageSize size = input.size;
+  if (input.by_rule) {
+    return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size, name);
+  }
   const Image8 padded =
       pad_to_multiple(size == image.size() ? image : resize(image, size), static_cast<int>(model_.size_multiple()));
   return run_network(to_tensor(padded, options_.dtype, options_.device), size, name);
 }
 
 DepthMap Predictor::operator()(const Image8& image, const std::string& name) const {
-  InputRule rule = model_.input_rule();
-  if (options_.side > 0) rule.size = options_.side;
-  const bool trained_resized = model_.trained_use() && model_.trained_use()->resizes();
-  const bool by_rule = rule.fit != InputRule::Fit::kPad && !trained_resized;
-  const auto run = [&](const Image8& input) {
-    return by_rule ? run_by_rule(input, rule, name) : run_resized(input, name);
-  };
-  DepthMap depth = run(image);
+  const Input input = input_for(image.size());
+  check(std::max(input.size.width, input.size.height) <= kMaxNetworkSide, name, ": expected sides of at most ",
+        kMaxNetworkSide, " pixels for the network, found ", input.size, " (width x height) for an image of ",
+        image.size(), "; --side brings it to another size");
+  try {
+    return run(image, input, name);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(concat_text(name, ": ", image.size(), ", which the network sees as ", input.size, ": ",
+                                  error.what(), "; a smaller --side takes less"));
+  }
+}
+
+DepthMap Predictor::run(const Image8& image, const Input& input, const std::string& name) const {
+  DepthMap depth = run_once(image, input, name);
   if (options_.flip) {
-    const DepthMap mirrored = run(mirror(image));
+    const DepthMap mirrored = run_once(mirror(image), input, name);
     const auto width = static_cast<size_t>(depth.width);
     for (size_t y = 0; y < static_cast<size_t>(depth.height); ++y) {
       for (size_t x = 0; x < width; ++x) {
@@ -69,9 +83,9 @@ DepthMap Predictor::operator()(const Image8& image, const std::string& name) con
       }
     }
   }
-  if (!by_rule) return resize_bilinear(depth, image.size());
+  if (!input.by_rule) return resize_bilinear(depth, image.size());
   if (depth.size() == image.size()) return depth;
-  if (!rule.cubic_output) return resize_bilinear(depth, image.size(), true);
+  if (!model_.input_rule().cubic_output) return resize_bilinear(depth, image.size(), true);
   DepthMap resized = resize_cubic(depth, image.size());
   for (float& value : resized.values) value = std::max(value, 0.0f);  // overshoot
   return resized;

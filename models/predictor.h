@@ -12,13 +12,16 @@
 
 namespace depthstill {
 
+inline constexpr int kMaxNetworkSide = 8192;  // pixels
+
 struct PredictOptions {
   bool flip = true;
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;  // type of the activations
-  // The model's input rule decides what the network is given, with `side` in place of its size if that is not 0. A
-  // training that resized its images (trained_use()) replaces the rule: images are resized as there and padded to the
-  // network's multiple; the depth map is resized back bilinearly.
+  // The model's input rule decides what the network is given. A training that resized its images (trained_use())
+  // replaces the rule: images are resized as there and padded to the network's multiple; the depth map is resized back
+  // bilinearly. A `side` that is not 0 replaces both: the size of a rule that has one, else the pixels of the image's
+  // shorter side, aspect kept.
   int side = 0;
 };
 
@@ -28,14 +31,21 @@ class Predictor {
   Predictor(const DepthModel& model, const PredictOptions& options);
 
   // The map has the image's size. It holds metres within the model's depth range; for a relative model its inverse
-  // depth, >= 0. Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite.
+  // depth, >= 0. Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite,
+  // or if the network would see a side beyond kMaxNetworkSide; OutOfMemory, likewise, where memory does not suffice.
   DepthMap operator()(const Image8& image, const std::string& name = "image") const;
   bool relative() const { return model_.options().head == Head::kRelative; }
 
  private:
-  // Checked maps at the size the network is given, without padding.
-  DepthMap run_by_rule(const Image8& image, const InputRule& rule, const std::string& name) const;
-  DepthMap run_resized(const Image8& image, const std::string& name) const;
+  // An Input says at what size the network sees an image, and whether the model's rule brings it there and back.
+  struct Input {
+    bool by_rule;
+    ImageSize size;
+  };
+  Input input_for(ImageSize image) const;
+  DepthMap run(const Image8& image, const Input& input, const std::string& name) const;
+  // A checked map at the size the network is given, without padding.
+  DepthMap run_once(const Image8& image, const Input& input, const std::string& name) const;
   DepthMap run_network(const Tensor& image, ImageSize kept,
                        const std::string& name) const;  // rows and columns [0, kept)
 

@@ -19,8 +19,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int kHeight = 352, kWidth = 704;  // the size that GMAC are stated for
-
 struct CpuInfo {
   std::string name = "unknown";
   bool avx512 = false, avx512_bf16 = false, amx_bf16 = false;
@@ -77,11 +75,10 @@ ordered_json cuda_json() {
 
 ordered_json models_json() {
   ordered_json models = ordered_json::object();
-  for (const std::string& name : model_names()) {
-    const std::unique_ptr<DepthModel> student = make_model(name, {.head = default_head(name)});
-    models[name] = {{"parameters", student->reference_parameter_count()},
-                    {"parameters_executed", student->parameter_count()},
-                    {"gmac", student->gmac(kHeight, kWidth)}};
+  for (const ModelRow& row : model_table()) {
+    models[row.name] = {{"parameters", row.counts.parameters},
+                        {"parameters_executed", row.counts.executed},
+                        {"gmac", static_cast<double>(row.counts.macs) * 1e-9}};
   }
   return models;
 }
@@ -98,7 +95,7 @@ ordered_json describe_all() {
   ordered_json cuda = cuda_json();
   if (!available(Device::kCuda)) cuda["reason"] = cuda_unavailable_reason();
   info["cuda"] = cuda;
-  info["size"] = {kHeight, kWidth};
+  info["size"] = {ModelCounts::kHeight, ModelCounts::kWidth};
   info["models"] = models_json();
   return info;
 }
@@ -124,7 +121,7 @@ void print_text(const ordered_json& info) {
                 model["parameters_executed"].get<long long>(), model["gmac"].get<double>());
   }
   std::printf("GMAC per image of %dx%d; parameters as the published code counts them, with layers it never runs\n",
-              kHeight, kWidth);
+              ModelCounts::kHeight, ModelCounts::kWidth);
 }
 
 }  // namespace

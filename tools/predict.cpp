@@ -290,8 +290,10 @@ void add_predict_command(CLI::App& app, Run& run) {
   command->add_option("--colour-range", args->range,
                       "NEAR:FAR in metres [default: 2nd to 98th percentile of each image]");
   command
-      ->add_option("--side", args->side,
-                   "pixels that the image's sides are brought to [default: the network's, if any]")
+      ->add_option(
+          "--side", args->side,
+          "pixels that the image's shorter side (midas_small: the longer) is brought to, aspect kept [default: as "
+          "the network was trained]")
       ->check(CLI::Range(1, kMaxImageSide));
   command->add_option("--raw-input", args->raw_input,
                       "instead of images: a .npy (3, H, W), normalised as the network is fed");

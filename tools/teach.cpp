@@ -82,7 +82,11 @@ void add_teach_command(CLI::App& app, Run& run) {
   command->add_option("--set", args->overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  command->add_option("--side", args->side, "pixels that the image's sides are brought to [default: the network's]")
+  command
+      ->add_option(
+          "--side", args->side,
+          "pixels that the image's shorter side (midas_small: the longer) is brought to, aspect kept [default: as "
+          "the network was trained]")
       ->check(CLI::Range(1, kMaxImageSide));
   command->add_flag("--flip", args->flip, "average with the map of the mirrored image (twice the time)");
   command->add_option("--tiles", args->options.tiles, "also predict N x N overlapping windows and blend them in")

@@ -12,6 +12,11 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A device has no memory left for what was asked; what was in use is still good.
+struct OutOfMemory : Error {
+  using Error::Error;
+};
+
 template <class... Parts>
 std::string concat_text(const Parts&... parts) {
   std::ostringstream text;

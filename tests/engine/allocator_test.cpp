@@ -77,6 +77,16 @@ TEST(Allocator, MergesFreedNeighbours) {
   deallocate(Device::kCpu, all);
 }
 
+TEST(Allocator, SaysWhatThereIsNoMemoryFor) {
+  try {
+    empty({int64_t{1} << 48}, DType::kFloat, Device::kCpu);  // 2^50 bytes: more than there are addresses
+    FAIL() << "expected an error";
+  } catch (const OutOfMemory& error) {
+    EXPECT_EQ(std::string(error.what()).rfind("out of cpu memory: wanted 1.04858e+06 GiB with ", 0), 0u)
+        << error.what();
+  }
+}
+
 TEST(Allocator, RefusesAForeignPointer) {
   int x = 0;
   EXPECT_THROW(deallocate(Device::kCpu, &x), Error);

@@ -40,6 +40,17 @@ TEST(DepthModel, ParameterCountsAreThePublishedOnes) {
   }
 }
 
+TEST(DepthModel, CountsOfTheTableAreThoseOfTheNetworks) {
+  for (const ModelRow& row : model_table()) {
+    const auto model = make_model(row.name, {.head = row.head});
+    EXPECT_EQ(model->reference_parameter_count(), row.counts.parameters) << row.name;
+    EXPECT_EQ(model->parameter_count(), row.counts.executed) << row.name;
+    EXPECT_NEAR(model->gmac(ModelCounts::kHeight, ModelCounts::kWidth), static_cast<double>(row.counts.macs) * 1e-9,
+                1e-9)
+        << row.name;
+  }
+}
+
 TEST(DepthModel, WorkByPart) {
   const UnetModel student = mobilenet_unet();
   const EncoderTrace trace = student.encoder().trace({352, 704});

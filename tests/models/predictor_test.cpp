@@ -34,6 +34,30 @@ void set_first(const DepthModel& model, const std::string& name, float value) {
   }
 }
 
+// A network without a size of its own, as it is and as one trained on resized images, whose size `side` replaces.
+TEST(Predictor, SideIsTheShorterSideOfWhatTheNetworkSees) {
+  const auto model = small_unet(Head::kDpm);
+  const Image8 image = picture(96, 64);
+  const DepthMap whole = Predictor(*model, {.flip = false})(image);
+  const DepthMap small = Predictor(*model, {.flip = false})(resize(image, {48, 32}));
+  const DepthMap expected = resize_bilinear(small, image.size());
+  for (const std::optional<ImageSize> trained : {std::optional<ImageSize>(), std::optional<ImageSize>({72, 64})}) {
+    model->set_trained_use(TrainedUse{.input_size = trained});
+    const DepthMap depth = Predictor(*model, {.flip = false, .side = 32})(image);
+    EXPECT_EQ(depth.size(), image.size());
+    EXPECT_EQ(depth.values, expected.values);
+    EXPECT_NE(depth.values, whole.values);
+  }
+}
+
+TEST(Predictor, RefusesASideThatNoNetworkIsMeantFor) {
+  auto model = make_model("dpt_s", {.head = Head::kRelative});
+  model->eval();
+  EXPECT_EQ(error_of([&] { Predictor(*model, {.flip = false})(picture(300, 1), "a.png"); }),
+            "a.png: expected sides of at most 8192 pixels for the network, found 155400x518 (width x height) for an "
+            "image of 300x1; --side brings it to another size");
+}
+
 // Weights of infinity would be refused when they are read; finite ones may still overflow.
 TEST(Predictor, AMapThatIsNotFiniteIsNoResult) {
   const Head heads[] = {Head::kRegression, Head::kDpm};
