@@ -9,9 +9,11 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <utility>
 
+#include "engine/system_memory.h"
 #include "kernels/core/error.h"
 #include "kernels/core/runtime.h"
 
@@ -49,6 +51,7 @@ class Arena {
       fit = free_.lower_bound({bytes, nullptr});
     }
     const auto [size, start] = *fit;
+    if (device_ == Device::kCpu) check_that_there_is_memory(start + bytes, wanted);
     free_.erase(fit);
     blocks_[start] = {bytes, false};
     if (size > bytes) {
@@ -134,8 +137,23 @@ class Arena {
     return a->second.free && b->second.free && a->first + a->second.bytes == b->first && !segments_.contains(b->first);
   }
 
+  Segment& segment_of(char* end) { return std::prev(segments_.lower_bound(end))->second; }
+
+  // Segments on the CPU are address space: a block that was never used takes memory as it is written to.
+  void check_that_there_is_memory(char* end, size_t wanted) {
+    constexpr std::ptrdiff_t kSmall = std::ptrdiff_t{16} << 20;  // the question takes 20 us
+    const std::ptrdiff_t growth = end - segment_of(end).high_water;
+    if (growth < kSmall) return;
+    const auto left = available_memory();
+    if (left && static_cast<size_t>(growth) > *left) fail_for_want_of_memory(wanted, *left);
+  }
+  [[noreturn]] void fail_for_want_of_memory(size_t wanted, std::optional<size_t> left) const {
+    throw OutOfMemory(concat_text("out of ", device_, " memory: wanted ", gib(wanted), " GiB with ", gib(stats_.in_use),
+                                  " GiB in use", left ? concat_text(" and ", gib(*left), " GiB left") : ""));
+  }
+
   void note_high_water(char* end) {
-    Segment& segment = std::prev(segments_.lower_bound(end))->second;
+    Segment& segment = segment_of(end);
     if (end > segment.high_water) {
       segment.high_water = end;
       ++stats_.high_water_moves;
@@ -144,10 +162,7 @@ class Arena {
 
   void add_segment(size_t bytes, size_t wanted) {
     auto [start, size] = device_ == Device::kCpu ? reserve_cpu(bytes) : reserve_cuda(bytes);
-    if (start == nullptr) {
-      throw OutOfMemory(concat_text("out of ", device_, " memory: wanted ", gib(wanted), " GiB with ",
-                                    gib(stats_.in_use), " GiB in use of ", gib(stats_.reserved), " reserved"));
-    }
+    if (start == nullptr) fail_for_want_of_memory(wanted, std::nullopt);
     stats_.reserved += size;
     ++stats_.system_allocations;
     segments_[start] = {size, start};

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
+#include "engine/system_memory.h"
 #include "engine/tensor.h"
 
 namespace depthstill {
@@ -85,6 +87,16 @@ TEST(Allocator, SaysWhatThereIsNoMemoryFor) {
     EXPECT_EQ(std::string(error.what()).rfind("out of cpu memory: wanted 1.04858e+06 GiB with ", 0), 0u)
         << error.what();
   }
+}
+
+// The address space for it can be had, but whoever writes to it is killed.
+TEST(Allocator, RefusesWhatTheSystemHasNotLeft) {
+  const std::optional<size_t> left = available_memory();
+  if (!left) GTEST_SKIP() << "skipped: the system does not say what memory it has left";
+  const MemoryStats before = memory_stats(Device::kCpu);
+  EXPECT_THROW(allocate(Device::kCpu, *left + (size_t{4} << 30)), OutOfMemory);
+  EXPECT_EQ(memory_stats(Device::kCpu).in_use, before.in_use);
+  deallocate(Device::kCpu, allocate(Device::kCpu, size_t{1} << 20));
 }
 
 TEST(Allocator, RefusesAForeignPointer) {
