@@ -54,9 +54,15 @@ void OutputPlan::reads(const Recipe& recipe) {
 
 void OutputPlan::reads(const Dataset& data) {
   reads((fs::path(data.spec().root) / data.spec().list).string());
+  const auto reads_if_found = [&](auto find) {
+    try {
+      reads(find());
+    } catch (const Error&) {  // whoever needs the file says that there is none
+    }
+  };
   for (int64_t i = 0; i < data.size(); ++i) {
-    reads(data.image_path(i));
-    reads(data.depth_path(i));
+    reads_if_found([&] { return data.image_path(i); });
+    reads_if_found([&] { return data.depth_path(i); });
   }
 }
 

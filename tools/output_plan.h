@@ -25,7 +25,7 @@ class OutputPlan {
   // A file that the command reads or belongs to what it reads; an empty path and a missing file are passed over.
   void reads(const std::string& path);
   void reads(const Recipe& recipe);  // its file and those that it inherits
-  void reads(const Dataset& data);   // its list, images and ground truth
+  void reads(const Dataset& data);   // its list, and the images and ground truth that are there
   // A file that the command makes of `source`, which is a file or the option that asks for it. The same output of the
   // same source may be named twice.
   void writes(const std::string& path, const std::string& source);

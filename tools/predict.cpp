@@ -59,15 +59,13 @@ ColourRange parse_range(const std::string& text) {
   return range;
 }
 
-// The recipe says at what size the model saw its images; a run's folder holds it beside the weights.
-std::string recipe_of(const PredictArgs& args) {
-  const fs::path beside = fs::path(args.weights).parent_path() / "recipe.toml";
-  return args.recipe.empty() && fs::exists(beside) ? beside.string() : args.recipe;
-}
-
 void reads_model(OutputPlan& plan, const PredictArgs& args) {
   plan.reads(args.weights);
-  if (const std::string recipe = recipe_of(args); !recipe.empty()) plan.reads(load_recipe(recipe));
+  if (args.recipe.empty()) {  // what lies beside them counts for older weights alone, and is read then
+    plan.reads((fs::path(args.weights).parent_path() / "recipe.toml").string());
+  } else {
+    plan.reads(load_recipe(args.recipe));
+  }
 }
 
 struct Job {

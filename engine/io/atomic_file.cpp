@@ -47,7 +47,7 @@ bool AtomicFile::open_in_place() {
   if (stat(path_.c_str(), &status) != 0) return false;
   // A folder of that name would only be noticed at the rename, after all the work.
   check(!S_ISDIR(status.st_mode), path_, ": expected a file to write, found a folder");
-  for (const int output : {STDOUT_FILENO, STDERR_FILENO}) {
+  for (const int output : {1, 2}) {  // /dev/stdout is written to where it stands
     struct stat own {};
     if (descriptor_ < 0 && fstat(output, &own) == 0 && same_file(status, own)) {
       descriptor_ = fcntl(output, F_DUPFD_CLOEXEC, 0);

@@ -123,7 +123,7 @@ class PngSource final : public MapReader::Source {
 };
 
 void scale(std::span<float> values, double unit) {
-  for (float& value : values) value *= static_cast<float>(unit);
+  for (float& value : values) value = static_cast<float>(value * unit);
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -293,8 +293,7 @@ Clipping write_map(const std::string& path, const DepthMap& map, const MapFormat
     return clipping_of(map, statement.unit, kMostPng, 0.5);
   }
   std::vector<float> values = map.values;
-  const auto per_metre = static_cast<float>(1.0 / statement.unit);
-  for (float& value : values) value *= per_metre;
+  for (float& value : values) value = static_cast<float>(value / statement.unit);
   if (extension == ".pfm") {
     write_pfm_map(path, {map.width, map.height, values}, statement);
     return {};

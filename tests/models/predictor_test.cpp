@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "engine/data/pixels.h"
 #include "engine/io/safetensors.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
@@ -68,7 +69,7 @@ TEST(Predictor, AMapThatIsNotFiniteIsNoResult) {
     EXPECT_EQ(predictor(picture(45, 33), "a.png").size(), (ImageSize{45, 33}));
     set_first(*model, biases[i], std::numeric_limits<float>::quiet_NaN());
     EXPECT_EQ(error_of([&] { predictor(picture(45, 33), "a.png"); }),
-              "a.png: expected a finite map of mobilenet_unet, found nan at row 0, column 0 of its 45x33 pixels");
+              "a.png: expected a finite map of mobilenet_unet, found NaN at row 0, column 0 of its 45x33 pixels");
   }
 }
 
