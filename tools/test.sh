@@ -22,6 +22,7 @@ passed=0 failed=0 skipped=0
 failures=()
 start=$SECONDS
 export CCACHE_SLOPPINESS=pch_defines,time_macros  # files with precompiled headers are cached only so
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1     # the CUDA build takes over what it compiles as the plain build does
 export OMP_WAIT_POLICY=passive  # suites run side by side: waiting threads must not take their cores
 
 say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - start)); }
