@@ -119,11 +119,14 @@ bool is_text(std::string_view head) {
   return true;
 }
 
-std::string text_kind(std::string_view head) {
+std::string_view without_mark_and_blanks(std::string_view head) {
   if (head.starts_with("\xef\xbb\xbf")) head.remove_prefix(3);
-  const size_t begin = head.find_first_not_of(" \t\r\n");
-  if (begin == std::string_view::npos) return "a text file of blanks";
-  head.remove_prefix(begin);
+  return head.substr(std::min(head.find_first_not_of(" \t\r\n"), head.size()));
+}
+
+// "" for text that nothing is known of.
+std::string text_kind(std::string_view head) {
+  head = without_mark_and_blanks(head);
   if (head.starts_with("version https://git-lfs") || head.starts_with("version https://hawser"))
     return "a Git LFS pointer, which stands for the real file: fetch that with `git lfs pull`";
   const std::string tags = lower(head);
@@ -132,16 +135,10 @@ std::string text_kind(std::string_view head) {
   }
   if (tags.starts_with('<') && tags.find("<html") != std::string::npos) return "a web page: the download gave no file";
   if (tags.starts_with('<') && tags.find("<svg") != std::string::npos) return "an SVG drawing";
-  if (tags.starts_with("<?xml")) return "an XML document";
-  const std::string_view line = head.substr(0, head.find_first_of("\r\n"));
-  return "a text file that begins '" + printable(line.substr(0, 40)) + "'";
+  return tags.starts_with("<?xml") ? "an XML document" : "";
 }
 
-}  // namespace
-
-std::string file_kind(std::span<const std::byte> file) {
-  if (file.empty()) return "an empty file";
-  const std::string_view head(reinterpret_cast<const char*>(file.data()), std::min(file.size(), kMostBytes));
+std::string binary_kind(std::string_view head) {
   for (const Signature& signature : kSignatures) {
     if (head.size() >= signature.at && head.substr(signature.at).starts_with(signature.bytes)) return signature.kind;
   }
@@ -149,8 +146,28 @@ std::string file_kind(std::span<const std::byte> file) {
   if (is_netpbm(head)) return "a Netpbm or PFM picture";
   if (is_onnx(head)) return "an ONNX model: give the weights that it was exported from";
   if (is_pickle(head)) return "a Python pickle";
-  if (is_safetensors(head)) return "a safetensors file";
-  return is_text(head) ? text_kind(head) : "";
+  return is_safetensors(head) ? "a safetensors file" : "";
+}
+
+std::string_view head_of(std::span<const std::byte> file) {
+  return {reinterpret_cast<const char*>(file.data()), std::min(file.size(), kMostBytes)};
+}
+
+}  // namespace
+
+std::string file_kind(std::span<const std::byte> file) {
+  if (file.empty()) return "an empty file";
+  const std::string_view head = head_of(file);
+  if (std::string kind = binary_kind(head); !kind.empty() || !is_text(head)) return kind;
+  if (std::string kind = text_kind(head); !kind.empty()) return kind;
+  const std::string_view text = without_mark_and_blanks(head);
+  if (text.empty()) return "a text file of blanks";
+  return "a text file that begins '" + printable(text.substr(0, text.find_first_of("\r\n")).substr(0, 40)) + "'";
+}
+
+std::string kind_unless_text(std::span<const std::byte> file) {
+  const std::string_view head = head_of(file);
+  return is_text(head) ? text_kind(head) : binary_kind(head);
 }
 
 }  // namespace depthstill

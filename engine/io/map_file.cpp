@@ -8,6 +8,7 @@
 #include <span>
 #include <sstream>
 #include <string_view>
+#include <system_error>
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/checksum.h"
@@ -185,8 +186,10 @@ class PfmSource final : public MapReader::Source {
   bool integers() const override { return false; }
   std::optional<MapStatement> statement() const override {
     const std::string beside = beside_pfm(file_.path());
-    if (!std::filesystem::exists(beside)) return std::nullopt;
-    const std::string text = read_text(beside, kMostHeaderBytes);
+    std::error_code missing;
+    if (std::filesystem::file_size(beside, missing) > kMostHeaderBytes || missing) return std::nullopt;
+    const std::vector<uint8_t> bytes = read_bytes(beside);
+    const std::string text(bytes.begin(), bytes.end());  // anyone's file, of any encoding
     const size_t mark = text.find(kChecksum);
     const bool belongs = mark != std::string::npos && text.substr(mark) == checksum_line(read_bytes(file_.path()));
     return belongs ? named_statement(text.substr(0, mark), beside) : std::nullopt;

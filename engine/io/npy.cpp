@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/file_kind.h"
 #include "engine/io/half.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
@@ -202,8 +203,10 @@ void NpyLayout::to_floats(std::span<uint8_t> stored, std::span<float> to) const 
 
 NpyLayout parse_npy(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name) {
   const auto bytes_at = [&](size_t at) { return static_cast<size_t>(head[at]); };
-  check(head.size() >= 10 && std::memcmp(head.data(), kMagic.data(), kMagic.size()) == 0, name,
-        ": expected a .npy file, found ", head.size() < 10 ? "a shorter file" : "another signature");
+  if (head.size() < 10 || std::memcmp(head.data(), kMagic.data(), kMagic.size()) != 0) {
+    const std::string kind = file_kind(std::as_bytes(head));
+    fail(name, ": expected a .npy file, found ", kind.empty() ? "another signature" : kind);
+  }
   const int version = head[6];
   check(version >= 1 && version <= 3 && head[7] == 0, name, ": expected .npy version 1.0, 2.0 or 3.0, found ", version,
         ".", int{head[7]});

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/file_kind.h"
 #include "engine/io/image.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
@@ -41,8 +42,10 @@ T parse(std::string_view word, const char* what, const std::string& name) {
 }  // namespace
 
 PfmLayout parse_pfm(std::span<const uint8_t> head, uint64_t file_bytes, const std::string& name) {
-  check(head.size() >= 3 && head[0] == 'P' && (head[1] == 'f' || head[1] == 'F') && is_space(head[2]), name,
-        ": expected a PFM file, found another signature");
+  if (head.size() < 3 || head[0] != 'P' || (head[1] != 'f' && head[1] != 'F') || !is_space(head[2])) {
+    const std::string kind = file_kind(std::as_bytes(head));
+    fail(name, ": expected a PFM file, found ", kind.empty() ? "another signature" : kind);
+  }
   check(head[1] == 'f', name, ": expected a PFM of one channel (Pf), found three (PF)");
   size_t at = 2;
   const int64_t width = parse<int64_t>(next_word(head, at, name), "width", name);

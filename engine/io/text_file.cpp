@@ -1,7 +1,9 @@
 #include "engine/io/text_file.h"
 
 #include <algorithm>
+#include <span>
 
+#include "engine/io/file_kind.h"
 #include "engine/io/open_file.h"
 #include "kernels/core/error.h"
 
@@ -25,7 +27,11 @@ const char* wide_encoding(std::string_view text) {
   if (text.starts_with("\xff\xfe\0\0"sv) || text.starts_with("\0\0\xfe\xff"sv)) return "UTF-32";
   if (text.starts_with("\xff\xfe"sv) || text.starts_with("\xfe\xff"sv)) return "UTF-16";
   if (text.size() < 4) return nullptr;
-  const auto zeros = [&](size_t first) { return text[first] == 0 && text[first + 2] == 0; };
+  const auto zeros = [&](size_t first) {
+    size_t at = first;
+    while (at < std::min<size_t>(text.size(), 8) && text[at] == 0) at += 2;
+    return at >= std::min<size_t>(text.size(), 8);
+  };
   return zeros(0) != zeros(1) ? "UTF-16" : nullptr;
 }
 
@@ -46,6 +52,8 @@ std::string read_text(const std::string& path, uint64_t max_bytes) {
   auto text = read_whole<std::string>(path, max_bytes);
   const char* const wide = wide_encoding(text);
   check(wide == nullptr, path, ": expected UTF-8 text, found ", wide);
+  const std::string kind = kind_unless_text(std::as_bytes(std::span(text)));
+  check(kind.empty(), path, ": expected UTF-8 text, found ", kind);
   if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
   return text;
 }

@@ -5,6 +5,8 @@
 #include <string_view>
 
 #include "engine/io/image.h"
+#include "engine/io/map_file.h"
+#include "engine/io/text_file.h"
 #include "engine/io/weights_file.h"
 #include "tests/io/test_files.h"
 
@@ -81,6 +83,25 @@ TEST(FileKind, ReadersOfWeightsAndImagesNameWhatTheyFound) {
     const std::string image = error_of([&] { read_image(path); });
     const bool decoded = found.ends_with("PNG picture") || found.ends_with("JPEG picture");
     EXPECT_EQ(image.find(path + ": expected a PNG or JPEG file" + found) == std::string::npos, decoded) << image;
+  }
+}
+
+TEST(FileKind, ReadersOfMapsAndTextNameWhatTheyFound) {
+  const TemporaryFolder folder;
+  for (const Sample& sample : kSamples) {
+    const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(sample.bytes.data()), sample.bytes.size());
+    const std::string kind = sample.kind;
+    for (const char* name : {"map.npy", "map.pfm"}) {
+      if (kind.ends_with("NumPy array")) continue;
+      testing_files::write_quickly(folder / name, bytes);
+      const std::string message = error_of([&] { read_map(folder / name, {}); });
+      EXPECT_NE(message.find(" file, found " + kind), std::string::npos) << message;
+    }
+    const bool is_text = kind == "an empty file" || kind.starts_with("a text file") || kind.starts_with("a Netpbm");
+    testing_files::write_quickly(folder / "list.txt", bytes);
+    const std::string message = error_of([&] { read_text(folder / "list.txt"); });
+    const std::string expected = folder / "list.txt" + ": expected UTF-8 text, found " + kind;
+    EXPECT_TRUE(is_text ? message.empty() : message.starts_with(expected)) << kind << ": " << message;
   }
 }
 

@@ -365,6 +365,11 @@ TEST(map_file, file_beside_a_pfm) {
                }),
                "b.pfm.txt: expected no file");
   EXPECT_EQ(read_text(folder / "b.pfm.txt"), "my notes");
+  write_pfm(folder / "c.pfm", 1, 1, std::vector<float>{2.5f});
+  for (const std::string& others : {std::string("\xff\xfeh\0", 4), std::string(70000, 'x')}) {
+    write_file(folder / "c.pfm.txt", others);
+    EXPECT_EQ(read_map(folder / "c.pfm", {}).values, std::vector<float>{2.5f});
+  }
 }
 
 TEST(png_text, is_found_and_passed_over) {
