@@ -40,6 +40,7 @@ struct SampleReport {
   ImageSize stored{}, sample{};
   DepthSummary depth, teacher;
   MapAgreement agreement;
+  double teacher_rise = 0;  // where there is no ground truth to compare with
   std::vector<std::string> problems;
 };
 
@@ -99,7 +100,10 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
     if (attempt(report.problems, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
       const DepthMap teacher = sample.teacher.copy();
       report.teacher = check_map(teacher, dataset.teacher_path(index), sample.where, spec, report.problems);
-      if (!sample.depth.empty()) report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
+      if (sample.depth.empty())
+        report.teacher_rise = rise_towards_bottom(teacher);
+      else
+        report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
     }
   });
   return report;
@@ -169,11 +173,23 @@ std::string explain_ratio(const Dataset& dataset, const std::string& teacher_pat
   return text.str();
 }
 
-// `frames`: how the maps of the samples `indices` agree.
-DataFindings judge_maps(const Dataset& dataset, std::span<const int64_t> indices,
-                        std::span<const MapAgreement> frames) {
+// What the maps of a teacher look like of which no ground truth says what they hold; empty: nothing.
+std::string describe_rise(std::span<const double> rises) {
+  const auto count = static_cast<int64_t>(rises.size());
+  const auto rising = std::count_if(rises.begin(), rises.end(), [](double rise) { return rise > -kFalling; });
+  if (count < 3 || 2 * rising <= count) return "";
+  return concat_text(rising, " of ", count,
+                     " of the teacher's maps grow towards the lower edge of their images, where ",
+                     "things mostly are near: inverse depth?");
+}
+
+// `frames`: how the maps of the samples `indices` agree. `rises`: rise_towards_bottom() of the teacher's.
+DataFindings judge_maps(const Dataset& dataset, std::span<const int64_t> indices, std::span<const MapAgreement> frames,
+                        std::span<const double> rises) {
   DataFindings findings;
   const ListAgreement list = agreement_of(frames);
+  const std::string rise = list.frames == 0 ? describe_rise(rises) : "";
+  if (!rise.empty()) findings.notes.push_back(dataset.spec().list + ": " + rise);
   if (list.frames > 0 && !(list.ratio >= 0.5 && list.ratio <= 2)) {
     const auto known =
         std::find_if(frames.begin(), frames.end(), [](const MapAgreement& frame) { return frame.known; });
@@ -208,12 +224,14 @@ void print_lines(const std::vector<std::string>& lines, int64_t count, int shown
 // Everything found in a list, what explains most first: the list as a whole, repeated lines, the samples.
 DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>& reports) {
   std::vector<MapAgreement> frames;
+  std::vector<double> rises;
   std::vector<int64_t> indices;
   for (const SampleReport& report : reports) {
     indices.push_back(static_cast<int64_t>(indices.size()));
     frames.push_back(report.agreement);
+    rises.push_back(report.teacher_rise);
   }
-  DataFindings findings = judge_maps(dataset, indices, frames);
+  DataFindings findings = judge_maps(dataset, indices, frames, rises);
   const auto add = [&](const std::vector<std::string>& problems) {
     findings.problems.insert(findings.problems.end(), problems.begin(), problems.end());
   };
@@ -293,16 +311,21 @@ DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames) {
   std::vector<int64_t> indices;
   for (int64_t i = 0; i < count; ++i) indices.push_back(i * dataset.size() / count);
   std::vector<MapAgreement> frames(indices.size());
-  parallel_for(count, 1, [&](int64_t i) {
+  std::vector<double> rises(indices.size());
+  parallel_for(count, 1, [&](int64_t at) {
+    const auto i = static_cast<size_t>(at);
     std::vector<std::string> ignored;
     attempt(ignored, [&] {
-      const Sample sample = dataset.load(indices[static_cast<size_t>(i)]);
-      if (sample.depth.empty() || sample.teacher.empty()) return;
-      frames[static_cast<size_t>(i)] =
-          compare_maps(sample.teacher.copy(), sample.depth.copy(), dataset.spec().max_depth);
+      const Sample sample = dataset.load(indices[i]);
+      if (sample.teacher.empty()) return;
+      const DepthMap teacher = sample.teacher.copy();
+      if (sample.depth.empty())
+        rises[i] = rise_towards_bottom(teacher);
+      else
+        frames[i] = compare_maps(teacher, sample.depth.copy(), dataset.spec().max_depth);
     });
   });
-  return judge_maps(dataset, indices, frames);
+  return judge_maps(dataset, indices, frames, rises);
 }
 
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options,

@@ -26,8 +26,8 @@ struct DataFindings {
 // Lines whose image and ground truth stand in an earlier line, too: problems.
 std::vector<std::string> repeated_lines(const Dataset& dataset);
 // Whether the teacher's maps agree with ground truth, in up to `most_frames` frames spread over the list: what a
-// training run looks at before it starts. Nothing without a teacher or without ground truth. Files that cannot be read
-// are left to the loading.
+// training run looks at before it starts. Without ground truth there is a note only, on maps that look like inverse
+// depth; nothing without a teacher. Files that cannot be read are left to the loading.
 DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames = 32);
 
 // Reports counts, image sizes, depth ranges and shares of valid pixels of both sets, and each missing, unreadable or

@@ -95,6 +95,17 @@ MapAgreement compare_maps(const DepthMap& teacher, const DepthMap& truth, double
   return result;
 }
 
+double rise_towards_bottom(const DepthMap& map) {
+  const size_t stride = (map.values.size() + kMostPixels - 1) / kMostPixels;
+  std::vector<double> logs, rows;
+  for (size_t i = 0; i < map.values.size(); i += stride) {
+    if (!(map.values[i] > 0)) continue;
+    logs.push_back(std::log(static_cast<double>(map.values[i])));
+    rows.push_back(static_cast<double>(i / static_cast<size_t>(map.width)));
+  }
+  return logs.size() < kFewestPixels ? 0.0 : correlation(logs, rows);
+}
+
 ListAgreement agreement_of(std::span<const MapAgreement> frames) {
   std::vector<double> ratios, spreads, correlations;
   for (const MapAgreement& frame : frames) {

@@ -21,6 +21,10 @@ struct MapAgreement {
 // Compares where both are > 0 and truth is less than `max_depth` metres; beyond it, if it is nowhere less.
 MapAgreement compare_maps(const DepthMap& teacher, const DepthMap& truth, double max_depth);
 
+// Correlation of log(value) with the row, over values > 0; 0 for too few of them. Depth falls towards the lower edge of
+// most images, where things are near, and inverse depth rises.
+double rise_towards_bottom(const DepthMap& map);
+
 // A ListAgreement holds the medians over those frames of a list that are known.
 struct ListAgreement {
   int64_t frames = 0;

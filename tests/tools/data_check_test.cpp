@@ -199,6 +199,24 @@ TEST(check_data, a_list_whose_maps_do_not_agree_is_noted) {
   EXPECT_TRUE(run(spec).says("inverse depth?")) << run(spec).text;
 }
 
+TEST(check_data, maps_that_look_like_inverse_depth_are_noted_without_ground_truth) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_scenes(folder, 4);
+  spec.skip_without_depth = false;
+  std::string list;
+  for (int i = 0; i < 4; ++i) list += concat_text("images/", i, ".png None\n");
+  write_file(folder / "list.txt", list);
+  EXPECT_FALSE(run(spec).says("note")) << run(spec).text;
+  for (int i = 0; i < 4; ++i) {
+    DepthMap inverse = scene(i);
+    for (float& metres : inverse.values) metres = 60 / metres;
+    write_map(folder / concat_text("teacher/images_", i, ".npy"), inverse, {});
+  }
+  EXPECT_TRUE(run(spec).says("note: list.txt: 4 of 4 of the teacher's maps grow towards the lower edge"))
+      << run(spec).text;
+  EXPECT_EQ(compare_with_truth(Dataset(spec)).notes.size(), 1u);
+}
+
 TEST(check_data, repeated_lines_are_problems) {
   const TemporaryFolder folder;
   const DatasetSpec spec = write_small_set(folder, 3);
