@@ -229,7 +229,7 @@ std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<
     throw_if_interrupted();
     try {
       writer.write(job.files, predictor(read_image(job.image.path), job.image.path));
-      std::printf("%s\n", (fs::path(args.out) / job.image.name).string().c_str());
+      print_result((fs::path(args.out) / job.image.name).string());
     } catch (const Error& error) {
       log_line(error.what());
       failed.push_back(job.image.path);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <utility>
 
+#include "engine/io/text_file.h"
 #include "tools/interrupt.h"
 
 namespace depthstill {
@@ -118,8 +119,18 @@ std::function<void(int64_t, int64_t)> interruptible_progress(std::string label, 
 }
 
 void log_line(std::string_view text) {
-  std::fprintf(stderr, "%s%.*s\n", line_under_way ? "\r\033[K" : "", static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "%s%s\n", line_under_way ? "\r\033[K" : "", one_line(text).c_str());
   line_under_way = false;
+}
+
+void print_result(std::string_view line) {
+  const bool seen = isatty(STDOUT_FILENO) == 1;
+  if (seen && line_under_way) {
+    std::fputs("\r\033[K", stderr);
+    line_under_way = false;
+  }
+  std::printf("%.*s\n", static_cast<int>(line.size()), line.data());
+  if (seen) std::fflush(stdout);
 }
 
 }  // namespace depthstill

@@ -34,8 +34,11 @@ class Progress {
 // The callback for work that takes one shows how far it is, and throws Interrupted once the user asks to stop.
 std::function<void(int64_t done, int64_t total)> interruptible_progress(std::string label, std::string unit);
 
-// Writes a line to stderr and erases a progress line under way, which the next update draws again.
+// Writes a line to stderr, whatever the text holds, and erases a progress line under way, which the next update draws
+// again.
 void log_line(std::string_view text);
+// Writes a line to stdout; if that is a terminal, likewise in place of a progress line.
+void print_result(std::string_view line);
 
 // "48 s", "12 min 03 s", "3 h 20 min".
 std::string format_duration(double seconds);

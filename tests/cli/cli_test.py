@@ -386,6 +386,10 @@ class Cli(unittest.TestCase):
         self.assertIn("in/left.png and ", clash.stderr)
         self.assertFalse((self.root / "out").exists())
         self.assertEqual(run("predict", "--weights", weights, "--out", self.root / "out", "--format", "npy,png", folder).returncode, 0)
+        (folder / "two\nlines.png").write_bytes(b"x")
+        done = run("predict", "--weights", weights, "--out", self.root / "more", folder, "--format", "npy")
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"(?m)^/.*two\\x0alines.png: expected a PNG or JPEG file, found a text file")
 
     def test_folders_that_are_searched(self):
         weights, folder = self.make_weights(), self.root / "set"
