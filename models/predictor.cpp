@@ -67,7 +67,7 @@ DepthMap Predictor::operator()(const Image8& image, const std::string& name) con
     return run(image, input, name);
   } catch (const OutOfMemory& error) {
     throw OutOfMemory(concat_text(name, ": ", image.size(), ", which the network sees as ", input.size, ": ",
-                                  error.what(), "; a smaller --side takes less"));
+                                  error.what(), "; a smaller input takes less (--side of predict and teach)"));
   }
 }
 

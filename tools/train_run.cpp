@@ -93,6 +93,7 @@ class TrainRun final : public TrainObserver {
   void make_network();
   void recalibrate();
   void train_all();
+  bool train_steps();
   void judge_epoch();
   Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
   void save_last();
@@ -250,7 +251,7 @@ void TrainRun::train_all() {
   if (selection_.unjudged_epoch >= 0) judge_epoch();
   if (begin >= total) return;
   progress_.emplace("train", "step", total, begin);
-  if (!trainer_->run()) {
+  if (!train_steps()) {
     save_last();
     throw Interrupted{};
   }
@@ -259,6 +260,17 @@ void TrainRun::train_all() {
   log_line(concat_text("trained ", trainer_->position().updates, " steps, peak memory ",
                        format_bytes(static_cast<double>(memory.peak)), "; waited ",
                        format_duration(trainer_->seconds_waiting()), " for data"));
+}
+
+// Adds to a step's message on memory what takes less; a validation's names its image.
+bool TrainRun::train_steps() {
+  try {
+    return trainer_->run();
+  } catch (const OutOfMemory& error) {
+    if (selection_.unjudged_epoch >= 0) throw;
+    throw OutOfMemory(concat_text("a step on ", recipe_.train.batch_size, " images: ", error.what(),
+                                  "; a smaller train.batch_size or training crop takes less"));
+  }
 }
 
 void TrainRun::log(const StepRecord& record) {
