@@ -29,6 +29,9 @@ bool is_image(const fs::path& path) {
   return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
 }
 
+// macOS keeps what it knows of NAME in ._NAME on disks that are not its own.
+bool is_macos_note(const fs::path& path) { return path.filename().string().starts_with("._"); }
+
 // One folder given as an input. Links wait until all real folders are done, so that what can be reached without them is
 // named without them.
 class FolderSearch {
@@ -69,7 +72,7 @@ class FolderSearch {
       } else {
         search(entry.path(), name);
       }
-    } else if (entry.is_regular_file(error) && is_image(name)) {
+    } else if (entry.is_regular_file(error) && is_image(name) && !is_macos_note(name)) {
       found_.images.push_back({entry.path().string(), fs::path(name).replace_extension().string()});
     } else if (!name.filename().string().starts_with('.')) {
       ++found_.left_out[kind_of(entry)];

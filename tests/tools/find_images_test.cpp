@@ -30,7 +30,8 @@ class FindImages : public testing::Test {
 };
 
 TEST_F(FindImages, FoldersKeepTheirStructureAndTwinsTheirExtension) {
-  for (const char* name : {"in/b.JPG", "in/a.png", "in/below/c.jpeg", "in/a.jpg", "in/v1.2.png", "single.png"})
+  for (const char* name :
+       {"in/b.JPG", "in/a.png", "in/below/c.jpeg", "in/a.jpg", "in/v1.2.png", "in/._a.png", "single.png"})
     make(name);
   EXPECT_EQ(names({"in", "single.png"}), (Names{"a_jpg", "a_png", "b", "below/c", "v1.2", "single"}));
   EXPECT_EQ(names({"in", "in", "in/b.JPG", "in/./b.JPG"}), names({"in"})) << "an image counts once";
