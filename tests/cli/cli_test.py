@@ -541,8 +541,9 @@ class Cli(unittest.TestCase):
         moved = away / "w.safetensors"
         moved.write_bytes(data)
         self.assertEqual(map_of(moved), expected)
-        (away / "recipe.toml").write_text("[model]\nname = 'dpt_s'\nhead = 'relative'\n")
-        self.assertEqual(map_of(moved), expected)
+        for stranger in ("[package]\nname = 'x'\n", "no TOML [", "[model]\nname = 'dpt_s'\nhead = 'relative'\n"):
+            (away / "recipe.toml").write_text(stranger)
+            self.assertEqual(map_of(moved), expected, stranger)
         for command in (["convert", moved, away / "converted.safetensors"],
                         ["export", moved, "--out", away / "exported.safetensors"]):
             self.assertEqual(run(*command).returncode, 0)
