@@ -74,7 +74,8 @@ int run_program(int argc, char** argv) {
   try {
     if (max_pixels > 0) image_options().max_pixels = max_pixels;
     const int code = run();
-    if (std::fflush(stdout) != 0) return fail_with("cannot write the results to stdout");
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;  // an earlier flush may have failed
+    if (!written) return fail_with("cannot write the results to stdout");
     return code;
   } catch (const Interrupted&) {
     std::fprintf(stderr, "depthstill: interrupted\n");

@@ -228,6 +228,10 @@ class Cli(unittest.TestCase):
         self.assertAlmostEqual(figures["rmse"], 0.2, places=5)
         self.assertEqual(figures["d1"], 1.0)
         self.assertTrue(all(key in figures for key in METRICS))
+        with open("/dev/full", "w") as full:
+            lost = subprocess.run([BINARY, *result.args[1:]], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(lost.returncode, 1, lost.stderr)
+        self.assertIn("cannot write the results to stdout", lost.stderr)
         (self.root / "pred/rgb_a.npy").unlink()
         missing = run("eval", "--dataset", "nyu", "--root", self.root, "--list", self.root / "list.txt", "--pred",
                       self.root / "pred", "--json", self.root / "out.json")
