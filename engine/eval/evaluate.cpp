@@ -25,6 +25,15 @@ ImageMetrics score(const Protocol& protocol, const EvalItem& item, const DepthMa
   return result;
 }
 
+// Figures of a protocol are in metres: two maps of inverse depth agree in kind, and are refused all the same.
+DepthMap read_truth(const EvalItem& item, const MapFormat& format) {
+  return at_line(item.where, [&] {
+    DepthMap truth = read_map(item.truth, format);
+    check(truth.kind == format.kind, item.truth, ": expected ", name_of(format.kind), ", found ", name_of(truth.kind));
+    return truth;
+  });
+}
+
 }  // namespace
 
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
@@ -40,7 +49,7 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
       ++evaluation.without_truth;
       continue;
     }
-    DepthMap truth = at_line(item.where, [&] { return read_map(item.truth, options.truth_format); });
+    DepthMap truth = read_truth(item, options.truth_format);
     truth = crop(truth, frame_rect(protocol, truth.size()));
     DepthMap prediction = predict(item);
     const ImageMetrics metrics = score(protocol, item, truth, prediction);

@@ -174,6 +174,16 @@ TEST_F(EvalContract, RelativePredictionsAreRefused) {
       std::string::npos);
 }
 
+TEST_F(EvalContract, RelativeGroundTruthIsRefused) {
+  make(40, 60, 256, 80, 1.0f);
+  const DepthMap inverse{60, 40, std::vector<float>(60 * 40, 0.5f), kRelativeInverseDepth};
+  write_map((root_ / "gt" / "1.png").string(), inverse, {1e-3});
+  write_map((root_ / "pred" / "a_b.c_1.npy").string(), inverse, {});
+  EXPECT_NE(eval_command(arguments("plain"))
+                .find("gt/1.png: expected depth in metres, found inverse depth up to scale and shift"),
+            std::string::npos);
+}
+
 TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   make(352, 1216, 256, 80, 1.0f);
   fs::create_directories(root_ / "teacher");
