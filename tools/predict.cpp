@@ -247,6 +247,8 @@ int run_predict(const PredictArgs& args) {
   check_usage(args.raw_input.empty() != (args.inputs.empty() || args.out.empty()),
               "predict: expected images and --out, or --raw-input and --raw-output");
   if (!args.raw_input.empty()) return run_raw(args);
+  check_usage(args.png_scale > 0 && std::isfinite(args.png_scale),
+              "predict: --png-scale: expected a number greater than 0, got ", args.png_scale);
   const FoundImages found = find_images(args.inputs, args.out);
   const std::vector<Job> jobs = plan_jobs(args, found.images);
   for (const std::string& message : found.unreadable) log_line(message);
@@ -279,9 +281,7 @@ void add_predict_command(CLI::App& app, Run& run) {
           "--format", args->formats,
           "comma-separated: png (16-bit), npy and pfm (float32, as predicted), colour (picture NAME_colour.png)")
       ->capture_default_str();
-  command->add_option("--png-scale", args->png_scale, "units per metre of the depth PNG")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command->add_option("--png-scale", args->png_scale, "units per metre of the depth PNG")->capture_default_str();
   command->add_option("--colormap", args->colormap, "of the pictures: turbo, magma or grey")
       ->check(CLI::IsMember({"turbo", "magma", "grey"}))
       ->capture_default_str();

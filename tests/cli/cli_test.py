@@ -649,7 +649,9 @@ class Cli(unittest.TestCase):
         checked = run("check-data", recipe, "--data", self.root)
         self.assertEqual(checked.returncode, 1)
         self.assertIn("list.txt:3", checked.stdout + checked.stderr)
-        self.assert_one_line(run("predict", "--weights", image, "--out", self.root / "x", image), 1, "2.png")
+        predict = ["predict", "--weights", image, "--out", self.root / "x", image]
+        self.assert_one_line(run(*predict), 1, "2.png")
+        self.assert_one_line(run(*predict, "--png-scale", 0), 2, "--png-scale: expected a number greater than 0, got 0")
 
     @unittest.skipIf(os.geteuid() == 0, "root may write anywhere")
     def test_unwritable_folder(self):
