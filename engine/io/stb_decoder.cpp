@@ -1,4 +1,5 @@
 // PNG and JPEG by stb_image. It gives something for pixels that are missing, and so all of them are looked for first.
+#include <cstring>
 #include <memory>
 
 #include "engine/io/image_decoders.h"
@@ -38,12 +39,33 @@ void check_pixels(std::span<const uint8_t> file, const ImageHeader& header, cons
   }
 }
 
+// stb_image leaves the colours behind the end of a palette undefined: here they are black, as they are to libpng.
+std::vector<uint8_t> with_whole_palette(std::span<const uint8_t> file) {
+  constexpr size_t kWholeBytes = 3 * 256;
+  size_t at = 8, length = 0;
+  const auto next_length = [&] {
+    return size_t{file[at]} << 24 | size_t{file[at + 1]} << 16 | size_t{file[at + 2]} << 8 | file[at + 3];
+  };
+  for (length = next_length(); std::memcmp(&file[at + 4], "PLTE", 4) != 0; length = next_length()) at += 12 + length;
+  const std::span<const uint8_t> begin = file.first(at + 8 + length), rest = file.subspan(begin.size());
+  std::vector<uint8_t> whole(begin.begin(), begin.end());
+  whole.resize(at + 8 + kWholeBytes);
+  whole[at + 2] = kWholeBytes >> 8;
+  whole[at + 3] = kWholeBytes & 0xff;
+  whole.insert(whole.end(), rest.begin(), rest.end());
+  return whole;
+}
+
 }  // namespace
 
 std::string version() { return "stb_image"; }
 
 Image8 decode_rgb(std::span<const uint8_t> file, const ImageHeader& header, const std::string& name) {
   check_pixels(file, header, name);
+  constexpr size_t kColourType = 25, kPalette = 3;  // a byte of the PNG header
+  std::vector<uint8_t> whole;
+  if (header.format == ImageHeader::Format::kPng && file[kColourType] == kPalette)
+    file = whole = with_whole_palette(file);
   ImageSize size;
   const StbPixels<stbi_uc> pixels(
       stbi_load_from_memory(file.data(), length_of(file, name), &size.width, &size.height, nullptr, 3));

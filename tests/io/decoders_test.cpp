@@ -125,6 +125,32 @@ TEST(decoders, all_kinds_of_png_have_the_same_pixels) {
   });
 }
 
+// Pixels may name colours behind the end of a palette; stb_image has whatever its memory held there.
+TEST(decoders, colours_that_a_palette_lacks_are_black) {
+  const PngForm form{8, 3, 1};
+  constexpr int kColours = 100;
+  Bytes file = png_of(form, 33, 9, false, {});
+  for (const auto& [type, bytes] : {std::pair{"PLTE", 3}, {"tRNS", 1}}) {
+    const auto chunk = std::search(file.begin(), file.end(), type, type + 4) - 4;
+    const ptrdiff_t kept = bytes * kColours;
+    file.erase(chunk + 8 + kept, chunk + 8 + bytes * 256);
+    chunk[2] = static_cast<uint8_t>(kept >> 8);
+    chunk[3] = static_cast<uint8_t>(kept & 0xff);
+  }
+  file = with_checksums(std::move(file));
+  for_each_decoder([&] {
+    const Image8 image = decode_image(file, "m");
+    int lacking = 0;
+    for (int i = 0; i < 3 * 33 * 9; ++i) {
+      const int x = i / 3 % 33, y = i / 3 / 33, channel = i % 3;
+      const bool lacks = sample_of(form, x, y, 0) >= kColours;
+      lacking += lacks;
+      ASSERT_EQ(image.rgb[static_cast<size_t>(i)], lacks ? 0 : shown(form, x, y, channel)) << i;
+    }
+    EXPECT_GT(lacking, 0);
+  });
+}
+
 TEST(decoders, png_rows_that_are_missing_or_damaged_are_refused) {
   const auto end_of_rows = [](size_t rows) {
     return [rows](Bytes& packed) {  // a whole stream of fewer rows
