@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
+#include <utility>
 
 #include "engine/io/checksum.h"
 #include "engine/io/text_file.h"
@@ -36,10 +37,11 @@ std::string hex(uint64_t value) {
   return text;
 }
 
-uint64_t parse_hex(const std::string& text) {
+uint64_t parse_hex(const std::string& text, const std::string& path) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  check(error == std::errc() && end == text.data() + text.size(), "expected a hexadecimal number, found ", text);
+  check(error == std::errc() && end == text.data() + text.size(), path, ": expected a hexadecimal number, found '",
+        printable(text), "'");
   return value;
 }
 
@@ -53,12 +55,24 @@ auto parsing(const std::string& path, const F& f) {
   try {
     return f();
   } catch (const Json::exception& error) {
-    fail(path, ": expected an index of packed data, found: ", error.what());
+    fail(path, ": expected an index of packed data, found: ", printable(error.what()));
   }
 }
 
+// A whole number that T holds: get<T>() alone would wrap or be undefined. `path` is that of the file.
+template <class T>
+T integer_of(const Json& json, const std::string& path) {
+  const bool whole = json.is_number_unsigned() ? std::in_range<T>(json.get<uint64_t>())
+                                               : json.is_number_integer() && std::in_range<T>(json.get<int64_t>());
+  check(whole, path, ": expected a whole number of ", 8 * sizeof(T), " bits, found ",
+        json.is_number() ? json.dump() : json.type_name());
+  return json.get<T>();
+}
+
 Json to_json(ImageSize size) { return Json::array({size.width, size.height}); }
-ImageSize size_of(const Json& json) { return {json.at(0).get<int>(), json.at(1).get<int>()}; }
+ImageSize size_of(const Json& json, const std::string& path) {
+  return {integer_of<int>(json.at(0), path), integer_of<int>(json.at(1), path)};
+}
 
 Json to_json(const PackedPlane& plane) {
   Json json = {{"at", plane.offset}, {"size", to_json(plane.size)}};
@@ -67,12 +81,12 @@ Json to_json(const PackedPlane& plane) {
   return json;
 }
 
-PackedPlane plane_of(const Json& sample, const char* name) {
+PackedPlane plane_of(const Json& sample, const char* name, const std::string& path) {
   PackedPlane plane;
   const auto found = sample.find(name);
   if (found == sample.end()) return plane;
-  plane.offset = found->at("at").get<uint64_t>();
-  plane.size = size_of(found->at("size"));
+  plane.offset = integer_of<uint64_t>(found->at("at"), path);
+  plane.size = size_of(found->at("size"), path);
   plane.metres_per_unit = found->value("metres_per_unit", 0.0);
   plane.max_error = found->value("max_error", 0.0);
   return plane;
@@ -88,15 +102,15 @@ Json to_json(const PackedEntry& entry) {
   return json;
 }
 
-PackedEntry entry_of(const Json& json) {
+PackedEntry entry_of(const Json& json, const std::string& path) {
   PackedEntry entry;
   entry.line = {json.at("name").get<std::string>(), json.at("depth_name").get<std::string>(),
-                json.at("focal").get<double>(), json.at("line").get<int>()};
-  entry.stored_size = size_of(json.at("stored"));
-  entry.checksum = parse_hex(json.at("checksum").get<std::string>());
-  entry.image = plane_of(json, "image");
-  entry.depth = plane_of(json, "depth");
-  entry.teacher = plane_of(json, "teacher");
+                json.at("focal").get<double>(), integer_of<int>(json.at("line"), path)};
+  entry.stored_size = size_of(json.at("stored"), path);
+  entry.checksum = parse_hex(json.at("checksum").get<std::string>(), path);
+  entry.image = plane_of(json, "image", path);
+  entry.depth = plane_of(json, "depth", path);
+  entry.teacher = plane_of(json, "teacher", path);
   return entry;
 }
 
@@ -114,7 +128,7 @@ void check_plane(const std::string& where, const PackedPlane& plane, ImageSize s
 }
 
 void check_entry(const std::string& path, const PackedEntry& entry, uint64_t end) {
-  const std::string where = concat_text(path, ": sample ", entry.line.image);
+  const std::string where = concat_text(path, ": sample ", one_line(entry.line.image));
   check_plane(where, entry.image, entry.image.size, 3, end);
   for (const PackedPlane* plane : {&entry.depth, &entry.teacher}) {
     if (plane->size.width == 0) continue;
@@ -138,15 +152,15 @@ std::optional<PackManifest> read_pack_manifest(const std::string& folder) {
   return parsing(path, [&] {
     const Json json = Json::parse(text);
     check(json.value("format", "") == kFormat, path, ": expected packed data, found another file of that name");
-    check(json.at("version") == kVersion, path, ": expected version ", kVersion, ", found ", json.at("version").dump(),
-          "; pack the data anew");
+    const auto version = integer_of<int64_t>(json.at("version"), path);
+    check(version == kVersion, path, ": expected version ", kVersion, ", found ", version, "; pack the data anew");
     PackManifest manifest;
     for (const auto& [key, value] : json.at("settings").items()) {
       manifest.settings.emplace_back(key, value.get<std::string>());
     }
     manifest.list_checksum = json.at("list_checksum").get<std::string>();
-    manifest.samples = json.at("samples").get<int64_t>();
-    manifest.skipped = json.at("skipped").get<int64_t>();
+    manifest.samples = integer_of<int64_t>(json.at("samples"), path);
+    manifest.skipped = integer_of<int64_t>(json.at("skipped"), path);
     return manifest;
   });
 }
@@ -171,8 +185,8 @@ void check_pack_settings(const std::string& folder, const PackManifest& packed, 
   };
   const auto compare = [&](const std::string& key) {
     const std::string old = value_of(packed.settings, key), value = value_of(expected.settings, key);
-    check(old == value, folder, ": packed with ", key, " = ", old, ", but the recipe says ", value,
-          "; pack into another folder, or set what was packed");
+    check(old == value, folder, ": packed with ", one_line(key), " = ", one_line(old), ", but the recipe says ",
+          one_line(value), "; pack into another folder, or set what was packed");
   };
   for (const auto& setting : expected.settings) compare(setting.first);
   for (const auto& setting : packed.settings) compare(setting.first);
@@ -294,9 +308,9 @@ Shard::Shard(const std::string& path) : file_(std::make_shared<const MappedFile>
   parsing(path, [&] {
     const auto* text = reinterpret_cast<const char*>(index.data());
     const Json json = Json::parse(text, text + index.size());
-    first_ = json.at("first").get<int64_t>();
+    first_ = integer_of<int64_t>(json.at("first"), path);
     for (const Json& sample : json.at("samples")) {
-      entries_.push_back(entry_of(sample));
+      entries_.push_back(entry_of(sample, path));
       check_entry(path, entries_.back(), footer.index_offset);
     }
   });
@@ -330,7 +344,7 @@ void Shard::load(const PackedEntry& entry, Sample& sample) const {
   sample.image.owner = file_;
   sample.depth = depth(entry.depth);
   sample.teacher = depth(entry.teacher);
-  check(checksum == entry.checksum, path(), ": sample ", entry.line.image, " is damaged: expected checksum ",
+  check(checksum == entry.checksum, path(), ": sample ", one_line(entry.line.image), " is damaged: expected checksum ",
         hex(entry.checksum), ", found ", hex(checksum), "; delete the shard and run `depthstill pack` again");
 }
 

@@ -130,6 +130,34 @@ TEST(packed, damage_names_shard_and_sample) {
   EXPECT_EQ(error_of([&] { Shard shard(path); }), path + ": the shard's index is damaged (checksum)");
 }
 
+std::string index_of(const std::vector<uint8_t>& shard) {
+  uint64_t offset = 0;
+  std::memcpy(&offset, &shard[shard.size() - 32], 8);
+  return {shard.begin() + static_cast<std::ptrdiff_t>(offset), shard.end() - 32};
+}
+
+// The shard with another index, under a right checksum.
+std::vector<uint8_t> with_index(const std::vector<uint8_t>& shard, std::span<const uint8_t> index) {
+  uint64_t offset = 0;
+  std::memcpy(&offset, &shard[shard.size() - 32], 8);
+  std::vector<uint8_t> file(shard.begin(), shard.begin() + static_cast<std::ptrdiff_t>(offset));
+  file.insert(file.end(), index.begin(), index.end());
+  const uint64_t footer[] = {offset, index.size(), checksum64(std::as_bytes(index))};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(footer);
+  file.insert(file.end(), bytes, bytes + sizeof(footer));
+  file.insert(file.end(), shard.end() - 8, shard.end());
+  return file;
+}
+
+// The same, with the first `text` in it replaced.
+std::vector<uint8_t> with_index_edited(const std::vector<uint8_t>& shard, const std::string& text,
+                                       const std::string& by) {
+  std::string index = index_of(shard);
+  EXPECT_NE(index.find(text), std::string::npos) << text;
+  index.replace(index.find(text), text.size(), by);
+  return with_index(shard, {reinterpret_cast<const uint8_t*>(index.data()), index.size()});
+}
+
 // Indices are mutated under a right checksum, too.
 TEST(packed, mutated_shards_only_throw_errors) {
   const TemporaryFolder folder;
@@ -144,19 +172,51 @@ TEST(packed, mutated_shards_only_throw_errors) {
     }
   };
   try_mutations(good, 200, read_all);
-  uint64_t offset = 0, length = 0;
-  std::memcpy(&offset, &good[good.size() - 32], 8);
-  std::memcpy(&length, &good[good.size() - 24], 8);
-  const std::vector<uint8_t> index(good.begin() + static_cast<std::ptrdiff_t>(offset), good.end() - 32);
-  try_mutations(index, 400, [&](const std::vector<uint8_t>& mutated) {
-    std::vector<uint8_t> file(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(offset));
-    file.insert(file.end(), mutated.begin(), mutated.end());
-    const uint64_t footer[] = {offset, mutated.size(), checksum64(std::as_bytes(std::span(mutated)))};
-    const auto* bytes = reinterpret_cast<const uint8_t*>(footer);
-    file.insert(file.end(), bytes, bytes + sizeof(footer));
-    file.insert(file.end(), good.end() - 8, good.end());
-    read_all(file);
-  });
+  const std::string index = index_of(good);
+  try_mutations({index.begin(), index.end()}, 400,
+                [&](const std::vector<uint8_t>& mutated) { read_all(with_index(good, mutated)); });
+}
+
+// What does not fit a number's type would wrap, and a size of another picture could come of it.
+TEST(packed, numbers_of_an_index_are_whole_and_fit) {
+  const TemporaryFolder folder;
+  const std::string path = write_shard(folder, some_samples());
+  const std::vector<uint8_t> good = read_bytes(path);
+  const char* const edits[][2] = {{"[13,7]", "[4294967309,7]"},
+                                  {"[13,7]", "[1e300,7]"},
+                                  {"[13,7]", "[13.5,7]"},
+                                  {"[13,7]", "[\"13\",7]"},
+                                  {"\"line\":8", "\"line\":-9999999999"},
+                                  {"\"at\":64", "\"at\":-64"},
+                                  {"\"first\":5", "\"first\":1e300"}};
+  for (const auto& [text, by] : edits) {
+    write_quickly(path, with_index_edited(good, text, by));
+    expect_clear(error_of([&] { Shard shard(path); }), path + ": expected a whole number");
+  }
+  write_file(folder / "set/packed.json", "{\"format\": \"depthstill packed data\", \"version\": [[[1]]]}");
+  expect_clear(error_of([&] { read_pack_manifest(folder / "set"); }), "packed.json: expected a whole number");
+}
+
+TEST(packed, messages_are_one_line_whatever_a_shard_says) {
+  const TemporaryFolder folder;
+  const std::string path = write_shard(folder, some_samples());
+  const std::vector<uint8_t> good = read_bytes(path);
+  const std::vector<uint8_t> named = with_index_edited(good, "images/0.png", "a\\nb");
+  const std::string checksum = "\"checksum\":\"";
+  write_quickly(path, with_index_edited(named, checksum, checksum + "1\",\"other\":\""));
+  const auto load_first = [&] {
+    const Shard shard(path);
+    Sample sample;
+    shard.load(shard.entries()[0], sample);
+  };
+  expect_clear(error_of(load_first), path + ": sample a\\x0ab is damaged");
+  write_quickly(path, with_index_edited(named, "[13,7]", "[0,7]"));
+  expect_clear(error_of(load_first), path + ": sample a\\x0ab: expected planes");
+  write_quickly(path, with_index_edited(good, checksum, checksum + "\\n"));
+  expect_clear(error_of([&] { Shard shard(path); }), path + ": expected a hexadecimal number, found '\\x0a");
+  const PackManifest one{{{"list", "a\nb"}}, "", 1, 0}, other{{{"list", "c"}}, "", 1, 0};
+  const std::string message = error_of([&] { check_pack_settings("f", one, other); });
+  EXPECT_TRUE(message.starts_with("f: packed with list = a\\x0ab")) << message;
 }
 
 TEST(packed, manifest_is_read_back_and_protects_other_folders) {
