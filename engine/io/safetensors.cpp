@@ -245,7 +245,7 @@ std::span<const std::byte> SafetensorsFile::bytes(const StoredTensor& tensor) co
 
 void SafetensorsFile::read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const {
   const std::span<const std::byte> from = bytes(tensor);
-  check(to.size() == from.size(), path(), ": tensor '", tensor.name, "': expected room for ", from.size(),
+  check(to.size() == from.size(), path(), ": tensor '", printable(tensor.name), "': expected room for ", from.size(),
         " bytes, got ", to.size());
   std::copy(from.begin(), from.end(), to.begin());
 }
@@ -255,7 +255,8 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
   write_safetensors(path, tensors, metadata, [&](size_t i) {
     const TensorToStore& tensor = tensors[i];
     const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, path);
-    check(tensor.data != nullptr || bytes == 0, path, ": tensor '", tensor.name, "': expected data, got none");
+    check(tensor.data != nullptr || bytes == 0, path, ": tensor '", printable(tensor.name),
+          "': expected data, got none");
     return std::span(static_cast<const std::byte*>(tensor.data), static_cast<size_t>(bytes));
   });
 }
@@ -266,7 +267,7 @@ void write_safetensors(const std::string& path, std::span<const TensorToStore> t
   if (!metadata.empty()) header[kMetadataKey] = metadata;
   uint64_t end = 0;
   for (const TensorToStore& tensor : tensors) {
-    const std::string where = path + ": tensor '" + tensor.name + "'";
+    const std::string where = path + ": tensor '" + printable(tensor.name) + "'";
     check(tensor.name != kMetadataKey && !header.contains(tensor.name), where, ": expected a name of its own");
     const uint64_t bytes = checked_bytes(tensor.shape, tensor.type, where);
     header[tensor.name] = {{"dtype", name_of(tensor.type)},

@@ -358,6 +358,7 @@ class TensorCollector {
       check(steps == 0 || stride <= room / steps, where, ": expected elements within its storage of ", numel,
             ", found shape ", shape_text(stored.shape), " with strides ", shape_text(view.strides), " from ", offset);
       room -= steps * stride;
+      if (steps == 0) view.strides[d] = 0;  // it is never taken, and any number may stand there
     }
     check(empty || room >= 0, where, ": expected elements within its storage of ", numel, ", found none");
     view.storage = own.subspan(static_cast<size_t>(offset) * item);
@@ -472,7 +473,7 @@ void TorchFile::read_stream() {
 }
 
 void TorchFile::read_bytes(const StoredTensor& tensor, std::span<std::byte> to) const {
-  check(to.size() == tensor.bytes, path(), ": tensor '", tensor.name, "': expected room for ", tensor.bytes,
+  check(to.size() == tensor.bytes, path(), ": tensor '", printable(tensor.name), "': expected room for ", tensor.bytes,
         " bytes, got ", to.size());
   if (to.empty()) return;
   const View& view = views_[tensor.handle];

@@ -96,7 +96,7 @@ const StoredTensor* WeightsFile::find(const std::string& name) const {
 
 const StoredTensor& WeightsFile::at(const std::string& name) const {
   const StoredTensor* tensor = find(name);
-  check(tensor != nullptr, path_, ": expected a tensor '", name, "', found none among ", tensors_.size());
+  check(tensor != nullptr, path_, ": expected a tensor '", printable(name), "', found none among ", tensors_.size());
   return *tensor;
 }
 
@@ -109,10 +109,10 @@ void WeightsFile::read_floats(const StoredTensor& tensor, std::span<float> value
 }
 
 void WeightsFile::read_any_floats(const StoredTensor& tensor, std::span<float> values) const {
-  check(values.size() == static_cast<size_t>(tensor.numel()), path_, ": tensor '", tensor.name, "': expected ",
-        values.size(), " values, found ", tensor.numel());
-  check(is_floating(tensor.type), path_, ": tensor '", tensor.name, "': expected F32, F16, BF16 or F64, found ",
-        tensor.type);
+  check(values.size() == static_cast<size_t>(tensor.numel()), path_, ": tensor '", printable(tensor.name),
+        "': expected ", values.size(), " values, found ", tensor.numel());
+  check(is_floating(tensor.type), path_, ": tensor '", printable(tensor.name),
+        "': expected F32, F16, BF16 or F64, found ", tensor.type);
   if (tensor.type == StoredType::kF32) return read_bytes(tensor, std::as_writable_bytes(values));
   std::vector<std::byte> stored(tensor.bytes);
   read_bytes(tensor, stored);

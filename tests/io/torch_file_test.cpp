@@ -173,6 +173,36 @@ TEST(pickle, whole_numbers) {
   EXPECT_EQ(root(std::string("\x8a\x02\xff\x00", 4)), 255);
 }
 
+// A checkpoint of the older format with one tensor "a\nb" of int64 in a storage of six.
+std::string stream_of(const std::string& shape, const std::string& strides) {
+  const auto text = [](const std::string& value) {
+    return std::string("\x8c") + static_cast<char>(value.size()) + value;
+  };
+  const std::string magic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+  const std::string protocol("\x80\x02M\xe9\x03."), system("\x80\x02}.");
+  const std::string storage = "(" + text("storage") + "ctorch\nLongStorage\n" + text("0") + text("cpu") + "K\x06NtQ";
+  const std::string tensor =
+      "ctorch._utils\n_rebuild_tensor_v2\n(" + storage + std::string("K\0", 2) + shape + strides + "\x89}tR";
+  std::string file = magic + protocol + system + "\x80\x02}" + text("a\nb") + tensor + "s.\x80\x02]" + text("0") + "a.";
+  const uint64_t numel = 6;
+  file.append(reinterpret_cast<const char*>(&numel), sizeof(numel));
+  for (int64_t i = 0; i < 6; ++i) file.append(reinterpret_cast<const char*>(&i), sizeof(i));
+  return file;
+}
+
+// PyTorch leaves any number as the stride of a dimension of size 1.
+TEST(torch_file, a_stride_that_is_never_taken_may_be_anything) {
+  const TemporaryFolder folder;
+  const std::string greatest("\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f");
+  write_file(folder / "a.pth", stream_of("K\x02K\x01K\x02\x87", "K\x03" + greatest + "K\x02\x87"));
+  const TorchFile file(folder / "a.pth");
+  std::vector<int64_t> values(4);
+  file.read_bytes(file.tensors()[0], std::as_writable_bytes(std::span(values)));
+  EXPECT_EQ(values, (std::vector<int64_t>{0, 2, 3, 5}));
+  std::vector<float> floats(4);
+  expect_clear(error_of([&] { file.read_floats(file.tensors()[0], floats); }), "tensor 'a\\x0ab': expected F32");
+}
+
 TEST(torch_file, truncated_files_are_refused) {
   const TemporaryFolder folder;
   for (const char* name : {"types", "types_legacy", "zip64"}) {
