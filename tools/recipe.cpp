@@ -194,16 +194,17 @@ Settings bind(Recipe& recipe) {
 // Entries of the file and, before them, of what it inherits.
 void collect(const std::filesystem::path& path, std::vector<std::filesystem::path>& chain,
              std::vector<TomlEntry>& entries, const std::string& asked_by) {
-  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path);
+  std::error_code unreadable;  // read_text says so
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, unreadable);
   check(std::find(chain.begin(), chain.end(), resolved) == chain.end() && chain.size() < kMaxInherit, asked_by,
-        ": 'inherit' leads back to ", path.string());
+        ": 'inherit' leads back to ", one_line(path.string()));
   chain.push_back(resolved);
   std::string text;
   try {
     text = read_text(path.string());
   } catch (const Error& error) {
     if (asked_by.empty()) throw;
-    fail(asked_by, ": 'inherit': ", error.what());
+    fail(asked_by, ": 'inherit': ", one_line(error.what()));
   }
   std::vector<TomlEntry> own = parse_toml(text, path.string());
   const auto inherit = std::find_if(own.begin(), own.end(), [](const TomlEntry& e) { return e.key == "inherit"; });
@@ -233,7 +234,7 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   }
   const std::string& extension = data.teacher_extension;
   check(extension == ".png" || extension == ".npy" || extension == ".pfm", file,
-        ": data.teacher_extension: expected .png, .npy or .pfm, found '", extension, "'");
+        ": data.teacher_extension: expected .png, .npy or .pfm, found '", printable(extension), "'");
   check(!recipe.loss.weights.needs_bins() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
         " needs model.head = \"dpm\"");
   check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
@@ -241,7 +242,7 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   try {
     static_cast<void>(protocol_of(recipe));
   } catch (const Error& error) {
-    fail(file, ": eval.crop is set, but ", error.what());
+    fail(file, ": eval.crop is set, but ", one_line(error.what()));
   }
 }
 

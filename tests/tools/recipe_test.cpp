@@ -83,6 +83,9 @@ TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
       {"inherit = 3\n", "r.toml:1: 'inherit': expected a file name, found an integer"},
       {"inherit = \"none.toml\"\n", "r.toml:1: 'inherit': none.toml: "},
       {"inherit = \"r.toml\"\n", "r.toml:1: 'inherit' leads back to r.toml"},
+      {"inherit = \"a\\nb.toml\"\n", "r.toml:1: 'inherit': a\\x0ab.toml: "},
+      {"[data]\nteacher_extension = \"a\\nb\"\n",
+       "r.toml: data.teacher_extension: expected .png, .npy or .pfm, found 'a\\x0ab'"},
       {"[model]\nmin_depth = 9\nmax_depth = 5\n", "r.toml: model.min_depth is 9"},
       {"[model]\nhead = \"regression\"\n", "r.toml: the loss tie_kd needs model.head"},
       {"[data.train]\nlist = \"a.txt\"\n", "r.toml: the loss tie_kd learns from a teacher"},
@@ -94,6 +97,8 @@ TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
     EXPECT_EQ(message.rfind(c.expected, 0), 0u) << c.text << "gave: " << message << "\nexpected: " << c.expected;
   }
   EXPECT_NE(message_of((folder_ / "absent.toml").string()).find("absent.toml"), std::string::npos);
+  const std::string long_name = "inherit = \"" + std::string(300, 'n') + "\"\n";  // no file system has it
+  EXPECT_EQ(message_of(write("r.toml", long_name)).rfind("r.toml:1: 'inherit': nnn", 0), 0u);
 }
 
 TEST_F(RecipeFiles, OverridesAreChecked) {
