@@ -80,7 +80,9 @@ inline void expect_clear(const std::string& message, const std::string& where) {
 inline void write_quickly(const std::string& path, std::span<const uint8_t> bytes) {
   std::filesystem::remove(path);
   FILE* out = std::fopen(path.c_str(), "wb");
-  check(out != nullptr && std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size(), path, ": cannot be written");
+  const bool whole =
+      out != nullptr && (bytes.empty() || std::fwrite(bytes.data(), 1, bytes.size(), out) == bytes.size());
+  check(whole, path, ": cannot be written");
   std::fclose(out);
 }
 
