@@ -26,11 +26,11 @@ def png_rows(width, height, bits, colour, interlaced):
     return rows
 
 
-def png(width=5, height=6, bits=8, colour=2, interlaced=False, before=b"", level=9, parts=1, raw=None):
+def png(width=5, height=6, bits=8, colour=2, interlaced=False, before=b"", level=9, parts=1, raw=None, colours=True):
     packer = zlib.compressobj(level, zlib.DEFLATED, 9)  # a small window keeps the files short
     rows = png_rows(width, height, bits, colour, interlaced) if raw is None else raw
     data = packer.compress(rows) + packer.flush()
-    palette = chunk(b"PLTE", bytes(range(3 << min(bits, 6)))) if colour == 3 else b""
+    palette = chunk(b"PLTE", bytes(range(3 << min(bits, 6)))) if colour == 3 and colours else b""
     step = -(-len(data) // parts)
     pixels = b"".join(chunk(b"IDAT", data[at:at + step]) for at in range(0, len(data), step))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, int(interlaced))
@@ -63,7 +63,7 @@ def make_pngs():
         "png_transparent_grey.png": png(bits=2, colour=0, before=chunk(b"tRNS", b"\0\1")),
         "png_unknown_chunk.png": png(before=chunk(b"abCd", b"12345")), "png_one_pixel.png": png(1, 1),
         "png_tall.png": png(1, 300, 8, 0), "bad_png_cut.png": png()[:-20], "bad_png_checksum.png": png()[:-1] + b"\0",
-        "bad_png_no_palette.png": png(bits=8, colour=3).replace(b"PLTE", b"plTe"),
+        "bad_png_no_palette.png": png(bits=8, colour=3, colours=False),
         "bad_png_few_rows.png": png(5, 6, raw=bytes(40)),
         "bad_png_few_rows_interlaced.png": png(5, 6, interlaced=True, raw=bytes(40)),
         "bad_png_filter.png": png(5, 6, raw=(b"\x05" + bytes(15)) * 6),

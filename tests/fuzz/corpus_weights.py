@@ -191,9 +191,9 @@ def make_torch():
         "bad_rank.pth": pth(state_dict(a=tensor((1,) * 17, (1,) * 17))),
         "bad_key.pth": pth(state_dict(a=tensor(key="9"))), "bad_numel.pth": pth(state_dict(a=tensor(numel=-1))),
         "bad_self.pth": pth(b"\x80\2}q\0" + text("a") + b"h\0s."), "bad_empty.pth": pth(b"\x80\2}."),
-        "bad_bomb.pth": pth(b"\x80\2}q\0" + text("a") + good + b"s" +
+        "bad_bomb.pth": pth(b"\x80\2}q\0" + text("a") + good + b"s0" +
             b"".join(b"}q" + bytes([k]) + b"(" + b"".join(text("k%d" % j) + b"h" + bytes([k - 1]) for j in range(4)) +
-                b"u" for k in range(1, 12)) + b"."),
+                b"u0" for k in range(1, 12)) + b"h\x0b."),
         "bad_length.pth": pth(b"\x80\2X\xff\xff\xff\xff."), "bad_length8.pth": pth(b"\x80\2\x8d" + b"\xff" * 8 + b"."),
         "bad_protocol.pth": pth(b"\x80\x09N."), "bad_text_protocol.pth": pth(b"I42\n."),
         "bad_no_stop.pth": pth(b"\x80\2N"),
