@@ -8,6 +8,7 @@
 
 #include "engine/io/image_decoders.h"
 #include "engine/io/png_data.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill::libpng {
@@ -109,7 +110,7 @@ std::vector<T> decode_file(std::span<const uint8_t> file, const ImageHeader& hea
     if (coding.info != nullptr) decode(coding, header.stored, channels, values);
   });
   check(read && coding.info != nullptr, name, ": expected a ", header.kind, ", found damaged pixel data (",
-        coding.jump.message, ")");
+        one_line(coding.jump.message), ")");  // it may quote the name of a chunk
   return values;
 }
 

@@ -6,6 +6,7 @@
 #include "engine/io/jpeg_scan.h"
 #include "engine/io/png_data.h"
 #include "engine/io/stb.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill::stb {
@@ -27,7 +28,7 @@ int length_of(std::span<const uint8_t> file, const std::string& name) {
 template <class T>
 void check_decoded(const StbPixels<T>& pixels, const ImageHeader& header, ImageSize size, const std::string& name) {
   check(pixels != nullptr, name, ": expected a ", header.kind, ", found damaged pixel data (",
-        pixels ? "" : stbi_failure_reason(), ")");
+        pixels ? "" : one_line(stbi_failure_reason()), ")");
   check(size == header.stored, name, ": expected ", header.stored, " pixels, found ", size);
 }
 

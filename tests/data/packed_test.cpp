@@ -193,6 +193,7 @@ TEST(packed, numbers_of_an_index_are_whole_and_fit) {
     write_quickly(path, with_index_edited(good, text, by));
     expect_clear(error_of([&] { Shard shard(path); }), path + ": expected a whole number");
   }
+  make_folder(folder / "set");
   write_file(folder / "set/packed.json", "{\"format\": \"depthstill packed data\", \"version\": [[[1]]]}");
   expect_clear(error_of([&] { read_pack_manifest(folder / "set"); }), "packed.json: expected a whole number");
 }
@@ -240,6 +241,7 @@ TEST(packed, manifest_is_read_back_and_protects_other_folders) {
   other = written;
   other.list_checksum = "13";
   EXPECT_NE(error_of([&] { check_pack_settings("f", *found, other); }).find("the list has changed"), std::string::npos);
+  make_folder(folder / "set");
   write_file(folder / "set/packed.json", "{\"format\": \"depthstill packed data\", \"version\": 9}");
   expect_clear(error_of([&] { read_pack_manifest(folder / "set"); }), "expected version 1, found 9");
   write_file(folder / "set/packed.json", "[1");
