@@ -94,6 +94,8 @@ ImageHeader walk_png(std::span<const uint8_t> file, const std::string& name) {
     if (is("PLTE")) {
       check(length % 3 == 0 && length >= 3 && length <= 768, name,
             ": expected a PNG palette of 1 to 256 colours, found ", length, " bytes");
+      check(!has_palette && data_bytes == 0, name,
+            ": expected one PNG palette, before the pixels, found another at byte ", at);
       has_palette = true;
     }
     if (is("IDAT")) {

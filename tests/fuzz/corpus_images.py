@@ -66,6 +66,7 @@ def make_pngs():
         "bad_png_no_palette.png": png(bits=8, colour=3, colours=False),
         "bad_png_few_rows.png": png(5, 6, raw=bytes(40)),
         "bad_png_few_rows_interlaced.png": png(5, 6, interlaced=True, raw=bytes(40)),
+        "bad_png_two_palettes.png": png(5, 6, before=2 * chunk(b"PLTE", bytes(6))),
         "bad_png_chunk_name.png": png(5, 6, before=chunk(b"M\nAB", b"")),
         "bad_png_filter.png": png(5, 6, raw=(b"\x05" + bytes(15)) * 6),
         "bad_png_huge.png": png(16384, 16384, 8, 0, raw=bytes(100000)),
