@@ -24,14 +24,15 @@ class Settings {
   // Each adds a key. `doc` is one line with the unit, printed behind the value.
   void flag(std::string key, bool& target, std::string doc);
   template <class T>
-  void integer(std::string key, T& target, Range range, std::string doc);
+  void integer(const std::string& key, T& target, Range range, const std::string& doc);
   template <class T>
-  void number(std::string key, T& target, Range range, std::string doc);
+  void number(const std::string& key, T& target, Range range, const std::string& doc);
   void text(std::string key, std::string& target, std::string doc);
   void numbers(std::string key, std::vector<double>& target, Range range, std::string doc);
   void texts(std::string key, std::vector<std::string>& target, std::string doc);
   template <class Enum>
-  void choice(std::string key, Enum& target, std::vector<std::pair<std::string, Enum>> names, std::string doc);
+  void choice(const std::string& key, Enum& target, std::vector<std::pair<std::string, Enum>> names,
+              const std::string& doc);
   // A value of another kind: `set` throws Error that says what it expected.
   void custom(std::string key, std::function<void(const TomlValue&)> set, std::function<TomlValue()> get,
               std::string doc);
@@ -66,27 +67,28 @@ double shortest(float value);  // the double with the fewest digits that rounds 
 }  // namespace detail
 
 template <class T>
-void Settings::integer(std::string key, T& target, Range range, std::string doc) {
+void Settings::integer(const std::string& key, T& target, Range range, const std::string& doc) {
   range.low = std::max(range.low, static_cast<double>(std::numeric_limits<T>::min()));
   range.high = std::min(range.high, static_cast<double>(std::numeric_limits<T>::max()));
   custom(
-      std::move(key), [&target, range](const TomlValue& v) { target = static_cast<T>(detail::integer_of(v, range)); },
-      [&target] { return TomlValue(static_cast<int64_t>(target)); }, std::move(doc));
+      key, [&target, range](const TomlValue& v) { target = static_cast<T>(detail::integer_of(v, range)); },
+      [&target] { return TomlValue(static_cast<int64_t>(target)); }, doc);
 }
 
 template <class T>
-void Settings::number(std::string key, T& target, Range range, std::string doc) {
+void Settings::number(const std::string& key, T& target, Range range, const std::string& doc) {
   custom(
-      std::move(key), [&target, range](const TomlValue& v) { target = static_cast<T>(detail::number_of(v, range)); },
+      key, [&target, range](const TomlValue& v) { target = static_cast<T>(detail::number_of(v, range)); },
       [&target] {
         if constexpr (std::is_same_v<T, float>) return TomlValue(detail::shortest(target));
         return TomlValue(static_cast<double>(target));
       },
-      std::move(doc));
+      doc);
 }
 
 template <class Enum>
-void Settings::choice(std::string key, Enum& target, std::vector<std::pair<std::string, Enum>> names, std::string doc) {
+void Settings::choice(const std::string& key, Enum& target, std::vector<std::pair<std::string, Enum>> names,
+                      const std::string& doc) {
   std::string expected;
   for (size_t i = 0; i < names.size(); ++i) {
     expected += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + names[i].first;
@@ -98,7 +100,7 @@ void Settings::choice(std::string key, Enum& target, std::vector<std::pair<std::
     return TomlValue(std::string());
   };
   custom(
-      std::move(key),
+      key,
       [&target, names, expected](const TomlValue& v) {
         const std::string& text = detail::text_of(v);
         for (const auto& [name, value] : names) {
