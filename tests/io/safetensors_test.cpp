@@ -185,8 +185,8 @@ TEST(safetensors, what_is_wrong_is_named) {
                   .ends_with("expected each tensor name once, found 'a' twice"));
 }
 
-// CPU time of a header of `count` tensors; its size in MiB.
-std::pair<double, double> time_of_header(const TemporaryFolder& folder, int count) {
+// Seconds of CPU time for a header of `count` tensors.
+double time_of_header(const TemporaryFolder& folder, int count) {
   std::string header = "{";
   for (int i = 0; i < count; ++i)
     header += concat_text(i ? "," : "", "\"t", i, R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})");
@@ -195,15 +195,14 @@ std::pair<double, double> time_of_header(const TemporaryFolder& folder, int coun
   const AllocationWatch watch;
   const std::clock_t begin = std::clock();
   EXPECT_EQ(SafetensorsFile(folder / "many").tensors().size(), static_cast<size_t>(count));
-  const double seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
   EXPECT_LE(watch.peak_bytes(), size_t{64} << 20);
-  return {seconds, static_cast<double>(file.size()) / 1048576};
+  return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
 }
 
 TEST(safetensors, headers_take_time_and_memory_in_proportion) {
   const TemporaryFolder folder;
-  const auto [seconds, mib] = time_of_header(folder, 100000);
-  EXPECT_LT(seconds, 1.0 * mib);  // 20 times the goal: sanitizers and loaded machines are slow, a square is slower
+  const double quarter = time_of_header(folder, 25000), whole = time_of_header(folder, 100000);
+  EXPECT_LT(whole, 10 * quarter);  // in proportion it is 4 times, as a square 16 times
   std::string deep = "{";
   for (int i = 0; i < 1000000; ++i) deep += "\"a\":{";
   const std::string cases[] = {deep, "{\"a\":" + std::string(5000000, '['), "{" + std::string(200000, '{')};
