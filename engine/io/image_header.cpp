@@ -3,23 +3,17 @@
 #include <zlib.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
 
 #include "engine/io/file_kind.h"
 #include "engine/io/jpeg_header.h"
 #include "engine/io/orientation.h"
+#include "engine/io/png_chunks.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {
-
-constexpr std::array<uint8_t, 8> kPngSignature = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-
-uint32_t big_endian32(const uint8_t* p) {
-  return uint32_t{p[0]} << 24 | uint32_t{p[1]} << 16 | uint32_t{p[2]} << 8 | uint32_t{p[3]};
-}
 
 // Deflate makes at most 1,032 bytes of one.
 constexpr int64_t kMaxInflation = 1032;

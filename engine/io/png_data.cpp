@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/io/png_chunks.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
@@ -47,9 +48,8 @@ class Inflater {
 void check_png_data(std::span<const uint8_t> file, const ImageHeader& header, const std::string& name) {
   Inflater inflater;
   bool whole = true;
-  for (size_t at = 8; at + 12 <= file.size() && whole;) {
-    const size_t length =
-        size_t{file[at]} << 24 | size_t{file[at + 1]} << 16 | size_t{file[at + 2]} << 8 | file[at + 3];
+  for (size_t at = kPngSignature.size(); at + 12 <= file.size() && whole;) {
+    const size_t length = big_endian32(&file[at]);
     if (std::memcmp(&file[at + 4], "IDAT", 4) == 0) whole = inflater.take(file.subspan(at + 8, length));
     at += 12 + length;
   }

@@ -6,22 +6,11 @@
 #include <cstdlib>
 
 #include "engine/io/image_decoders.h"
+#include "engine/io/png_chunks.h"
 #include "kernels/core/error.h"
 
 namespace depthstill::stb {
 namespace {
-
-void append32(std::vector<uint8_t>& out, uint32_t value) {
-  for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<uint8_t>(value >> shift));
-}
-
-void append_chunk(std::vector<uint8_t>& out, const char* type, std::span<const uint8_t> data) {
-  append32(out, static_cast<uint32_t>(data.size()));
-  const size_t begin = out.size();
-  out.insert(out.end(), type, type + 4);
-  out.insert(out.end(), data.begin(), data.end());
-  append32(out, static_cast<uint32_t>(crc32_z(crc32_z(0, nullptr, 0), &out[begin], out.size() - begin)));
-}
 
 uint8_t paeth(int left, int up, int corner) {
   const int estimate = left + up - corner;
@@ -90,15 +79,15 @@ std::vector<uint8_t> encode(std::span<const uint8_t> raw, ImageSize size, int bi
   packed.resize(packed_bytes);
 
   std::vector<uint8_t> header;
-  append32(header, static_cast<uint32_t>(size.width));
-  append32(header, static_cast<uint32_t>(size.height));
+  append_big_endian32(header, static_cast<uint32_t>(size.width));
+  append_big_endian32(header, static_cast<uint32_t>(size.height));
   const uint8_t colour = grey ? 0 : 2;
   header.insert(header.end(), {static_cast<uint8_t>(bits), colour, 0, 0, 0});
-  std::vector<uint8_t> file = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  std::vector<uint8_t> file(kPngSignature.begin(), kPngSignature.end());
   file.reserve(packed.size() + 64);
-  append_chunk(file, "IHDR", header);
-  append_chunk(file, "IDAT", packed);
-  append_chunk(file, "IEND", {});
+  append_png_chunk(file, "IHDR", header);
+  append_png_chunk(file, "IDAT", packed);
+  append_png_chunk(file, "IEND", {});
   return file;
 }
 

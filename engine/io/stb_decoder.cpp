@@ -4,6 +4,7 @@
 
 #include "engine/io/image_decoders.h"
 #include "engine/io/jpeg_scan.h"
+#include "engine/io/png_chunks.h"
 #include "engine/io/png_data.h"
 #include "engine/io/stb.h"
 #include "engine/io/text_file.h"
@@ -43,12 +44,10 @@ void check_pixels(std::span<const uint8_t> file, const ImageHeader& header, cons
 // stb_image leaves the colours behind the end of a palette undefined: here they are black, as they are to libpng.
 std::vector<uint8_t> with_whole_palette(std::span<const uint8_t> file) {
   constexpr size_t kWholeBytes = 3 * 256;
-  size_t at = 8, length = 0;
-  const auto next_length = [&] {
-    return size_t{file[at]} << 24 | size_t{file[at + 1]} << 16 | size_t{file[at + 2]} << 8 | file[at + 3];
-  };
-  for (length = next_length(); std::memcmp(&file[at + 4], "PLTE", 4) != 0; length = next_length()) at += 12 + length;
-  const std::span<const uint8_t> begin = file.first(at + 8 + length), rest = file.subspan(begin.size());
+  size_t at = kPngSignature.size();
+  while (std::memcmp(&file[at + 4], "PLTE", 4) != 0) at += 12 + size_t{big_endian32(&file[at])};
+  const std::span<const uint8_t> begin = file.first(at + 8 + big_endian32(&file[at])),
+                                 rest = file.subspan(begin.size());
   std::vector<uint8_t> whole(begin.begin(), begin.end());
   whole.resize(at + 8 + kWholeBytes);
   whole[at + 2] = kWholeBytes >> 8;
