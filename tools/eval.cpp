@@ -12,16 +12,19 @@
 #include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
+#include "tools/training_baselines.h"
 
 namespace depthstill {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int kPngLevel = 9;
+
 struct EvalArgs {
   std::string recipe, weights, data, split;
   std::string dataset, root, list, image_folder, depth_folder, predictions;
-  std::string teacher, crop, json, csv, save;
+  std::string teacher, crop, json, csv, picture, save;
   std::vector<std::string> overrides;
   double depth_units = 0, depth_float_units = 0, teacher_units = 0, teacher_float_units = 0;
   double min_depth = 0, max_depth = 0;
@@ -73,6 +76,7 @@ void set_units(MapFormat& format, double units, double float_units) {
 EvalSetup make_setup(const EvalArgs& args) {
   EvalSetup setup = args.recipe.empty() ? setup_from_options(args) : setup_from_recipe(args);
   setup.data.allow_outside = args.allow_outside;
+  if (setup.recipe) setup.recipe->data.allow_outside = args.allow_outside;
   Protocol& protocol = setup.protocol;
   if (args.teacher_similarity) protocol = against_teacher(protocol);
   const Benchmark& benchmark = find_benchmark(protocol.dataset);
@@ -113,9 +117,18 @@ void check_predictions_exist(const std::vector<EvalItem>& items, const std::stri
   check(missing == 0, first, missing > 1 ? concat_text(" (and ", missing - 1, " more missing)") : "");
 }
 
+// The folder of the weights, which is that of their run where nobody has moved them; empty if there are none.
+std::string run_folder(const EvalArgs& args) {
+  return args.weights.empty() ? "" : fs::absolute(args.weights).parent_path().string();
+}
+
 OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
   OutputPlan plan(args.existing.choice(), args.save);
-  if (setup.recipe) plan.reads(*setup.recipe);
+  if (setup.recipe) {
+    plan.reads(*setup.recipe);
+    if (const auto training = training_files(*setup.recipe)) plan.reads(*training);
+    if (!args.weights.empty()) plan.reads((fs::path(run_folder(args)) / kBaselinesFile).string());
+  }
   plan.reads(data);
   plan.reads(args.weights);
   for (const EvalItem& item : eval_items(data, setup.protocol.target)) {
@@ -126,24 +139,27 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
   }
   plan.replaces(args.json, "--json");
   plan.replaces(args.csv, "--csv");
+  plan.replaces(args.picture, "--picture");
   plan.approve();
   return plan;
 }
 
-Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
+Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const Baselines* baselines) {
   check_map_names(data, ".npy");
   const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
   check_predictions_exist(items, args.predictions);
   EvaluateOptions options;
   options.progress = interruptible_progress("eval", "img");
   options.truth_format = setup.protocol.target == Target::kTeacher ? setup.data.teacher->format : setup.data.depth;
+  options.baselines = baselines;
   const auto predict = [&](const EvalItem& item) {
     return read_prediction(item, prediction_path(args.predictions, item));
   };
   return evaluate(setup.protocol, items, predict, options);
 }
 
-Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const OutputPlan& plan) {
+Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const OutputPlan& plan,
+                     EvaluateExtras extras) {
   const std::unique_ptr<DepthModel> student =
       setup.recipe ? load_network(args.weights, *setup.recipe) : load_network(args.weights);
   const TrainedUse use =
@@ -154,33 +170,43 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
   options.dtype = args.compute.dtype(name_of(use.dtype));
   student->to(options.device);
   student->eval();
-  std::function<void(const EvalItem&, const DepthMap&)> keep;
   if (!args.save.empty()) {
     check_map_names(data, ".npy");
     make_folder(args.save);
-    keep = [&](const EvalItem& item, const DepthMap& prediction) {
+    extras.keep = [&](const EvalItem& item, const DepthMap& prediction) {
       const std::string path = prediction_path(args.save, item);
       if (!plan.skips(path)) write_map(path, prediction, {});
     };
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",
                        options.flip ? "averaged with the mirrored image" : "one pass per image"));
-  return evaluate_model(*student, data, setup.protocol, options, 0, nullptr, keep);
+  return evaluate_model(*student, data, setup.protocol, options, extras);
 }
 
 int run_eval(const EvalArgs& args) {
   check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
+  check_usage(args.picture.empty() || !args.weights.empty(), "eval: --picture needs --weights");
   const EvalSetup setup = make_setup(args);
   const Dataset data(setup.data);
   const OutputPlan plan = plan_outputs(setup, args, data);
-  const Evaluation evaluation =
-      args.predictions.empty() ? run_model(setup, args, data, plan) : run_stored(setup, args, data);
+  std::optional<Baselines> measured;
+  if (setup.recipe) measured = training_baselines(*setup.recipe, setup.protocol, run_folder(args), false);
+  std::vector<ReportPanel> panels;
+  EvaluateExtras extras;
+  extras.baselines = measured ? &*measured : nullptr;
+  if (!args.picture.empty()) {
+    extras.panels = &panels;
+    extras.wanted_panels = 1;
+  }
+  const Evaluation evaluation = args.predictions.empty() ? run_model(setup, args, data, plan, extras)
+                                                         : run_stored(setup, args, data, extras.baselines);
   check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
         evaluation.images.size());
   std::printf("%s", format_evaluation(evaluation).c_str());
   std::fflush(stdout);  // what is shown already is not lost if a file cannot be written
   if (!args.csv.empty()) write_metrics_csv(args.csv, evaluation.images);
   if (!args.json.empty()) write_file(args.json, evaluation_json(evaluation));
+  for (const ReportPanel& panel : panels) write_png(args.picture, panel_picture(panel), kPngLevel);
   return kExitOk;
 }
 
@@ -240,6 +266,9 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
                      "units per metre of teacher maps in floats [default: 1, or the recipe's]");
   command.add_option("--json", args.json, "write the result to this file, also over an earlier one");
   command.add_option("--csv", args.csv, "write one line per image to this file, also over an earlier one");
+  command.add_option("--picture", args.picture,
+                     "write the first image, its truth (or teacher's map), prediction and relative error as one PNG, "
+                     "also over an earlier one");
   args.existing.add_to(command, "predictions of --save-pred");
 }
 

@@ -7,14 +7,13 @@
 namespace depthstill {
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
-                          const PredictOptions& options, size_t wanted_panels, std::vector<ReportPanel>* panels,
-                          const KeepPrediction& keep) {
+                          const PredictOptions& options, const EvaluateExtras& extras) {
   check(model.options().head != Head::kRelative, model.name(),
         ": expected a student that predicts metres, found a relative one, which the metrics cannot score");
   const DatasetSpec& spec = data.spec();
   const Predictor predictor(model, options);
   const std::vector<EvalItem> items = eval_items(data, protocol.target);
-  const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, wanted_panels));
+  const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, extras.wanted_panels));
   size_t position = 0;
   Image8 frame;
   const auto predict = [&](const EvalItem& item) {
@@ -22,16 +21,17 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     const Image8 image = at_line(item.where, [&] { return read_image(path); });
     frame = crop(image, frame_rect(protocol, image.size()));
     DepthMap prediction = predictor(frame, item.where + ": " + path);
-    if (keep) keep(item, prediction);
+    if (extras.keep) extras.keep(item, prediction);
     return prediction;
   };
   EvaluateOptions evaluating;
   evaluating.progress = interruptible_progress("eval", "img");
   evaluating.truth_format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
+  evaluating.baselines = extras.baselines;
   evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
                            const ImageMetrics&) {
     const size_t index = position++;
-    if (panels == nullptr || panels->size() >= wanted_panels || index % stride != 0) return;
+    if (extras.panels == nullptr || extras.panels->size() >= extras.wanted_panels || index % stride != 0) return;
     ReportPanel panel{item.name, frame, truth, prediction, ""};
     const std::string teacher = data.teacher_path(&item - items.data());
     if (std::filesystem::exists(teacher)) {
@@ -39,7 +39,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
       panel.reference = crop(panel.reference, frame_rect(protocol, panel.reference.size()));
       panel.reference_label = "teacher";
     }
-    if (panel.reference.size() == prediction.size()) panels->push_back(std::move(panel));
+    if (panel.reference.size() == prediction.size()) extras.panels->push_back(std::move(panel));
   };
   Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
   evaluation.prediction = options.flip ? "prediction averaged with that for the mirrored image, each clamped"

@@ -11,12 +11,17 @@
 
 namespace depthstill {
 
-using KeepPrediction = std::function<void(const EvalItem&, const DepthMap&)>;
+// What else is wanted of an evaluation; pointers may be null.
+struct EvaluateExtras {
+  // Receives `wanted_panels` pictures spread over the set, with the teacher's map where the data set has one, else
+  // ground truth.
+  std::vector<ReportPanel>* panels = nullptr;
+  size_t wanted_panels = 0;
+  const Baselines* baselines = nullptr;
+  std::function<void(const EvalItem&, const DepthMap&)> keep = {};  // gets each prediction
+};
 
-// `panels`, unless null, receives `wanted_panels` pictures spread over the set, with the teacher's map where the data
-// set has one, else ground truth.
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
-                          const PredictOptions& options, size_t wanted_panels = 0,
-                          std::vector<ReportPanel>* panels = nullptr, const KeepPrediction& keep = nullptr);
+                          const PredictOptions& options, const EvaluateExtras& extras = {});
 
 }  // namespace depthstill

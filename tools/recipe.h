@@ -65,8 +65,8 @@ struct EvalRecipe {
 };
 
 struct SelectRecipe {
-  std::string metric = "abs_rel";
-  std::string on = "val";  // the list that the kept model is chosen on; "test" is what the published runs did
+  std::string metric = "d1";  // abs_rel favours maps that are too near
+  std::string on = "val";     // the list that the kept model is chosen on; "test" is what the published runs did
 };
 
 struct Recipe {

@@ -22,6 +22,7 @@
 #include "tools/report/report.h"
 #include "tools/report/run_log.h"
 #include "tools/run_folder.h"
+#include "tools/training_baselines.h"
 
 namespace depthstill {
 namespace {
@@ -95,7 +96,7 @@ class TrainRun final : public TrainObserver {
   void train_all();
   bool train_steps();
   void judge_epoch();
-  Evaluation validate(const std::string& split, std::vector<ReportPanel>* panels);
+  Evaluation validate(const std::string& split, const EvaluateExtras& extras = {});
   void save_last();
   void name_changed_decoder(const Metadata& saved) const;
   void write_final_report();
@@ -177,7 +178,8 @@ void TrainRun::check_list(const Dataset& data) const {
 
 void TrainRun::claim_folder() {
   OutputPlan plan(Existing::kOverwrite, options_.out);
-  for (const char* name : {"recipe.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "report.html"}) {
+  for (const char* name :
+       {"recipe.toml", "metrics.jsonl", "last.safetensors", "best.safetensors", "report.html", kBaselinesFile}) {
     plan.writes(path(name), name);
   }
   for (int64_t epoch = 1; recipe_.train.checkpoint_keep > 0 && epoch <= recipe_.train.epochs; ++epoch) {
@@ -328,7 +330,7 @@ void TrainRun::after_epoch(int64_t epoch) {
 void TrainRun::judge_epoch() {
   const int64_t epoch = selection_.unjudged_epoch;
   const std::string& split = recipe_.select.on;
-  const Evaluation evaluation = validate(split, nullptr);
+  const Evaluation evaluation = validate(split);
   EvalRecord record;
   record.step = trainer_->position().updates;
   record.epoch = epoch;
@@ -354,15 +356,14 @@ void TrainRun::judge_epoch() {
   log_line(text);
 }
 
-Evaluation TrainRun::validate(const std::string& split, std::vector<ReportPanel>* panels) {
+Evaluation TrainRun::validate(const std::string& split, const EvaluateExtras& extras) {
   model_->eval();
   const Dataset data(dataset_spec(recipe_, split));
-  const size_t wanted = panels == nullptr ? 0 : static_cast<size_t>(recipe_.eval.report_panels);
   PredictOptions predicting;
   predicting.flip = recipe_.eval.flip;
   predicting.device = options_.device;
   predicting.dtype = options_.dtype;
-  return evaluate_model(*model_, data, protocol_of(recipe_), predicting, wanted, panels);
+  return evaluate_model(*model_, data, protocol_of(recipe_), predicting, extras);
 }
 
 void TrainRun::write_final_report() {
@@ -383,10 +384,18 @@ void TrainRun::write_final_report() {
   const std::string split = chosen ? recipe_.select.on : "test";
   if (has_split(recipe_, split)) {
     if (selection_.best_epoch >= 0) load_weights(*model_, path("best.safetensors"));
-    const Evaluation evaluation = validate(split, &report.panels);
+    const auto baselines = training_baselines(recipe_, protocol_of(recipe_), options_.out, true);
+    const Evaluation evaluation = validate(split, {.panels = &report.panels,
+                                                   .wanted_panels = static_cast<size_t>(recipe_.eval.report_panels),
+                                                   .baselines = baselines ? &*baselines : nullptr});
     report.final = evaluation.summary;
+    const std::string by = chosen ? concat_text(" (chosen by ", recipe_.select.metric, ")") : "";
     report.final_label =
-        concat_text(chosen ? "best epoch " : "last epoch ", selection_.best_epoch + 1, ", ", split, " list");
+        concat_text(chosen ? "best epoch " : "last epoch ", selection_.best_epoch + 1, by, ", ", split, " list");
+    report.split = split;
+    report.select_metric = recipe_.select.metric;
+    report.baselines = evaluation.baselines;
+    report.baseline_source = evaluation.baseline_source;
     report.protocol = describe(evaluation);
     report.reference_label = "ground truth";
     std::printf("%s", format_evaluation(evaluation).c_str());

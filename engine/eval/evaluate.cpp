@@ -34,12 +34,45 @@ DepthMap read_truth(const EvalItem& item, const MapFormat& format) {
   });
 }
 
+// The scores of each baseline image by image, and their means.
+class BaselineTable {
+ public:
+  explicit BaselineTable(const Baselines* baselines) : baselines_(baselines) {
+    if (baselines_ != nullptr) images_.resize(baselines_->each.size());
+  }
+  void add(const Protocol& protocol, const EvalItem& item, const DepthMap& truth) {
+    for (size_t i = 0; i < images_.size(); ++i) {
+      DepthMap map = baseline_map(baselines_->each[i], truth.size());
+      images_[i].push_back(score(protocol, item, truth, map));
+    }
+  }
+  void finish(Evaluation& evaluation) const {
+    if (baselines_ == nullptr) return;
+    evaluation.baseline_source = concat_text(baselines_->list, ", ", baselines_->images, " images");
+    for (size_t i = 0; i < images_.size(); ++i) {
+      const Baseline& baseline = baselines_->each[i];
+      evaluation.baselines.push_back({baseline.name, baseline.text, summarize(images_[i])});
+    }
+  }
+
+ private:
+  const Baselines* baselines_;
+  std::vector<std::vector<ImageMetrics>> images_;
+};
+
+nlohmann::ordered_json values_of(const Metrics& metrics) {
+  nlohmann::ordered_json json;
+  for (const MetricField& field : kMetricFields) json[field.name] = metrics.*field.value;  // NaN: null
+  return json;
+}
+
 }  // namespace
 
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options) {
   Evaluation evaluation;
   evaluation.protocol = protocol;
+  BaselineTable baselines(options.baselines);
   const auto report = [&](int64_t done) {
     if (options.progress) options.progress(done, static_cast<int64_t>(items.size()));
   };
@@ -55,9 +88,11 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
     const ImageMetrics metrics = score(protocol, item, truth, prediction);
     if (options.observe) options.observe(item, truth, prediction, metrics);
     evaluation.images.push_back(metrics);
+    baselines.add(protocol, item, truth);
   }
   report(static_cast<int64_t>(items.size()));
   evaluation.summary = summarize(evaluation.images);
+  baselines.finish(evaluation);
   return evaluation;
 }
 
@@ -84,16 +119,26 @@ std::string format_evaluation(const Evaluation& evaluation) {
   if (evaluation.without_truth) {
     text += ", " + std::to_string(evaluation.without_truth) + " left out: no ground truth listed";
   }
-  return text + '\n' + format_metrics(evaluation.summary.mean);
+  text += '\n' + format_metrics(evaluation.summary.mean);
+  if (!evaluation.baselines.empty()) text += "without looking at an image, from " + evaluation.baseline_source + ":\n";
+  for (const BaselineScore& baseline : evaluation.baselines) {
+    text += format_values(baseline.summary.mean) + "  " + baseline.text + '\n';
+  }
+  return text;
 }
 
 std::string evaluation_json(const Evaluation& evaluation) {
   nlohmann::ordered_json json;
   json["images"] = evaluation.summary.images;
-  for (const MetricField& field : kMetricFields) json[field.name] = evaluation.summary.mean.*field.value;  // NaN: null
+  json.update(values_of(evaluation.summary.mean));
   json["skipped"] = evaluation.summary.skipped;
   json["without_truth"] = evaluation.without_truth;
   json["protocol"] = describe(evaluation);
+  for (const BaselineScore& baseline : evaluation.baselines) {
+    nlohmann::ordered_json& entry = json["baselines"][baseline.name] = values_of(baseline.summary.mean);
+    entry["text"] = baseline.text;
+  }
+  if (!evaluation.baselines.empty()) json["baselines"]["source"] = evaluation.baseline_source;
   return json.dump(2) + '\n';
 }
 

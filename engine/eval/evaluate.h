@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/data/dataset.h"
+#include "engine/eval/baselines.h"
 #include "engine/eval/metrics.h"
 #include "engine/eval/protocol.h"
 #include "engine/io/image.h"
@@ -24,16 +25,24 @@ struct EvalItem {
 // The prediction for an item, of the size of the protocol's frame, in metres.
 using PredictItem = std::function<DepthMap(const EvalItem&)>;
 
+struct BaselineScore {
+  std::string name, text;  // those of the Baseline
+  MetricsSummary summary;
+};
+
 struct Evaluation {
   Protocol protocol;
   std::vector<ImageMetrics> images;  // metrics in the order of the items
   MetricsSummary summary;
   std::string prediction;     // text on how predictions were made, for the protocol's description; may be empty
   int64_t without_truth = 0;  // items passed over because the list has no truth for them
+  std::vector<BaselineScore> baselines;  // on the same pixels, treated as predictions are; empty: none were given
+  std::string baseline_source;           // "train.txt, 48 images"
 };
 
 struct EvaluateOptions {
   MapFormat truth_format;
+  const Baselines* baselines = nullptr;  // scored beside the predictions
   // The evaluation calls this before each image and after the last, with the number of images done; what it throws ends
   // the evaluation. It may be empty.
   std::function<void(int64_t done, int64_t total)> progress;
@@ -50,7 +59,8 @@ std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 // describe(protocol), and how predictions were made.
 std::string describe(const Evaluation& evaluation);
 
-// Protocol, counts and the nine values: what `eval` prints, and the JSON of its contract.
+// Protocol, counts, the nine values and those of the baselines: what `eval` prints, and the JSON of its contract, which
+// has the key "baselines" only where there are some.
 std::string format_evaluation(const Evaluation& evaluation);
 std::string evaluation_json(const Evaluation& evaluation);
 

@@ -90,16 +90,24 @@ void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> im
   write_file(path, text);
 }
 
+std::string format_values(const Metrics& metrics) {
+  std::string values;
+  for (const MetricField& field : kMetricFields) {
+    char cell[32];
+    std::snprintf(cell, sizeof cell, "%10.4f", metrics.*field.value);
+    values += cell;
+  }
+  return values;
+}
+
 std::string format_metrics(const Metrics& metrics) {
-  std::string names, values;
+  std::string names;
   for (const MetricField& field : kMetricFields) {
     char cell[32];
     std::snprintf(cell, sizeof cell, "%10s", field.name);
     names += cell;
-    std::snprintf(cell, sizeof cell, "%10.4f", metrics.*field.value);
-    values += cell;
   }
-  return names + '\n' + values + '\n';
+  return names + '\n' + format_values(metrics) + '\n';
 }
 
 }  // namespace depthstill

@@ -22,17 +22,18 @@ struct MetricField {
   const char* name;
   double Metrics::*value;
   bool lower_is_better;
+  const char* meaning;  // for those who read the figure: p is the prediction, g the truth
 };
 inline constexpr std::array<MetricField, 9> kMetricFields{{
-    {"abs_rel", &Metrics::abs_rel, true},
-    {"sq_rel", &Metrics::sq_rel, true},
-    {"rmse", &Metrics::rmse, true},
-    {"rmse_log", &Metrics::rmse_log, true},
-    {"log10", &Metrics::log10, true},
-    {"silog", &Metrics::silog, true},
-    {"d1", &Metrics::d1, false},
-    {"d2", &Metrics::d2, false},
-    {"d3", &Metrics::d3, false},
+    {"abs_rel", &Metrics::abs_rel, true, "mean of |p - g| / g: 0.1 is 10 % off"},
+    {"sq_rel", &Metrics::sq_rel, true, "mean of (p - g)² / g, metres"},
+    {"rmse", &Metrics::rmse, true, "root of the mean of (p - g)², metres: far pixels decide it"},
+    {"rmse_log", &Metrics::rmse_log, true, "root of the mean of (ln p - ln g)²"},
+    {"log10", &Metrics::log10, true, "mean of |log10 p - log10 g|"},
+    {"silog", &Metrics::silog, true, "100 times the standard deviation of ln p - ln g: a wrong scale does not count"},
+    {"d1", &Metrics::d1, false, "share of pixels where p and g differ by less than a factor of 1.25"},
+    {"d2", &Metrics::d2, false, "the same with 1.25²"},
+    {"d3", &Metrics::d3, false, "the same with 1.25³"},
 }};
 
 // The field of that name; throws Error that lists the names if there is none.
@@ -61,5 +62,6 @@ MetricsSummary summarize(std::span<const ImageMetrics> images);
 void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images);
 // Two aligned lines, names over values with four decimals.
 std::string format_metrics(const Metrics& metrics);
+std::string format_values(const Metrics& metrics);  // the second one alone, without its end
 
 }  // namespace depthstill

@@ -31,6 +31,7 @@ class Cli(CommandTest):
                                 ("run/best.safetensors", "export", weights, "--out", "../run/../run/best.safetensors", "--overwrite"),
                                 ("best.safetensors", "convert", weights, weights, "--overwrite"),
                                 ("best.safetensors", *source, "--json", weights),
+                                ("small.toml", *source, "--picture", recipe),
                                 ("depth/3.png", *source, "--csv", self.root / "depth/3.png"),
                                 ("small.toml", *source, "--json", recipe),
                                 ("list.txt", *source, "--csv", listed),

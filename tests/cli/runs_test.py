@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from command import CommandTest, BINARY, plain_only, read_safetensors, run, write_lying_png, write_pth
+from command import CommandTest, BINARY, METRICS, plain_only, read_safetensors, run, write_lying_png, write_pth
 
 
 class Cli(CommandTest):
@@ -78,9 +78,14 @@ class Cli(CommandTest):
         learnt = run("train", recipe, "--data", self.root, "--out", self.root / "learnt", "--set", "train.epochs=1", *flat)
         self.assertEqual(learnt.returncode, 0, learnt.stderr)
         scored = run("eval", recipe, "--data", self.root, "--split", "val", "--weights", weights, "--json",
-                     self.root / "m.json")
+                     self.root / "m.json", "--picture", self.root / "p.png")
         self.assertEqual(scored.returncode, 0, scored.stderr)
-        self.assertEqual(json.loads((self.root / "m.json").read_text())["images"], 4)
+        figures = json.loads((self.root / "m.json").read_text())
+        self.assertEqual(figures["images"], 4)
+        self.assertTrue((self.root / "p.png").read_bytes().startswith(b"\x89PNG"))
+        for baseline in ("constant", "row_median"):
+            self.assertTrue(set(METRICS) <= figures["baselines"][baseline].keys())
+        self.assertIn("without looking at an image, from list.txt, 4 images:", scored.stdout)
 
     def test_published_weights(self):
         ours = self.make_weights()

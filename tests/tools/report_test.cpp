@@ -128,9 +128,16 @@ TEST(Report, IsOneSelfContainedPage) {
   report.facts = {{"device", "cpu & more"}};
   report.final = MetricsSummary{{0.1, 1, 2, 0.2, 0.05, 15, 0.9, 0.98, 0.99}, 25, 1};
   report.protocol = "protocol kitti";
+  report.final_label = "best epoch 2 (chosen by d1), val list";
+  report.split = "val";
+  report.select_metric = "d1";
+  report.baselines = {{"constant", "constant 8 m", {{0.35, 1, 2, 0.2, 0.05, 15, 0.47, 0.8, 0.9}, 25, 1}},
+                      {"row_median", "median of each row", {{0.245, 1, 2, 0.2, 0.05, 15, 0.72, 0.8, 0.9}, 25, 1}}};
+  report.baseline_source = "train.txt, 48 images";
   report.recipe = "[model]\nname = \"<x>\"\n";
   for (int i = 0; i < 120; ++i) report.log.steps.push_back(step(i, 1.0 / (1 + i)));
   for (int i = 1; i <= 3; ++i) report.log.evals.push_back(eval(10 * i, 0.4 / i));
+  report.log.evals[1].metrics.d1 = 0.5;
   ReportPanel panel{"a/b.png", {64, 16, std::vector<uint8_t>(64 * 16 * 3, 90)}, {64, 16, {}}, {64, 16, {}}};
   for (int i = 0; i < 64 * 16; ++i) {
     panel.reference.values.push_back(i < 64 ? 0 : 5.0f + static_cast<float>(i) / 64);
@@ -147,12 +154,38 @@ TEST(Report, IsOneSelfContainedPage) {
   EXPECT_NE(html.find("run &lt;1&gt;"), std::string::npos);
   EXPECT_NE(html.find("&lt;x&gt;"), std::string::npos);
   EXPECT_NE(html.find("0.1000"), std::string::npos);
+  for (const char* text : {"<td>best epoch 2 (chosen by d1), val list</td><td>0.1000</td>", "<td>last epoch 4</td>",
+                           "<td>constant 8 m</td><td>0.3500</td>", "<td>median of each row</td><td>0.2450</td>",
+                           "train.txt, 48 images", "<dt>silog ↓</dt><dd>100 times the standard deviation",
+                           "<figcaption>relative error against the teacher</figcaption>", "Marked: the best in d1"}) {
+    EXPECT_NE(html.find(text), std::string::npos) << text;
+  }
+  EXPECT_EQ(count_of(html, "<tr class='best'>"), 2u) << "the kept one beside the baselines, and one of the epochs";
+  EXPECT_NE(html.find("<tr class='best'><td>val</td><td>3</td>"), std::string::npos) << "by d1, not by abs_rel";
   EXPECT_NE(html.find("prefers-color-scheme:dark"), std::string::npos);
-  for (const char* tag : {"section", "figure", "svg", "table", "div", "ul", "pre"}) {
+  for (const char* tag : {"section", "figure", "svg", "table", "div", "ul", "dl", "dd", "p", "pre"}) {
     EXPECT_EQ(count_of(html, std::string("<") + tag + " ") + count_of(html, std::string("<") + tag + ">"),
               count_of(html, std::string("</") + tag + ">"))
         << tag;
   }
+}
+
+TEST(Report, APanelIsOnePicture) {
+  ReportPanel panel{"a", {2, 1, {1, 2, 3, 4, 5, 6}}, {2, 1, {4, 8}}, {2, 1, {4, 12}}};
+  const Image8 picture = panel_picture(panel);
+  EXPECT_EQ(picture.size(), (ImageSize{10, 8}));
+  const auto pixel = [&](int x, int y) {
+    const auto at = picture.rgb.begin() + 3 * (10 * y + x);
+    return std::vector<uint8_t>(at, at + 3);
+  };
+  EXPECT_EQ(pixel(1, 0), (std::vector<uint8_t>{4, 5, 6}));
+  EXPECT_EQ(pixel(4, 4), (std::vector<uint8_t>{255, 255, 255}));
+  EXPECT_EQ(pixel(8, 0), pixel(0, 7)) << "both depths are 4 m";
+  const auto none = colour_at(Colormap::kMagma, 0), half = colour_at(Colormap::kMagma, 1);
+  EXPECT_EQ(pixel(8, 7), std::vector<uint8_t>(none.begin(), none.end()));
+  EXPECT_EQ(pixel(9, 7), std::vector<uint8_t>(half.begin(), half.end()));
+  panel.reference = {};
+  EXPECT_EQ(panel_picture(panel).size(), (ImageSize{2, 8}));
 }
 
 TEST(Report, OfARunThatLoggedNothing) { EXPECT_NE(render_report(Report{}).find("nothing logged"), std::string::npos); }

@@ -103,7 +103,14 @@ TEST(Trainer, KeepsTheBestModelOfTheValidationList) {
   Recipe recipe = small_recipe(folder);
   recipe.data.val = {"list.txt", "teacher"};
   recipe.train.checkpoint_keep = 1;
+  recipe.select.metric = "abs_rel";
   train(recipe, into(folder / "run"));
+  const std::string report = read_text(folder / "run/report.html");
+  for (const char* text : {"constant ", "median of each row", "from list.txt, 4 images", "last epoch 2",
+                           "relative error against the teacher", "chosen by abs_rel"}) {
+    EXPECT_NE(report.find(text), std::string::npos) << text;
+  }
+  EXPECT_TRUE(fs::exists(folder / "run/baselines.json"));
   const RunLog log = read_run_log(folder / "run/metrics.jsonl");
   ASSERT_EQ(log.evals.size(), 2u);
   const bool second_is_better = log.evals[1].metrics.abs_rel < log.evals[0].metrics.abs_rel;

@@ -37,6 +37,7 @@ figcaption{font-weight:600;margin-bottom:6px}
 svg{width:100%;height:auto;display:block;font:15px system-ui,sans-serif}
 svg text{fill:var(--muted)}svg line.grid{stroke:var(--grid)}svg line.axis{stroke:var(--muted)}
 svg path.line{fill:none;stroke-width:1.8;stroke-linejoin:round}svg path.faint{opacity:.28;stroke-width:1}
+.meanings{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;font-size:13px;margin:10px 0 0}.meanings dd{margin:0}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;margin-top:4px}
 .legend i{display:inline-block;width:18px;height:3px;border-radius:2px;margin-right:6px;vertical-align:middle}
 .panel{margin-bottom:16px}.panel h3{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}
@@ -124,8 +125,8 @@ std::string panel(const ReportPanel& panel, const std::string& reference_label) 
   html += view("prediction", png, encode_png(colour_depth(prediction, Colormap::kTurbo, range)), bar);
   if (compared) {
     const std::vector<std::string> labels = {"0 %", "25 %", "50 % and more"};
-    html += view("relative error", png, encode_png(error_picture(prediction, reference)),
-                 gradient_bar(Colormap::kMagma, labels, false));
+    html += view("relative error against the " + escape_html(reference_label), png,
+                 encode_png(error_picture(prediction, reference)), gradient_bar(Colormap::kMagma, labels, false));
   }
   return html + "</div></section>";
 }
@@ -161,15 +162,23 @@ std::string loss_charts(const RunLog& log) {
          line_chart({"Gradient norm before clipping", "step", true}, {{norm}});
 }
 
-std::string metric_charts(const RunLog& log) {
+std::string metric_charts(const Report& report) {
+  const std::vector<EvalRecord>& evals = report.log.evals;
   std::string html;
   for (const char* const name : {"abs_rel", "rmse", "rmse_log", "d1"}) {
     const MetricField& field = metric_field(name);
     std::vector<Series> series;
-    for (const EvalRecord& record : log.evals) {
+    for (const EvalRecord& record : evals) {
       auto at = std::find_if(series.begin(), series.end(), [&](const Series& s) { return s.name == record.split; });
       if (at == series.end()) at = series.insert(series.end(), {record.split, {}, false});
       at->points.push_back({static_cast<double>(record.epoch + 1), record.metrics.*field.value});
+    }
+    for (const BaselineScore& baseline : report.baselines) {
+      const double value = baseline.summary.mean.*field.value;
+      series.push_back({baseline.name, {}, false});
+      for (const int64_t epoch : {evals.front().epoch, evals.back().epoch}) {
+        series.back().points.push_back({static_cast<double>(epoch + 1), value});
+      }
     }
     html += line_chart(
         {std::string(name) + (field.lower_is_better ? " (lower is better)" : " (higher is better)"), "epoch", false},
@@ -178,21 +187,69 @@ std::string metric_charts(const RunLog& log) {
   return html;
 }
 
-std::string metric_table(const RunLog& log) {
-  std::string html = "<div class='scroll'><table><tr><th>list</th><th>epoch</th><th>step</th><th>images</th>";
-  for (const MetricField& field : kMetricFields) html += std::string("<th>") + field.name + "</th>";
-  html += "</tr>";
-  for (const EvalRecord& record : log.evals) {
-    const bool best = std::none_of(log.evals.begin(), log.evals.end(), [&](const EvalRecord& other) {
-      return other.split == record.split && other.metrics.abs_rel < record.metrics.abs_rel;
-    });
-    html += std::string(best ? "<tr class='best'>" : "<tr>") + "<td>" + escape_html(record.split) + "</td><td>" +
-            std::to_string(record.epoch + 1) + "</td><td>" + std::to_string(record.step) + "</td><td>" +
-            std::to_string(record.images) + "</td>";
-    for (const MetricField& field : kMetricFields) html += "<td>" + fixed(record.metrics.*field.value) + "</td>";
-    html += "</tr>";
+std::string metric_heads() {
+  std::string html;
+  for (const MetricField& field : kMetricFields) {
+    html += concat_text("<th title='", escape_html(field.meaning), "'>", field.name,
+                        field.lower_is_better ? " ↓" : " ↑", "</th>");
   }
-  return html + "</table></div>";
+  return html;
+}
+
+std::string metric_cells(const Metrics& metrics) {
+  std::string html;
+  for (const MetricField& field : kMetricFields) html += "<td>" + fixed(metrics.*field.value) + "</td>";
+  return html;
+}
+
+std::string metric_meanings() {
+  std::string html = "<dl class='meanings'>";
+  for (const MetricField& field : kMetricFields) {
+    html += concat_text("<dt>", field.name, field.lower_is_better ? " ↓" : " ↑", "</dt><dd>",
+                        escape_html(field.meaning), "</dd>");
+  }
+  return html +
+         "</dl><p class='muted'>p is the prediction, g the truth; ↓ lower is better, ↑ higher is better. Each "
+         "figure is the mean of the images' own.</p>";
+}
+
+std::string metric_table(const Report& report) {
+  const MetricField& chosen_by = metric_field(report.select_metric);
+  std::string html = "<div class='scroll'><table><tr><th>list</th><th>epoch</th><th>step</th><th>images</th>" +
+                     metric_heads() + "</tr>";
+  for (const EvalRecord& record : report.log.evals) {
+    const double value = record.metrics.*chosen_by.value;
+    const bool best = std::none_of(report.log.evals.begin(), report.log.evals.end(), [&](const EvalRecord& other) {
+      const double rival = other.metrics.*chosen_by.value;
+      return other.split == record.split && (chosen_by.lower_is_better ? rival < value : rival > value);
+    });
+    html += concat_text(best ? "<tr class='best'>" : "<tr>", "<td>", escape_html(record.split), "</td><td>",
+                        record.epoch + 1, "</td><td>", record.step, "</td><td>", record.images, "</td>",
+                        metric_cells(record.metrics), "</tr>");
+  }
+  return html + "</table></div><p class='muted'>Marked: the best in " + report.select_metric + "</p>";
+}
+
+// The kept epoch, the last one, and what looks at no image.
+std::string comparison(const Report& report) {
+  std::string html = "<div class='scroll'><table><tr><th>compared</th>" + metric_heads() +
+                     "</tr><tr class='best'><td>" + escape_html(report.final_label) + "</td>" +
+                     metric_cells(report.final->mean) + "</tr>";
+  const auto& evals = report.log.evals;
+  const auto last = std::find_if(evals.rbegin(), evals.rend(),
+                                 [&](const EvalRecord& record) { return record.split == report.split; });
+  if (last != evals.rend()) {
+    html += concat_text("<tr><td>last epoch ", last->epoch + 1, "</td>", metric_cells(last->metrics), "</tr>");
+  }
+  for (const BaselineScore& baseline : report.baselines) {
+    html += "<tr><td>" + escape_html(baseline.text) + "</td>" + metric_cells(baseline.summary.mean) + "</tr>";
+  }
+  html += "</table></div>";
+  if (!report.baselines.empty()) {
+    html += "<p class='muted'>Constant and row medians look at no image: they are taken from " +
+            escape_html(report.baseline_source) + ". A student has to beat them.</p>";
+  }
+  return html + metric_meanings();
 }
 
 std::string final_tiles(const Report& report) {
@@ -207,10 +264,35 @@ std::string final_tiles(const Report& report) {
       "<div class='tile'><span>images</span><strong>" + std::to_string(report.final->images) + "</strong></div></div>";
   html += "<p class='muted'>" + escape_html(report.protocol);
   if (report.final->skipped) html += "; " + std::to_string(report.final->skipped) + " images without a valid pixel";
-  return html + "</p>";
+  return html + "</p>" + comparison(report);
+}
+
+void paste(const Image8& part, int left, int top, Image8& into) {
+  const auto row = static_cast<size_t>(part.width) * 3;
+  for (int y = 0; y < part.height; ++y) {
+    const auto from = static_cast<size_t>(y) * row;
+    const auto to = (static_cast<size_t>(top + y) * static_cast<size_t>(into.width) + static_cast<size_t>(left)) * 3;
+    std::copy_n(part.rgb.begin() + static_cast<std::ptrdiff_t>(from), row,
+                into.rgb.begin() + static_cast<std::ptrdiff_t>(to));
+  }
 }
 
 }  // namespace
+
+Image8 panel_picture(const ReportPanel& panel) {
+  constexpr int kGap = 6;
+  const bool compared = !panel.reference.empty();
+  const ColourRange range = colour_range(compared ? panel.reference : panel.prediction);
+  const int columns = compared ? 2 : 1, width = panel.image.width, height = panel.image.height;
+  Image8 picture{columns * width + (columns - 1) * kGap, 2 * height + kGap, {}};
+  picture.rgb.assign(static_cast<size_t>(picture.width) * static_cast<size_t>(picture.height) * 3, 255);
+  paste(panel.image, 0, 0, picture);
+  paste(colour_depth(panel.prediction, Colormap::kTurbo, range), 0, height + kGap, picture);
+  if (!compared) return picture;
+  paste(colour_depth(panel.reference, Colormap::kTurbo, range), width + kGap, 0, picture);
+  paste(error_picture(panel.prediction, panel.reference), width + kGap, height + kGap, picture);
+  return picture;
+}
 
 std::string render_report(const Report& report) {
   std::string html =
@@ -226,10 +308,14 @@ std::string render_report(const Report& report) {
   if (report.final) html += final_tiles(report);
   html += "<h2>Training</h2><div class='grid'>" + loss_charts(report.log) + "</div>";
   if (!report.log.evals.empty()) {
-    html += "<h2>Metrics against epochs</h2><div class='grid'>" + metric_charts(report.log) +
-            "</div><h2>Evaluations</h2>" + metric_table(report.log);
+    html += "<h2>Metrics against epochs</h2><div class='grid'>" + metric_charts(report) + "</div><h2>Evaluations</h2>" +
+            metric_table(report);
   }
-  if (!report.panels.empty()) html += "<h2>Predictions</h2>";
+  if (!report.panels.empty()) {
+    html +=
+        "<h2>Predictions</h2><p class='muted'>The figures above compare with ground truth, the error maps with what "
+        "stands beside the prediction.</p>";
+  }
   for (const ReportPanel& each : report.panels) {
     html += panel(each, each.reference_label.empty() ? report.reference_label : each.reference_label);
   }

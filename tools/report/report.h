@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/eval/metrics.h"
+#include "engine/eval/evaluate.h"
 #include "engine/io/image.h"
 #include "engine/io/map_file.h"
 #include "tools/report/run_log.h"
@@ -27,12 +27,20 @@ struct Report {
   std::vector<std::pair<std::string, std::string>> facts;  // device, precision, time, memory, parameters, ...
   std::optional<MetricsSummary> final;                     // metrics of the kept model
   std::string final_label;                                 // "best epoch 7, val list"
+  std::string split;                                       // list of `final`, whose epochs stand beside it
+  std::string select_metric = "d1";                        // name of the metric that the kept epoch is best in
+  std::vector<BaselineScore> baselines;                    // on the same images as `final`
+  std::string baseline_source;                             // "train.txt, 48 images"
   std::string protocol;                                    // describe(protocol)
   std::string recipe;                                      // the effective recipe as TOML
   std::string reference_label = "teacher";                 // or "ground truth"
   RunLog log;
   std::vector<ReportPanel> panels;
 };
+
+// The panel's views as one picture: input and reference above, prediction and relative error below; without a reference
+// input above prediction.
+Image8 panel_picture(const ReportPanel& panel);
 
 std::string render_report(const Report& report);
 void write_report(const std::string& path, const Report& report);  // an atomic write
