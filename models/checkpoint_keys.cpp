@@ -1,7 +1,6 @@
 #include "models/checkpoint_keys.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <optional>
 #include <string_view>
@@ -9,6 +8,7 @@
 
 #include "engine/io/text_file.h"
 #include "kernels/core/messages.h"
+#include "models/key_rules.h"
 #include "models/model_table.h"
 #include "models/resnet.h"
 #include "models/unet_decoder.h"
@@ -17,88 +17,6 @@ namespace depthstill {
 namespace {
 
 constexpr int kMaxPrefixes = 8;  // wrappers around wrappers: "module._orig_mod.model.student."
-
-// Our name for a key, and which of `of` parts it holds.
-struct Renamed {
-  std::string name;
-  size_t part = 0, of = 1;
-};
-
-// A rule rewrites the first key that begins with `from`; "#" in it stands for a number, which "#" in `to` repeats.
-struct Rule {
-  std::string_view from, to;
-  int number_minus = 0;  // "#" becomes number_minus - number if that is not 0
-  size_t part = 0, of = 1;
-};
-
-constexpr Rule kHuggingFaceRules[] = {
-    {"encoder.layer.#.attention.attention.query.", "blocks.#.attn.qkv.", 0, 0, 3},
-    {"encoder.layer.#.attention.attention.key.", "blocks.#.attn.qkv.", 0, 1, 3},
-    {"encoder.layer.#.attention.attention.value.", "blocks.#.attn.qkv.", 0, 2, 3},
-    {"encoder.layer.#.attention.output.dense.", "blocks.#.attn.proj."},
-    // The names since transformers 5.
-    {"encoder.layer.#.attention.q_proj.", "blocks.#.attn.qkv.", 0, 0, 3},
-    {"encoder.layer.#.attention.k_proj.", "blocks.#.attn.qkv.", 0, 1, 3},
-    {"encoder.layer.#.attention.v_proj.", "blocks.#.attn.qkv.", 0, 2, 3},
-    {"encoder.layer.#.attention.o_proj.", "blocks.#.attn.proj."},
-    {"encoder.layer.#.layer_scale1.lambda1", "blocks.#.ls1.gamma"},
-    {"encoder.layer.#.layer_scale2.lambda1", "blocks.#.ls2.gamma"},
-    {"encoder.layer.#.mlp.weights_in.", "blocks.#.mlp.w12."},
-    {"encoder.layer.#.mlp.weights_out.", "blocks.#.mlp.w3."},
-    {"encoder.layer.#.", "blocks.#."},
-    {"embeddings.position_embeddings", "pos_embed"},
-    {"embeddings.patch_embeddings.projection.", "patch_embed.proj."},
-    {"embeddings.", ""},
-    {"layernorm.", "norm."},
-};
-
-// transformers numbers the fusion layers from the deepest map up, refinenet4 first.
-constexpr Rule kHuggingFaceHeadRules[] = {
-    {"neck.reassemble_stage.layers.#.projection.", "projects.#."},
-    {"neck.reassemble_stage.layers.#.resize.", "resize_layers.#."},
-    {"neck.convs.#.", "scratch.layer#_rn.", -1},
-    {"neck.fusion_stage.layers.#.projection.", "scratch.refinenet#.out_conv.", 4},
-    {"neck.fusion_stage.layers.#.residual_layer1.convolution1.", "scratch.refinenet#.resConfUnit1.conv1.", 4},
-    {"neck.fusion_stage.layers.#.residual_layer1.convolution2.", "scratch.refinenet#.resConfUnit1.conv2.", 4},
-    {"neck.fusion_stage.layers.#.residual_layer2.convolution1.", "scratch.refinenet#.resConfUnit2.conv1.", 4},
-    {"neck.fusion_stage.layers.#.residual_layer2.convolution2.", "scratch.refinenet#.resConfUnit2.conv2.", 4},
-    {"head.conv1.", "scratch.output_conv1."},
-    {"head.conv2.", "scratch.output_conv2.0."},
-    {"head.conv3.", "scratch.output_conv2.2."},
-};
-
-constexpr Rule kDistillAnyDepthRules[] = {
-    {"backbone.blocks.0.#.", "pretrained.blocks.#."},
-    {"backbone.", "pretrained."},
-};
-
-std::string renumber(int number, int number_minus) {
-  return std::to_string(number_minus > 0 ? number_minus - number : number - number_minus);
-}
-
-std::optional<Renamed> apply(const Rule& rule, std::string_view key) {
-  std::string_view from = rule.from;
-  std::string to(rule.to);
-  if (const size_t hash = from.find('#'); hash != std::string_view::npos) {
-    if (!key.starts_with(from.substr(0, hash))) return {};
-    key.remove_prefix(hash);
-    int number = 0;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), number);
-    if (error != std::errc() || number < 0 || number > 1000) return {};
-    key.remove_prefix(static_cast<size_t>(end - key.data()));
-    from.remove_prefix(hash + 1);
-    to.replace(to.find('#'), 1, renumber(number, rule.number_minus));
-  }
-  if (!key.starts_with(from)) return {};
-  return Renamed{to + std::string(key.substr(from.size())), rule.part, rule.of};
-}
-
-std::optional<Renamed> apply_first(std::span<const Rule> rules, std::string_view key) {
-  for (const Rule& rule : rules) {
-    if (auto renamed = apply(rule, key)) return renamed;
-  }
-  return {};
-}
 
 // The names of a file without their first `skip` characters, which all of them share.
 class Keys {
@@ -200,13 +118,19 @@ std::string dpt_architecture(const Keys& keys, const std::string& class_token) {
        " channels, found ", width);
 }
 
-std::vector<std::pair<UnetConfig, std::string>> unets_with(EncoderKind encoder) {
+std::vector<std::pair<UnetConfig, std::string>> unets_with(EncoderKind encoder, size_t taps = 0) {
   auto rows = rows_of<UnetConfig>();
-  std::erase_if(rows, [&](const auto& row) { return row.first.encoder.kind != encoder; });
+  std::erase_if(rows, [&](const auto& row) {
+    return row.first.encoder.kind != encoder || (taps > 0 && row.first.widths.size() != taps);
+  });
   return rows;
 }
 
-std::string mobilenet_architecture() { return unets_with(EncoderKind::kMobileNetV2).at(0).second; }
+// They differ in the number of taps, one per width of the decoder; an encoder alone fits them all.
+std::string mobilenet_architecture(size_t taps = 0) {
+  const auto rows = unets_with(EncoderKind::kMobileNetV2, taps);
+  return (rows.empty() ? unets_with(EncoderKind::kMobileNetV2) : rows).at(0).second;
+}
 
 std::string resnet_architecture(const Keys& keys, const std::string& prefix) {
   int blocks = 0;
@@ -223,41 +147,44 @@ std::string resnet_architecture(const Keys& keys, const std::string& prefix) {
        ", found a ResNet with ", blocks, " blocks in its third stage");
 }
 
+void infer_unet(const Keys& keys, KeyMap& map) {
+  const auto channels_of = [&](const std::string& conv) { return keys.size("decode_head." + conv + ".weight", 0); };
+  const std::vector<int64_t> widths = UnetDecoder::stored_widths(channels_of);
+  const bool mobilenet = keys.has("backbone.conv1.conv.weight");
+  map.architecture = mobilenet ? mobilenet_architecture(widths.size()) : resnet_architecture(keys, "backbone.");
+  const auto& usual = std::get<UnetConfig>(find_model(map.architecture).config).widths;
+  if (widths != usual && widths.size() == usual.size()) map.decoder_widths = widths;
+}
+
 void infer_architecture(const Keys& keys, KeyMap& map) {
+  const auto dpt = [&](const char* class_token, bool whole) {
+    map.architecture = dpt_architecture(keys, class_token);
+    map.encoder_only = !whole;
+  };
+  const auto classifier = [&](const std::string& architecture) {
+    map.architecture = architecture;
+    map.encoder_only = true;
+  };
   switch (map.family) {
     case KeyFamily::kMidas:
       map.architecture = rows_of<MidasSmallConfig>().at(0).second;
-      break;
+      return;
     case KeyFamily::kDepthAnything:
-      map.architecture = dpt_architecture(keys, "pretrained.cls_token");
-      map.encoder_only = !keys.has_prefix("depth_head.");
-      break;
+      return dpt("pretrained.cls_token", keys.has_prefix("depth_head."));
     case KeyFamily::kDistillAnyDepth:
-      map.architecture = dpt_architecture(keys, "backbone.cls_token");
-      map.encoder_only = !keys.has_prefix("depth_head.");
-      break;
+      return dpt("backbone.cls_token", keys.has_prefix("depth_head."));
     case KeyFamily::kHuggingFace: {
-      const bool whole = keys.has("backbone.embeddings.cls_token");
-      map.architecture = dpt_architecture(keys, whole ? "backbone.embeddings.cls_token" : "embeddings.cls_token");
-      map.encoder_only = !keys.has_prefix("neck.");
-      break;
+      const bool prefixed = keys.has("backbone.embeddings.cls_token");
+      return dpt(prefixed ? "backbone.embeddings.cls_token" : "embeddings.cls_token", keys.has_prefix("neck."));
     }
     case KeyFamily::kDinoV2:
-      map.architecture = dpt_architecture(keys, "cls_token");
-      map.encoder_only = true;
-      break;
+      return dpt("cls_token", false);
     case KeyFamily::kUnet:
-      map.architecture =
-          keys.has("backbone.conv1.conv.weight") ? mobilenet_architecture() : resnet_architecture(keys, "backbone.");
-      break;
+      return infer_unet(keys, map);
     case KeyFamily::kMobileNetV2:
-      map.architecture = mobilenet_architecture();
-      map.encoder_only = true;
-      break;
+      return classifier(mobilenet_architecture());
     case KeyFamily::kResNet:
-      map.architecture = resnet_architecture(keys, keys.has("backbone.conv1.weight") ? "backbone." : "");
-      map.encoder_only = true;
-      break;
+      return classifier(resnet_architecture(keys, keys.has("backbone.conv1.weight") ? "backbone." : ""));
   }
 }
 
@@ -284,19 +211,9 @@ Table encoder_table(const std::string& architecture) {
 Renamed rename(const KeyMap& map, const Table& table, const std::string& key) {
   switch (map.family) {
     case KeyFamily::kDistillAnyDepth:
-      return apply_first(kDistillAnyDepthRules, key).value_or(Renamed{key});
-    case KeyFamily::kHuggingFace: {
-      if (auto head = apply_first(kHuggingFaceHeadRules, key)) {
-        head->name.insert(0, "depth_head.");
-        return *head;
-      }
-      constexpr std::string_view kBackbone = "backbone.";
-      const bool inside = key.starts_with(kBackbone);
-      auto renamed = apply_first(kHuggingFaceRules, std::string_view(key).substr(inside ? kBackbone.size() : 0));
-      if (!renamed) return {key};
-      renamed->name.insert(0, "pretrained.");
-      return *renamed;
-    }
+      return rename_distill_any_depth(key);
+    case KeyFamily::kHuggingFace:
+      return rename_hugging_face(key);
     case KeyFamily::kDinoV2:
       return {"pretrained." + key};
     case KeyFamily::kMobileNetV2:
@@ -425,18 +342,19 @@ KeyMap map_keys(const WeightsFile& file) {
 ModelOptions options_for(const KeyMap& map) {
   ModelOptions options;
   options.head = default_head(map.architecture);
+  options.decoder_widths = map.decoder_widths;
   if (options.head != Head::kDpm || map.encoder_only) return options;
-  const auto find = [&](const char* name) {
-    return std::find_if(map.tensors.begin(), map.tensors.end(),
-                        [&](const MappedTensor& t) { return t.stored.name == name; });
+  const auto channels = [&](const char* name) {
+    for (const auto& [stored, parts] : map.tensors)
+      if (stored.name == name && !stored.shape.empty()) return stored.shape[0];
+    return int64_t{0};
   };
-  const auto bins = find("decode_head.conv_out.0.weight"), depth = find("decode_head.conv_depth.weight");
-  const bool has_bins = bins != map.tensors.end() && !bins->stored.shape.empty() && bins->stored.shape[0] >= 2;
-  const bool unused = has_bins && bins->stored.shape[0] == kReferenceUnusedBins;
-  if (depth != map.tensors.end() && (!has_bins || unused))
+  const int64_t bins = channels("decode_head.conv_out.0.weight");
+  const bool unused = bins < 2 || bins == kReferenceUnusedBins;
+  if (unused && channels("decode_head.conv_depth.weight") > 0)
     options.head = Head::kRegression;
-  else if (has_bins)
-    options.bins = bins->stored.shape[0];
+  else if (bins >= 2)
+    options.bins = bins;
   return options;
 }
 

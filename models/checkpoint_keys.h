@@ -34,18 +34,19 @@ struct MappedTensor {
 
 struct KeyMap {
   KeyFamily family = KeyFamily::kDepthAnything;
-  std::string dropped_prefix;         // what all names of the file begin with: "module.", "_orig_mod.model.", ...
-  std::string architecture;           // "dpt_s", "mobilenet_unet", ...
-  bool encoder_only = false;          // DINOv2 and the ImageNet classifiers
-  bool folded = false;                // batch norms are folded into the convolutions
-  std::vector<MappedTensor> tensors;  // tensors without a name of ours keep their own
+  std::string dropped_prefix;           // what all names of the file begin with: "module.", "_orig_mod.model.", ...
+  std::string architecture;             // "dpt_s", "mobilenet_unet", ...; of an encoder alone the first that has it
+  std::vector<int64_t> decoder_widths;  // U-Nets, where they are not those of the architecture
+  bool encoder_only = false;            // DINOv2 and the ImageNet classifiers
+  bool folded = false;                  // batch norms are folded into the convolutions
+  std::vector<MappedTensor> tensors;    // tensors without a name of ours keep their own
 };
 
 // A prefix that all names share is dropped if the rest is known. Throws Error, with three of the names, if they are of
 // no known family.
 KeyMap map_keys(const WeightsFile& file);
 
-// The network of this map is made with these options: its usual head, and as many bins as the file has.
+// The network of this map is made with these options: its usual head, and bins and widths as the file has them.
 ModelOptions options_for(const KeyMap& map);
 
 // A file under our names.

@@ -28,6 +28,8 @@ struct ModelOptions {
   int64_t bins = 257;   // kDpm: uniform bins over [d_min, d_max]
   float d_min = 1e-3f;  // metres
   float d_max = 80.0f;  // metres; kRegression: depth = d_max * sigmoid
+  // U-Nets: channels of the decoder at each of the encoder's taps, shallow to deep; empty: those of the table's row.
+  std::vector<int64_t> decoder_widths = {};
 };
 
 // A ModelFamily is a kind of network: models/onnx has a writer for each.

@@ -15,8 +15,8 @@ constexpr MobileNetV2Stage kDilated[] = {
     {6, 96, 3, 1, 2, true},  {6, 160, 3, 1, 4, false}, {6, 320, 1, 1, 4, true},
 };
 constexpr MobileNetV2Stage kClassifier[] = {
-    {1, 16, 1, 1, 1, false}, {6, 24, 2, 2, 1, false},  {6, 32, 3, 2, 1, false}, {6, 64, 4, 2, 1, false},
-    {6, 96, 3, 1, 1, false}, {6, 160, 3, 2, 1, false}, {6, 320, 1, 1, 1, true},
+    {1, 16, 1, 1, 1, true}, {6, 24, 2, 2, 1, true},   {6, 32, 3, 2, 1, true},  {6, 64, 4, 2, 1, false},
+    {6, 96, 3, 1, 1, true}, {6, 160, 3, 2, 1, false}, {6, 320, 1, 1, 1, true},
 };
 
 }  // namespace

@@ -14,6 +14,9 @@
 namespace depthstill {
 namespace {
 
+constexpr const char* kWidths = "decoder_widths";
+constexpr size_t kMaxTaps = 16;
+
 // Lets a file of this network hold what the network has no use for.
 LoadOptions passing_over(const DepthModel& model) {
   const auto dead = model.dead_parameter_names();
@@ -27,14 +30,41 @@ LoadOptions passing_over(const DepthModel& model) {
 Metadata describe(const std::string& architecture, const ModelOptions& options) {
   const auto& mean = kImageMean;
   const auto& deviation = kImageStd;
-  return {{"format", "depthstill-1"},
-          {"architecture", architecture},
-          {"head", name_of(options.head)},
-          {"bins", metadata_text(options.bins)},
-          {"d_min", metadata_text(options.d_min)},
-          {"d_max", metadata_text(options.d_max)},
-          {"normalisation", concat_text("RGB 0..255: mean ", mean[0], ' ', mean[1], ' ', mean[2], ", deviation ",
-                                        deviation[0], ' ', deviation[1], ' ', deviation[2])}};
+  Metadata metadata = {
+      {"format", "depthstill-1"},
+      {"architecture", architecture},
+      {"head", name_of(options.head)},
+      {"bins", metadata_text(options.bins)},
+      {"d_min", metadata_text(options.d_min)},
+      {"d_max", metadata_text(options.d_max)},
+      {"normalisation", concat_text("RGB 0..255: mean ", mean[0], ' ', mean[1], ' ', mean[2], ", deviation ",
+                                    deviation[0], ' ', deviation[1], ' ', deviation[2])}};
+  if (!options.decoder_widths.empty()) {
+    std::ostringstream widths;
+    for (const int64_t width : options.decoder_widths) widths << (widths.tellp() > 0 ? " " : "") << width;
+    metadata[kWidths] = widths.str();
+  }
+  return metadata;
+}
+
+std::vector<int64_t> parse_widths(const Metadata& metadata, const std::string& path) {
+  std::vector<int64_t> widths;
+  const auto found = metadata.find(kWidths);
+  if (found == metadata.end()) return widths;
+  std::istringstream in(found->second);
+  int64_t width = 0;
+  while (in >> width) widths.push_back(width);
+  check(in.eof() && !widths.empty() && widths.size() <= kMaxTaps, path, ": metadata entry '", kWidths,
+        "': expected at most ", kMaxTaps, " numbers, found '", printable(found->second), "'");
+  return widths;
+}
+
+// An encoder's file serves every network that has this encoder.
+bool serves(const KeyMap& map, const DepthModel& model) {
+  if (map.architecture == model.name()) return true;
+  const auto* config = std::get_if<UnetConfig>(&find_model(map.architecture).config);
+  const auto* wanted = std::get_if<UnetConfig>(&find_model(model.name()).config);
+  return map.encoder_only && config != nullptr && wanted != nullptr && config->encoder.same_weights(wanted->encoder);
 }
 
 TrainedUse parse_use(const Metadata& metadata, const std::string& path) {
@@ -92,6 +122,7 @@ std::optional<NetworkRecord> record_of(const WeightsFile& file) {
   record.options.bins = metadata_number<int64_t>(metadata, "bins", path);
   record.options.d_min = metadata_number<float>(metadata, "d_min", path);
   record.options.d_max = metadata_number<float>(metadata, "d_max", path);
+  record.options.decoder_widths = parse_widths(metadata, path);
   if (metadata.contains("flip")) record.use = parse_use(metadata, path);
   return record;
 }
@@ -134,8 +165,7 @@ void load_weights(DepthModel& model, const std::string& path) {
 InitialWeights load_initial(DepthModel& model, const std::string& path) {
   const auto file = open_mapped_weights(path);
   const KeyMap& map = file->map();
-  check(map.architecture == model.name(), path, ": expected weights for ", model.name(), ", found those of ",
-        map.architecture);
+  check(serves(map, model), path, ": expected weights for ", model.name(), ", found those of ", map.architecture);
   if (!map.encoder_only) {
     // Another head's or range's weights are a fine start where names and shapes agree: metric from relative.
     load_state(model, *file, passing_over(model));

@@ -21,6 +21,10 @@ const std::vector<ModelRow>& table() {
        Head::kDpm,
        {78'394'178, 78'097'857, 244'029'423'616},
        resnet_unet(50, {128, 256, 512, 1024, 2048})},
+      {"mobilenet_unet_small",
+       Head::kDpm,
+       {2'629'137, 2'629'137, 5'701'783'296},
+       UnetConfig{{EncoderKind::kMobileNetV2, 0, false}, {16, 32, 64, 128, 256}, 1, false}},
       {"dpt_s",
        Head::kRelative,
        {24'785'089, 24'710'849, 50'947'057'664},
@@ -73,7 +77,10 @@ std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions
       return std::make_unique<MidasSmall>(name, options);
     }
   };
-  return std::visit(Make{name, options}, find_model(name).config);
+  const auto& config = find_model(name).config;
+  check(options.decoder_widths.empty() || std::holds_alternative<UnetConfig>(config), name,
+        ": expected no decoder_widths, which are for U-Nets");
+  return std::visit(Make{name, options}, config);
 }
 
 }  // namespace depthstill

@@ -10,14 +10,14 @@ namespace depthstill {
 
 std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config) {
   if (config.kind == EncoderKind::kResNet) return std::make_unique<ResNet>(config.depth);
-  return std::make_unique<MobileNetV2>();
+  return std::make_unique<MobileNetV2>(config.dilated ? mobilenet_v2_dilated() : mobilenet_v2_classifier());
 }
 
 UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options)
     : DepthModel(std::string(name), options, {InputRule::Fit::kPad, 0, 1 << config.doublings}),
       encoder_(make_encoder(config.encoder)),
-      decoder_(
-          {encoder_->tap_channels(), config.widths, config.doublings, options.head == Head::kDpm ? options.bins : 0}) {
+      decoder_({encoder_->tap_channels(), options.decoder_widths.empty() ? config.widths : options.decoder_widths,
+                config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published}) {
   check(options.head != Head::kRelative, name, ": expected the head dpm or regression, got relative");
   add_child("backbone", *encoder_);
   add_child("decode_head", decoder_);

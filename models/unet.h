@@ -1,5 +1,5 @@
 // The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder and the U-Net decoder, with a depth probability
-// map or a regression head.
+// map or a regression head; and a light one of the same parts.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,9 @@ namespace depthstill {
 enum class EncoderKind : uint8_t { kMobileNetV2, kResNet };
 struct EncoderConfig {
   EncoderKind kind = EncoderKind::kMobileNetV2;
-  int depth = 0;  // kResNet: that of a row of resnet.cpp
+  int depth = 0;        // kResNet: that of a row of resnet.cpp
+  bool dilated = true;  // kMobileNetV2: output stride 8, else 32
+  bool same_weights(const EncoderConfig& other) const { return kind == other.kind && depth == other.depth; }
 };
 std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config);
 
@@ -22,11 +24,13 @@ struct UnetConfig {
   EncoderConfig encoder;
   std::vector<int64_t> widths;  // channels of the decoder, shallow to deep
   int doublings = 1;            // number from the shallowest tap to the image's size
+  bool published = true;        // there is a published code, with its dead parameters
 };
 
 class UnetModel final : public DepthModel {
  public:
-  // The published networks stand in models/model_table.cpp. Heads: dpm or regression.
+  // The networks stand in models/model_table.cpp. Heads: dpm or regression. options.decoder_widths take the place of
+  // the config's; throws Error if there is not one per tap.
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
   // Draws as the published code does: Kaiming normal over fan-out and zero bias, the output convolution uniform in

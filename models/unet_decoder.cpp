@@ -10,6 +10,8 @@ namespace {
 
 constexpr bool kAlignCorners = true;
 
+constexpr int64_t kMaxWidth = 8192;
+
 // The published code always builds this many.
 constexpr int kReferenceDoublings = 2;
 
@@ -27,6 +29,9 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 
         config.widths.size(), " for ", levels, " taps");
   check(config.doublings >= 0 && config.doublings <= kReferenceDoublings,
         "unet_decoder: expected 0 to 2 doublings, got ", config.doublings);
+  for (const int64_t each : config.widths) {
+    check(each >= 1 && each <= kMaxWidth, "unet_decoder: expected widths of 1 to ", kMaxWidth, " channels, got ", each);
+  }
   int64_t width = config.widths.back();
   add_conv("conv_list.0.conv", config.taps.back(), width, 1, Activation::kNone);
   for (size_t k = 1; k < levels; ++k) {
@@ -44,7 +49,16 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 
     add_conv("conv_out.0", width, config.bins, 1, Activation::kNone);
   else
     add_conv("conv_depth", width, 1, 3, Activation::kNone);
-  list_dead_parameters(config);
+  if (config.published) list_dead_parameters(config);
+}
+
+std::vector<int64_t> UnetDecoder::stored_widths(const std::function<int64_t(const std::string&)>& channels_of) {
+  std::vector<int64_t> widths;
+  for (int64_t width = channels_of("conv_list.0.conv"); width > 0;
+       width = channels_of(concat_text("conv_list.", widths.size(), ".convB.conv"))) {
+    widths.insert(widths.begin(), width);
+  }
+  return widths;
 }
 
 void UnetDecoder::add_conv(const std::string& name, int64_t in, int64_t out, int kernel, Activation activation) {

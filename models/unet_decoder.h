@@ -7,6 +7,7 @@
 // rows that cannot reach it need not be computed: first_rows() finds them and forward() runs on what is left.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct DecoderConfig {
   std::vector<int64_t> widths;  // channels of the decoder at each tap
   int doublings = 0;            // number from the shallowest tap to the image, at most 2
   int64_t bins = 257;           // 1x1 convolution to one logit per bin; 0: 3x3 convolution to one channel
+  bool published = true;        // as UnetConfig has it
 };
 
 // Bins of the output layer that the published regression students hold and never run.
@@ -39,6 +41,9 @@ class UnetDecoder final : public Module {
   std::vector<int64_t> first_rows(const std::vector<MapSize>& taps, int64_t first_needed_row) const;
   int64_t macs(const std::vector<MapSize>& taps, int64_t first_needed_row = 0) const;
   MapSize output_size(const std::vector<MapSize>& taps) const { return sizes(taps).back(); }
+  // The widths of a stored decoder, shallow to deep: channels_of says how many output channels the file's convolution
+  // of that name has, -1 if there is none. Empty if it is no decoder.
+  static std::vector<int64_t> stored_widths(const std::function<int64_t(const std::string& conv)>& channels_of);
   // One line per step, for tests and messages: "join", "conv_list.1.convA.conv", ...
   std::vector<std::string> step_names() const;
 

@@ -33,6 +33,8 @@ void bind_model(Settings& s, ModelRecipe& model) {
   s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
   s.number("model.min_depth", model.options.d_min, kPositive, "metres");
   s.number("model.max_depth", model.options.d_max, kPositive, "metres");
+  s.integers("model.decoder_widths", model.options.decoder_widths, {1, 8192},
+             "channels of a U-Net's decoder at each tap of the encoder, shallow to deep; []: the network's own");
   s.text("model.init", model.weights,
          "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
 }

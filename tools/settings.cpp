@@ -124,6 +124,20 @@ void Settings::numbers(std::string key, std::vector<double>& target, Range range
   custom(std::move(key), set, get, std::move(doc));
 }
 
+void Settings::integers(std::string key, std::vector<int64_t>& target, Range range, std::string doc) {
+  const auto set = [&target, range](const TomlValue& value) {
+    const auto* array = std::get_if<TomlArray>(&value);
+    check(array != nullptr, "expected an array of integers, found ", describe_type(value));
+    std::vector<int64_t> result;
+    for (const TomlScalar& scalar : *array) {
+      result.push_back(std::visit([&](const auto& v) { return detail::integer_of(TomlValue(v), range); }, scalar));
+    }
+    target = std::move(result);
+  };
+  const auto get = [&target] { return TomlValue(TomlArray(target.begin(), target.end())); };
+  custom(std::move(key), set, get, std::move(doc));
+}
+
 void Settings::texts(std::string key, std::vector<std::string>& target, std::string doc) {
   const auto set = [&target](const TomlValue& value) {
     if (const auto* one = std::get_if<std::string>(&value)) {

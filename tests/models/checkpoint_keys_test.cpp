@@ -252,6 +252,26 @@ TEST(CheckpointKeys, ChecksNamesAndShapesAgainstTheNetwork) {
   EXPECT_FALSE(check_keys(whole->map(), other).missing.empty());
 }
 
+TEST(CheckpointKeys, UnetsAreToldApartByTheirDecoders) {
+  const TemporaryFolder folder;
+  struct Case {
+    const char* model;
+    ModelOptions options;
+  };
+  for (const auto& [model, options] :
+       {Case{"mobilenet_unet_small", {.bins = 5}}, Case{"mobilenet_unet_small", {.decoder_widths = {8, 8, 16, 16, 24}}},
+        Case{"mobilenet_unet", {.decoder_widths = {8, 16, 16, 24}}}}) {
+    UnetModel student = unet(model, options);
+    save_state(student, folder / "w.safetensors");
+    const auto file = open_mapped_weights(folder / "w.safetensors");
+    EXPECT_EQ(file->map().architecture, model);
+    const ModelOptions found = options_for(file->map());
+    EXPECT_EQ(found.decoder_widths, options.decoder_widths);
+    EXPECT_EQ(found.bins, options.bins);
+    EXPECT_TRUE(check_keys(file->map(), student).loads());
+  }
+}
+
 TEST(CheckpointKeys, ClassifiersBecomeEncoders) {
   const TemporaryFolder folder;
   UnetModel student = unet("resnet18_unet");

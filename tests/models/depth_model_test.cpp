@@ -22,6 +22,8 @@ constexpr Counts kCounts[] = {
     {"mobilenet_unet", Head::kDpm, 17'647'618, 17'646'465, 171.1},
     {"resnet18_unet", Head::kDpm, 16'783'938, 16'487'617, 129.1},
     {"resnet50_unet", Head::kDpm, 78'394'178, 78'097'857, 244.0},
+    {"mobilenet_unet_small", Head::kDpm, 2'629'137, 2'629'137, 5.7},
+    {"mobilenet_unet_small", Head::kRegression, 2'624'913, 2'624'913, 4.72},
     {"mobilenet_unet", Head::kRegression, 17'647'489, 17'614'465, 163.2},
     {"resnet18_unet", Head::kRegression, 16'783'809, 16'455'617, 121.2},
     {"resnet50_unet", Head::kRegression, 78'394'049, 78'065'857, 236.2},
@@ -59,6 +61,33 @@ TEST(DepthModel, WorkByPart) {
   EXPECT_EQ(student.decoder().output_size(trace.taps), (MapSize{352, 704}));
   // The rows that only the ignored top of the map needs are a good quarter of the decoder.
   EXPECT_NEAR(static_cast<double>(student.decoder().macs(trace.taps, 110)) * 1e-9, 120.2, 0.05);
+}
+
+TEST(DepthModel, OptionsSetTheDecodersWidths) {
+  const auto wide = make_model("mobilenet_unet_small", {.decoder_widths = {32, 32, 64, 128, 256}});
+  EXPECT_EQ(wide->parameter_count(), 2'660'961);
+  EXPECT_NEAR(wide->gmac(352, 704), 11.003, 1e-3);
+  EXPECT_EQ(make_model("mobilenet_unet", {.decoder_widths = {128, 256, 512, 2048}})->parameter_count(), 17'646'465);
+  const auto refused = [](const char* model, std::vector<int64_t> widths) {
+    try {
+      make_model(model, {.head = default_head(model), .decoder_widths = std::move(widths)});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("made");
+  };
+  EXPECT_EQ(refused("mobilenet_unet_small", {16, 32}), "unet_decoder: expected one width per tap, got 2 for 5 taps");
+  EXPECT_EQ(refused("mobilenet_unet", {8, 0, 8, 8}), "unet_decoder: expected widths of 1 to 8192 channels, got 0");
+  EXPECT_EQ(refused("dpt_s", {16}), "dpt_s: expected no decoder_widths, which are for U-Nets");
+}
+
+TEST(DepthModel, TheSmallStudentTakesAnyEvenSize) {
+  const auto student = make_model("mobilenet_unet_small", {.bins = 9});
+  student->initialize(3);
+  student->eval();
+  const NoGrad no_grad;
+  EXPECT_EQ(student->size_multiple(), 2);
+  EXPECT_EQ(student->forward_raw(test::hash_tensor("image", {1, 38, 50, 3}, 0.0, 2.0)).shape(), (Shape{1, 38, 50, 9}));
 }
 
 TEST(DepthModel, OptionsSetTheHead) {
@@ -155,7 +184,8 @@ TEST(DepthModel, SkippedRowsChangeNeitherOutputNorGradients) {
   const Case cases[] = {{"mobilenet_unet", Head::kDpm, 96, 30},
                         {"mobilenet_unet", Head::kRegression, 64, 21},
                         {"resnet18_unet", Head::kDpm, 96, 61},
-                        {"mobilenet_unet", Head::kDpm, 32, 1}};
+                        {"mobilenet_unet", Head::kDpm, 32, 1},
+                        {"mobilenet_unet_small", Head::kDpm, 96, 41}};
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.model << " " << c.height << " rows from " << c.first_row);
     const auto student = make_model(c.model, {.head = c.head, .bins = 17});

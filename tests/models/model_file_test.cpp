@@ -64,5 +64,38 @@ TEST(LoadInitial, ADinoV2EncoderLeavesTheHeadAsItIs) {
   EXPECT_EQ(values_of(*student, kOfHead), head);
 }
 
+TEST(LoadInitial, OneEncoderServesEveryNetworkThatHasIt) {
+  const TemporaryFolder folder;
+  auto large = make_model("mobilenet_unet", {.bins = 3, .decoder_widths = {4, 4, 4, 4}});
+  large->initialize(1);
+  save_state(*large->imagenet_encoder(), folder / "encoder.safetensors");
+  const auto light = make_model("mobilenet_unet_small", {.bins = 3});
+  load_initial(*light, folder / "encoder.safetensors");
+  constexpr const char* kDeepest = "backbone.layer7.0.conv.2.conv.weight";
+  EXPECT_EQ(values_of(*light, kDeepest), values_of(*large, kDeepest));
+  const auto other = make_model("resnet18_unet", {.bins = 3});
+  EXPECT_NE(
+      error_of([&] { load_initial(*other, folder / "encoder.safetensors"); }).find("expected weights for resnet18"),
+      std::string::npos);
+}
+
+TEST(SaveModel, WidthsOfTheDecoderStandInTheFile) {
+  const TemporaryFolder folder;
+  const ModelOptions options{.bins = 3, .decoder_widths = {4, 6, 8, 10, 12}};
+  save_model(folder / "w.safetensors", *make_model("mobilenet_unet_small", options));
+  const auto loaded = load_model(folder / "w.safetensors");
+  EXPECT_EQ(loaded->name(), "mobilenet_unet_small");
+  EXPECT_EQ(loaded->options().decoder_widths, options.decoder_widths);
+  const auto usual = make_model("mobilenet_unet_small", {.bins = 3});
+  EXPECT_NE(error_of([&] { load_weights(*usual, folder / "w.safetensors"); }), "");
+  for (const char* widths : {"", "4 6", "4 x 8", "4 6 8 10 -12", "99999999999999999999"}) {
+    const SafetensorsFile file(folder / "w.safetensors");
+    Metadata metadata = file.metadata();
+    metadata["decoder_widths"] = widths;
+    save_state(*loaded, folder / "bad.safetensors", metadata);
+    testing_files::expect_clear(error_of([&] { load_model(folder / "bad.safetensors"); }), "");
+  }
+}
+
 }  // namespace
 }  // namespace depthstill

@@ -226,7 +226,8 @@ TEST(OnnxExport, DepthAnything) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Unet, OnnxUnet, ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet"));
+INSTANTIATE_TEST_SUITE_P(Unet, OnnxUnet,
+                         ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet", "mobilenet_unet_small"));
 
 }  // namespace
 }  // namespace depthstill::test

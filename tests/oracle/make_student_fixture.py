@@ -94,16 +94,19 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    STAGES = [(1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 1, 2), (6, 96, 3, 1, 2),
-              (6, 160, 3, 1, 4), (6, 320, 1, 1, 4)]
-    TAPS = (2, 3, 5, 7)
-    CHANNELS = [24, 32, 96, 320]
+    DILATED = [(1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 1, 2), (6, 96, 3, 1, 2),
+               (6, 160, 3, 1, 4), (6, 320, 1, 1, 4)]
+    CLASSIFIER = [(1, 16, 1, 1, 1), (6, 24, 2, 2, 1), (6, 32, 3, 2, 1), (6, 64, 4, 2, 1), (6, 96, 3, 1, 1),
+                  (6, 160, 3, 2, 1), (6, 320, 1, 1, 1)]
 
-    def __init__(self):
+    def __init__(self, dilated=True):
         super().__init__()
+        stages = self.DILATED if dilated else self.CLASSIFIER
+        self.taps = (2, 3, 5, 7) if dilated else (1, 2, 3, 5, 7)
+        self.CHANNELS = [stages[s - 1][1] for s in self.taps]
         self.conv1 = ConvModule(3, 32, 3, 2, act=F.relu6)
         cin = 32
-        for s, (expand, cout, blocks, stride, dilation) in enumerate(self.STAGES, 1):
+        for s, (expand, cout, blocks, stride, dilation) in enumerate(stages, 1):
             stage = []
             for b in range(blocks):
                 stage.append(InvertedResidual(cin, cout, expand, stride if b == 0 else 1, dilation if b == 0 else 1))
@@ -115,7 +118,7 @@ class MobileNetV2(nn.Module):
         taps = []
         for s in range(1, 8):
             x = getattr(self, f"layer{s}")(x)
-            if s in self.TAPS:
+            if s in self.taps:
                 taps.append(x)
         return taps
 
@@ -329,6 +332,7 @@ def main():
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
     students = {
         "mobilenet_unet": lambda: Student(MobileNetV2(), [128, 256, 512, 2048], 2, True),
+        "mobilenet_unet_small": lambda: Student(MobileNetV2(False), [16, 32, 64, 128, 256], 1, True),
         "resnet18_unet": lambda: Student(ResNet(18), [128, 128, 256, 256, 512], 1, True),
         "resnet50_unet": lambda: Student(ResNet(50), [128, 256, 512, 1024, 2048], 1, False),
     }

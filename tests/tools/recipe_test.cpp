@@ -67,6 +67,10 @@ TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
       {"[model]\nbinns = 3\n", "r.toml:2: unknown key 'model.binns', did you mean 'model.bins'?"},
       {"epochs = 3\n", "r.toml:1: unknown key 'epochs', did you mean 'train.epochs'?"},
       {"[modle]\nbins = 3\n", "r.toml:1: unknown key 'modle'"},
+      {"[model]\ndecoder_widths = 16\n",
+       "r.toml:2: 'model.decoder_widths': expected an array of integers, found an integer 16"},
+      {"[model]\ndecoder_widths = [16, 0]\n",
+       "r.toml:2: 'model.decoder_widths': expected a value from 1 to 8192, found 0"},
       {"[quite.another]\nx = 1\n", "r.toml:1: unknown key 'quite'"},
       {"[model]\nbins = \"many\"\n", "r.toml:2: 'model.bins': expected an integer, found a string \"many\""},
       {"[model]\nbins = 257.5\n", "r.toml:2: 'model.bins': expected an integer, found a number 257.5"},
@@ -159,7 +163,8 @@ TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
   const std::string path =
       write("r.toml",
             "[loss]\nalpha = 0.3\nkl = \"teacher_student\"\n[optimiser]\nbeta1 = 0.85\n[data]\nroot = "
-            "\"a \\\"quoted\\\" \xc3\xa9\"\n[model]\nmin_depth = 0.1\n[train]\nseed = 123456789012\n");
+            "\"a \\\"quoted\\\" \xc3\xa9\"\n[model]\nmin_depth = 0.1\ndecoder_widths = [8, 16]\n[train]\nseed = "
+            "123456789012\n");
   const Recipe recipe = load_recipe(path);
   const std::string printed = print_recipe(recipe);
   const std::string copy = write("copy.toml", printed);
@@ -169,6 +174,7 @@ TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
   EXPECT_EQ(again.optimiser.params.beta1, 0.85f);
   EXPECT_EQ(again.loss.dpm.kl, KlDirection::kTeacherStudent);
   EXPECT_EQ(again.train.seed, 123456789012u);
+  EXPECT_EQ(again.model.options.decoder_widths, (std::vector<int64_t>{8, 16}));
   // The weights follow from the loss's name, so they still can be moved with it.
   const std::vector<std::string> overrides = {"loss.alpha=0.5"};
   EXPECT_EQ(load_recipe(copy, overrides).loss.weights["dpm"], 5.0f);
