@@ -1,5 +1,8 @@
 #include "engine/checkpoint.h"
 
+#include <algorithm>
+#include <cmath>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -32,6 +35,14 @@ std::vector<int64_t> sizes_of(const Shape& shape) {
   return sizes;
 }
 
+// A value of an fp32 tensor on the host that is not finite.
+std::optional<float> non_finite_value(const Tensor& x) {
+  if (x.dtype() != DType::kFloat) return std::nullopt;
+  const std::span values(x.data<float>(), static_cast<size_t>(x.numel()));
+  const auto bad = std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  return bad == values.end() ? std::nullopt : std::optional(*bad);
+}
+
 bool is_batch_counter(const std::string& name) { return name.ends_with("num_batches_tracked"); }
 
 void check_shape(const WeightsFile& file, const StoredTensor& stored, const Shape& expected) {
@@ -49,6 +60,15 @@ void check_metadata(const WeightsFile& file, const Metadata& expected) {
   }
 }
 
+std::string first_non_finite(std::span<const NamedTensor> tensors) {
+  for (const NamedTensor& tensor : tensors) {
+    const Tensor& x = tensor.value;
+    const std::optional<float> bad = non_finite_value(to_device(x.detach(), Device::kCpu));
+    if (bad) return concat_text(tensor.name, ' ', to_file_shape(x.shape(), tensor.layout), " holds ", *bad);
+  }
+  return "";
+}
+
 void save_state(const Module& module, const std::string& path, const Metadata& metadata,
                 std::span<const NamedTensor> extra, StoredType floats) {
   std::vector<NamedTensor> entries;
@@ -60,6 +80,8 @@ void save_state(const Module& module, const std::string& path, const Metadata& m
   for (NamedTensor& entry : entries) {
     // Keeps the converted copy alive in `entries` until the file is written.
     entry.value = to_file_layout(to_device(entry.value.detach(), Device::kCpu), entry.layout);
+    const std::optional<float> bad = non_finite_value(entry.value);
+    if (bad) fail(path, ": not written: expected finite tensors, found ", *bad, " in '", entry.name, "'");
     stored.push_back({entry.name, stored_type(entry.value.dtype()), sizes_of(entry.value.shape()), entry.value.raw()});
     if (floats == StoredType::kF32 || entry.value.dtype() != DType::kFloat) continue;
     std::vector<uint16_t>& values = narrow[stored.size() - 1];

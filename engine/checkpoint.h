@@ -49,7 +49,12 @@ T metadata_number(const Metadata& metadata, const std::string& key, const std::s
 // name, not by the shape of some tensor.
 void check_metadata(const WeightsFile& file, const Metadata& expected);
 
-// Writes parameters, buffers and `extra`, all or nothing; fp32 tensors as `floats`: kF32, kF16 or kBf16.
+// The first tensor that holds NaN or infinity, as text: "NAME (SHAPE) holds nan"; empty: there is none. Waits for the
+// device.
+std::string first_non_finite(std::span<const NamedTensor> tensors);
+
+// Writes parameters, buffers and `extra`, all or nothing; fp32 tensors as `floats`: kF32, kF16 or kBf16. Throws Error,
+// naming the tensor, if one is not finite: nothing is written then.
 void save_state(const Module& module, const std::string& path, const Metadata& metadata = {},
                 std::span<const NamedTensor> extra = {}, StoredType floats = StoredType::kF32);
 

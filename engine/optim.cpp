@@ -24,6 +24,7 @@ AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::v
   slots_.reserve(parameters_.size());
   state_ = empty({static_cast<int64_t>(sizeof(AdamWState))}, DType::kUint8, device_);
   sum_of_squares_ = zeros({1}, DType::kInt64, device_);
+  broken_ = zeros({1}, DType::kInt32, device_);
   lr_ = static_cast<float>(options_.lr);
   AdamWState initial;
   initial.lr = lr_;
@@ -60,7 +61,7 @@ void AdamW::step(float unscale) {
   auto* sum = static_cast<double*>(sum_of_squares_.raw());
   run(device_, cpu::sum_of_squares, cuda::sum_of_squares)(slots_, sum);
   run(device_, cpu::adamw_prepare, cuda::adamw_prepare)(options_.params, unscale, options_.clip_norm, sum, state());
-  run(device_, cpu::adamw, cuda::adamw)(slots_, options_.params, state());
+  run(device_, cpu::adamw, cuda::adamw)(slots_, options_.params, state(), broken_);
 }
 
 void AdamW::clear_grads() {
@@ -76,7 +77,7 @@ AdamWState AdamW::read_state() const {
 
 AdamW::StepReport AdamW::last_step() const {
   const AdamWState now = read_state();
-  return {now.norm, now.finite != 0, now.dropped};
+  return {now.norm, now.finite != 0, now.dropped, to_vector<int32_t>(broken_).at(0) != 0};
 }
 
 int64_t AdamW::updates() const { return read_state().step; }

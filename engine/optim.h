@@ -36,6 +36,7 @@ class AdamW {
     float grad_norm = 0.0f;  // norm before clipping
     bool finite = true;
     int64_t dropped = 0;  // steps so far that changed nothing because their norm was not finite
+    bool broken = false;  // a step so far left a parameter or a moment that is not finite
   };
   StepReport last_step() const;
 
@@ -56,6 +57,7 @@ class AdamW {
   Device device_ = Device::kCpu;
   Tensor state_;           // one AdamWState
   Tensor sum_of_squares_;  // one double
+  Tensor broken_;          // one int32: not 0 if an update left something that is not finite
   float lr_ = 0.0f;        // the rate that state_ holds
   std::vector<AdamWSlot> slots_;
 };

@@ -1,6 +1,7 @@
 #include "kernels/adamw.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "kernels/core/parallel.h"
@@ -43,16 +44,27 @@ void adamw_prepare(Stream, const AdamWParams& params, float unscale, float max_n
   adamw_prepare_state(params, unscale, max_norm, *sum, state);
 }
 
-void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state) {
+void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state,
+           int32_t* broken) {
   if (!state->finite) return;
+  std::atomic<bool> good{true};
   for (const AdamWSlot& slot : slots) {
     const AdamWState s = adamw_state_for(*state, slot.lr_factor);
     parallel_ranges(slot.n, 16384, [&](int64_t begin, int64_t end, int) {
       const float* __restrict grad = slot.grad;
       float* __restrict value = slot.value, * __restrict m = slot.m, * __restrict v = slot.v;
-      for (int64_t i = begin; i < end; ++i) adamw_update(params, s, grad[i], &value[i], &m[i], &v[i]);
+      for (int64_t first = begin; first < end; first += kChunk) {
+        const int64_t last = std::min(first + kChunk, end);
+        for (int64_t i = first; i < last; ++i) adamw_update(params, s, grad[i], &value[i], &m[i], &v[i]);
+        // A loop of its own, while the chunk is in the cache: the update is compiled as if nobody looked.
+        bool finite = true;
+#pragma omp simd reduction(&& : finite)
+        for (int64_t i = first; i < last; ++i) finite = finite && all_finite(value[i], m[i], v[i]);
+        if (!finite) good = false;
+      }
     });
   }
+  if (!good) *broken = 1;
 }
 
 }  // namespace depthstill::cpu

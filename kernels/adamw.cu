@@ -59,15 +59,17 @@ __global__ void adamw_prepare_kernel(AdamWParams params, float unscale, float ma
 }
 
 // The update of kernels/adamw.h. A block takes a piece of one tensor. Reads grad, value, m, v and writes value, m, v:
-// 28 bytes per element. Bound: DRAM.
+// 28 bytes per element, and `broken` where something is. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
-    adamw_kernel(const __grid_constant__ SlotTable table, AdamWParams params, const AdamWState* __restrict__ state) {
+    adamw_kernel(const __grid_constant__ SlotTable table, AdamWParams params, const AdamWState* __restrict__ state,
+                 int32_t* __restrict__ broken) {
   if (!state->finite) return;
   const Piece piece = piece_of(table, blockIdx.x);
   const AdamWSlot slot = piece.slot;
   const AdamWState s = adamw_state_for(*state, slot.lr_factor);
   const uint64_t addresses = reinterpret_cast<uint64_t>(slot.grad) | reinterpret_cast<uint64_t>(slot.value) |
                              reinterpret_cast<uint64_t>(slot.m) | reinterpret_cast<uint64_t>(slot.v);
+  bool finite = true;
   const int64_t packs = addresses % (kPack * sizeof(float)) == 0 ? (piece.end - piece.begin) / kPack : 0;
   for (int64_t p = threadIdx.x; p < packs; p += kThreads) {
     const int64_t i = piece.begin + p * kPack;
@@ -77,14 +79,19 @@ __global__ void __launch_bounds__(kThreads)
     load_floats(slot.m + i, m);
     load_floats(slot.v + i, v);
 #pragma unroll
-    for (int k = 0; k < kPack; ++k) adamw_update(params, s, grad[k], &value[k], &m[k], &v[k]);
+    for (int k = 0; k < kPack; ++k) {
+      adamw_update(params, s, grad[k], &value[k], &m[k], &v[k]);
+      finite = finite && all_finite(value[k], m[k], v[k]);
+    }
     store_floats(slot.value + i, value);
     store_floats(slot.m + i, m);
     store_floats(slot.v + i, v);
   }
   for (int64_t i = piece.begin + packs * kPack + threadIdx.x; i < piece.end; i += kThreads) {
     adamw_update(params, s, slot.grad[i], &slot.value[i], &slot.m[i], &slot.v[i]);
+    finite = finite && all_finite(slot.value[i], slot.m[i], slot.v[i]);
   }
+  if (!finite) atomicOr(broken, 1);
 }
 
 // Calls f(table, blocks) for every kSlots tensors.
@@ -125,9 +132,10 @@ void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, floa
   launch(adamw_prepare_kernel, 1, 1, 0, stream, params, unscale, max_norm, sum, state);
 }
 
-void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state) {
+void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state,
+           int32_t* broken) {
   for_each_table(slots, [&](const SlotTable& table, unsigned blocks) {
-    launch(adamw_kernel, blocks, kThreads, 0, stream, table, params, state);
+    launch(adamw_kernel, blocks, kThreads, 0, stream, table, params, state, broken);
   });
 }
 

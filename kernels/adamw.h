@@ -6,7 +6,8 @@
 //                    value = value (1 - lr weight_decay) - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
 // where lr is that of the state times the tensor's own factor.
 // lr, t and grad_scale live beside the tensors, so a step needs no word from the host but a new lr. If the norm is not
-// finite, t, m, v and the values stay as they are.
+// finite, t, m, v and the values stay as they are. A finite gradient may still make them infinite or NaN (a learning
+// rate that is too high, a square that overflows): that is noted on the device, for the host to read when it likes.
 // Bound: memory. Bytes per element: 4 for the norm, 28 for the update (grad, value, m, v read; value, m, v written).
 #pragma once
 
@@ -44,6 +45,11 @@ struct AdamWSlot {
   float lr_factor = 1.0f;  // lr is that of the state times this
 };
 
+DS_HOST_DEVICE inline bool all_finite(float value, float m, float v) {
+  // Each difference is 0 or NaN.
+  return (value - value) + (m - m) + (v - v) == 0.0f;
+}
+
 // The arithmetic of adamw_prepare and adamw, shared by the twins.
 DS_HOST_DEVICE inline void adamw_prepare_state(const AdamWParams& params, float unscale, float max_norm, double sum,
                                                AdamWState* state) {
@@ -77,19 +83,22 @@ DS_HOST_DEVICE inline void adamw_update(const AdamWParams& params, const AdamWSt
            state.step_size * *m / (std::sqrt(*v) * state.inverse_bias2 + params.eps);
 }
 
-// `slots` is in host memory, the pointers in it, `sum` and `state` in that of the device. max_norm <= 0: no clipping.
+// `slots` is in host memory, the pointers in it, `sum`, `state` and `broken` in that of the device. max_norm <= 0: no
+// clipping. *broken changes from 0 where the update leaves a value, m or v that is not finite.
 namespace cpu {
 void adamw_set_lr(Stream stream, float lr, AdamWState* state);
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum);
 void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,
                    AdamWState* state);
-void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state);
+void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state,
+           int32_t* broken);
 }  // namespace cpu
 namespace cuda {
 void adamw_set_lr(Stream stream, float lr, AdamWState* state);
 void sum_of_squares(Stream stream, std::span<const AdamWSlot> slots, double* sum);
 void adamw_prepare(Stream stream, const AdamWParams& params, float unscale, float max_norm, const double* sum,
                    AdamWState* state);
-void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state);
+void adamw(Stream stream, std::span<const AdamWSlot> slots, const AdamWParams& params, const AdamWState* state,
+           int32_t* broken);
 }  // namespace cuda
 }  // namespace depthstill

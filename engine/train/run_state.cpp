@@ -1,7 +1,6 @@
 #include "engine/train/run_state.h"
 
 #include <utility>
-#include <vector>
 
 #include "engine/io/safetensors.h"
 
@@ -22,6 +21,13 @@ std::vector<NamedTensor> moments(const Module& module, const AdamW& optimiser) {
 }
 
 }  // namespace
+
+std::vector<NamedTensor> run_tensors(const Module& module, const AdamW& optimiser) {
+  std::vector<NamedTensor> named;
+  for (const StateEntry& entry : module.state()) named.push_back({entry.name, *entry.tensor, entry.layout});
+  for (NamedTensor& moment : moments(module, optimiser)) named.push_back(std::move(moment));
+  return named;
+}
 
 void save_run_state(const std::string& path, const Module& module, const AdamW& optimiser, const RunPosition& position,
                     const std::string& fingerprint, const Metadata& extra) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "engine/checkpoint.h"
 #include "engine/optim.h"
@@ -15,6 +16,9 @@ struct RunPosition {
   int64_t epoch = 0, step = 0;  // epoch of the next batch, and step within it
   int64_t updates = 0;          // updates of the optimiser
 };
+
+// The tensors of the file, in its names: the module's state and the moments.
+std::vector<NamedTensor> run_tensors(const Module& module, const AdamW& optimiser);
 
 // `fingerprint`: the settings that a resumed run must share, as text. `extra`: other entries of the metadata.
 void save_run_state(const std::string& path, const Module& module, const AdamW& optimiser, const RunPosition& position,

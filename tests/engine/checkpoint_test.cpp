@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <utility>
+
 #include "engine/io/safetensors.h"
 #include "tests/io/test_files.h"
 #include "tests/ops/op_test.h"
@@ -82,6 +85,32 @@ TEST(Checkpoint, NarrowFloatsAreRounded) {
     EXPECT_NE(x, y);
   }
   EXPECT_THROW(save_state(net, path, {}, {}, StoredType::kF64), Error);
+}
+
+// What is not finite replaces nothing, whether it is a parameter, a statistic or a moment.
+TEST(Checkpoint, WhatIsNotFiniteIsNotSaved) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "net.safetensors";
+  Net net, other;
+  randomise(net, 1);
+  const Tensor moment = tensor<float>({2}, std::vector<float>{1.0f, 2.0f});
+  const NamedTensor extra[] = {{"optimizer.m.a", moment}};
+  save_state(net, path, {}, extra);
+  const auto refused = [&](const Tensor& tensor, const char* name, float value) {
+    float& at = tensor.data<float>()[tensor.numel() - 1];
+    const float before = std::exchange(at, value);
+    testing_files::expect_clear(error_of([&] { save_state(net, path, {}, extra); }), name);
+    EXPECT_NE(error_of([&] { save_state(net, path, {}, extra); }).find(path), std::string::npos);
+    at = before;
+  };
+  refused(net.conv.weight, "'a.conv.weight'", NAN);
+  refused(net.norm.running_var, "'a.bn.running_var'", INFINITY);
+  refused(moment, "'optimizer.m.a'", -INFINITY);
+  load_state(other, SafetensorsFile(path), {.may_ignore = [](const std::string&) { return true; }});
+  expect_equal(net, other);
+  EXPECT_EQ(first_non_finite(extra), "");
+  moment.data<float>()[1] = NAN;
+  EXPECT_EQ(first_non_finite(extra), "optimizer.m.a (2) holds nan");
 }
 
 TEST(Checkpoint, AnotherArchitectureIsNamed) {

@@ -117,6 +117,27 @@ TEST(AdamW, SkipsParametersWithoutGradientAndNonFiniteSteps) {
   }
 }
 
+// A gradient whose square overflows leaves a moment that is infinite, and every later step says so.
+TEST(AdamW, ReportsAnUpdateThatIsNotFinite) {
+  for (const Device device : devices()) {
+    SCOPED_TRACE(name_of(device));
+    const Tensor p = leaf({2}, {1.0f, 2.0f}, device);
+    AdamW optimizer({p}, {.clip_norm = 0.0f});
+    give(p, {1.0f, -1.0f});
+    optimizer.step();
+    EXPECT_FALSE(optimizer.last_step().broken);
+    optimizer.clear_grads();
+    give(p, {1.0f, 1e30f});
+    optimizer.step();
+    EXPECT_TRUE(optimizer.last_step().finite);
+    EXPECT_TRUE(optimizer.last_step().broken);
+    optimizer.clear_grads();
+    give(p, {1.0f, 1.0f});
+    optimizer.step();
+    EXPECT_TRUE(optimizer.last_step().broken);
+  }
+}
+
 TEST(AdamW, SaysWhatItNeeds) {
   EXPECT_THROW(AdamW({}, {}), Error);
   EXPECT_THROW(AdamW({zeros({3})}, {}), Error);

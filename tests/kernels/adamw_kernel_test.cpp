@@ -88,11 +88,13 @@ TEST(AdamwKernel, UpdatesWithClipping) {
     const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
     double sum = NAN;
     AdamWState state = kBefore;
+    int32_t broken = 0;
     cpu::sum_of_squares(cpu_stream(), slots, &sum);
     cpu::adamw_prepare(cpu_stream(), kParams, row.unscale, row.max_norm, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, kParams, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
     EXPECT_EQ(state.step, 5);
     EXPECT_EQ(state.finite, 1);
+    EXPECT_EQ(broken, 0);
     EXPECT_NEAR(to_double(state.norm), expected.norm, 1e-6 * expected.norm);
     EXPECT_LE(max_relative_error(a.value, expected.value), limit);
     EXPECT_LE(max_relative_error(a.m, expected.m), limit);
@@ -103,11 +105,13 @@ TEST(AdamwKernel, UpdatesWithClipping) {
       DeviceArray<float> value(before.value), m(before.m), v(before.v);
       DeviceArray<double> sum_device(1);
       DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
+      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
       const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
       cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
       cuda::adamw_prepare(cuda_stream(), kParams, row.unscale, row.max_norm, sum_device.data(), state_device.data());
-      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data());
+      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
       EXPECT_EQ(state_device.host()[0].step, 5);
+      EXPECT_EQ(broken_device.host()[0], 0);
       EXPECT_NEAR(sum_device.host()[0], sum, 1e-12 * sum);
       EXPECT_LE(max_relative_error(value.host(), expected.value), limit);
       EXPECT_LE(max_relative_error(m.host(), expected.m), limit);
@@ -124,10 +128,12 @@ TEST(AdamwKernel, LeavesEverythingAloneWhenTheNormIsNotFinite) {
     const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
     double sum = 0;
     AdamWState state = kBefore;
+    int32_t broken = 0;
     cpu::sum_of_squares(cpu_stream(), slots, &sum);
     cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 35.0f, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, kParams, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
     EXPECT_EQ(state.finite, 0);
+    EXPECT_EQ(broken, 0);
     EXPECT_EQ(state.step, 4);
     EXPECT_EQ(a.value, before.value);
     EXPECT_EQ(a.m, before.m);
@@ -137,13 +143,56 @@ TEST(AdamwKernel, LeavesEverythingAloneWhenTheNormIsNotFinite) {
       DeviceArray<float> value(before.value), m(before.m), v(before.v);
       DeviceArray<double> sum_device(1);
       DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
+      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
       const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
       cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
       cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 35.0f, sum_device.data(), state_device.data());
-      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data());
+      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
       EXPECT_EQ(state_device.host()[0].finite, 0);
       EXPECT_EQ(value.host(), before.value);
       EXPECT_EQ(v.host(), before.v);
+    });
+  }
+}
+
+// Gradients are finite; the square of one overflows, a value is about to, or the rate is too high.
+TEST(AdamwKernel, NotesAnUpdateThatIsNotFinite) {
+  struct Row {
+    const char* name;
+    void (*spoil)(Arrays&, AdamWState&);
+  };
+  const Row rows[] = {
+      {"second moment", [](Arrays& a, AdamWState&) { a.grad[4097] = 3e19f; }},
+      {"value", [](Arrays& a, AdamWState&) { a.value[4] = 3.4e38f, a.m[4] = -3e38f; }},
+      {"rate", [](Arrays&, AdamWState& state) { state.lr = 1e38f; }},
+      {"last element", [](Arrays& a, AdamWState&) { a.m.back() = INFINITY; }},
+  };
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.name);
+    Arrays before(total());
+    AdamWState state_before = kBefore;
+    row.spoil(before, state_before);
+    Arrays a = before;
+    AdamWState state = state_before;
+    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
+    double sum = 0;
+    int32_t broken = 0;
+    cpu::sum_of_squares(cpu_stream(), slots, &sum);
+    cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 0.0f, &sum, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
+    EXPECT_EQ(state.finite, 1);
+    EXPECT_NE(broken, 0);
+    for_each_schedule([&] {
+      const DeviceArray<float> grad(before.grad);
+      DeviceArray<float> value(before.value), m(before.m), v(before.v);
+      DeviceArray<double> sum_device(1);
+      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{state_before});
+      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
+      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
+      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
+      cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 0.0f, sum_device.data(), state_device.data());
+      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
+      EXPECT_NE(broken_device.host()[0], 0);
     });
   }
 }

@@ -192,7 +192,8 @@ TEST(ThreadCountOfLosses, AdamWAndTheNormOfTheGradient) {
     cpu::adamw_set_lr(cpu_stream(), 1e-3f, &state);
     cpu::sum_of_squares(cpu_stream(), slots, &sum);
     cpu::adamw_prepare(cpu_stream(), params, 1.0f, 1.0f, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, params, &state);
+    int32_t broken = 0;
+    cpu::adamw(cpu_stream(), slots, params, &state, &broken);
     std::vector<float> bits(2);
     std::memcpy(bits.data(), &sum, sizeof(sum));
     return joined(bits, value, m, v);

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "engine/data/pixels.h"
 #include "engine/io/safetensors.h"
+#include "engine/io/text_file.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/io/test_files.h"
@@ -77,13 +80,23 @@ TEST(Predictor, WeightsThatAreNotFiniteAreNamed) {
   const TemporaryFolder folder;
   const std::string path = folder / "w.safetensors", name = "backbone.conv1.bn.running_var";
   const auto model = small_unet(Head::kDpm);
-  set_first(*model, name, std::numeric_limits<float>::infinity());
+  const float marker = 12345.678f, infinity = std::numeric_limits<float>::infinity();
+  set_first(*model, name, marker);
   save_model(path, *model);
+  std::vector<uint8_t> file = read_bytes(path);  // nothing of ours writes such a file
+  const auto* from = reinterpret_cast<const uint8_t*>(&marker);
+  const auto at = std::search(file.begin(), file.end(), from, from + sizeof(marker));
+  std::copy_n(reinterpret_cast<const uint8_t*>(&infinity), sizeof(infinity), at);
+  testing_files::write_quickly(path, file);
+  set_first(*model, name, infinity);
   const std::string expected = path + ": tensor '" + name + "' (32): expected finite weights, found inf as element 0";
   EXPECT_EQ(error_of([&] { load_model(path); }), expected);
   EXPECT_EQ(error_of([&] { load_weights(*model, path); }), expected);
   EXPECT_EQ(error_of([&] { load_initial(*model, path); }), expected);
-  EXPECT_NE(error_of([&] { save_model(path, *model, {}, StoredType::kF16); }).find("F16 can hold, found inf"),
+  EXPECT_NE(error_of([&] { save_model(path, *model); }).find("not written: expected finite tensors, found inf"),
+            std::string::npos);
+  set_first(*model, name, 1e30f);
+  EXPECT_NE(error_of([&] { save_model(path, *model, {}, StoredType::kF16); }).find("F16 can hold, found 1e+30"),
             std::string::npos);
 }
 
