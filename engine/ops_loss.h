@@ -9,6 +9,7 @@
 #include "engine/autograd.h"
 #include "engine/tensor.h"
 #include "kernels/activation.h"
+#include "kernels/depth_target.h"
 #include "kernels/dpm/dpm.h"
 #include "kernels/ssim.h"
 
@@ -64,6 +65,20 @@ Tensor dpm_depth(const DpmMap& map, DpmHeadWay way = DpmHeadWay::kFused);
 Tensor dpm_logits(const DpmMap& map);  // (N, H, W, bins)
 
 // ---- depth maps --------------------------------------------------------------------------------------------------
+// What a loss learns from: the target's last `rows` rows (0: all), without the pixels that do not count within the
+// range (kernels/depth_target.h has the rule): those are 0, or with kClamp brought into it. No gradient flows into it.
+// tally: a TargetTally, made by zeros({kTallyElements}, DType::kInt64, device), that stays; undefined: nothing is
+// counted.
+inline constexpr int64_t kTallyElements = sizeof(TargetTally) / sizeof(int64_t);
+struct DepthTargetOptions {
+  TargetMode mode = TargetMode::kMask;
+  int64_t rows = 0;
+  int64_t first_row = 0;  // rows of the result above are not counted
+};
+Tensor depth_target(const Tensor& target, DepthRange range, const DepthTargetOptions& options = {},
+                    const Tensor& tally = {});
+TargetTally read_tally(const Tensor& tally);  // waits for the device
+
 struct SsimOptions {
   SsimMode mode = SsimMode::kCentred;
   bool mask = true;

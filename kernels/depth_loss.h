@@ -1,5 +1,6 @@
 // Losses on depth maps, over the counted pixels of the whole batch: rows >= first_row and, with `mask`, a target that
-// is finite and > 0. n = their number; n = 0 gives loss 0 and no gradient.
+// is finite and > 0 (depth_target.h leaves no others within the model's range). n = their number; n = 0 gives loss 0
+// and no gradient.
 //   kMse  mean (p - y)^2                  dloss/dp = 2 (p - y) / n
 //   kL1   mean |p - y|                    dloss/dp = sign(p - y) / n
 //   kSi   sqrt(var + 0.15 mean(g)^2),     g = ln(p + 1e-3) - ln(y + 1e-3), var = sum (g - mean(g))^2 / (n - 1)
@@ -10,10 +11,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/stream.h"
+#include "kernels/depth_target.h"
 
 namespace depthstill {
 
@@ -26,10 +27,6 @@ struct DepthMapShape {
   int64_t N = 0, H = 0, W = 0;
   int64_t first_row = 0;  // rows above are left out
 };
-
-DS_HOST_DEVICE inline bool valid_depth(float depth) {
-  return depth > 0.0f && depth < std::numeric_limits<float>::infinity();
-}
 
 // Sums over the counted pixels -> result (4) = {loss, slope, mean, constant}: the gradient is
 // slope * (e - mean) + constant, with e = g for kSi (divided by p + 1e-3), p - y for kMse, sign(p - y) for kL1.

@@ -24,8 +24,8 @@ struct TermOptions {
 // A TermInput is what a term compares.
 class TermInput {
  public:
-  // target: (N, rows, W) fp32, metres, of the prediction's rows. Rows above first_row are left out, and with `mask` so
-  // are pixels whose target is not finite and > 0.
+  // target: (N, rows, W) fp32, metres, of the prediction's rows, as depth_target() leaves it. Rows above first_row are
+  // left out, and with `mask` so are pixels whose target is 0.
   TermInput(const Prediction& prediction, Tensor target, bool mask, int64_t first_row, const TermOptions& options,
             DpmHeadWay way);
 

@@ -1,8 +1,10 @@
 #include "losses/tie_kd.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "engine/allocator.h"
 #include "engine/ops.h"
 #include "engine/ops/dpm_head_way.h"
 #include "engine/profile.h"
@@ -13,32 +15,33 @@ namespace {
 constexpr const char* kFusedHead = "fused_head";
 
 constexpr float kResKdSsimWeight = 1.5f;  // weight in the published configurations
-constexpr int kTieKdTopRows = 110, kAllRows = 0;
 
 struct NamedLoss {
   const char* name;
   std::vector<std::pair<const char*, float>> weights;
-  int top_rows;
   DepthTarget target = DepthTarget::kTeacher;
 };
 
 std::vector<NamedLoss> named_losses(float alpha, float beta) {
   return {
-      {"tie_kd", {{"dpm", beta * alpha}, {"ssim", beta * (1.0f - alpha)}}, kTieKdTopRows},
-      {"dpm", {{"dpm", 1.0f}}, kTieKdTopRows},
-      {"depth", {{"ssim", 1.0f}}, kTieKdTopRows},
-      {"res_kd_ssim", {{"ssim", kResKdSsimWeight}}, kAllRows},
-      {"res_kd_mse", {{"mse", 1.0f}}, kAllRows},
-      {"res_kd_si", {{"si", 1.0f}}, kAllRows},
-      {"res_kd_ssim_si", {{"ssim", kResKdSsimWeight}, {"si", 1.0f}}, kAllRows},
-      {"res_kd_ssim_mse", {{"ssim", kResKdSsimWeight}, {"mse", 1.0f}}, kAllRows},
-      {"l1", {{"l1", 1.0f}}, kAllRows},
-      {"baseline", {{"si", 1.0f}}, kAllRows, DepthTarget::kTruth},
+      {"tie_kd", {{"dpm", beta * alpha}, {"ssim", beta * (1.0f - alpha)}}},
+      {"dpm", {{"dpm", 1.0f}}},
+      {"depth", {{"ssim", 1.0f}}},
+      {"res_kd_ssim", {{"ssim", kResKdSsimWeight}}},
+      {"res_kd_mse", {{"mse", 1.0f}}},
+      {"res_kd_si", {{"si", 1.0f}}},
+      {"res_kd_ssim_si", {{"ssim", kResKdSsimWeight}, {"si", 1.0f}}},
+      {"res_kd_ssim_mse", {{"ssim", kResKdSsimWeight}, {"mse", 1.0f}}},
+      {"l1", {{"l1", 1.0f}}},
+      {"baseline", {{"si", 1.0f}}, DepthTarget::kTruth},
   };
 }
 
+bool masks(const LossOptions& options) { return options.mask || options.target == DepthTarget::kTruth; }
+
 // The target's rows that the output has; `first_row` becomes the first one that counts among them.
-Tensor target_rows(const Shape& output, const Tensor& target, const LossOptions& options, int64_t* first_row) {
+Tensor target_rows(const Shape& output, const Tensor& target, const LossOptions& options, const Tensor& tally,
+                   int64_t* first_row) {
   const char* name = options.target == DepthTarget::kTruth ? "ground truth" : "teacher";
   check(target.defined(), "loss: expected a ", name, " depth map, got none");
   check(target.shape().rank() == 3, "loss: expected a ", name, " (N, H, W), got ", target.shape());
@@ -49,10 +52,9 @@ Tensor target_rows(const Shape& output, const Tensor& target, const LossOptions&
         height - options.top_rows, " without the top ", options.top_rows, ", got ", output);
   *first_row = rows == height ? options.top_rows : 0;
   const ProfileRange range("loss", "target");
-  return rows == height ? target : crop_rows(target, height - rows, rows);
+  const TargetMode mode = masks(options) ? TargetMode::kMask : TargetMode::kClamp;
+  return depth_target(target, options.range, {mode, rows, *first_row}, tally);
 }
-
-bool masks(const LossOptions& options) { return options.mask || options.target == DepthTarget::kTruth; }
 
 }  // namespace
 
@@ -63,7 +65,6 @@ LossOptions named_loss(std::string_view name, float alpha, float beta) {
         list_text(losses, [](const NamedLoss& loss) { return loss.name; }), "; got \"", name, "\"");
   LossOptions options;
   for (const auto& [term, weight] : found->weights) options.weights[term] = weight;
-  options.top_rows = found->top_rows;
   options.target = found->target;
   return options;
 }
@@ -75,10 +76,10 @@ std::vector<std::string> loss_names() {
 }
 
 LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth, const LossOptions& options,
-                       DpmHeadWay way) {
+                       DpmHeadWay way, const Tensor& tally) {
   int64_t first_row = 0;
   const Tensor& wanted = options.target == DepthTarget::kTruth ? truth : teacher;
-  const Tensor target = target_rows(output.shape(), wanted, options, &first_row);
+  const Tensor target = target_rows(output.shape(), wanted, options, tally, &first_row);
   TermInput input(output, target, masks(options), first_row, options, way);
   LossResult result;
   for (const Term& term : loss_terms()) {
@@ -95,6 +96,10 @@ LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Te
   return result;
 }
 
+TieKd::TieKd(DepthModel& model, const TieKdOptions& options) : model_(model), options_(options) {
+  options_.loss.range = {model.options().d_min, model.options().d_max};
+}
+
 LossResult TieKd::losses(std::span<const BatchTensors> views) {
   const BatchTensors& batch = views[0];
   const Prediction output = [&] {
@@ -103,10 +108,29 @@ LossResult TieKd::losses(std::span<const BatchTensors> views) {
   }();
   end_forward();
   const ProfileRange range("loss");
-  return tie_kd_loss(output, batch.teacher, batch.truth, options_.loss, way_.value_or(DpmHeadWay::kStored));
+  return tie_kd_loss(output, batch.teacher, batch.truth, options_.loss, way_.value_or(DpmHeadWay::kStored), tally_);
+}
+
+std::optional<TargetTally> TieKd::targets() const {
+  if (!tally_.defined()) return std::nullopt;
+  return read_tally(tally_);
+}
+
+bool TieKd::predicts(std::span<const BatchTensors> views) {
+  const Tensor& images = views[0].image;
+  const Device device = images.device();
+  Tensor image = empty({1, images.size(1), images.size(2), images.size(3)}, images.dtype(), device);
+  copy_bytes(image.raw(), device, images.raw(), device, image.bytes());
+  const NoGrad no_grad;
+  model_.eval();
+  const Tensor depth = to_device(depth_of(model_.forward(image)), Device::kCpu);
+  model_.train();
+  const std::vector<float> values = to_vector<float>(depth);
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
 std::string TieKd::prepare(std::span<const BatchTensors> views) {
+  tally_ = zeros({kTallyElements}, DType::kInt64, views[0].image.device());
   std::optional<DpmHeadWay> wanted = way_;
   if (options_.fused_head) wanted = *options_.fused_head ? DpmHeadWay::kFused : DpmHeadWay::kStored;
   if (model_.options().head != Head::kDpm) {

@@ -20,22 +20,25 @@ enum class DepthTarget : uint8_t { kTeacher, kTruth };
 struct LossOptions : TermOptions {
   TermWeights weights;  // named_loss() sets them
   DepthTarget target = DepthTarget::kTeacher;
-  int top_rows = 110;  // rows left out of every part, as the teacher is unreliable there
-  bool mask = true;    // leave out pixels without a target; always so for SI and for ground truth
+  int top_rows = 0;  // rows left out of every part, where the teacher is unreliable
+  DepthRange range;  // a target counts within it; TieKd sets that of its model
+  // Pixels whose target does not count (kernels/depth_target.h) are left out. false: every pixel counts, its target
+  // brought into the range, as in the published code; but not for SI and for ground truth.
+  bool mask = true;
 };
 
 // "tie_kd" (L_DPM and L_depth), "dpm" and "depth" (either alone, unweighted), "res_kd_ssim", "res_kd_mse", "res_kd_si",
-// "res_kd_ssim_si", "res_kd_ssim_mse" (regression against the teacher, SSIM weighted 1.5, all rows), "l1" (mean
-// absolute error, all rows), "baseline" (SI against ground truth, all rows). alpha and beta matter to tie_kd alone.
+// "res_kd_ssim_si", "res_kd_ssim_mse" (regression against the teacher, SSIM weighted 1.5), "l1" (mean absolute error),
+// "baseline" (SI against ground truth). All rows count. alpha and beta matter to tie_kd alone.
 // Throws Error for another name.
 LossOptions named_loss(std::string_view name, float alpha = 0.1f, float beta = 10.0f);
 std::vector<std::string> loss_names();
 
 // output has H rows, or H - top_rows for a model that computes no others. teacher and truth are (N, H, W) fp32, metres;
 // the one that is not the target may be undefined. Stored logits are consumed: their gradient takes their place
-// (engine/ops_loss.h). The parts have the terms' names.
+// (engine/ops_loss.h). The parts have the terms' names. tally: that of depth_target().
 LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Tensor& truth, const LossOptions& options,
-                       DpmHeadWay way = DpmHeadWay::kStored);
+                       DpmHeadWay way = DpmHeadWay::kStored, const Tensor& tally = {});
 
 struct TieKdOptions {
   LossOptions loss = named_loss("tie_kd");
@@ -47,11 +50,13 @@ struct TieKdOptions {
 class TieKd final : public Objective {
  public:
   // The model must outlive the objective.
-  TieKd(DepthModel& model, const TieKdOptions& options) : model_(model), options_(options) {}
+  TieKd(DepthModel& model, const TieKdOptions& options);
 
   Module& trained() override { return model_; }
   LossResult losses(std::span<const BatchTensors> views) override;
   std::string prepare(std::span<const BatchTensors> views) override;
+  std::optional<TargetTally> targets() const override;
+  bool predicts(std::span<const BatchTensors> views) override;
   Metadata choices() const override;  // "fused_head": "1" or "0"
   void restore(const Metadata& saved) override;
 
@@ -61,6 +66,7 @@ class TieKd final : public Objective {
   DepthModel& model_;
   TieKdOptions options_;
   std::optional<DpmHeadWay> way_;  // empty until it is chosen or restored
+  Tensor tally_;                   // on the device of the batches; undefined until prepare()
 };
 
 }  // namespace depthstill

@@ -11,9 +11,7 @@ constexpr const char* kHead = "depth_head";
 }  // namespace
 
 DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options)
-    : DepthModel(std::string(name), options, {InputRule::Fit::kLowerBound, 518, DinoV2::kPatch}),
-      encoder_(config.encoder),
-      head_(config.head) {
+    : DepthModel(std::string(name), options, kInputRule), encoder_(config.encoder), head_(config.head) {
   check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
   add_child(kEncoder, encoder_);
   add_child(kHead, head_);

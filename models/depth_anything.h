@@ -19,6 +19,7 @@ struct DepthAnythingConfig {
 
 class DepthAnything final : public DepthModel {
  public:
+  static constexpr InputRule kInputRule{InputRule::Fit::kLowerBound, 518, DinoV2::kPatch};
   // The published sizes stand in models/model_table.cpp. Heads: relative or regression.
   DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options);
 

@@ -11,7 +11,6 @@ namespace {
 constexpr float kEncoderEps = 1e-3f;
 constexpr int64_t kStemChannels = 32;
 constexpr int kExpand = 6;
-constexpr int kMultiple = 32;
 
 struct Stage {
   const char* name;  // name below "pretrained."; block j is name.j
@@ -45,7 +44,7 @@ Tensor residual_unit(const Tensor& x, const Conv2d* const (&convs)[2]) {
 }  // namespace
 
 MidasSmall::MidasSmall(std::string_view name, const ModelOptions& options)
-    : DepthModel(std::string(name), options, {InputRule::Fit::kUpperBound, 256, kMultiple}) {
+    : DepthModel(std::string(name), options, kInputRule) {
   check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
   add_encoder();
   add_decoder();

@@ -18,6 +18,7 @@ namespace depthstill {
 
 class MidasSmall final : public DepthModel {
  public:
+  static constexpr InputRule kInputRule{InputRule::Fit::kUpperBound, 256, 32};
   MidasSmall(std::string_view name, const ModelOptions& options);
 
   // Draws convolutions as UnetModel does, Kaiming normal over fan-out, with zero biases; the output convolution uniform

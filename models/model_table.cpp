@@ -63,6 +63,15 @@ const ModelRow& find_model(std::string_view name) {
   fail("model: expected one of ", list_text(model_names(), std::identity()), "; got \"", name, '"');
 }
 
+InputRule input_rule(std::string_view name) {
+  struct Rule {
+    InputRule operator()(const UnetConfig& config) const { return UnetModel::input_rule_of(config); }
+    InputRule operator()(const DepthAnythingConfig&) const { return DepthAnything::kInputRule; }
+    InputRule operator()(const MidasSmallConfig&) const { return MidasSmall::kInputRule; }
+  };
+  return std::visit(Rule{}, find_model(name).config);
+}
+
 std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options) {
   struct Make {
     std::string_view name;

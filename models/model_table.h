@@ -38,6 +38,9 @@ std::vector<std::string> model_names();             // "mobilenet_unet", "resnet
 const ModelRow& find_model(std::string_view name);  // throws Error that lists the names
 inline Head default_head(std::string_view name) { return find_model(name).head; }
 
+// How images are brought to the network; nothing is built.
+InputRule input_rule(std::string_view name);
+
 // Parameters are zero (batch norm: one) until initialize() or a checkpoint sets them.
 std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions& options);
 

@@ -14,7 +14,7 @@ std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config) {
 }
 
 UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options)
-    : DepthModel(std::string(name), options, {InputRule::Fit::kPad, 0, 1 << config.doublings}),
+    : DepthModel(std::string(name), options, input_rule_of(config)),
       encoder_(make_encoder(config.encoder)),
       decoder_({encoder_->tap_channels(), options.decoder_widths.empty() ? config.widths : options.decoder_widths,
                 config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published}) {

@@ -29,6 +29,7 @@ struct UnetConfig {
 
 class UnetModel final : public DepthModel {
  public:
+  static InputRule input_rule_of(const UnetConfig& config) { return {InputRule::Fit::kPad, 0, 1 << config.doublings}; }
   // The networks stand in models/model_table.cpp. Heads: dpm or regression. options.decoder_widths take the place of
   // the config's; throws Error if there is not one per tap.
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);

@@ -64,6 +64,10 @@ CLI::Option* add_allow_outside(CLI::App& command, bool& allow_outside) {
       "read files outside of the data set's root, where '..', links or absolute paths in its lists lead to");
 }
 
+int kitti_top_rows(const std::string& loss, int height) {
+  return loss == "tie_kd" || loss == "dpm" || loss == "depth" ? 110 * height / 352 : 0;
+}
+
 SizeArg parse_size(const std::string& text) {
   SizeArg size;
   const char* const end = text.data() + text.size();

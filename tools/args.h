@@ -67,6 +67,9 @@ struct ExistingArgs {
 // --allow-outside of the commands that read a list.
 CLI::Option* add_allow_outside(CLI::App& command, bool& allow_outside);
 
+// The rows without loss of the KITTI recipes with this loss, 110 of 352 or none, for maps of another height.
+int kitti_top_rows(const std::string& loss, int height);
+
 // "352x704": height, then width.
 struct SizeArg {
   int height = 0, width = 0;

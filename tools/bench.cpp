@@ -80,12 +80,10 @@ class Bench {
  private:
   void prepare_training() {
     TieKdOptions options;
-    options.loss = named_loss(!args_.loss.empty()                    ? args_.loss
-                              : model_->options().head == Head::kDpm ? "tie_kd"
-                                                                     : "l1");
-    // The recipes' 110 rows are of 352: any height has the same share.
-    int& top_rows = options.loss.top_rows;
-    top_rows = args_.top_rows >= 0 ? args_.top_rows : top_rows * size_.height / 352;
+    const char* const usual = model_->options().head == Head::kDpm ? "tie_kd" : "l1";
+    const std::string loss = args_.loss.empty() ? usual : args_.loss;
+    options.loss = named_loss(loss);
+    options.loss.top_rows = args_.top_rows >= 0 ? args_.top_rows : kitti_top_rows(loss, size_.height);
     options.dead_rows = args_.dead_rows;
     options.fused_head = args_.head.fused;
     views_[0].teacher = random_teacher({args_.batch, size_.height, size_.width}, model_->options().d_max, device_);
@@ -315,8 +313,9 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_option("--batch", args->batch, "images per step")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_option("--loss", args->loss, "of train-step [default: tie_kd with the dpm head, else l1]")
       ->check(CLI::IsMember(loss_names()));
-  command->add_option("--top-rows", args->top_rows,
-                      "rows without loss [default: the loss's share of the height, 110 of 352 for tie_kd]");
+  command->add_option(
+      "--top-rows", args->top_rows,
+      "rows without loss [default: the KITTI recipes' share of the height, 110 of 352, for tie_kd, dpm and depth]");
   command->add_flag(
       "--dead-rows,!--all-rows", args->dead_rows,
       "leave out decoder rows that cannot reach the loss: the same result (default); --all-rows computes them");

@@ -29,7 +29,7 @@ int run_check_data(const CheckDataArgs& args) {
   if (has_split(recipe, recipe.select.on)) validation = dataset_spec(recipe, recipe.select.on);
 
   CheckOptions options;
-  if (recipe.augment_on) options.crop = recipe.augment.crop;
+  options.training = needs_of(recipe);
   options.protocol = protocol_of(recipe);
   options.max_problems_shown = args.shown;
   std::optional<Progress> progress;

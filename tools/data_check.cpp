@@ -23,14 +23,17 @@ namespace {
 
 constexpr double kFalling = -0.3;  // a correlation that is no accident
 
+// Pixels that count are `valid`; of the others, those with a depth lie beyond the range or before it.
 struct DepthSummary {
-  int64_t maps = 0, valid = 0, pixels = 0;
+  int64_t maps = 0, valid = 0, pixels = 0, beyond = 0, before = 0;
   double min = std::numeric_limits<double>::infinity(), max = 0;  // depths > 0, before the range is applied
 
   void add(const DepthSummary& other) {
     maps += other.maps;
     valid += other.valid;
     pixels += other.pixels;
+    beyond += other.beyond;
+    before += other.before;
     min = std::min(min, other.min);
     max = std::max(max, other.max);
   }
@@ -41,17 +44,21 @@ struct SampleReport {
   DepthSummary depth, teacher;
   MapAgreement agreement;
   double teacher_rise = 0;  // where there is no ground truth to compare with
-  std::vector<std::string> problems;
+  bool has_target = false;  // a pixel of the map that is learnt from counts
+  int64_t scored = 0;       // pixels that the protocol compares
+  std::vector<std::string> problems, notes;
 };
 
-DepthSummary summarise(const DepthMap& map, const DatasetSpec& spec) {
+DepthSummary summarise(const DepthMap& map, DepthRange range) {
   DepthSummary summary;
   summary.maps = 1;
   summary.pixels = static_cast<int64_t>(map.values.size());
   for (const float stored : map.values) {
     const double metres = static_cast<double>(stored);
     if (metres <= 0) continue;
-    summary.valid += metres > spec.min_depth && metres < spec.max_depth;
+    summary.valid += valid_depth(stored, range);
+    summary.beyond += stored > range.max;
+    summary.before += stored < range.min;
     summary.min = std::min(summary.min, metres);
     summary.max = std::max(summary.max, metres);
   }
@@ -70,40 +77,57 @@ bool attempt(std::vector<std::string>& problems, const F& f) {
   }
 }
 
-DepthSummary check_map(const DepthMap& map, const std::string& path, const std::string& where, const DatasetSpec& spec,
-                       std::vector<std::string>& problems) {
-  const DepthSummary summary = summarise(map, spec);
-  if (summary.valid == 0) {
-    problems.push_back(concat_text(where, ": ", path, ": expected depths between ", spec.min_depth, " and ",
-                                   spec.max_depth, " m, found none"));
+DepthSummary check_map(const SampleDepth& map, const std::string& path, const std::string& where, DepthRange range,
+                       int first_row, std::vector<std::string>& notes) {
+  if (!has_target(map, range, first_row)) {
+    notes.push_back(concat_text(where, ": ", path, ": ", no_target_text(range, first_row)));
   }
-  return summary;
+  return summarise(map.copy(), range);
+}
+
+// The pixels of a sample that the evaluation would compare.
+int64_t count_scored(const Dataset& dataset, int64_t index, const Protocol& protocol) {
+  const std::string path = dataset.depth_path(index);
+  if (path.empty()) return 0;
+  DepthMap truth = read_map(path, dataset.spec().depth);
+  truth = crop(truth, frame_rect(protocol, truth.size()));
+  const std::vector<uint8_t> valid = valid_mask(protocol, truth.size(), truth.values);
+  return std::count(valid.begin(), valid.end(), uint8_t{1});
 }
 
 SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
+  const DepthRange range = range_of(spec);
+  const auto first_row = [&](DepthTarget of) {
+    return options.training && options.training->target == of ? options.training->top_rows : 0;
+  };
   attempt(report.problems, [&] {
     Sample sample = dataset.start(index);
     if (!attempt(report.problems, [&] { dataset.load_image(sample); })) return;
     report.stored = sample.stored_size;
     report.sample = sample.image.size();
-    const auto& crop = options.crop;
-    if (crop && (crop->width > report.sample.width || crop->height > report.sample.height)) {
-      report.problems.push_back(concat_text(sample.where, ": expected a sample of at least the training crop's ", *crop,
-                                            ", found ", report.sample));
-    }
     if (options.protocol) attempt(report.problems, [&] { check_frame(*options.protocol, sample); });
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
-      report.depth = check_map(sample.depth.copy(), dataset.depth_path(index), sample.where, spec, report.problems);
+      report.depth = check_map(sample.depth, dataset.depth_path(index), sample.where, range,
+                               first_row(DepthTarget::kTruth), report.notes);
     }
     if (attempt(report.problems, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
       const DepthMap teacher = sample.teacher.copy();
-      report.teacher = check_map(teacher, dataset.teacher_path(index), sample.where, spec, report.problems);
+      report.teacher = check_map(sample.teacher, dataset.teacher_path(index), sample.where, range,
+                                 first_row(DepthTarget::kTeacher), report.notes);
       if (sample.depth.empty())
         report.teacher_rise = rise_towards_bottom(teacher);
       else
         report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
+    }
+    if (options.training) {
+      const SampleDepth& target = target_of(sample, options.training->target);
+      report.has_target = !target.empty() && has_target(target, range, options.training->top_rows);
+    }
+    if (options.protocol && report.problems.empty()) {
+      attempt(report.problems,
+              [&] { at_line(sample.where, [&] { report.scored = count_scored(dataset, index, *options.protocol); }); });
     }
   });
   return report;
@@ -138,6 +162,8 @@ std::string describe_depth(const DepthSummary& depth, const DatasetSpec& spec) {
   if (depth.max > 0) text << ", " << depth.min << " to " << depth.max << " m";
   text << ", " << std::fixed << std::setprecision(1) << share << " % of pixels between " << std::defaultfloat
        << std::setprecision(4) << spec.min_depth << " and " << spec.max_depth << " m";
+  if (depth.beyond > 0) text << ", " << depth.beyond << " pixels beyond left out";
+  if (depth.before > 0) text << ", " << depth.before << " pixels before left out";
   return text.str();
 }
 
@@ -221,8 +247,31 @@ void print_lines(const std::vector<std::string>& lines, int64_t count, int shown
   if (count > printed) out << "  ... and " << count - printed << " more\n";
 }
 
+// What a list lacks as a whole. Samples that cannot be read say so themselves.
+std::vector<std::string> check_list_needs(const Dataset& dataset, const std::vector<SampleReport>& reports,
+                                          const CheckOptions& options) {
+  std::vector<std::string> problems;
+  const std::string& list = dataset.spec().list;
+  if (options.training) problems = training_problems(dataset, *options.training);
+  bool readable = false, target = false, scored = false;
+  for (const SampleReport& report : reports) {
+    readable = readable || report.problems.empty();
+    target = target || report.has_target;
+    scored = scored || report.scored > 0;
+  }
+  if (options.training && readable && !target) {
+    problems.push_back(concat_text(list, ": nothing to learn from in any sample: ",
+                                   no_target_text(range_of(dataset.spec()), options.training->top_rows)));
+  }
+  if (options.protocol && readable && !scored) {
+    problems.push_back(list + ": expected ground truth that the protocol counts in at least one image, found none");
+  }
+  return problems;
+}
+
 // Everything found in a list, what explains most first: the list as a whole, repeated lines, the samples.
-DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>& reports) {
+DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>& reports,
+                         const CheckOptions& options) {
   std::vector<MapAgreement> frames;
   std::vector<double> rises;
   std::vector<int64_t> indices;
@@ -232,11 +281,22 @@ DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>
     rises.push_back(report.teacher_rise);
   }
   DataFindings findings = judge_maps(dataset, indices, frames, rises);
-  const auto add = [&](const std::vector<std::string>& problems) {
-    findings.problems.insert(findings.problems.end(), problems.begin(), problems.end());
+  const auto add = [](std::vector<std::string>& to, const std::vector<std::string>& more) {
+    to.insert(to.end(), more.begin(), more.end());
   };
-  add(repeated_lines(dataset));
-  for (const SampleReport& report : reports) add(report.problems);
+  add(findings.problems, check_list_needs(dataset, reports, options));
+  add(findings.problems, repeated_lines(dataset));
+  const auto first =
+      std::find_if(reports.begin(), reports.end(), [](const SampleReport& report) { return report.sample.width > 0; });
+  for (size_t i = 0; i < reports.size(); ++i) {
+    const SampleReport& report = reports[i];
+    if (options.training && report.sample.width > 0) {
+      const std::string problem = frame_problem(*options.training, report.sample, first->sample);
+      if (!problem.empty()) findings.problems.push_back(dataset.where(static_cast<int64_t>(i)) + ": " + problem);
+    }
+    add(findings.problems, report.problems);
+    add(findings.notes, report.notes);
+  }
   return findings;
 }
 
@@ -261,7 +321,7 @@ int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions
     frames.push_back(report.agreement);
   }
   const ListAgreement list = agreement_of(frames);
-  const DataFindings findings = findings_of(*dataset, reports);
+  const DataFindings findings = findings_of(*dataset, reports, options);
   out << "  samples        " << dataset->size() << " (" << dataset->skipped()
       << " lines without ground truth left out)\n"
       << "  images         " << readable << " readable: " << describe_sizes(reports, &SampleReport::stored) << '\n'
@@ -332,7 +392,7 @@ int check_data(const DatasetSpec& train, const DatasetSpec* validation, const Ch
                std::ostream& out) {
   CheckOptions cropped = options, framed = options;
   cropped.protocol.reset();
-  framed.crop.reset();
+  framed.training.reset();
   int64_t problems = check_set("train", train, cropped, out);
   if (validation != nullptr) {
     problems += check_set("validation", *validation, framed, out);

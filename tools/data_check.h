@@ -9,12 +9,13 @@
 
 #include "engine/data/dataset.h"
 #include "engine/eval/protocol.h"
+#include "tools/training_needs.h"
 
 namespace depthstill {
 
 struct CheckOptions {
-  std::optional<ImageSize> crop;                              // the training crop, which every sample must hold
-  std::optional<Protocol> protocol;                           // protocol whose frame every validation image must hold
+  std::optional<TrainingNeeds> training;                      // needs that the training list must meet
+  std::optional<Protocol> protocol;                           // protocol that the validation list is scored under
   int max_problems_shown = 50;                                // problems of each list; the rest is counted
   std::function<void(int64_t done, int64_t total)> progress;  // several threads call it; it may be empty
 };
@@ -32,7 +33,8 @@ DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames = 32
 
 // Reports counts, image sizes, depth ranges and shares of valid pixels of both sets, and each missing, unreadable or
 // mismatched file with its list line; so are frames whose teacher's map and ground truth do not seem to belong
-// together. Returns 0 if training would run and 1 if not. validation may be null.
+// together. A map without a depth that counts is a note; a list without one is a problem, as it is to `train`. Returns
+// 0 if training would run and 1 if not. validation may be null.
 int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options, std::ostream& out);
 
 }  // namespace depthstill

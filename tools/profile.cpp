@@ -51,12 +51,11 @@ Recipe recipe_of(const ProfileArgs& args) {
   if (!args.size.empty()) {
     size = parse_size(args.size);
   } else {
-    const InputRule rule = make_model(args.model, recipe.model.options)->input_rule();
+    const InputRule rule = input_rule(args.model);
     if (rule.fit != InputRule::Fit::kPad) size = {rule.size, rule.size};
   }
   recipe.augment.crop = {size.width, size.height};
-  // The recipes' 110 rows are of 352: any height has the same share.
-  recipe.loss.top_rows = recipe.loss.top_rows * size.height / 352;
+  recipe.loss.top_rows = kitti_top_rows(recipe.loss_name, size.height);
   return recipe;
 }
 

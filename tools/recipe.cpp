@@ -1,6 +1,8 @@
 #include "tools/recipe.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 
@@ -60,8 +62,8 @@ void bind_loss(Settings& s, Recipe& recipe) {
   }
   s.choice("loss.target", loss.target, {{"teacher", DepthTarget::kTeacher}, {"truth", DepthTarget::kTruth}},
            "what is learnt from");
-  s.integer("loss.top_rows", loss.top_rows, {0, kMaxImageSide}, "rows of the training crop that are left out");
-  s.flag("loss.mask", loss.mask, "leave out pixels without a target");
+  s.integer("loss.top_rows", loss.top_rows, {0, kMaxImageSide}, "rows of the training crop without loss; KITTI 110");
+  s.flag("loss.mask", loss.mask, "leave out pixels whose target is not finite, > 0 and in the model's range");
   s.choice("loss.dpm_target", loss.dpm.target, {{"mass", DpmTarget::kMass}, {"softmax_pdf", DpmTarget::kSoftmaxPdf}},
            "Eq. 2, or softmax over densities as the published code");
   s.choice("loss.kl", loss.dpm.kl,
@@ -85,11 +87,11 @@ void bind_data(Settings& s, DataRecipe& data) {
   s.integer("data.resize_height", data.resize_height, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.integer("data.resize_width", data.resize_width, {0, kMaxImageSide}, "pixels after the crop; 0: not resized");
   s.number("data.depth_units_per_metre", data.depth_units_per_metre, kPositive,
-           "of ground truth in integers (PNG, .npy): KITTI 256, NYU 1000");
+           "of ground truth in integers (PNG, .npy): millimetres 1000, KITTI 256");
   s.number("data.depth_float_units", data.depth_float_units, kPositive,
            "per metre, of ground truth in floats (.npy, .pfm)");
   s.number("data.teacher_units_per_metre", data.teacher_units_per_metre, kPositive,
-           "of teacher maps in integers (PNG, .npy); TIE-KD: 65535/80");
+           "of teacher maps in integers (PNG, .npy): millimetres 1000, TIE-KD 65535/80");
   s.number(
       "data.teacher_float_units", data.teacher_float_units, kPositive,
       "per metre, of teacher maps in floats (.npy, .pfm); those that version 0.1.0 wrote: teacher_units_per_metre");
@@ -117,8 +119,9 @@ void bind_augment(Settings& s, Recipe& recipe) {
   AugmentSpec& augment = recipe.augment;
   constexpr Range probability{0, 1}, range{0, 0.99};
   s.flag("augment.on", recipe.augment_on, "false: whole frames, unchanged");
-  s.integer("augment.crop_height", augment.crop.height, {1, kMaxImageSide}, "pixels of the random training crop");
-  s.integer("augment.crop_width", augment.crop.width, {1, kMaxImageSide}, "pixels of the random training crop");
+  s.integer("augment.crop_height", augment.crop.height, {0, kMaxImageSide}, "pixels of the training crop; 0: all rows");
+  s.integer("augment.crop_width", augment.crop.width, {0, kMaxImageSide},
+            "pixels of the training crop; 0: all columns");
   s.number("augment.rotate_probability", augment.rotate_probability, probability, "0..1");
   s.number("augment.max_degrees", augment.max_degrees, {0, 45}, "rotation is uniform in +- this");
   s.number("augment.flip_probability", augment.flip_probability, probability, "0..1, left-right");
@@ -193,6 +196,16 @@ Settings bind(Recipe& recipe) {
   return settings;
 }
 
+// Version 0.1.0 printed the rows that followed from the name of a loss, 110 for some, as a comment with this text. They
+// do not follow from it any more, and a run of before goes on with those that it had.
+void restore_printed_rows(const std::string& text, const std::string& path, std::vector<TomlEntry>& entries) {
+  constexpr const char *kBegin = "\n# top_rows = ", *kEnd = "# rows of the training crop that are left out\n";
+  const size_t begin = text.find(kBegin), end = text.find(kEnd);
+  if (begin == std::string::npos || end == std::string::npos || text.find('\n', begin + 1) < end) return;
+  const int64_t rows = std::strtoll(text.c_str() + begin + std::strlen(kBegin), nullptr, 10);
+  entries.push_back({"loss.top_rows", TomlValue(rows), path});
+}
+
 // Entries of the file and, before them, of what it inherits.
 void collect(const std::filesystem::path& path, std::vector<std::filesystem::path>& chain,
              std::vector<TomlEntry>& entries, const std::string& asked_by) {
@@ -209,6 +222,7 @@ void collect(const std::filesystem::path& path, std::vector<std::filesystem::pat
     fail(asked_by, ": 'inherit': ", one_line(error.what()));
   }
   std::vector<TomlEntry> own = parse_toml(text, path.string());
+  restore_printed_rows(text, path.string(), own);
   const auto inherit = std::find_if(own.begin(), own.end(), [](const TomlEntry& e) { return e.key == "inherit"; });
   if (inherit != own.end()) {
     const auto* base = std::get_if<std::string>(&inherit->value);
@@ -280,7 +294,7 @@ std::string print_recipe(const Recipe& recipe) {
   Recipe copy = recipe, named = recipe;
   named.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
   return bind(copy).print([plain = bind(named)](const std::string& key, const TomlValue& value) {
-    return key.starts_with("loss.") && !names_loss(key) && plain.value(key) == value;
+    return key.starts_with("loss.") && key != "loss.top_rows" && !names_loss(key) && plain.value(key) == value;
   });
 }
 
@@ -321,6 +335,12 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   spec.skip_without_depth = data.skip_without_depth;
   spec.allow_outside = data.allow_outside;
   return spec;
+}
+
+AugmentSpec augment_of(const Recipe& recipe) {
+  AugmentSpec augment = recipe.augment;
+  augment.multiple = input_rule(recipe.model.name).multiple;
+  return augment;
 }
 
 Protocol protocol_of(const Recipe& recipe) {

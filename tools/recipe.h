@@ -33,9 +33,9 @@ struct DataRecipe {
   std::string root = ".";                  // --data
   std::string image_folder, depth_folder;  // folders below the root
   CropRule crop = CropRule::kNone;
-  int resize_height = 0, resize_width = 0;                                     // 0: not resized
-  double depth_units_per_metre = 256, teacher_units_per_metre = 65535.0 / 80;  // of integer maps
-  double depth_float_units = 1, teacher_float_units = 1;                       // per metre, of float maps
+  int resize_height = 0, resize_width = 0;                              // 0: not resized
+  double depth_units_per_metre = 1000, teacher_units_per_metre = 1000;  // of integer maps
+  double depth_float_units = 1, teacher_float_units = 1;                // per metre, of float maps
   TeacherNaming teacher_naming = TeacherNaming::kFlat;
   std::string teacher_extension = ".png";
   bool sort_by_image = false, skip_without_depth = true;
@@ -97,6 +97,7 @@ std::string print_recipe(const Recipe& recipe);
 bool has_split(const Recipe& recipe, const std::string& split);
 DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
 Protocol protocol_of(const Recipe& recipe);
+AugmentSpec augment_of(const Recipe& recipe);  // with the sides that the network needs
 // The recipe's network, and the size, precision and flip that its training uses.
 NetworkRecord network_record(const Recipe& recipe);
 

@@ -127,7 +127,7 @@ void Settings::numbers(std::string key, std::vector<double>& target, Range range
 void Settings::integers(std::string key, std::vector<int64_t>& target, Range range, std::string doc) {
   const auto set = [&target, range](const TomlValue& value) {
     const auto* array = std::get_if<TomlArray>(&value);
-    check(array != nullptr, "expected an array of integers, found ", describe_type(value));
+    check(array != nullptr, "expected an array of integers, found ", describe_type(value), " ", format_toml(value));
     std::vector<int64_t> result;
     for (const TomlScalar& scalar : *array) {
       result.push_back(std::visit([&](const auto& v) { return detail::integer_of(TomlValue(v), range); }, scalar));

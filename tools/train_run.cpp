@@ -23,6 +23,7 @@
 #include "tools/report/run_log.h"
 #include "tools/run_folder.h"
 #include "tools/training_baselines.h"
+#include "tools/training_needs.h"
 
 namespace depthstill {
 namespace {
@@ -75,6 +76,13 @@ struct Selection {
   }
 };
 
+// Ends with the first problem, and says how many there are besides.
+void fail_if(const std::vector<std::string>& problems) {
+  if (problems.empty()) return;
+  const size_t more = problems.size() - 1;
+  fail(problems.front(), more > 0 ? concat_text(" (and ", more, " more: see check-data)") : "");
+}
+
 class TrainRun final : public TrainObserver {
  public:
   TrainRun(const Recipe& recipe, const TrainOptions& options);
@@ -84,12 +92,14 @@ class TrainRun final : public TrainObserver {
   // TrainObserver
   bool stop() override { return interrupted(); }
   void note(const std::string& line) override { log_line(line); }
+  void before_step(const Batch& batch) override;
   void log(const StepRecord& record) override;
   void after_step(int64_t updates) override;
   void after_epoch(int64_t epoch) override;
 
   void check_recipe() const;
   void check_list(const Dataset& data) const;
+  void check_first_sample(const TrainingNeeds& needs) const;
   void claim_folder();
   void make_network();
   void recalibrate();
@@ -112,7 +122,9 @@ class TrainRun final : public TrainObserver {
   std::optional<MetricsFile> metrics_;
   Selection selection_;
   std::optional<Progress> progress_;
-  std::string note_;  // text behind the progress bar
+  std::string note_;        // text behind the progress bar
+  std::vector<bool> met_;   // samples that were in a batch of this process
+  int64_t empty_maps_ = 0;  // of them, those without anything to learn from
 };
 
 TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(recipe), options_(options) {
@@ -146,18 +158,17 @@ void TrainRun::check_recipe() const {
   if (recipe_.select.on == "test") {
     log_line("note: the kept model is chosen on the test list, as the published runs did; its test figures are biased");
   }
-  static_cast<void>(steps_per_epoch(data_->size(), loader_options(recipe_)));
-  const int top_rows = recipe_.loss.top_rows, rows = recipe_.augment.crop.height;
-  check(!recipe_.augment_on || top_rows < rows, "loss.top_rows: expected fewer than the ", rows,
-        " rows of a training crop, found ", top_rows);
-  if (const std::string& initial = recipe_.model.weights; !options_.resume && !initial.empty()) {
-    check(fs::exists(initial), "model.init: ", fs::absolute(initial).string(),
-          ": expected weights, found no such file; a relative path starts from the current folder");
-  }
+  TrainingNeeds needs = needs_of(recipe_);
+  if (options_.resume) needs.weights.clear();
+  fail_if(training_problems(*data_, needs));
+  check_first_sample(needs);
   check_list(*data_);
   if (!has_split(recipe_, recipe_.select.on)) return;
   const Dataset data(dataset_spec(recipe_, recipe_.select.on));
   check_list(data);
+  bool has_truth = false;
+  for (int64_t i = 0; i < data.size(); ++i) has_truth = has_truth || !data.entry(i).depth.empty();
+  check(has_truth, data.spec().list, ": expected ground truth to choose the kept model by, found only None");
   Sample sample = data.start(0);
   data.load_image(sample);
   check_frame(protocol_of(recipe_), sample);
@@ -171,9 +182,32 @@ void TrainRun::check_list(const Dataset& data) const {
     const std::vector<std::string> repeated = repeated_lines(data);
     problems.insert(problems.end(), repeated.begin(), repeated.end());
   }
-  if (problems.empty()) return;
-  const size_t more = problems.size() - 1;
-  fail(problems.front(), more > 0 ? concat_text(" (and ", more, " more: see check-data)") : "");
+  fail_if(problems);
+}
+
+// Of the sizes, the first image says what a list of one size has; check-data looks at all.
+void TrainRun::check_first_sample(const TrainingNeeds& needs) const {
+  Sample sample = data_->start(0);
+  data_->load_image(sample);
+  const ImageSize size = sample.image.size();
+  const std::string problem = frame_problem(needs, size, size);
+  check(problem.empty(), sample.where, ": ", problem);
+}
+
+// Names each map without anything to learn from when it is met first.
+void TrainRun::before_step(const Batch& batch) {
+  constexpr int64_t kMostNotes = 20;
+  met_.resize(static_cast<size_t>(data_->size()));
+  const DepthRange range = range_of(data_->spec());
+  for (const BatchItem& item : batch.items) {
+    const Sample& sample = *item.sample;
+    if (met_.at(static_cast<size_t>(sample.index))) continue;
+    met_[static_cast<size_t>(sample.index)] = true;
+    if (has_target(target_of(sample, recipe_.loss.target), range, recipe_.loss.top_rows)) continue;
+    if (++empty_maps_ > kMostNotes) continue;
+    log_line(concat_text("note: ", sample.where, ": ", sample.name, ": ", no_target_text(range, recipe_.loss.top_rows),
+                         empty_maps_ == kMostNotes ? "; check-data names all such samples" : ""));
+  }
 }
 
 void TrainRun::claim_folder() {
@@ -218,7 +252,7 @@ void TrainRun::recalibrate() {
   loading.epochs = 1;
   loading.cache_bytes = 0;
   if (recipe_.augment_on) {
-    AugmentSpec augment = recipe_.augment;
+    AugmentSpec augment = augment_of(recipe_);
     augment.rotate_probability = augment.colour_probability = 0;
     loading.views = one_crop(augment);
   }
@@ -337,6 +371,8 @@ void TrainRun::judge_epoch() {
   record.split = split;
   record.images = evaluation.summary.images;
   record.metrics = evaluation.summary.mean;
+  check(record.images > 0, "data.", split,
+        ".list: expected ground truth that the protocol counts in at least one image, ", "found none");
   metrics_->write(to_json_line(record));
   const MetricField& field = metric_field(recipe_.select.metric);
   const double value = record.metrics.*field.value, best = selection_.best_value;
@@ -422,7 +458,7 @@ LoaderOptions loader_options(const Recipe& recipe) {
   loading.seed = recipe.train.seed;
   loading.epochs = recipe.train.epochs;
   loading.cache_bytes = static_cast<size_t>(recipe.data.cache_mib) << 20;
-  if (recipe.augment_on) loading.views = one_crop(recipe.augment);
+  if (recipe.augment_on) loading.views = one_crop(augment_of(recipe));
   return loading;
 }
 

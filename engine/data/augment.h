@@ -12,7 +12,9 @@
 namespace depthstill {
 
 struct AugmentSpec {
-  ImageSize crop{704, 352};                            // size of the output; at most the sample's
+  // Size of the output, at most the sample's. A side that is 0 is the sample's, cut to a multiple of `multiple`.
+  ImageSize crop{0, 0};
+  int multiple = 1;
   double rotate_probability = 0.5, max_degrees = 2.5;  // angle uniform in +-max_degrees
   double flip_probability = 0.5;                       // left-right
   double colour_probability = 0.5;                     // gamma, brightness and gains, each uniform in 1 +- range
@@ -26,6 +28,9 @@ struct AugmentParams {
   PreprocessParams teacher;  // the same but for the angle, which is 0 without rotate_teacher
   ImageSize crop;
 };
+
+// The size that a sample of size `frame` is cropped to.
+ImageSize crop_of(const AugmentSpec& spec, ImageSize frame);
 
 // The crop that sample `index` gets in `epoch`: a function of its arguments alone. frame: the sample's size.
 AugmentParams draw_augment(const AugmentSpec& spec, ImageSize frame, uint64_t seed, int64_t epoch, int64_t index);

@@ -136,7 +136,9 @@ Tensor to_tensor(std::vector<float> rgb, ImageSize size, DType dtype, Device dev
 
 std::string names_of(const Batch& batch) {
   std::string names;
-  for (const BatchItem& item : batch.items) names += (names.empty() ? "" : ", ") + item.sample->name;
+  for (const BatchItem& item : batch.items) {
+    names += concat_text(names.empty() ? "" : ", ", item.sample->name, " (", item.sample->where, ")");
+  }
   return names;
 }
 

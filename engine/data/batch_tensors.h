@@ -39,7 +39,7 @@ Tensor to_tensor(const Image8& image, DType dtype, Device device);
 // The same of an RGB image (height, width, 3) in floats 0..255.
 Tensor to_tensor(std::vector<float> rgb, ImageSize size, DType dtype, Device device);
 
-// "a.png, b.png": for messages about a batch.
+// "a.png (LIST:1), b.png (LIST:7)": for messages about a batch.
 std::string names_of(const Batch& batch);
 
 }  // namespace depthstill

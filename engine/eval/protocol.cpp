@@ -55,16 +55,21 @@ Rect eval_rect(const Protocol& protocol, ImageSize frame) {
   return rect;
 }
 
+DepthRange range_of(const Protocol& protocol) {
+  if (protocol.target == Target::kTruth) return open_range(protocol.min_depth, protocol.max_depth);
+  return {static_cast<float>(protocol.min_depth), static_cast<float>(protocol.max_depth)};
+}
+
 std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::span<const float> truth) {
   const Rect rect = eval_rect(protocol, frame);
+  const DepthRange range = range_of(protocol);
   std::vector<uint8_t> valid(truth.size(), 0);
   check(static_cast<size_t>(frame.height) * static_cast<size_t>(frame.width) == truth.size(), "protocol: expected ",
         frame.height, "x", frame.width, " truths, got ", truth.size());
   for (int y = rect.top; y < rect.bottom(); ++y) {
     for (int x = rect.left; x < rect.right(); ++x) {
       const size_t i = static_cast<size_t>(y) * static_cast<size_t>(frame.width) + static_cast<size_t>(x);
-      const double g = truth[i];
-      valid[i] = protocol.target == Target::kTeacher ? g > 0 : g > protocol.min_depth && g < protocol.max_depth;
+      valid[i] = valid_depth(truth[i], range);
     }
   }
   return valid;
@@ -85,10 +90,10 @@ void prepare_prediction(const Protocol& protocol, const std::string& name, std::
 std::string describe(const Protocol& protocol) {
   const Benchmark& row = find_benchmark(protocol.dataset);
   const bool teacher = protocol.target == Target::kTeacher;
-  std::string text =
-      concat_text("protocol ", protocol.dataset, teacher ? ", similarity to the teacher: " : ": ", row.frame_text, "; ",
-                  teacher ? concat_text("every pixel with a teacher depth")
-                          : concat_text("truth valid where ", protocol.min_depth, " < d < ", protocol.max_depth, " m"));
+  std::string text = concat_text(
+      "protocol ", protocol.dataset, teacher ? ", similarity to the teacher: " : ": ", row.frame_text, "; ",
+      teacher ? concat_text("teacher valid where ", protocol.min_depth, " <= d <= ", protocol.max_depth, " m")
+              : concat_text("truth valid where ", protocol.min_depth, " < d < ", protocol.max_depth, " m"));
   if (protocol.box != nullptr) {
     const Rect rect = eval_rect(protocol, row.box_frame);
     text += concat_text("; ", protocol.box->title, " crop rows ", rect.top, ":", rect.bottom(), ", columns ", rect.left,

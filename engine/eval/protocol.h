@@ -10,6 +10,7 @@
 #include "engine/data/sample.h"
 #include "engine/eval/alignment.h"
 #include "engine/eval/benchmarks.h"
+#include "kernels/depth_target.h"
 
 namespace depthstill {
 
@@ -27,7 +28,7 @@ struct Protocol {
 
 // The protocol of a benchmark, with its first box.
 Protocol make_protocol(const std::string& dataset);
-// The protocol with the teacher's map as target: rows from the benchmark's teacher_first_row on, every column, no mask.
+// The protocol with the teacher's map as target: rows from the benchmark's teacher_first_row on, every column.
 Protocol against_teacher(Protocol protocol);
 
 // The part of an image that the network and the metrics see; throws Error if the image is too small.
@@ -38,7 +39,11 @@ void check_frame(const Protocol& protocol, const Sample& sample);
 // The part of a frame that is compared.
 Rect eval_rect(const Protocol& protocol, ImageSize frame);
 
-// 1 where a pixel of the frame counts: inside the rectangle and, against ground truth, min < truth < max.
+// The depths that count by the rule of kernels/depth_target.h: ground truth without the ends of the protocol's range,
+// as published, a teacher's with them, as training takes them.
+DepthRange range_of(const Protocol& protocol);
+
+// 1 where a pixel of the frame counts: inside the rectangle, and of a depth in range_of().
 std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::span<const float> truth);
 
 // Clamps to [min, max] in place, after the alignment. Throws Error at a NaN or infinity, naming `name`.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "engine/checkpoint.h"
 #include "engine/data/batch_tensors.h"
 #include "engine/nn.h"
+#include "kernels/depth_target.h"
 
 namespace depthstill {
 
@@ -50,6 +52,16 @@ class Objective {
   virtual std::string prepare(std::span<const BatchTensors> views) {
     static_cast<void>(views);
     return "";
+  }
+
+  // What the targets of all steps so far had to learn from; nothing: nobody counts. Waits for the device.
+  virtual std::optional<TargetTally> targets() const { return std::nullopt; }
+
+  // Whether the trained module as it is gives finite results for the first image of `views`, used as in prediction.
+  // This is asked before its weights replace others on disk. Waits for the device.
+  virtual bool predicts(std::span<const BatchTensors> views) {
+    static_cast<void>(views);
+    return true;
   }
 
   // These choices of prepare() decide the last bits of a run: they are kept in its checkpoint, and restore() gets them

@@ -6,6 +6,11 @@
 #include "engine/train/loader_note.h"
 
 namespace depthstill {
+namespace {
+
+constexpr const char* kHadTargets = "had_targets";  // entry of a checkpoint
+
+}  // namespace
 
 Trainer::Trainer(std::shared_ptr<const Dataset> data, Objective& objective, const TrainerOptions& options,
                  TrainObserver& observer)
@@ -17,7 +22,11 @@ Trainer::Trainer(std::shared_ptr<const Dataset> data, Objective& objective, cons
       step_(objective, {.optimiser = options.optimiser,
                         .device = options.device,
                         .graph = options.graph,
-                        .note = [this](const std::string& line) { observer_.note(line); }}) {}
+                        .note = [this](const std::string& line) { observer_.note(line); }}) {
+  for (const StateEntry& entry : objective_.trained().state()) {
+    if (!entry.trainable) statistics_.push_back({entry.name, *entry.tensor, entry.layout});
+  }
+}
 
 int64_t Trainer::total_updates() const {
   const int64_t all = steps_per_epoch_ * options_.loading.epochs;
@@ -33,6 +42,7 @@ std::string Trainer::fingerprint() const {
 void Trainer::save(const std::string& path, const Metadata& extra) {
   Metadata metadata = objective_.choices();
   metadata.insert(extra.begin(), extra.end());
+  metadata[kHadTargets] = had_targets_ ? "1" : "0";
   save_run_state(path, objective_.trained(), step_.optimiser(), position_, fingerprint(), metadata);
   checkpoint_ = path;
 }
@@ -40,7 +50,9 @@ void Trainer::save(const std::string& path, const Metadata& extra) {
 Metadata Trainer::resume(const std::string& path, const Metadata& expected) {
   const LoadedRun run = load_run_state(path, objective_.trained(), step_.optimiser(), fingerprint(), expected);
   position_ = run.position;
-  finite_until_ = position_.updates;
+  looked_until_ = position_.updates;
+  const auto had_targets = run.metadata.find(kHadTargets);
+  had_targets_ = had_targets == run.metadata.end() || had_targets->second == "1";
   checkpoint_ = path;
   objective_.restore(run.metadata);
   return run.metadata;
@@ -61,7 +73,7 @@ bool Trainer::run() {
   BatchRing ring(options_.dtype, options_.device);
   while (position_.updates < total) {
     if (observer_.stop()) {
-      check_finite(nullptr);
+      look(nullptr, position_.updates > 0);
       return false;
     }
     const auto start = Clock::now();
@@ -85,6 +97,9 @@ bool Trainer::run() {
       observer_.after_epoch(epoch);
     }
   }
+  if (tally_.empty > 0) {
+    observer_.note(concat_text("note: ", tally_.empty, " steps had no target pixel that counts"));
+  }
   return true;
 }
 
@@ -95,6 +110,8 @@ void Trainer::train_step(BatchRing& ring) {
   const bool usual = fits(batch, views_);
   const BatchViews views = usual ? views_ : empty_tensors(batch, options_.dtype, options_.device);
   ring.pop(views);
+  last_views_ = views;
+  observer_.before_step(batch);
   const double lr = options_.schedule.at(position_.updates, total_updates());
   step_.optimiser().set_lr(lr);
   if (usual) {
@@ -110,21 +127,61 @@ void Trainer::train_step(BatchRing& ring) {
   const bool log = position_.updates % options_.log_every == 0;
   // Whoever reads a result waits for the device: there, only before something is printed or saved.
   const bool save = position_.step == steps_per_epoch_ || position_.updates == total_updates();
-  if (options_.device == Device::kCpu || log || save) check_finite(&batch);
+  if (options_.device == Device::kCpu || log || save) look(&batch, save);
   if (log) log_step(batch, lr);
+  check(!save || had_targets_ || tally_.empty == 0, "epoch ", batch.epoch + 1, ": expected a target pixel that counts ",
+        "(finite, > 0 and within the model's range) in at least one of ", tally_.empty, " steps, found none");
 }
 
-// Looks at all steps since the last check. `batch` is that of the last one, if it is known.
-void Trainer::check_finite(const Batch* batch) {
-  const int64_t first = std::exchange(finite_until_, position_.updates), last = position_.updates - 1;
-  if (first > last) return;
-  const double total = step_.losses().at(0).second;
-  if (std::isfinite(total) && step_.optimiser().last_step().dropped == 0) return;
-  const bool one = first == last;
-  fail(one ? "step " : "steps ", first, one ? "" : concat_text(" to ", last), " (epoch ", position_.epoch + 1,
-       "): the ", std::isfinite(total) ? "gradient" : "loss", " is not finite",
-       one && batch != nullptr ? "; images: " + names_of(*batch) : "", "; ",
-       checkpoint_.empty() ? "no checkpoint was written yet" : "last good checkpoint: " + checkpoint_);
+std::string Trainer::steps_text(int64_t first, int64_t last) const {
+  return first == last ? concat_text("step ", last, " (epoch ", position_.epoch + 1, ")")
+                       : concat_text("steps ", first, " to ", last, " (epoch ", position_.epoch + 1, ")");
+}
+
+std::string Trainer::checkpoint_text() const {
+  return checkpoint_.empty() ? "; no checkpoint was written yet" : "; last good checkpoint: " + checkpoint_;
+}
+
+// Looks at all steps since the last look, before anything of them is shown or saved. `batch` is that of the last one,
+// if it is known. What waits for the device stands here and below.
+void Trainer::look(const Batch* batch, bool saving) {
+  const int64_t first = std::exchange(looked_until_, position_.updates) + 1, last = position_.updates;
+  const std::string steps = steps_text(std::min(first, last), last);
+  const std::string images = first == last && batch != nullptr ? "; images: " + names_of(*batch) : "";
+  if (first <= last) {
+    const double total = step_.losses().at(0).second;
+    const AdamW::StepReport report = step_.optimiser().last_step();
+    const bool finite = std::isfinite(total);
+    check(finite && report.dropped == 0, steps, ": the ", finite ? "gradient" : "loss", " is not finite", images,
+          checkpoint_text());
+    if (report.broken) {
+      const std::string tensor = first_non_finite(run_tensors(objective_.trained(), step_.optimiser()));
+      fail(steps, ": the update is not finite", images, "; ", tensor, checkpoint_text());
+    }
+    look_at_targets(steps, images);
+  }
+  if (options_.device == Device::kCpu || saving) look_at_state(steps, images);
+  if (!saving || last_views_.empty()) return;
+  check(objective_.predicts(last_views_), steps, ": with the updated weights the prediction for an image is not finite",
+        images, checkpoint_text());
+}
+
+void Trainer::look_at_state(const std::string& steps, const std::string& images) {
+  const std::string tensor = first_non_finite(statistics_);
+  check(tensor.empty(), steps, ": the running statistics are not finite", images, "; ", tensor, checkpoint_text());
+}
+
+void Trainer::look_at_targets(const std::string& steps, const std::string& images) {
+  constexpr int64_t kMostNotes = 5;
+  const std::optional<TargetTally> now = objective_.targets();
+  if (!now) return;
+  const int64_t empty = now->empty - tally_.empty;
+  tally_ = *now;
+  had_targets_ = had_targets_ || now->pixels > 0;
+  if (empty == 0 || ++target_notes_ > kMostNotes) return;
+  observer_.note(concat_text("note: ", steps, ": ", images.empty() ? concat_text(empty, " without a") : "no",
+                             " target pixel that counts", images,
+                             target_notes_ == kMostNotes ? "; further ones are counted at the end" : ""));
 }
 
 void Trainer::log_step(const Batch& batch, double lr) {

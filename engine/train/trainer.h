@@ -42,6 +42,7 @@ class TrainObserver {
   virtual ~TrainObserver() = default;
   virtual bool stop() { return false; }  // true ends the run before its next step; it may be saved and resumed
   virtual void note(const std::string& line) { static_cast<void>(line); }
+  virtual void before_step(const Batch& batch) { static_cast<void>(batch); }
   virtual void log(const StepRecord& record) { static_cast<void>(record); }
   virtual void after_step(int64_t updates) { static_cast<void>(updates); }
   virtual void after_epoch(int64_t epoch) { static_cast<void>(epoch); }  // epochs from 0; also one that max_steps cut
@@ -54,12 +55,15 @@ class Trainer {
   Trainer(std::shared_ptr<const Dataset> data, Objective& objective, const TrainerOptions& options,
           TrainObserver& observer);
 
-  // Trains to the end, or until the observer says stop: then it returns false. Throws Error where a loss or a gradient
-  // is not finite, naming the step and its images (or the steps since the last check), and the last checkpoint.
+  // Trains to the end, or until the observer says stop: then it returns false. Throws Error where a loss, a gradient or
+  // what an update leaves is not finite, naming the step and its images (or the steps since the last check), the tensor
+  // and the last checkpoint; and at the end of the first epoch, or of the run, if no step met a target pixel that
+  // counts. Single steps without one are notes. On CUDA all this is looked at where a step is logged or saved.
   bool run();
 
-  // `extra`: entries beside the trainer's own, such as what tells the network. resume() comes before run(), throws
-  // Error if the file contradicts `expected` or is of another run, and returns all entries.
+  // `extra`: entries beside the trainer's own, such as what tells the network. What is saved is what run() has found
+  // finite, and able to predict. resume() comes before run(), throws Error if the file contradicts `expected` or is of
+  // another run, and returns all entries.
   void save(const std::string& path, const Metadata& extra);
   Metadata resume(const std::string& path, const Metadata& expected);
 
@@ -74,7 +78,11 @@ class Trainer {
 
   LoaderOptions loading() const;
   void train_step(BatchRing& ring);
-  void check_finite(const Batch* batch);
+  void look(const Batch* batch, bool saving);
+  void look_at_state(const std::string& steps, const std::string& images);
+  void look_at_targets(const std::string& steps, const std::string& images);
+  std::string steps_text(int64_t first, int64_t last) const;
+  std::string checkpoint_text() const;
   void log_step(const Batch& batch, double lr);
   std::string fingerprint() const;
 
@@ -84,10 +92,15 @@ class Trainer {
   TrainObserver& observer_;
   const int64_t steps_per_epoch_;
   TrainStep step_;
-  BatchViews views_;  // tensors that a step of full size reads: always the same memory
+  BatchViews views_;       // tensors that a step of full size reads: always the same memory
+  BatchViews last_views_;  // those of the last step; none yet: empty
   RunPosition position_;
-  int64_t finite_until_ = 0;  // steps known to have been finite
-  std::string checkpoint_;    // path that was saved or resumed from last; empty: none
+  std::vector<NamedTensor> statistics_;  // the module's state that no optimiser updates
+  int64_t looked_until_ = 0;             // steps that were looked at
+  TargetTally tally_;                    // what those steps had to learn from, since this process began
+  int64_t target_notes_ = 0;             // notes on steps without target pixels
+  bool had_targets_ = false;             // a target pixel counted, in this process or before
+  std::string checkpoint_;               // path that was saved or resumed from last; empty: none
   int64_t images_seen_ = 0, images_at_last_log_ = 0;
   Clock::time_point last_log_ = Clock::now();
   double seconds_in_steps_ = 0, seconds_waiting_ = 0;

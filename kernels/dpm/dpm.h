@@ -7,8 +7,8 @@
 //                    g_i = -t_i^2 / ((q_i + eps)(t_i + eps (q_i + eps))),  dkl/dx_i = q_i (g_i - sum_j q_j g_j);
 //                    eps = 0: kl = sum t_i (log t_i - log q_i), nothing dropped, dkl/dx_i = q_i - t_i
 //   dd/dx_i = q_i (c_i - d)
-// The loss is the mean of kl over the counted pixels: rows >= first_row and, with `mask`, a teacher depth that is
-// finite, > 0 and not beyond d_max by more than half a bin. Counted depths are clamped to [d_min, d_max].
+// The loss is the mean of kl over the counted pixels: rows >= first_row and, with `mask`, a teacher depth that counts
+// within [d_min, d_max] (depth_target.h). Counted depths are clamped to that range.
 // Bound: memory. Bytes per pixel: forward sizeof(T) per channel and 16 of maps (teacher, depth, lse, offset); gradient
 // twice sizeof(T) per channel and 20 of maps (ddepth too).
 #pragma once
@@ -17,6 +17,7 @@
 
 #include "kernels/core/bf16.h"
 #include "kernels/core/stream.h"
+#include "kernels/depth_target.h"
 #include "kernels/dpm/dpm_target.h"
 
 namespace depthstill {
@@ -42,8 +43,7 @@ struct DpmShape {
 
 DS_HOST_DEVICE inline bool dpm_counts(const DpmBins& bins, const DpmOptions& options, int64_t row, float teacher) {
   if (row < options.first_row) return false;
-  if (!options.mask) return true;
-  return teacher > 0.0f && static_cast<double>(teacher) < static_cast<double>(bins.d_max) + 0.5 * bins.width();
+  return !options.mask || valid_depth(teacher, {bins.d_min, bins.d_max});
 }
 
 // One problem: `table` is make_dpm_table's for bins and options, where the kernel runs; unused without a teacher.

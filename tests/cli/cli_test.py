@@ -97,6 +97,43 @@ class Cli(CommandTest):
                       ["--estimate", "--peak-gb", 0]):
             self.assertEqual(run("profile", *wrong).returncode, 2, wrong)
 
+    def test_own_folder(self):
+        """The commands of docs/own-data.md, on frames of which one has no depth at all and one a far background."""
+        width, height = 64, 48
+        for i in range(4):
+            far = 65535 if i == 2 else 3000
+            write_png(self.root / f"frames/{i}.color.png", width, height, 8, 3,
+                      [[(5 * x + 11 * y + 37 * i) % 256 for x in range(3 * width)] for y in range(height)])
+            write_png(self.root / f"frames/{i}.depth.png", width, height, 16, 1,
+                      [[0 if i == 3 else far if y < 9 else 1000 + 20 * x for x in range(width)] for y in range(height)])
+        pairs = [f"{i}.color.png {i}.depth.png\n" for i in range(4)]
+        (self.root / "frames/train.txt").write_text("".join(pairs))
+        (self.root / "frames/val.txt").write_text(pairs[0])
+        recipe = self.root / "mine.toml"
+        recipe.write_text("model.head = 'regression'\nmodel.max_depth = 10.0\nloss.name = 'baseline'\n"
+                          "data.root = 'frames'\ndata.train.list = 'train.txt'\ndata.val.list = 'val.txt'\n"
+                          "train.epochs = 1\ntrain.batch_size = 2\n")
+        checked = run("check-data", recipe, cwd=self.root)
+        self.assertEqual(checked.returncode, 0, checked.stdout)
+        self.assertIn(f"{9 * width} pixels beyond left out", checked.stdout)
+        empty = "3.depth.png: expected depths between 0.001 and 10 m, found none"
+        self.assertIn("note: ", checked.stdout)
+        self.assertIn(empty, checked.stdout)
+        trained = run("train", recipe, "--out", "run", cwd=self.root)
+        self.assertEqual(trained.returncode, 0, trained.stderr)
+        self.assertIn("train.txt:4: 3.color.png: expected depths between", trained.stderr)
+        self.assertEqual(run("predict", "--weights", "run/best.safetensors", "--out", "depths", "frames/0.color.png",
+                             cwd=self.root).returncode, 0)
+        (self.root / "frames/train.txt").write_text(pairs[3])
+        for command in (["check-data", recipe, "--set", "train.batch_size=1"],
+                        ["train", recipe, "--out", "other", "--set", "train.batch_size=1"]):
+            self.assertEqual(run(*command, cwd=self.root).returncode, 1, command)
+        for command in ("check-data", "train"):
+            large = run(command, recipe, cwd=self.root)
+            self.assertEqual(large.returncode, 1)
+            self.assertIn("train.batch_size: loader: expected at least one batch of 2, found 1",
+                          large.stdout + large.stderr)
+
     def test_max_pixels(self):
         recipe = self.small_set()
         for env, options in (({}, ["--max-pixels", 2000]), ({"DEPTHSTILL_MAX_PIXELS": "2000"}, [])):

@@ -108,6 +108,7 @@ class CommandTest(unittest.TestCase):
         (self.root / "list.txt").write_text("\n".join(lines))  # no final newline
         (self.root / "small.toml").write_text(
             "[model]\nbins = 17\n[loss]\ntop_rows = 8\n[data]\nteacher_naming = 'truth'\n"
+            "depth_units_per_metre = 256.0\n"
             "teacher_units_per_metre = 256.0\n[data.train]\nlist = 'list.txt'\nteacher = '.'\n"
             "[data.val]\nlist = 'list.txt'\nteacher = '.'\n[augment]\ncrop_height = 32\ncrop_width = 48\n"
             "[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 1\n")

@@ -11,9 +11,10 @@ namespace depthstill {
 namespace {
 
 constexpr ImageSize kFrame{1216, 352};
+const AugmentSpec kKitti{.crop = {704, 352}};
 
 TEST(augment, distribution) {
-  const AugmentSpec spec;
+  const AugmentSpec spec = kKitti;
   constexpr int n = 20000;
   int rotated = 0, flipped = 0, coloured = 0;
   double offset = 0;
@@ -46,7 +47,7 @@ TEST(augment, distribution) {
 }
 
 TEST(augment, depends_on_its_arguments_alone) {
-  const AugmentSpec spec;
+  const AugmentSpec spec = kKitti;
   const auto angle_and_offset = [&](uint64_t seed, int64_t epoch, int64_t index) {
     const PreprocessParams image = draw_augment(spec, kFrame, seed, epoch, index).image;
     return std::pair(image.gamma, image.crop_x);
@@ -58,9 +59,9 @@ TEST(augment, depends_on_its_arguments_alone) {
 }
 
 TEST(augment, steps_switch_off_one_by_one) {
-  AugmentSpec plain;
+  AugmentSpec plain = kKitti;
   plain.rotate_probability = plain.flip_probability = plain.colour_probability = 0;
-  AugmentSpec reference;
+  AugmentSpec reference = kKitti;
   reference.rotate_teacher = false;
   reference.rotate_probability = 1;
   for (int i = 0; i < 50; ++i) {
@@ -75,10 +76,25 @@ TEST(augment, steps_switch_off_one_by_one) {
 }
 
 TEST(augment, crop_must_fit) {
-  AugmentSpec spec;
+  const AugmentSpec spec = kKitti;
   EXPECT_THROW(draw_augment(spec, {703, 352}, 1, 0, 0), Error);
   EXPECT_EQ(draw_augment(spec, {704, 352}, 1, 0, 0).image.crop_x, 0);
   EXPECT_EQ(whole_frame()(kFrame, 1, 0, 0).at(0).at(0).crop, kFrame);
+}
+
+// Without a crop a frame is taken whole, but for what is over a multiple.
+TEST(augment, a_side_of_0_is_the_frames) {
+  EXPECT_EQ(draw_augment({}, {641, 479}, 1, 0, 0).crop, (ImageSize{641, 479}));
+  const AugmentSpec spec{.crop = {0, 96}, .multiple = 4};
+  bool shifted = false;
+  for (int i = 0; i < 20; ++i) {
+    const AugmentParams params = draw_augment(spec, {643, 479}, 1, 0, i);
+    EXPECT_EQ(params.crop, (ImageSize{640, 96}));
+    EXPECT_LE(params.image.crop_x, 3);
+    shifted = shifted || params.image.crop_x > 0;
+  }
+  EXPECT_TRUE(shifted);
+  EXPECT_THROW(draw_augment({.multiple = 32}, {643, 31}, 1, 0, 0), Error);
 }
 
 }  // namespace

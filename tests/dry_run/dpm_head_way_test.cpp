@@ -22,7 +22,7 @@ DpmHeadProblem problem_of(DepthModel& model, int64_t batch) {
   DpmHeadProblem problem;
   problem.head = model.dpm_head();
   problem.bins = model.bins();
-  problem.x = {batch, 352 - loss.top_rows, 704, problem.head.weight.size(3)};
+  problem.x = {batch, 352 - DryStep::kTopRows, 704, problem.head.weight.size(3)};
   problem.dtype = DType::kBf16;
   problem.options = loss.dpm;
   return problem;

@@ -15,6 +15,7 @@ namespace depthstill {
 
 class DryStep {
  public:
+  static constexpr int kTopRows = 110;  // rows of 352 that TIE-KD on KITTI leaves out
   DryStep(const std::string& model, int64_t batch, DType dtype) {
     const Device device = Device::kCuda;
     model_ = make_model(model, {.head = default_head(model)});
@@ -26,7 +27,9 @@ class DryStep {
     views_ = {
         {empty({batch, height, width, 3}, dtype, device), empty({batch, height, width}, DType::kFloat, device), {}}};
     TieKdOptions options;
-    options.loss = named_loss(model_->options().head == Head::kDpm ? "tie_kd" : "l1");
+    const bool dpm = model_->options().head == Head::kDpm;
+    options.loss = named_loss(dpm ? "tie_kd" : "l1");
+    options.loss.top_rows = dpm ? kTopRows : 0;
     objective_.emplace(*model_, options);
     step_.emplace(*objective_, TrainStep::Options{.device = device, .graph = false});
   }

@@ -49,10 +49,10 @@ TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
     if (i < 4) continue;
     EXPECT_EQ(steps[i].asked.mallocs, 0);
     EXPECT_EQ(steps[i].memory.in_use, steps[3].memory.in_use);
-    EXPECT_EQ(steps[i].memory.allocations, steps[3].memory.allocations);
-    // Only a step before which or after which something is saved waits for the device.
+    // Only a step before which or after which something is saved waits for the device, or predicts.
     const bool saved = i % 3 == 0 || i % 3 == 2;
     if (!saved) {
+      EXPECT_EQ(steps[i].memory.allocations, steps[i - 1].memory.allocations);
       EXPECT_EQ(steps[i].asked.synchronizations, 0);
       EXPECT_EQ(steps[i].asked.copies_to_host, 0);
     }
@@ -66,7 +66,7 @@ TEST(DryTrainer, WithoutGraphsAStepLaunchesItsKernelsInTheArena) {
     SCOPED_TRACE(i + 1);
     EXPECT_EQ(steps[i].asked.graph_launches, 0);
     EXPECT_GT(steps[i].asked.launches.size(), 100u);
-    if (i > 2) {
+    if (i > 2 && i < 5) {  // before the save at the end, for which a prediction is made
       EXPECT_EQ(steps[i].memory.allocations, steps[2].memory.allocations);
     }
   }

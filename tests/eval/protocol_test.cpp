@@ -64,9 +64,11 @@ TEST(Protocol, MaskIsCropAndValidity) {
   EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129);
   truth[143 * 1216 + 43] = 0;
   EXPECT_EQ(count(valid_mask(kitti, {1216, 352}, truth)), 206 * 1129 - 1);
-  // Against a teacher there are no ground-truth limits, but 242 rows of 1216 columns.
-  truth[200 * 1216] = 300;
+  // A teacher has 242 rows of 1216 columns, and the range of training, whose ends count.
+  truth[200 * 1216] = 80;
   EXPECT_EQ(count(valid_mask(against_teacher(kitti), {1216, 352}, truth)), 242 * 1216 - 1);
+  truth[200 * 1216] = 300;
+  EXPECT_EQ(count(valid_mask(against_teacher(kitti), {1216, 352}, truth)), 242 * 1216 - 2);
 }
 
 TEST(Protocol, PredictionsAreClampedAndOptionallyScaled) {

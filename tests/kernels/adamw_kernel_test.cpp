@@ -157,17 +157,17 @@ TEST(AdamwKernel, LeavesEverythingAloneWhenTheNormIsNotFinite) {
 
 // Gradients are finite; the square of one overflows, a value is about to, or the rate is too high.
 TEST(AdamwKernel, NotesAnUpdateThatIsNotFinite) {
-  struct Row {
+  struct Case {
     const char* name;
     void (*spoil)(Arrays&, AdamWState&);
   };
-  const Row rows[] = {
-      {"second moment", [](Arrays& a, AdamWState&) { a.grad[4097] = 3e19f; }},
+  const Case cases[] = {
+      {"second moment", [](Arrays& a, AdamWState&) { a.grad[4097] = 1e21f; }},
       {"value", [](Arrays& a, AdamWState&) { a.value[4] = 3.4e38f, a.m[4] = -3e38f; }},
       {"rate", [](Arrays&, AdamWState& state) { state.lr = 1e38f; }},
       {"last element", [](Arrays& a, AdamWState&) { a.m.back() = INFINITY; }},
   };
-  for (const Row& row : rows) {
+  for (const Case& row : cases) {
     SCOPED_TRACE(row.name);
     Arrays before(total());
     AdamWState state_before = kBefore;

@@ -1,5 +1,8 @@
 #include "losses/tie_kd.h"
 
+#include <cmath>
+#include <limits>
+
 #include "engine/ops.h"
 #include "tests/ops/loss_oracle.h"
 
@@ -60,27 +63,26 @@ TEST(TieKd, NamedLosses) {
     const char* name;
     std::vector<std::pair<std::string, float>> parts;
     bool on_logits, on_truth;
-    int top_rows;
   };
   const Row rows[] = {
-      {"tie_kd", {{"dpm", 2.0f}, {"ssim", 6.0f}}, true, false, 110},  // alpha 0.25, beta 8
-      {"dpm", {{"dpm", 1.0f}}, true, false, 110},
-      {"depth", {{"ssim", 1.0f}}, true, false, 110},
-      {"res_kd_ssim", {{"ssim", 1.5f}}, false, false, 0},
-      {"res_kd_mse", {{"mse", 1.0f}}, false, false, 0},
-      {"res_kd_si", {{"si", 1.0f}}, false, false, 0},
-      {"res_kd_ssim_si", {{"ssim", 1.5f}, {"si", 1.0f}}, false, false, 0},
-      {"res_kd_ssim_mse", {{"ssim", 1.5f}, {"mse", 1.0f}}, false, false, 0},
-      {"l1", {{"l1", 1.0f}}, false, false, 0},
-      {"baseline", {{"si", 1.0f}}, false, true, 0},
+      {"tie_kd", {{"dpm", 2.0f}, {"ssim", 6.0f}}, true, false},  // alpha 0.25, beta 8
+      {"dpm", {{"dpm", 1.0f}}, true, false},
+      {"depth", {{"ssim", 1.0f}}, true, false},
+      {"res_kd_ssim", {{"ssim", 1.5f}}, false, false},
+      {"res_kd_mse", {{"mse", 1.0f}}, false, false},
+      {"res_kd_si", {{"si", 1.0f}}, false, false},
+      {"res_kd_ssim_si", {{"ssim", 1.5f}, {"si", 1.0f}}, false, false},
+      {"res_kd_ssim_mse", {{"ssim", 1.5f}, {"mse", 1.0f}}, false, false},
+      {"l1", {{"l1", 1.0f}}, false, false},
+      {"baseline", {{"si", 1.0f}}, false, true},
   };
   EXPECT_EQ(loss_names().size(), std::size(rows));
   const Tensor teacher = random_tensor({1, 4, 6}, 1, 1.5f, 5.5f), truth = random_tensor({1, 4, 6}, 2, 1.5f, 5.5f);
   for (const Row& row : rows) {
     SCOPED_TRACE(row.name);
     LossOptions options = named_loss(row.name, 0.25f, 8.0f);
-    EXPECT_EQ(options.top_rows, row.top_rows);
-    options.top_rows = options.top_rows > 0 ? 1 : 0;  // the maps here have 4 rows
+    EXPECT_EQ(options.top_rows, 0);
+    options.top_rows = row.on_logits ? 1 : 0;
     Tensor output = row.on_logits ? random_tensor({1, 4, 6, 11}, 3) : random_tensor({1, 4, 6}, 4, 1.0f, 6.0f);
     output.set_requires_grad();
     const LossResult result =
@@ -115,6 +117,48 @@ TEST(TieKd, HolesInTheTargetDoNotCount) {
   };
   EXPECT_EQ(value(1.0f, true), value(5.0f, true));
   EXPECT_NE(value(1.0f, false), value(5.0f, false));
+}
+
+// A sky at 655.35 m, infinity, depths before the range and NaN are holes to every loss, with and without bins.
+TEST(TieKd, WhatTheModelCannotPredictIsAHoleToEveryLoss) {
+  std::vector<float> holes = random_values(2 * 5 * 6, 5, 1.5f, 5.5f), odd = holes;
+  const float beyond[] = {655.35f, std::numeric_limits<float>::infinity(),
+                          0.5f,    std::numeric_limits<float>::quiet_NaN(),
+                          -1.0f,   std::nextafter(6.0f, 7.0f)};
+  for (size_t i = 0; i < std::size(beyond); ++i) {
+    holes[9 * i + 2] = 0.0f;
+    odd[9 * i + 2] = beyond[i];
+  }
+  odd[4] = holes[4] = 6.0f;  // the ends of the range count
+  odd[5] = holes[5] = 1.0f;
+  const Shape map{2, 5, 6};
+  for (const std::string& name : loss_names()) {
+    SCOPED_TRACE(name);
+    LossOptions options = named_loss(name);
+    options.weights["l1"] = options.weights["huber"] = 0.5f;
+    options.range = {kSmall.d_min, kSmall.d_max};
+    const bool bins = options.weights.needs_bins();
+    const auto outcome = [&](const std::vector<float>& target_values) {
+      const Tensor leaf =
+          (bins ? random_tensor({2, 5, 6, 11}, 3) : random_tensor(map, 4, 1.0f, 6.0f)).set_requires_grad();
+      const Tensor output = add(leaf, zeros_like(leaf)), target = tensor<float>(map, target_values);
+      const LossResult result = tie_kd_loss(prediction_of(output), target, target, options);
+      backward(result.total);
+      std::vector<float> values = values_of(leaf.grad());
+      values.push_back(item(result.total));
+      return values;
+    };
+    const std::vector<float> expected = outcome(holes);
+    EXPECT_TRUE(std::isfinite(expected.back()) && expected.back() > 0);
+    EXPECT_EQ(outcome(odd), expected);
+    if (options.target == DepthTarget::kTruth || name == "res_kd_si") continue;
+    // Without a mask every pixel counts, and a target beyond the range is its end.
+    options.mask = false;
+    std::vector<float> clamped = holes;
+    for (const size_t i : {0, 1, 5}) clamped[9 * i + 2] = 6.0f;
+    clamped[9 * 2 + 2] = 0.5f;
+    EXPECT_EQ(outcome(odd), outcome(clamped));
+  }
 }
 
 TEST(TieKd, SaysWhatItNeeds) {

@@ -48,11 +48,11 @@ void dry_step(const Training& training, int64_t batch, DType dtype) {
   const Shape map{batch, training.height, training.width};
   const Tensor image = empty({batch, training.height, training.width, 3}, dtype, device);
   const Tensor teacher = empty(map, DType::kFloat, device);
-  const LossOptions loss = named_loss(training.loss);
+  LossOptions loss = named_loss(training.loss);
   const ModelOptions& options = student->options();
+  if (options.head == Head::kDpm) loss.top_rows = 110;
   const Tensor total = [&] {  // the output is gone by then, as in training
-    return tie_kd_loss(student->forward(image, options.head == Head::kDpm ? loss.top_rows : 0), teacher, {}, loss)
-        .total;
+    return tie_kd_loss(student->forward(image, loss.top_rows), teacher, {}, loss).total;
   }();
   backward(total);
 }

@@ -26,6 +26,15 @@ Outcome run(const DatasetSpec& train, const DatasetSpec* validation = nullptr, c
   return {status, out.str()};
 }
 
+// A run with batches of one image.
+TrainingNeeds needs_of_one(ImageSize crop) {
+  TrainingNeeds needs;
+  needs.model = "a network";
+  needs.crop.crop = crop;
+  needs.loading.batch_size = 1;
+  return needs;
+}
+
 TEST(check_data, a_good_set) {
   const TemporaryFolder folder;
   const DatasetSpec spec = write_small_set(folder, 5);
@@ -53,14 +62,14 @@ TEST(check_data, every_problem_with_its_line) {
   for (const char* words :
        {"list.txt:1: ", "images/0.png: expected a readable file", "list.txt:2: ", "depth/1.png: expected a PNG or JPEG",
         "list.txt:3: ", "found 7x7", "list.txt:4: ", "expected depths between 0.001 and 80 m, found none",
-        "depth/4.png: expected a readable", "teacher/images_4.png: expected a readable", "problems       6",
-        "training would fail: 6 problems"}) {
+        "depth/4.png: expected a readable", "teacher/images_4.png: expected a readable", "problems       5",
+        "notes          1", "training would fail: 5 problems"}) {
     EXPECT_TRUE(outcome.says(words)) << words << " not in\n" << outcome.text;
   }
   EXPECT_FALSE(outcome.says("list.txt:6"));
   CheckOptions options;
   options.max_problems_shown = 2;
-  EXPECT_TRUE(run(spec, nullptr, options).says("... and 4 more"));
+  EXPECT_TRUE(run(spec, nullptr, options).says("... and 3 more"));
 }
 
 TEST(check_data, the_frame_that_the_validation_needs) {
@@ -81,7 +90,7 @@ TEST(check_data, list_crop_and_scale) {
   const TemporaryFolder folder;
   DatasetSpec spec = write_small_set(folder, 2);
   CheckOptions options;
-  options.crop = ImageSize{25, 16};
+  options.training = needs_of_one({25, 16});
   EXPECT_TRUE(run(spec, nullptr, options).says("list.txt:1: expected a sample of at least the training crop's 25x16"));
   EXPECT_EQ(run(spec, nullptr, options).status, 1);
   for (const char* name : {"teacher/images_0.png", "teacher/images_1.png"}) {  // nothing in them says what they hold
@@ -272,6 +281,126 @@ TEST(check_data, what_a_map_says_of_itself_is_believed) {
   EXPECT_EQ(run(spec).status, 1);
 }
 
+// What no network can predict is left out, and said.
+TEST(check_data, pixels_beyond_the_range_are_counted) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 2);
+  spec.teacher.reset();
+  spec.depth.metres_per_unit = 0.01;
+  std::vector<uint16_t> depth(24 * 16, 500);
+  depth[0] = 0;
+  depth[1] = 8000;  // 80 m: the end of the range counts
+  depth[2] = depth[3] = 65535;
+  for (const char* name : {"depth/0.png", "depth/1.png"}) write_png(folder / name, Image16{24, 16, depth});
+  const Outcome outcome = run(spec);
+  EXPECT_TRUE(outcome.says("2 maps, 5 to 655.3 m, 99.2 % of pixels between 0.001 and 80 m, 4 pixels beyond left out"))
+      << outcome.text;
+  spec.min_depth = 5.5;
+  EXPECT_TRUE(run(spec).says("760 pixels before left out")) << run(spec).text;
+}
+
+// A map without anything to learn from is a note, a list without any a problem: `train` says and does the same.
+TEST(check_data, empty_maps) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 4);
+  const auto empty = [&](int number) {
+    write_png(folder / concat_text("teacher/images_", number, ".png"), Image16{24, 16, std::vector<uint16_t>(24 * 16)});
+  };
+  CheckOptions options;
+  options.training = needs_of_one({24, 16});
+  empty(1);
+  const Outcome one = run(spec, nullptr, options);
+  EXPECT_EQ(one.status, 0) << one.text;
+  EXPECT_TRUE(one.says("list.txt:2: ") && one.says("images_1.png: expected depths between 0.001 and 80 m, found none"))
+      << one.text;
+  for (const int number : {0, 2, 3}) empty(number);
+  EXPECT_EQ(run(spec, nullptr, options).status, 1);
+  EXPECT_TRUE(run(spec, nullptr, options).says("list.txt: nothing to learn from in any sample")) << one.text;
+  options.training->target = DepthTarget::kTruth;
+  EXPECT_EQ(run(spec, nullptr, options).status, 0) << "nobody learns from the teacher";
+  options.training->top_rows = 15;  // numbered_depth() is 0 in no whole row
+  EXPECT_EQ(run(spec, nullptr, options).status, 0);
+  DatasetSpec far = spec;
+  far.min_depth = 70;
+  EXPECT_TRUE(run(far, nullptr, options).says("between 70 and 80 m from row 15 on (loss.top_rows), found none"));
+  EXPECT_EQ(run(far, nullptr, options).status, 1);
+  CheckOptions scored;
+  scored.protocol = make_protocol("plain");
+  scored.protocol->min_depth = 70;
+  const Outcome unscored = run(spec, &spec, scored);
+  EXPECT_TRUE(unscored.says("expected ground truth that the protocol counts in at least one image")) << unscored.text;
+}
+
+TEST(check_data, what_would_stop_a_run) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 3);
+  const auto problem = [&](void (*change)(TrainingNeeds&)) {
+    CheckOptions options;
+    options.training = needs_of_one({24, 16});
+    options.training->crop.multiple = 4;
+    change(*options.training);
+    const std::vector<std::string> problems = training_problems(Dataset(spec), *options.training);
+    const Outcome outcome = run(spec, nullptr, options);
+    EXPECT_EQ(outcome.status, problems.empty() ? 0 : 1) << outcome.text;
+    const std::string first = problems.empty() ? "" : problems.front();
+    EXPECT_TRUE(outcome.says(first)) << outcome.text;
+    return first;
+  };
+  EXPECT_EQ(problem([](TrainingNeeds&) {}), "");
+  EXPECT_EQ(problem([](TrainingNeeds& needs) {
+              needs.crop.crop = {24, 15};
+            }),
+            "augment.crop_height: expected a multiple of 4 for a network, found 15");
+  EXPECT_EQ(problem([](TrainingNeeds& needs) {
+              needs.crop.crop = {22, 16};
+            }),
+            "augment.crop_width: expected a multiple of 4 for a network, found 22");
+  EXPECT_EQ(problem([](TrainingNeeds& needs) { needs.top_rows = 16; }),
+            "loss.top_rows: expected fewer than the 16 rows of a training crop, found 16");
+  EXPECT_EQ(
+      problem([](TrainingNeeds& needs) { needs.loading.batch_size = 4; }),
+      "train.batch_size: loader: expected at least one batch of 4, found 3 samples; train.drop_last = false takes "
+      "smaller ones");
+  EXPECT_EQ(problem([](TrainingNeeds& needs) { needs.loading.batch_size = 4, needs.loading.drop_last = false; }), "");
+  expect_clear(problem([](TrainingNeeds& needs) { needs.weights = "nowhere.safetensors"; }),
+               "nowhere.safetensors: expected weights, found no such file");
+}
+
+// Whole frames have the sizes that they have.
+TEST(check_data, whole_frames_that_do_not_fit) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 2, 24, 16);
+  write_png(folder / "images/1.png", numbered_image(27, 16, 1), 1);
+  write_map(folder / "depth/1.png", numbered_depth(27, 16, 1), {1.0 / 256});
+  write_map(folder / "teacher/images_1.png", numbered_depth(27, 16, 2), {80.0 / 65535});
+  CheckOptions options;
+  options.training = needs_of_one({0, 0});
+  options.training->crop.multiple = 4;
+  EXPECT_EQ(run(spec, nullptr, options).status, 0) << "cut to 24 columns: " << run(spec, nullptr, options).text;
+  options.training->augment = false;
+  EXPECT_TRUE(run(spec, nullptr, options)
+                  .says("list.txt:2: expected sides that are multiples of 4 for a network, found 27x16"));
+  options.training->crop.multiple = 1;
+  EXPECT_EQ(run(spec, nullptr, options).status, 0);
+  options.training->loading.batch_size = 2;
+  EXPECT_TRUE(run(spec, nullptr, options).says("list.txt:2: expected samples of one size, 24x16 as the first, found"));
+  options.training->top_rows = 16;
+  EXPECT_TRUE(run(spec, nullptr, options).says("list.txt:1: loss.top_rows: expected fewer than the 16 rows"));
+}
+
+TEST(check_data, lines_without_the_truth_that_is_learnt_from) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = write_small_set(folder, 2);
+  write_file(folder / "list.txt", std::string_view("images/0.png depth/0.png\nimages/1.png None\n"));
+  spec.skip_without_depth = false;
+  CheckOptions options;
+  options.training = needs_of_one({24, 16});
+  EXPECT_EQ(run(spec, nullptr, options).status, 0);
+  options.training->target = DepthTarget::kTruth;
+  EXPECT_TRUE(run(spec, nullptr, options).says("list.txt:2: expected ground truth to learn from, found None"));
+  EXPECT_EQ(run(spec, nullptr, options).status, 1);
+}
+
 TEST(check_data, real_sets) {
   const auto kitti = find_data_set("kitti");
   if (!kitti) GTEST_SKIP() << "skipped: no kitti";
@@ -280,7 +409,7 @@ TEST(check_data, real_sets) {
   train.teacher = TeacherSpec{"teacher_lidar_dense"};
   validation.teacher = TeacherSpec{"teacher_lidar_dense_val"};
   CheckOptions options;
-  options.crop = ImageSize{704, 352};
+  options.training = needs_of_one({704, 352});
   const Outcome outcome = run(train, &validation, options);
   EXPECT_EQ(outcome.status, 0) << outcome.text;
   EXPECT_FALSE(outcome.says("note")) << outcome.text;

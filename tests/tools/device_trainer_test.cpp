@@ -150,7 +150,7 @@ TEST_F(DeviceTrainer, ANonFiniteLossIsFoundWhereTheHostWaits) {
     FAIL() << "expected an error";
   } catch (const Error& error) {
     const std::string message = error.what();
-    EXPECT_EQ(message.rfind("steps 0 to 2 (epoch 1): ", 0), 0u) << message;
+    EXPECT_EQ(message.rfind("steps 1 to 3 (epoch 1): ", 0), 0u) << message;
     EXPECT_NE(message.find("is not finite; no checkpoint was written yet"), std::string::npos) << message;
   }
 }

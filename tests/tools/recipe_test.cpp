@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -159,6 +160,35 @@ TEST_F(RecipeFiles, LossesAreNamedThenChanged) {
   EXPECT_EQ(baseline.loss.top_rows, 7);
 }
 
+// Nothing of KITTI is in a recipe that does not ask for it.
+TEST_F(RecipeFiles, DefaultsAreNeutral) {
+  const Recipe recipe = load_recipe(write("r.toml", ""));
+  EXPECT_EQ(recipe.data.crop, CropRule::kNone);
+  EXPECT_EQ(recipe.augment.crop, (ImageSize{0, 0}));
+  EXPECT_EQ(augment_of(recipe).multiple, 4);
+  EXPECT_EQ(recipe.data.depth_units_per_metre, 1000);  // millimetres
+  EXPECT_EQ(recipe.data.teacher_units_per_metre, 1000);
+  EXPECT_EQ(recipe.eval.protocol, "plain");
+  for (const std::string& name : loss_names()) EXPECT_EQ(named_loss(name).top_rows, 0) << name;
+}
+
+// Version 0.1.0 printed rows that followed from the loss as a comment: a run of before goes on with them.
+TEST_F(RecipeFiles, RowsOfAnOldPrintedRecipeStay) {
+  const auto rows = [&](const std::string& line, std::vector<std::string> overrides = {}) {
+    return load_recipe(write("recipe.toml", "[loss]\nname = \"tie_kd\"\n" + line + "\n[train]\nepochs = 2\n"),
+                       overrides)
+        .loss.top_rows;
+  };
+  const std::string doc = "# rows of the training crop that are left out";
+  EXPECT_EQ(rows("# top_rows = 110                  " + doc), 110);
+  EXPECT_EQ(rows("# top_rows = 0                    " + doc), 0);
+  EXPECT_EQ(rows("top_rows = 8                      " + doc), 8);
+  EXPECT_EQ(rows("# top_rows = 110"), 0) << "a comment of the user's";
+  EXPECT_EQ(rows("# top_rows = 110                  " + doc, {"loss.top_rows=7"}), 7);
+  const std::string printed = print_recipe(load_recipe(write("r.toml", "[loss]\nname = \"tie_kd\"\n")));
+  EXPECT_NE(printed.find("\ntop_rows = 0 "), std::string::npos) << printed;
+}
+
 TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
   const std::string path =
       write("r.toml",
@@ -201,6 +231,22 @@ TEST_F(RecipeFiles, DataSetsOfTheSplits) {
   EXPECT_THROW(dataset_spec(recipe, "val"), Error);
 }
 
+// The page for newcomers has a recipe of at most 15 lines, which means what the page says.
+TEST_F(RecipeFiles, TheRecipeOfThePageForOwnData) {
+  const std::string page = read_text(DEPTHSTILL_SOURCE_DIR "/docs/own-data.md");
+  const std::string fence = "```toml\n";
+  const size_t begin = page.find(fence) + fence.size(), end = page.find("```", begin);
+  ASSERT_NE(end, std::string::npos);
+  const std::string text = page.substr(begin, end - begin);
+  EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 15);
+  const Recipe recipe = load_recipe(write("mine.toml", text));
+  EXPECT_EQ(recipe.loss.target, DepthTarget::kTruth);
+  EXPECT_EQ(recipe.data.depth_units_per_metre, 1000);
+  EXPECT_EQ(recipe.data.train.list, "train.txt");
+  EXPECT_EQ(recipe.data.resize_width, 320);
+  EXPECT_EQ(recipe.model.options.d_max, 10.0f);
+}
+
 // Every shipped recipe loads, and says what its row of the paper says.
 TEST(ShippedRecipes, Load) {
   const fs::path folder = fs::path(DEPTHSTILL_SOURCE_DIR) / "tools" / "recipes";
@@ -219,6 +265,12 @@ TEST(ShippedRecipes, Load) {
     if (name.starts_with("res_kd") || name.starts_with("baseline")) {
       EXPECT_EQ(recipe.model.options.head, Head::kRegression);
       EXPECT_EQ(recipe.loss.top_rows, 0);
+    }
+    const bool kitti = recipe.eval.protocol == "kitti";
+    if (kitti && recipe.data.resize_height == 0) {
+      EXPECT_EQ(recipe.augment.crop, (ImageSize{704, 352}));
+      EXPECT_EQ(recipe.data.depth_units_per_metre, 256);
+      EXPECT_EQ(recipe.loss.top_rows, name.starts_with("res_kd") || name.starts_with("baseline") ? 0 : 110);
     }
   }
   EXPECT_GE(count, 30);

@@ -13,6 +13,8 @@ inline Recipe recipe_of_small_set(const TemporaryFolder& folder, double lr) {
   recipe.model.options.bins = 33;
   recipe.loss.top_rows = 8;
   recipe.data.root = folder.path();
+  recipe.data.depth_units_per_metre = 256;
+  recipe.data.teacher_units_per_metre = 65535.0 / 80;
   recipe.data.train = {"list.txt", "teacher"};
   recipe.augment.crop = {48, 32};
   recipe.train.epochs = 2;

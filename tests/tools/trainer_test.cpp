@@ -2,13 +2,21 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/io/image.h"
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
+#include "models/model_file.h"
+#include "models/model_table.h"
+#include "models/predictor.h"
 #include "tests/tools/small_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/report/run_log.h"
@@ -105,7 +113,8 @@ TEST(Trainer, KeepsTheBestModelOfTheValidationList) {
   recipe.train.checkpoint_keep = 1;
   recipe.select.metric = "abs_rel";
   train(recipe, into(folder / "run"));
-  const std::string report = read_text(folder / "run/report.html");
+  std::ifstream file(folder / "run/report.html");
+  const std::string report(std::istreambuf_iterator<char>(file), {});
   for (const char* text : {"constant ", "median of each row", "from list.txt, 4 images", "last epoch 2",
                            "relative error against the teacher", "chosen by abs_rel"}) {
     EXPECT_NE(report.find(text), std::string::npos) << text;
@@ -199,6 +208,140 @@ TEST(Trainer, ANonFiniteLossNamesStepImagesAndCheckpoint) {
   EXPECT_EQ(message.find('\n'), std::string::npos);
 }
 
+// A run whose targets are nowhere usable.
+std::string said_by(const Recipe& recipe, const TrainOptions& options, std::string& message) {
+  testing::internal::CaptureStderr();
+  message = message_of(recipe, options);
+  return testing::internal::GetCapturedStderr();
+}
+
+void write_empty_teacher(const TemporaryFolder& folder, int number) {
+  write_png(folder / concat_text("teacher/images_", number, ".png"), Image16{64, 32, std::vector<uint16_t>(64 * 32)});
+}
+
+TEST(Trainer, ARunWithNothingToLearnFromFails) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  for (int i = 0; i < 4; ++i) write_empty_teacher(folder, i);
+  std::string message;
+  const std::string said = said_by(recipe, into(folder / "run"), message);
+  EXPECT_NE(message.find("epoch 1: expected a target pixel that counts"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(folder / "run/last.safetensors"));
+  EXPECT_FALSE(fs::exists(folder / "run/best.safetensors"));
+  for (int i = 1; i <= 4; ++i) {
+    EXPECT_NE(
+        said.find(concat_text("list.txt:", i, ": images/", i - 1, ".png: expected depths between 0.001 and 80 m")),
+        std::string::npos)
+        << said;
+  }
+  EXPECT_NE(said.find("step 1 (epoch 1): no target pixel that counts; images: images/"), std::string::npos) << said;
+  EXPECT_NE(said.find("step 2 (epoch 1): no target pixel"), std::string::npos) << said;
+  // Nor is there anything in the rows that count, or within the range.
+  testing_files::write_small_set(folder, 4, 64, 32);
+  recipe.model.options.d_min = 79;
+  said_by(recipe, into(folder / "far"), message);
+  EXPECT_NE(message.find("expected a target pixel that counts"), std::string::npos) << message;
+}
+
+TEST(Trainer, AStepWithoutATargetIsSaid) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  recipe.train.batch_size = 1;
+  recipe.train.epochs = 1;
+  write_empty_teacher(folder, 2);
+  std::string message;
+  const std::string said = said_by(recipe, into(folder / "run"), message);
+  EXPECT_EQ(message, "trained");
+  EXPECT_NE(said.find("(epoch 1): no target pixel that counts; images: images/2.png (" + (folder / "list.txt:3)")),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("note: 1 steps had no target pixel that counts"), std::string::npos) << said;
+  EXPECT_EQ(said.find("list.txt:2: images/1.png"), std::string::npos) << said;
+}
+
+// A sky at 655.35 m, or infinity, is no other target than a hole.
+TEST(Trainer, TruthBeyondTheRangeIsAHole) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  recipe.model.options.head = Head::kRegression;
+  recipe.train.max_steps = 1;
+  recipe.data.depth_units_per_metre = 100;
+  const auto first_loss = [&](uint16_t sky, const std::string& name) {
+    std::vector<uint16_t> depth(64 * 32, 1500);
+    for (size_t i = 0; i < depth.size() / 3; ++i) depth[i] = sky;
+    for (int i = 0; i < 4; ++i) write_png(folder / concat_text("depth/", i, ".png"), Image16{64, 32, depth});
+    recipe.loss = named_loss(name);
+    recipe.loss.target = DepthTarget::kTruth;
+    const std::string run = concat_text(name, sky);
+    train(recipe, into(folder / run));
+    return read_run_log(folder / (run + "/metrics.jsonl")).steps.at(0).losses.at(0).second;
+  };
+  for (const char* name : {"baseline", "l1"}) EXPECT_EQ(first_loss(65535, name), first_loss(0, name)) << name;
+}
+
+// Whether the file loads and gives a finite map of an image that was trained on.
+bool predicts(const std::string& weights, const std::string& image) {
+  const std::unique_ptr<DepthModel> model = load_model(weights);
+  model->eval();
+  const DepthMap map = Predictor(*model, {.flip = false})(read_image(image));
+  return std::all_of(map.values.begin(), map.values.end(), [](float value) { return std::isfinite(value); });
+}
+
+// A rate under which an update is not finite, and rates under which weights are, but no longer predict.
+TEST(Trainer, AnUpdateThatIsNotFiniteReplacesNoCheckpoint) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  recipe.schedule.kind = Schedule::Kind::kConstant;
+  install_interrupt_handlers();
+  TrainOptions begun = into(folder / "run");
+  begun.on_step = [](int64_t updates) {
+    if (updates == 2) std::raise(SIGTERM);  // the end of the first epoch
+  };
+  EXPECT_THROW(train(recipe, begun), Interrupted);
+  clear_interrupt();
+  const std::string last = folder / "run/last.safetensors", image = folder / "images/0.png";
+  const std::vector<uint8_t> good = read_bytes(last);
+  EXPECT_TRUE(predicts(last, image));
+  TrainOptions resumed = into(folder / "run");
+  resumed.resume = true;
+  recipe.schedule.lr = 1e38;
+  const std::string message = message_of(recipe, resumed);
+  EXPECT_EQ(message.rfind("step 3 (epoch 2): the update is not finite; images: images/", 0), 0u) << message;
+  EXPECT_NE(message.find(") holds "), std::string::npos) << message;
+  EXPECT_NE(message.find("last good checkpoint: " + last), std::string::npos) << message;
+  EXPECT_EQ(read_bytes(last), good);
+
+  recipe.train.max_steps = 1;
+  for (const double lr : {1e18, 1e28, 1e36, 1e38}) {
+    SCOPED_TRACE(lr);
+    recipe.schedule.lr = lr;
+    const std::string run = folder / concat_text("run", lr);
+    const std::string outcome = message_of(recipe, into(run));
+    for (const char* file : {"/last.safetensors", "/best.safetensors"}) {
+      EXPECT_TRUE(!fs::exists(run + file) || predicts(run + file, image)) << outcome;
+    }
+    EXPECT_EQ(fs::exists(run + "/last.safetensors"), outcome == "trained") << outcome;
+  }
+}
+
+// Running statistics may overflow where loss, gradient and update do not.
+TEST(Trainer, RunningStatisticsThatAreNotFiniteAreNamed) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  const std::unique_ptr<DepthModel> model = make_model(recipe.model.name, recipe.model.options);
+  model->initialize(1);
+  for (const StateEntry& entry : model->state()) {
+    if (entry.name != "backbone.conv1.conv.weight") continue;
+    float* weight = entry.tensor->data<float>();
+    for (int64_t i = 0; i < entry.tensor->numel(); ++i) weight[i] *= 3e19f;
+  }
+  recipe.model.weights = folder / "start.safetensors";
+  save_model(recipe.model.weights, *model);
+  const std::string message = message_of(recipe, into(folder / "run"));
+  EXPECT_NE(message.find("not finite; images: images/"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(folder / "run/last.safetensors"));
+}
+
 TEST(Trainer, RefusesWhatCannotWork) {
   const TemporaryFolder folder;
   const Recipe good = small_recipe(folder);
@@ -209,6 +352,16 @@ TEST(Trainer, RefusesWhatCannotWork) {
   Recipe large = good;
   large.train.batch_size = 5;
   EXPECT_NE(message_of(large, into(folder / "large")).find("expected at least one batch of 5, found 4"),
+            std::string::npos);
+
+  Recipe odd = good;
+  odd.augment.crop = {46, 32};
+  EXPECT_NE(
+      message_of(odd, into(folder / "odd")).find("augment.crop_width: expected a multiple of 4 for mobilenet_unet"),
+      std::string::npos);
+  odd.augment_on = false;
+  odd.loss.top_rows = 32;
+  EXPECT_NE(message_of(odd, into(folder / "odd")).find("list.txt:1: loss.top_rows: expected fewer than the 32 rows"),
             std::string::npos);
 
   Recipe rows = good;

@@ -31,9 +31,7 @@ class ProfiledTraining {
   StepEstimate estimate(const MachinePeak& peak);
 
  private:
-  Shape map_shape() const {
-    return {recipe_.train.batch_size, recipe_.augment.crop.height, recipe_.augment.crop.width};
-  }
+  Shape map_shape() const;
   BatchViews random_batch() const;
   void open_data_set();
   Batch next_batch();
@@ -58,6 +56,14 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
       *objective_,
       TrainStep::Options{
           .optimiser = recipe.optimiser, .device = options.device, .graph = false, .note = log_line, .after = {}});
+}
+
+Shape ProfiledTraining::map_shape() const {
+  const DataRecipe& data = recipe_.data;
+  const ImageSize size = crop_of(augment_of(recipe_), {data.resize_width, data.resize_height});
+  check(size.width > 0 && size.height > 0, "profile: expected a size in augment.crop_height and crop_width, or in ",
+        "data.resize_height and resize_width, found none");
+  return {recipe_.train.batch_size, size.height, size.width};
 }
 
 BatchViews ProfiledTraining::random_batch() const {
