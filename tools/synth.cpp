@@ -24,7 +24,7 @@ int run_synth(const SynthArgs& args) {
   options.scene = args.scene == "indoor"  ? SynthScene::kIndoor
                   : args.scene == "mixed" ? SynthScene::kMixed
                                           : SynthScene::kStreet;
-  Progress progress("synth", "img", options.train + options.validation);
+  Progress progress("synth", "img", options.train + options.validation + options.test);
   std::mutex mutex;
   int shown = 0;
   options.progress = [&](int done, int) {
@@ -34,8 +34,8 @@ int run_synth(const SynthArgs& args) {
   };
   synthesize(options);
   progress.finish();
-  std::printf("%s: %d training and %d validation frames, all of it simulated\n", options.out.c_str(), options.train,
-              options.validation);
+  std::printf("%s: %d training, %d validation and %d test frames, all of it simulated\n", options.out.c_str(),
+              options.train, options.validation, options.test);
   return kExitOk;
 }
 
@@ -53,6 +53,9 @@ void add_synth_command(CLI::App& app, Run& run) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--val", options.validation, "validation frames")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--test", options.test, "test frames: test.txt and teacher_test/")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->add_option("--seed", options.seed, "of the scenes")->capture_default_str();

@@ -48,8 +48,8 @@ TEST_P(Parity, OutputsGradientsAndStatistics) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Students, Parity,
-                         testing::Values(Case{"mobilenet_unet", Head::kDpm}, Case{"resnet18_unet", Head::kDpm},
-                                         Case{"resnet50_unet", Head::kRegression}),
+                         testing::Values(Case{"mobilenet_unet", Head::kDpm}, Case{"mobilenet_unet_small", Head::kDpm},
+                                         Case{"resnet18_unet", Head::kDpm}, Case{"resnet50_unet", Head::kRegression}),
                          [](const auto& test) { return std::string(test.param.model); });
 
 }  // namespace

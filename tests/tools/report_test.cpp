@@ -186,6 +186,9 @@ TEST(Report, APanelIsOnePicture) {
   EXPECT_EQ(pixel(9, 7), std::vector<uint8_t>(half.begin(), half.end()));
   panel.reference = {};
   EXPECT_EQ(panel_picture(panel).size(), (ImageSize{2, 8}));
+  const ReportPanel wide{
+      "a", {1282, 2, std::vector<uint8_t>(3 * 1282 * 2)}, {}, {1282, 2, std::vector<float>(1282 * 2, 4.0f)}};
+  EXPECT_LE(panel_picture(wide).width, 640);
 }
 
 TEST(Report, OfARunThatLoggedNothing) { EXPECT_NE(render_report(Report{}).find("nothing logged"), std::string::npos); }

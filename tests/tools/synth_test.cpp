@@ -61,6 +61,28 @@ TEST(synth, a_set_that_training_accepts) {
   }
 }
 
+TEST(synth, every_list_has_scenes_of_its_own) {
+  const TemporaryFolder folder;
+  SynthOptions options = small(folder, "set", SynthScene::kStreet);
+  options.train = options.validation = 1;
+  synthesize(options);
+  EXPECT_FALSE(std::filesystem::exists(options.out + "/test.txt"));
+  const auto train = all_bytes(spec_of(options, true)), validation = all_bytes(spec_of(options, false));
+  options.test = 1;
+  synthesize(options);
+  EXPECT_EQ(all_bytes(spec_of(options, true)), train) << "a further list changes no frame of the others";
+  DatasetSpec spec = spec_of(options, true);
+  spec.list = "test.txt";
+  spec.teacher->folder = "teacher_test";
+  EXPECT_EQ(Dataset(spec).entry(0).image, "raw/synth/test_drive_0000_sync/image_02/data/0000000000.png");
+  const auto test = all_bytes(spec);
+  EXPECT_NE(test, train);
+  EXPECT_NE(test, validation);
+  options.test = 0;
+  synthesize(options);
+  EXPECT_FALSE(std::filesystem::exists(options.out + "/test.txt")) << "the set is written anew";
+}
+
 TEST(synth, full_size_frames_have_the_kitti_forms) {
   const TemporaryFolder folder;
   SynthOptions options = small(folder, "set", SynthScene::kStreet);

@@ -111,14 +111,19 @@ Image8 error_picture(const DepthMap& prediction, const DepthMap& reference) {
   return image;
 }
 
-std::string panel(const ReportPanel& panel, const std::string& reference_label) {
-  const Image8 image = shrink(panel.image, kPanelWidth);
-  const DepthMap prediction = shrink(panel.prediction, kPanelWidth), reference = shrink(panel.reference, kPanelWidth);
+ReportPanel shown_size(const ReportPanel& panel) {
+  return {panel.name, shrink(panel.image, kPanelWidth), shrink(panel.reference, kPanelWidth),
+          shrink(panel.prediction, kPanelWidth), panel.reference_label};
+}
+
+std::string panel(const ReportPanel& whole, const std::string& reference_label) {
+  const ReportPanel panel = shown_size(whole);
+  const DepthMap &reference = panel.reference, &prediction = panel.prediction;
   const bool compared = !reference.empty();
   const ColourRange range = colour_range(compared ? reference : prediction);
   const std::string bar = depth_bar(range), png = "image/png";
   std::string html = "<section class='panel'><h3>" + escape_html(panel.name) + "</h3><div class='views'>";
-  html += view("input", "image/jpeg", encode_jpeg(image), "");
+  html += view("input", "image/jpeg", encode_jpeg(panel.image), "");
   if (compared) {
     html += view(escape_html(reference_label), png, encode_png(colour_depth(reference, Colormap::kTurbo, range)), bar);
   }
@@ -279,8 +284,9 @@ void paste(const Image8& part, int left, int top, Image8& into) {
 
 }  // namespace
 
-Image8 panel_picture(const ReportPanel& panel) {
+Image8 panel_picture(const ReportPanel& whole) {
   constexpr int kGap = 6;
+  const ReportPanel panel = shown_size(whole);
   const bool compared = !panel.reference.empty();
   const ColourRange range = colour_range(compared ? panel.reference : panel.prediction);
   const int columns = compared ? 2 : 1, width = panel.image.width, height = panel.image.height;

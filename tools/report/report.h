@@ -39,7 +39,7 @@ struct Report {
 };
 
 // The panel's views as one picture: input and reference above, prediction and relative error below; without a reference
-// input above prediction.
+// input above prediction. Each view is brought down to at most 640 pixels of width.
 Image8 panel_picture(const ReportPanel& panel);
 
 std::string render_report(const Report& report);

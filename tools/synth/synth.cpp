@@ -33,30 +33,38 @@ constexpr const char* kReadme =
     "with blur, a smooth scale error and a distance bias added: no network and no camera was involved. For trying out\n"
     "the program and for tests; figures obtained on it say nothing about real scenes.\n"
     "\n"
-    "train.txt, val.txt      image, ground truth, focal length in pixels\n"
+    "train.txt, val.txt      image, ground truth, focal length in pixels; test.txt where it was asked for\n"
     "raw/                    8-bit RGB PNG\n"
     "gt/                     16-bit PNG, metres = value / 256, 0 = no depth (sky)\n"
     "teacher/, teacher_val/  16-bit PNG, metres = value * 80 / 65535, one flat folder per list\n";
 
+// The lists in the order of their random streams.
+struct ListRow {
+  const char *name, *teacher;
+  int SynthOptions::*frames;
+};
+constexpr ListRow kLists[] = {{"train", "teacher", &SynthOptions::train},
+                              {"val", "teacher_val", &SynthOptions::validation},
+                              {"test", "teacher_test", &SynthOptions::test}};
+
 struct Frame {
-  bool training;
+  size_t list;
   int number;
   std::string image, depth;  // relative to the set's root
   float focal = 0;           // known once it is written
 };
 
-Frame name_frame(bool training, int number) {
+Frame name_frame(size_t list, int number) {
   constexpr int kPerDrive = 1000;
   std::ostringstream drive, file;
-  drive << (training ? "train" : "val") << "_drive_" << std::setw(4) << std::setfill('0') << number / kPerDrive
-        << "_sync";
+  drive << kLists[list].name << "_drive_" << std::setw(4) << std::setfill('0') << number / kPerDrive << "_sync";
   file << std::setw(10) << std::setfill('0') << number % kPerDrive << ".png";
-  return {training, number, "raw/synth/" + drive.str() + "/image_02/data/" + file.str(),
+  return {list, number, "raw/synth/" + drive.str() + "/image_02/data/" + file.str(),
           "gt/" + drive.str() + "/proj_depth/groundtruth/image_02/" + file.str(), 0};
 }
 
 std::string teacher_path(const SynthOptions& options, const Frame& frame) {
-  return options.out + (frame.training ? "/teacher/" : "/teacher_val/") + flat_name(frame.image, ".png");
+  return options.out + "/" + kLists[frame.list].teacher + "/" + flat_name(frame.image, ".png");
 }
 
 // A 64-beam scanner about as high as the camera: rows at equal angles from 2 degrees above the horizon to 25 below it,
@@ -78,7 +86,7 @@ void keep_scan_points(const synth::Camera& camera, Philox& random, std::vector<f
 }
 
 void write_frame(const SynthOptions& options, Frame& frame) {
-  Philox random(options.seed, stream_id(RandomUse::kSynthesize, frame.training ? 0 : 1, frame.number));
+  Philox random(options.seed, stream_id(RandomUse::kSynthesize, static_cast<int64_t>(frame.list), frame.number));
   const bool street =
       options.scene == SynthScene::kStreet || (options.scene == SynthScene::kMixed && frame.number % 2 == 0);
   const synth::Scene scene = street ? synth::make_street(random, options.size) : synth::make_room(random, options.size);
@@ -147,6 +155,10 @@ std::vector<float> blur(const std::vector<float>& values, ImageSize size, float 
   return out;
 }
 
+std::string list_path(const SynthOptions& options, const ListRow& list) {
+  return concat_text(options.out, "/", list.name, ".txt");
+}
+
 void check_options(const SynthOptions& options) {
   check(!options.out.empty(), "synth: expected a folder to write to, found none");
   check(options.train >= 1 && options.validation >= 1, "synth: expected at least one frame per list, got ",
@@ -166,7 +178,8 @@ void check_folder(const SynthOptions& options, const std::vector<Frame>& frames)
   check_usage(is_empty || is_ours(options.out + "/README.txt"), options.out,
               ": expected an empty folder or an earlier simulated data set, found something else");
   OutputPlan plan(Existing::kOverwrite, options.out);
-  for (const char* name : {"README.txt", "train.txt", "val.txt"}) plan.writes(options.out + "/" + name, name);
+  plan.writes(options.out + "/README.txt", "README.txt");
+  for (const ListRow& list : kLists) plan.writes(list_path(options, list), list.name);
   for (const Frame& frame : frames) {
     plan.writes(options.out + "/" + frame.image, frame.image);
     plan.writes(options.out + "/" + frame.depth, frame.depth);
@@ -200,14 +213,14 @@ DepthMap simulate_teacher(const DepthMap& depth, Philox& random) {
 void synthesize(const SynthOptions& options) {
   check_options(options);
   std::vector<Frame> frames;
-  for (int i = 0; i < options.train; ++i) frames.push_back(name_frame(true, i));
-  for (int i = 0; i < options.validation; ++i) frames.push_back(name_frame(false, i));
+  for (size_t list = 0; list < std::size(kLists); ++list) {
+    for (int i = 0; i < options.*kLists[list].frames; ++i) frames.push_back(name_frame(list, i));
+  }
   check_folder(options, frames);
   const auto folder_of = [&](const std::string& path) { return options.out + "/" + path.substr(0, path.rfind('/')); };
-  make_folder(options.out + "/teacher");
-  make_folder(options.out + "/teacher_val");
   for (const Frame& frame : frames) {
     make_folder(folder_of(frame.image));
+    make_folder(options.out + "/" + kLists[frame.list].teacher);
     make_folder(folder_of(frame.depth));
   }
   write_file(options.out + "/README.txt", kReadme);
@@ -219,12 +232,17 @@ void synthesize(const SynthOptions& options) {
   });
 
   // The lists come last: where they exist, the set is whole.
-  std::string lists[2];
+  std::string lists[std::size(kLists)];
   for (const Frame& frame : frames) {
-    lists[frame.training ? 0 : 1] += concat_text(frame.image, ' ', frame.depth, ' ', frame.focal, '\n');
+    lists[frame.list] += concat_text(frame.image, ' ', frame.depth, ' ', frame.focal, '\n');
   }
-  write_file(options.out + "/train.txt", lists[0]);
-  write_file(options.out + "/val.txt", lists[1]);
+  for (size_t i = 0; i < std::size(kLists); ++i) {
+    const std::string path = list_path(options, kLists[i]);
+    if (lists[i].empty())
+      std::filesystem::remove(path);  // an earlier set's
+    else
+      write_file(path, lists[i]);
+  }
 }
 
 }  // namespace depthstill

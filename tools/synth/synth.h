@@ -17,7 +17,7 @@ enum class SynthScene { kStreet, kIndoor, kMixed };  // kMixed: in turn
 
 struct SynthOptions {
   std::string out;  // folder: missing, empty, or an earlier data set of synthesize(), which is written anew
-  int train = 40, validation = 10;
+  int train = 40, validation = 10, test = 0;
   uint64_t seed = 1;
   ImageSize size{1242, 375};  // the KITTI crop needs at least 1216x352; smaller sets go without it
   SynthScene scene = SynthScene::kStreet;
@@ -26,11 +26,13 @@ struct SynthOptions {
 };
 
 // Layout below `out` (list lines are "image depth focal"):
-//   train.txt, val.txt
+//   train.txt, val.txt, test.txt                                  the last one if there are test frames
 //   raw/synth/<drive>_sync/image_02/data/NNNNNNNNNN.png           8-bit RGB
 //   gt/<drive>_sync/proj_depth/groundtruth/image_02/NNNNNNNNNN.png  16 bits, v / 256 m, 0 = none or sky
-//   teacher/, teacher_val/   TIE-KD form: flat names, 16 bits, v * 80 / 65535 m, cropped to 352x1216 where images allow
+//   teacher/, teacher_val/, teacher_test/
+//                            TIE-KD form: flat names, 16 bits, v * 80 / 65535 m, cropped to 352x1216 where images allow
 //   README.txt               says that all of it is simulated, and that the folder is ours to write anew
+// Every frame is a scene of its own, drawn from random numbers that no other frame of any list shares.
 // Throws UsageError, before anything is written, for a folder that holds something else. The files depend on the
 // options alone, not on the number of threads.
 void synthesize(const SynthOptions& options);
