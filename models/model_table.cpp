@@ -1,11 +1,14 @@
 #include "models/model_table.h"
 
 #include <functional>
+#include <utility>
 
 namespace depthstill {
 namespace {
 
-UnetConfig resnet_unet(int depth, std::vector<int64_t> widths) { return {{EncoderKind::kResNet, depth}, widths, 1}; }
+UnetConfig resnet_unet(int depth, std::vector<int64_t> widths) {
+  return {{EncoderKind::kResNet, depth}, std::move(widths), 1};
+}
 
 const std::vector<ModelRow>& table() {
   static const std::vector<ModelRow> rows = {

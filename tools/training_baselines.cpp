@@ -21,7 +21,7 @@ std::string key_of(const Dataset& data, const Protocol& protocol) {
   std::string key = "list " + data.list_checksum() + "; " + describe(protocol);
   for (const auto& [name, value] : pack_settings(data.spec())) {
     const bool of_image = name == "data.resize_height" || name == "data.resize_width" || name == "data.crop";
-    if (!of_image) key += "; " + name + " " + value;
+    if (!of_image) key.append("; ").append(name).append(" ").append(value);
   }
   return key;
 }

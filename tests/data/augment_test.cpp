@@ -40,7 +40,7 @@ TEST(augment, distribution) {
     EXPECT_EQ(params.teacher.flip, image.flip);
   }
   const double error = 5 * 0.5 * std::sqrt(static_cast<double>(n));
-  for (const int count : {rotated, flipped, coloured}) EXPECT_NEAR(count, n / 2, error);
+  for (const int count : {rotated, flipped, coloured}) EXPECT_NEAR(count, 0.5 * n, error);
   EXPECT_NEAR(offset / n, 256, 5 * 148 / std::sqrt(static_cast<double>(n)));
   EXPECT_EQ(lowest, 0);
   EXPECT_EQ(highest, 512);

@@ -56,7 +56,9 @@ constexpr Rows kRows[] = {{3, 5}, {1023, 1}, {3000, 7}, {5003, 40}, {40000, 64},
 
 TYPED_TEST(ThreadCount, BiasGradient) {
   using T = TypeParam;
-  for (const auto [rows, channels] : kRows) {
+  for (const Rows& shape : kRows) {
+    const int64_t rows = shape.rows;
+    const int channels = shape.channels;
     SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
     const auto size = static_cast<size_t>(rows * channels);
     const auto y = random_values<T>(size, 1), dy = random_values<T>(size, 2, -0.5f, 1.0f);
@@ -73,7 +75,9 @@ TYPED_TEST(ThreadCount, BiasGradient) {
 
 TYPED_TEST(ThreadCount, BatchNorm) {
   using T = TypeParam;
-  for (const auto [rows, channels] : kRows) {
+  for (const Rows& shape : kRows) {
+    const int64_t rows = shape.rows;
+    const int channels = shape.channels;
     SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
     const auto size = static_cast<size_t>(rows * channels), C = static_cast<size_t>(channels);
     const auto x = random_values<T>(size, 1, -1.0f, 3.0f), dy = random_values<T>(size, 2, -0.5f, 1.0f);
@@ -95,7 +99,9 @@ TYPED_TEST(ThreadCount, BatchNorm) {
 
 TYPED_TEST(ThreadCount, LayerScale) {
   using T = TypeParam;
-  for (const auto [rows, channels] : kRows) {
+  for (const Rows& shape : kRows) {
+    const int64_t rows = shape.rows;
+    const int channels = shape.channels;
     SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
     const auto size = static_cast<size_t>(rows * channels), C = static_cast<size_t>(channels);
     const auto branch = random_values<T>(size, 1), dy = random_values<T>(size, 2, -0.5f, 1.0f);

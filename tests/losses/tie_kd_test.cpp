@@ -155,7 +155,7 @@ TEST(TieKd, WhatTheModelCannotPredictIsAHoleToEveryLoss) {
     // Without a mask every pixel counts, and a target beyond the range is its end.
     options.mask = false;
     std::vector<float> clamped = holes;
-    for (const size_t i : {0, 1, 5}) clamped[9 * i + 2] = 6.0f;
+    for (const size_t i : {0u, 1u, 5u}) clamped[9 * i + 2] = 6.0f;
     clamped[9 * 2 + 2] = 0.5f;
     EXPECT_EQ(outcome(odd), outcome(clamped));
   }

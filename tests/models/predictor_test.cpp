@@ -66,7 +66,7 @@ TEST(Predictor, RefusesASideThatNoNetworkIsMeantFor) {
 TEST(Predictor, AMapThatIsNotFiniteIsNoResult) {
   const Head heads[] = {Head::kRegression, Head::kDpm};
   const char* const biases[] = {"decode_head.conv_depth.bias", "decode_head.conv_out.0.bias"};
-  for (const size_t i : {0, 1}) {
+  for (const size_t i : {0u, 1u}) {
     const auto model = small_unet(heads[i]);
     const Predictor predictor(*model, {.flip = false});
     EXPECT_EQ(predictor(picture(45, 33), "a.png").size(), (ImageSize{45, 33}));

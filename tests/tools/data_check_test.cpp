@@ -148,9 +148,9 @@ DepthMap scene(int number) {
 
 DepthMap turned_over(const DepthMap& map) {
   DepthMap turned = map;
-  for (int y = 0; y < map.height; ++y) {
-    std::copy_n(&map.values[static_cast<size_t>((map.height - 1 - y) * map.width)], map.width,
-                &turned.values[static_cast<size_t>(y * map.width)]);
+  const int64_t width = map.width;
+  for (int64_t y = 0; y < map.height; ++y) {
+    std::copy_n(map.values.begin() + (map.height - 1 - y) * width, width, turned.values.begin() + y * width);
   }
   return turned;
 }

@@ -139,7 +139,7 @@ TEST(synth, depth_of_known_solids) {
   scene.add_frustum(Material::kPlain, {0, 5, 20}, {2, 1, 2}, 0.5f, 0.5f, 0.5f, {});
   Philox random(1);
   const synth::Rendering out = synth::render(scene, random);
-  const auto at = [&](int x, int y) { return out.depth[static_cast<size_t>(y * 65 + x)]; };
+  const auto at = [&](size_t x, size_t y) { return out.depth[y * 65 + x]; };
   EXPECT_NEAR(at(32, 24), 10, 1e-4);
   EXPECT_NEAR(at(28, 24), 10, 1e-4);  // flat: the same depth off the axis
   EXPECT_NEAR(at(32, 44), 1.5 * 50 / 20, 1e-4);

@@ -202,7 +202,8 @@ DepthMap simulate_teacher(const DepthMap& depth, Philox& random) {
   teacher.values = blur(teacher.values, depth.size(), sigma);  // the blur is of logarithms: near edges stay near
   for (size_t i = 0; i < teacher.values.size(); ++i) {
     const auto x = static_cast<float>(i % static_cast<size_t>(depth.width));
-    const auto y = static_cast<float>(i / static_cast<size_t>(depth.width));
+    const size_t row = i / static_cast<size_t>(depth.width);
+    const auto y = static_cast<float>(row);
     const float smooth = synth::noise({x / 210, y / 120, 0}, seed), rough = synth::noise({x / 13, y / 13, 5}, seed);
     const float metres = std::exp(teacher.values[i] + amplitude * smooth + 0.012f * rough);
     teacher.values[i] = std::clamp(metres * (1 - pull * metres / kTeacherMaxMetres), 1e-3f, kTeacherMaxMetres);
