@@ -114,6 +114,7 @@ void Trainer::train_step(BatchRing& ring) {
   observer_.before_step(batch);
   const double lr = options_.schedule.at(position_.updates, total_updates());
   step_.optimiser().set_lr(lr);
+  last_lr_ = lr;
   if (usual) {
     step_.run(views);
   } else {
@@ -139,7 +140,9 @@ std::string Trainer::steps_text(int64_t first, int64_t last) const {
 }
 
 std::string Trainer::checkpoint_text() const {
-  return checkpoint_.empty() ? "; no checkpoint was written yet" : "; last good checkpoint: " + checkpoint_;
+  const std::string checkpoint =
+      checkpoint_.empty() ? "; no checkpoint was written yet" : "; last good checkpoint: " + checkpoint_;
+  return last_lr_ > 0 ? concat_text(checkpoint, "; the learning rate was ", last_lr_) : checkpoint;
 }
 
 // Looks at all steps since the last look, before anything of them is shown or saved. `batch` is that of the last one,

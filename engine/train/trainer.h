@@ -56,9 +56,10 @@ class Trainer {
           TrainObserver& observer);
 
   // Trains to the end, or until the observer says stop: then it returns false. Throws Error where a loss, a gradient or
-  // what an update leaves is not finite, naming the step and its images (or the steps since the last check), the tensor
-  // and the last checkpoint; and at the end of the first epoch, or of the run, if no step met a target pixel that
-  // counts. Single steps without one are notes. On CUDA all this is looked at where a step is logged or saved.
+  // what an update leaves is not finite, naming the step and its images (or the steps since the last check), the
+  // tensor, the last checkpoint and the learning rate; and at the end of the first epoch, or of the run, if no step met
+  // a target pixel that counts. Single steps without one are notes. On CUDA all this is looked at where a step is
+  // logged or saved.
   bool run();
 
   // `extra`: entries beside the trainer's own, such as what tells the network. What is saved is what run() has found
@@ -100,6 +101,7 @@ class Trainer {
   TargetTally tally_;                    // what those steps had to learn from, since this process began
   int64_t target_notes_ = 0;             // notes on steps without target pixels
   bool had_targets_ = false;             // a target pixel counted, in this process or before
+  double last_lr_ = 0;                   // learning rate of the last step; none yet: 0
   std::string checkpoint_;               // path that was saved or resumed from last; empty: none
   int64_t images_seen_ = 0, images_at_last_log_ = 0;
   Clock::time_point last_log_ = Clock::now();

@@ -205,6 +205,7 @@ TEST(Trainer, ANonFiniteLossNamesStepImagesAndCheckpoint) {
   recipe.schedule.lr = 1e18;
   const std::string message = message_of(recipe, into(folder / "run"));
   EXPECT_NE(message.find("is not finite; images: images/"), std::string::npos) << message;
+  EXPECT_TRUE(message.ends_with("; the learning rate was 1e+18")) << message;
   EXPECT_EQ(message.find('\n'), std::string::npos);
 }
 
