@@ -25,12 +25,14 @@ int run_check_data(const CheckDataArgs& args) {
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
   Recipe recipe = load_recipe(args.recipe, overrides);
   recipe.data.allow_outside = args.allow_outside;
-  std::optional<DatasetSpec> validation;
-  if (has_split(recipe, recipe.select.on)) validation = dataset_spec(recipe, recipe.select.on);
+  const std::string split = report_split(recipe);
+  std::optional<DatasetSpec> scored;
+  if (!split.empty()) scored = dataset_spec(recipe, split);
 
   CheckOptions options;
   options.training = needs_of(recipe);
   options.protocol = protocol_of(recipe);
+  if (split == "test") options.scored = split;
   options.max_problems_shown = args.shown;
   std::optional<Progress> progress;
   std::mutex mutex;
@@ -46,7 +48,7 @@ int run_check_data(const CheckDataArgs& args) {
     finished = shown == total;
     progress->update(shown);
   };
-  return check_data(dataset_spec(recipe, "train"), validation ? &*validation : nullptr, options, std::cout);
+  return check_data(dataset_spec(recipe, "train"), scored ? &*scored : nullptr, options, std::cout);
 }
 
 }  // namespace

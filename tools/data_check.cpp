@@ -22,6 +22,8 @@ namespace depthstill {
 namespace {
 
 constexpr double kFalling = -0.3;  // a correlation that is no accident
+constexpr const char* kNothingScored =
+    ": expected ground truth that the protocol counts in at least one image, found none";
 
 // Pixels that count are `valid`; of the others, those with a depth lie beyond the range or before it.
 struct DepthSummary {
@@ -85,16 +87,6 @@ DepthSummary check_map(const SampleDepth& map, const std::string& path, const st
   return summarise(map.copy(), range);
 }
 
-// The pixels of a sample that the evaluation would compare.
-int64_t count_scored(const Dataset& dataset, int64_t index, const Protocol& protocol) {
-  const std::string path = dataset.depth_path(index);
-  if (path.empty()) return 0;
-  DepthMap truth = read_map(path, dataset.spec().depth);
-  truth = crop(truth, frame_rect(protocol, truth.size()));
-  const std::vector<uint8_t> valid = valid_mask(protocol, truth.size(), truth.values);
-  return std::count(valid.begin(), valid.end(), uint8_t{1});
-}
-
 SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
@@ -112,7 +104,8 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       report.depth = check_map(sample.depth, dataset.depth_path(index), sample.where, range,
                                first_row(DepthTarget::kTruth), report.notes);
     }
-    if (attempt(report.problems, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
+    std::vector<std::string>& of_teacher = options.protocol ? report.notes : report.problems;
+    if (attempt(of_teacher, [&] { dataset.load_teacher(sample); }) && !sample.teacher.empty()) {
       const DepthMap teacher = sample.teacher.copy();
       report.teacher = check_map(sample.teacher, dataset.teacher_path(index), sample.where, range,
                                  first_row(DepthTarget::kTeacher), report.notes);
@@ -126,8 +119,7 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       report.has_target = !target.empty() && has_target(target, range, options.training->top_rows);
     }
     if (options.protocol && report.problems.empty()) {
-      attempt(report.problems,
-              [&] { at_line(sample.where, [&] { report.scored = count_scored(dataset, index, *options.protocol); }); });
+      attempt(report.problems, [&] { report.scored = scored_pixels(dataset, index, *options.protocol); });
     }
   });
   return report;
@@ -264,7 +256,7 @@ std::vector<std::string> check_list_needs(const Dataset& dataset, const std::vec
                                    no_target_text(range_of(dataset.spec()), options.training->top_rows)));
   }
   if (options.protocol && readable && !scored) {
-    problems.push_back(list + ": expected ground truth that the protocol counts in at least one image, found none");
+    problems.push_back(list + kNothingScored);
   }
   return problems;
 }
@@ -301,7 +293,7 @@ DataFindings findings_of(const Dataset& dataset, const std::vector<SampleReport>
 }
 
 // Prints the report of one list and returns the number of problems.
-int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions& options, std::ostream& out) {
+int64_t check_set(const std::string& title, const DatasetSpec& spec, const CheckOptions& options, std::ostream& out) {
   std::optional<Dataset> dataset;
   BadLines bad;
   out << title << ": " << spec.root << ", " << spec.list << '\n';
@@ -340,14 +332,15 @@ int64_t check_set(const char* title, const DatasetSpec& spec, const CheckOptions
 }
 
 // Images that are in both lists: allowed, but worth knowing.
-void note_shared_images(const DatasetSpec& train, const DatasetSpec& validation, std::ostream& out) {
-  if (train.root != validation.root) return;
-  const Dataset first(train), second(validation);
+void note_shared_images(const DatasetSpec& train, const DatasetSpec& scored, const std::string& title,
+                        std::ostream& out) {
+  if (train.root != scored.root) return;
+  const Dataset first(train), second(scored);
   std::set<std::string> images;
   for (int64_t i = 0; i < first.size(); ++i) images.insert(first.entry(i).image);
   int64_t shared = 0;
   for (int64_t i = 0; i < second.size(); ++i) shared += images.contains(second.entry(i).image);
-  if (shared > 0) out << "note: " << shared << " images are in both the training and the validation list\n";
+  if (shared > 0) out << "note: " << shared << " images are in both the training and the " << title << " list\n";
 }
 
 }  // namespace
@@ -388,15 +381,32 @@ DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames) {
   return judge_maps(dataset, indices, frames, rises);
 }
 
-int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options,
-               std::ostream& out) {
+int64_t scored_pixels(const Dataset& dataset, int64_t index, const Protocol& protocol) {
+  const std::string path = dataset.depth_path(index);
+  if (path.empty()) return 0;
+  return at_line(dataset.where(index), [&] {
+    DepthMap truth = read_map(path, dataset.spec().depth);
+    truth = crop(truth, frame_rect(protocol, truth.size()));
+    const std::vector<uint8_t> valid = valid_mask(protocol, truth.size(), truth.values);
+    return int64_t{std::count(valid.begin(), valid.end(), uint8_t{1})};
+  });
+}
+
+void check_scored(const Dataset& dataset, const Protocol& protocol) {
+  for (int64_t i = 0; i < dataset.size(); ++i) {
+    if (scored_pixels(dataset, i, protocol) > 0) return;
+  }
+  fail(dataset.spec().list, kNothingScored);
+}
+
+int check_data(const DatasetSpec& train, const DatasetSpec* scored, const CheckOptions& options, std::ostream& out) {
   CheckOptions cropped = options, framed = options;
   cropped.protocol.reset();
   framed.training.reset();
   int64_t problems = check_set("train", train, cropped, out);
-  if (validation != nullptr) {
-    problems += check_set("validation", *validation, framed, out);
-    if (problems == 0) note_shared_images(train, *validation, out);
+  if (scored != nullptr) {
+    problems += check_set(options.scored, *scored, framed, out);
+    if (problems == 0) note_shared_images(train, *scored, options.scored, out);
   }
   if (problems > 0) {
     out << "training would fail: " << problems << (problems == 1 ? " problem\n" : " problems\n");

@@ -15,7 +15,8 @@ namespace depthstill {
 
 struct CheckOptions {
   std::optional<TrainingNeeds> training;                      // needs that the training list must meet
-  std::optional<Protocol> protocol;                           // protocol that the validation list is scored under
+  std::optional<Protocol> protocol;                           // protocol that the second list is scored under
+  std::string scored = "validation";                          // title of the second list
   int max_problems_shown = 50;                                // problems of each list; the rest is counted
   std::function<void(int64_t done, int64_t total)> progress;  // several threads call it; it may be empty
 };
@@ -31,10 +32,17 @@ std::vector<std::string> repeated_lines(const Dataset& dataset);
 // depth; nothing without a teacher. Files that cannot be read are left to the loading.
 DataFindings compare_with_truth(const Dataset& dataset, int64_t most_frames = 32);
 
+// The pixels of a sample's ground truth that the evaluation would compare; 0: it has none. Throws Error with the list
+// line where the map cannot be read or does not suit the protocol.
+int64_t scored_pixels(const Dataset& dataset, int64_t index, const Protocol& protocol);
+// Throws Error unless some sample has such pixels. Reads ground truth until it finds one.
+void check_scored(const Dataset& dataset, const Protocol& protocol);
+
 // Reports counts, image sizes, depth ranges and shares of valid pixels of both sets, and each missing, unreadable or
 // mismatched file with its list line; so are frames whose teacher's map and ground truth do not seem to belong
-// together. A map without a depth that counts is a note; a list without one is a problem, as it is to `train`. Returns
-// 0 if training would run and 1 if not. validation may be null.
-int check_data(const DatasetSpec& train, const DatasetSpec* validation, const CheckOptions& options, std::ostream& out);
+// together. A map without a depth that counts is a note; a list without one is a problem, as it is to `train`. So is a
+// teacher's map of the scored list that cannot be read a note, because only pictures need it. Returns 0 if training
+// would run and 1 if not. `scored`, the list that the report scores, may be null.
+int check_data(const DatasetSpec& train, const DatasetSpec* scored, const CheckOptions& options, std::ostream& out);
 
 }  // namespace depthstill

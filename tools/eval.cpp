@@ -252,7 +252,7 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
                      "for nyu, or the recipe's]");
   command.add_option("--depth-float-scale", args.depth_float_units,
                      "units per metre of ground truth in floats (.npy, .pfm) [default: 1, or the recipe's]");
-  command.add_option("--min-depth", args.min_depth, "metres [default: 0.001]");
+  command.add_option("--min-depth", args.min_depth, "metres [default: 0.001, plain the recipe's]");
   command.add_option("--max-depth", args.max_depth, "metres [default: kitti 80, nyu 10, plain 80 or the recipe's]");
   command.add_option("--crop", args.crop, "pixels compared: none, garg or eigen [default: kitti garg, nyu eigen]")
       ->check(CLI::IsMember(crop_names()));

@@ -5,6 +5,20 @@
 #include "tools/progress.h"
 
 namespace depthstill {
+namespace {
+
+// Figures do not depend on the teacher: a map that cannot be read leaves the panel as it is.
+void show_teacher(ReportPanel& panel, const std::string& path, const MapFormat& format, const Protocol& protocol) {
+  try {
+    const DepthMap map = read_map(path, format);
+    panel.reference = crop(map, frame_rect(protocol, map.size()));
+    panel.reference_label = "teacher";
+  } catch (const Error& error) {
+    log_line(concat_text("note: no teacher beside ", panel.name, ": ", error.what()));
+  }
+}
+
+}  // namespace
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
                           const PredictOptions& options, const EvaluateExtras& extras) {
@@ -34,11 +48,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     if (extras.panels == nullptr || extras.panels->size() >= extras.wanted_panels || index % stride != 0) return;
     ReportPanel panel{item.name, frame, truth, prediction, ""};
     const std::string teacher = data.teacher_path(&item - items.data());
-    if (std::filesystem::exists(teacher)) {
-      panel.reference = read_map(teacher, spec.teacher->format);
-      panel.reference = crop(panel.reference, frame_rect(protocol, panel.reference.size()));
-      panel.reference_label = "teacher";
-    }
+    if (std::filesystem::exists(teacher)) show_teacher(panel, teacher, spec.teacher->format, protocol);
     if (panel.reference.size() == prediction.size()) extras.panels->push_back(std::move(panel));
   };
   Evaluation evaluation = evaluate(protocol, items, predict, evaluating);

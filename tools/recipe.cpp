@@ -303,6 +303,11 @@ bool has_split(const Recipe& recipe, const std::string& split) {
   return !(split == "train" ? data.train : split == "val" ? data.val : data.test).list.empty();
 }
 
+std::string report_split(const Recipe& recipe) {
+  if (has_split(recipe, recipe.select.on)) return recipe.select.on;
+  return has_split(recipe, "test") ? "test" : "";
+}
+
 DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split) {
   check(split == "train" || split == "val" || split == "test", "expected train, val or test, got '", split, "'");
   check(has_split(recipe, split), "recipe ", recipe.name, ": expected a list in data.", split, ".list, found none");
@@ -345,7 +350,10 @@ AugmentSpec augment_of(const Recipe& recipe) {
 
 Protocol protocol_of(const Recipe& recipe) {
   Protocol protocol = make_protocol(recipe.eval.protocol);
-  if (protocol.dataset == "plain") protocol.max_depth = static_cast<double>(recipe.model.options.d_max);
+  if (protocol.dataset == "plain") {  // the model's range; published protocols have their own
+    protocol.min_depth = detail::shortest(recipe.model.options.d_min);
+    protocol.max_depth = detail::shortest(recipe.model.options.d_max);
+  }
   protocol.box = find_box(find_benchmark(protocol.dataset), recipe.eval.crop);
   if (recipe.eval.median_scaling) protocol.alignment = Alignment::kMedian;
   return protocol;

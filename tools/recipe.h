@@ -96,6 +96,8 @@ std::string print_recipe(const Recipe& recipe);
 // The data set of a list: "train", "val" or "test". Throws Error if the recipe has no such list.
 bool has_split(const Recipe& recipe, const std::string& split);
 DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
+// The list that a run scores for its report: the one that the kept model is chosen on, else "test"; empty: none.
+std::string report_split(const Recipe& recipe);
 Protocol protocol_of(const Recipe& recipe);
 AugmentSpec augment_of(const Recipe& recipe);  // with the sides that the network needs
 // The recipe's network, and the size, precision and flip that its training uses.

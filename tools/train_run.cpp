@@ -163,15 +163,14 @@ void TrainRun::check_recipe() const {
   fail_if(training_problems(*data_, needs));
   check_first_sample(needs);
   check_list(*data_);
-  if (!has_split(recipe_, recipe_.select.on)) return;
-  const Dataset data(dataset_spec(recipe_, recipe_.select.on));
+  const std::string split = report_split(recipe_);
+  if (split.empty()) return;
+  const Dataset data(dataset_spec(recipe_, split));
   check_list(data);
-  bool has_truth = false;
-  for (int64_t i = 0; i < data.size(); ++i) has_truth = has_truth || !data.entry(i).depth.empty();
-  check(has_truth, data.spec().list, ": expected ground truth to choose the kept model by, found only None");
   Sample sample = data.start(0);
   data.load_image(sample);
   check_frame(protocol_of(recipe_), sample);
+  check_scored(data, protocol_of(recipe_));
 }
 
 void TrainRun::check_list(const Dataset& data) const {
@@ -417,8 +416,8 @@ void TrainRun::write_final_report() {
                   {"time in steps", format_duration(trainer_->seconds_in_steps())},
                   {"peak memory", format_bytes(static_cast<double>(memory.peak))}};
   const bool chosen = has_split(recipe_, recipe_.select.on);  // if not, the last model was kept, and is only shown
-  const std::string split = chosen ? recipe_.select.on : "test";
-  if (has_split(recipe_, split)) {
+  const std::string split = report_split(recipe_);
+  if (!split.empty()) {
     if (selection_.best_epoch >= 0) load_weights(*model_, path("best.safetensors"));
     const auto baselines = training_baselines(recipe_, protocol_of(recipe_), options_.out, true);
     const Evaluation evaluation = validate(split, {.panels = &report.panels,

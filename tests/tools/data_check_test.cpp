@@ -329,6 +329,24 @@ TEST(check_data, empty_maps) {
   scored.protocol->min_depth = 70;
   const Outcome unscored = run(spec, &spec, scored);
   EXPECT_TRUE(unscored.says("expected ground truth that the protocol counts in at least one image")) << unscored.text;
+  EXPECT_THROW(check_scored(Dataset(spec), *scored.protocol), Error);
+  EXPECT_NO_THROW(check_scored(Dataset(spec), make_protocol("plain")));
+}
+
+// A run needs the teacher of its own list only; that of the scored list is shown in pictures.
+TEST(check_data, a_scored_list_needs_no_teacher) {
+  const TemporaryFolder folder;
+  const DatasetSpec spec = write_small_set(folder, 2);
+  DatasetSpec scored = spec;
+  scored.teacher->folder = folder / "nowhere";
+  CheckOptions options;
+  options.protocol = make_protocol("plain");
+  options.scored = "test";
+  const Outcome outcome = run(spec, &scored, options);
+  EXPECT_EQ(outcome.status, 0) << outcome.text;
+  EXPECT_TRUE(outcome.says("test: ")) << outcome.text;
+  EXPECT_TRUE(outcome.says("note: " + (folder / "list.txt:1: "))) << outcome.text;
+  EXPECT_EQ(run(scored, &spec, options).status, 1);
 }
 
 TEST(check_data, what_would_stop_a_run) {

@@ -229,6 +229,17 @@ TEST_F(RecipeFiles, DataSetsOfTheSplits) {
   EXPECT_FALSE(dataset_spec(recipe, "test").teacher.has_value());
   EXPECT_FALSE(has_split(recipe, "val"));
   EXPECT_THROW(dataset_spec(recipe, "val"), Error);
+  EXPECT_EQ(report_split(recipe), "test");
+  EXPECT_EQ(report_split(Recipe()), "");
+}
+
+// Without a published protocol, what counts in training is what is scored.
+TEST_F(RecipeFiles, ThePlainProtocolHasTheRangeOfTheModel) {
+  const std::string path = write("r.toml", "[model]\nmin_depth = 0.3\nmax_depth = 7.3\n[eval]\nprotocol = \"plain\"\n");
+  EXPECT_DOUBLE_EQ(protocol_of(load_recipe(path)).min_depth, 0.3);
+  EXPECT_DOUBLE_EQ(protocol_of(load_recipe(path)).max_depth, 7.3);
+  const std::vector<std::string> published = {"eval.protocol=nyu"};
+  EXPECT_DOUBLE_EQ(protocol_of(load_recipe(path, published)).min_depth, 1e-3);
 }
 
 // The page for newcomers has a recipe of at most 15 lines, which means what the page says.

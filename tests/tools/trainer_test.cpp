@@ -375,6 +375,16 @@ TEST(Trainer, RefusesWhatCannotWork) {
   EXPECT_NE(message_of(frame, into(folder / "frame")).find("list.txt:1: protocol: the KITTI frame needs at least"),
             std::string::npos);
 
+  // The list that is scored at the end is looked at before anything begins.
+  Recipe scored = good;
+  scored.data.test = {"nowhere.txt", ""};
+  EXPECT_NE(message_of(scored, into(folder / "scored")).find("nowhere.txt: expected a list"), std::string::npos);
+  scored.data.test = {"list.txt", ""};
+  scored.model.options.d_min = 79;
+  EXPECT_NE(message_of(scored, into(folder / "scored")).find("expected ground truth that the protocol counts"),
+            std::string::npos);
+  EXPECT_FALSE(fs::exists(folder / "scored"));
+
   TrainOptions nothing = into(folder / "nothing");
   nothing.resume = true;
   EXPECT_NE(message_of(good, nothing).find("expected last.safetensors to resume from"), std::string::npos);
