@@ -27,13 +27,22 @@ void fill(const Tensor& x, uint64_t seed, std::string_view name, uint64_t draws_
   copy_(x, tensor<float>(x.shape(), values));
 }
 
+// fan: the kernel's area times side 0 (outputs) or 1 (inputs) of a convolution's weight.
+void kaiming_normal(const Tensor& weight, Layout layout, int side, uint64_t seed, std::string_view name) {
+  const Shape file = to_file_shape(weight.shape(), layout);
+  check(file.rank() == 4, "kaiming_normal: expected a convolution's weight, got ", weight.shape());
+  const double deviation = std::sqrt(2.0 / static_cast<double>(file[side] * file[2] * file[3]));
+  fill(weight, seed, name, 4, [=](Philox& random) { return deviation * random.normal(); });
+}
+
 }  // namespace
 
 void kaiming_normal_fan_out(const Tensor& weight, Layout layout, uint64_t seed, std::string_view name) {
-  const Shape file = to_file_shape(weight.shape(), layout);
-  check(file.rank() == 4, "kaiming_normal_fan_out: expected a convolution's weight, got ", weight.shape());
-  const double deviation = std::sqrt(2.0 / static_cast<double>(file[0] * file[2] * file[3]));
-  fill(weight, seed, name, 4, [=](Philox& random) { return deviation * random.normal(); });
+  kaiming_normal(weight, layout, 0, seed, name);
+}
+
+void kaiming_normal_fan_in(const Tensor& weight, Layout layout, uint64_t seed, std::string_view name) {
+  kaiming_normal(weight, layout, 1, seed, name);
 }
 
 void uniform_fan_in(const Tensor& parameter, int64_t fan_in, uint64_t seed, std::string_view name) {

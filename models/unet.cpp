@@ -15,6 +15,7 @@ std::unique_ptr<Encoder> make_encoder(const EncoderConfig& config) {
 
 UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options)
     : DepthModel(std::string(name), options, input_rule_of(config)),
+      published_(config.published),
       encoder_(make_encoder(config.encoder)),
       decoder_({encoder_->tap_channels(), options.decoder_widths.empty() ? config.widths : options.decoder_widths,
                 config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published}) {
@@ -52,7 +53,11 @@ void UnetModel::initialize(uint64_t seed) {
     const Tensor& x = *entry.tensor;
     if (x.raw() == output.weight.raw() || x.raw() == output.bias.raw())
       uniform_fan_in(x, fan_in, seed, entry.name);
-    else if (entry.layout != Layout::kPlain)
+    else if (entry.layout == Layout::kPlain)
+      continue;
+    else if (!published_ && entry.name.starts_with("decode_head."))
+      kaiming_normal_fan_in(x, entry.layout, seed, entry.name);
+    else
       kaiming_normal_fan_out(x, entry.layout, seed, entry.name);
   }
 }

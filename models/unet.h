@@ -35,7 +35,8 @@ class UnetModel final : public DepthModel {
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
   // Draws as the published code does: Kaiming normal over fan-out and zero bias, the output convolution uniform in
-  // +-1/sqrt(fan-in); batch norms keep their zeros and ones.
+  // +-1/sqrt(fan-in); batch norms keep their zeros and ones. Of a network without published code the decoder is drawn
+  // over fan-in: its widths fall from step to step, and over fan-out each step would make its maps larger.
   void initialize(uint64_t seed) override;
   Encoder* imagenet_encoder() override { return encoder_.get(); }
   ModelFamily family() const override { return ModelFamily::kUnet; }
@@ -50,6 +51,7 @@ class UnetModel final : public DepthModel {
   Tensor run(const Tensor& image, int64_t first_needed_row) const override;
 
  private:
+  bool published_;
   std::unique_ptr<Encoder> encoder_;
   UnetDecoder decoder_;
 };
