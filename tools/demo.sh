@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and does the main job on data that it renders itself: train a student from teacher
 # depth maps, score it on frames that it never saw beside what needs no image, predict with it. Leaves
-# runs/demo/report.html. At most twenty minutes of CPU time, without a GPU.
+# runs/demo/report.html. About 25 minutes of CPU time, without a GPU.
 # Usage: bash tools/demo.sh [--short | --readme]
 #   --short    a few steps on a few frames, for CI
 #   --readme   trains with the seeds 1, 2 and 3, and writes docs/prediction.png and the demo's figures in README.md
