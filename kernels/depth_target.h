@@ -1,7 +1,7 @@
 // The targets of depth losses, and the one rule of which of their pixels count. A depth counts if it is
 //   finite, > 0, and within the range of the model: min <= depth <= max.
 // Training learns from such pixels only, `check-data` counts them, and the evaluation compares with them; published
-// protocols leave out the ends of the range as well (open_range). 0 stands for "no depth known".
+// protocols leave out the ends of the range as well (exclusive_range). 0 stands for "no depth known".
 //   depth_target   y = t where t counts, else 0; with kClamp (published code without masks, where every pixel counts)
 //                  y = min(max(t, 0), max), NaN as 0
 //                  t: the last `rows` rows of the target
@@ -28,7 +28,7 @@ DS_HOST_DEVICE inline bool valid_depth(float depth, DepthRange range = {}) {
 }
 
 // The depths between min and max without these two.
-inline DepthRange open_range(double min, double max) {
+inline DepthRange exclusive_range(double min, double max) {
   const auto low = static_cast<float>(min), high = static_cast<float>(max);
   const float infinity = std::numeric_limits<float>::infinity();
   return {static_cast<double>(low) > min ? low : std::nextafter(low, infinity),

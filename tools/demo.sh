@@ -82,8 +82,8 @@ if [ "${1:-}" = "--readme" ]; then
   cp "$run/picture_$first.png" docs/prediction.png
   printf '%s' "$table" >"$run/table.md"
   awk -v table="$run/table.md" '
-    /^<!-- demo: end/ {while ((getline line < table) > 0) print line; inside = 0}
+    /^<!-- demo: end/ {while ((getline line < table) > 0) print line; print ""; inside = 0}
     !inside {print}
-    /^<!-- demo: begin/ {inside = 1}' README.md >"$run/README.md"
+    /^<!-- demo: begin/ {print ""; inside = 1}' README.md >"$run/README.md"
   cp "$run/README.md" README.md
 fi

@@ -371,7 +371,7 @@ void TrainRun::judge_epoch() {
   record.images = evaluation.summary.images;
   record.metrics = evaluation.summary.mean;
   check(record.images > 0, "data.", split,
-        ".list: expected ground truth that the protocol counts in at least one image, ", "found none");
+        ".list: expected ground truth that the protocol counts in at least one image, found none");
   metrics_->write(to_json_line(record));
   const MetricField& field = metric_field(recipe_.select.metric);
   const double value = record.metrics.*field.value, best = selection_.best_value;

@@ -56,7 +56,7 @@ Rect eval_rect(const Protocol& protocol, ImageSize frame) {
 }
 
 DepthRange range_of(const Protocol& protocol) {
-  if (protocol.target == Target::kTruth) return open_range(protocol.min_depth, protocol.max_depth);
+  if (protocol.target == Target::kTruth) return exclusive_range(protocol.min_depth, protocol.max_depth);
   return {static_cast<float>(protocol.min_depth), static_cast<float>(protocol.max_depth)};
 }
 

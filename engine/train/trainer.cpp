@@ -114,7 +114,6 @@ void Trainer::train_step(BatchRing& ring) {
   observer_.before_step(batch);
   const double lr = options_.schedule.at(position_.updates, total_updates());
   step_.optimiser().set_lr(lr);
-  last_lr_ = lr;
   if (usual) {
     step_.run(views);
   } else {
@@ -142,7 +141,9 @@ std::string Trainer::steps_text(int64_t first, int64_t last) const {
 std::string Trainer::checkpoint_text() const {
   const std::string checkpoint =
       checkpoint_.empty() ? "; no checkpoint was written yet" : "; last good checkpoint: " + checkpoint_;
-  return last_lr_ > 0 ? concat_text(checkpoint, "; the learning rate was ", last_lr_) : checkpoint;
+  if (position_.updates == 0) return checkpoint;
+  return concat_text(checkpoint, "; the learning rate was ",
+                     options_.schedule.at(position_.updates - 1, total_updates()));
 }
 
 // Looks at all steps since the last look, before anything of them is shown or saved. `batch` is that of the last one,

@@ -101,7 +101,6 @@ class Trainer {
   TargetTally tally_;                    // what those steps had to learn from, since this process began
   int64_t target_notes_ = 0;             // notes on steps without target pixels
   bool had_targets_ = false;             // a target pixel counted, in this process or before
-  double last_lr_ = 0;                   // learning rate of the last step; none yet: 0
   std::string checkpoint_;               // path that was saved or resumed from last; empty: none
   int64_t images_seen_ = 0, images_at_last_log_ = 0;
   Clock::time_point last_log_ = Clock::now();

@@ -71,6 +71,44 @@ struct Reference {
   }
 };
 
+// A step of the CPU's kernels.
+struct OnHost {
+  Arrays a;
+  AdamWState state;
+  double sum = NAN;
+  int32_t broken = 0;
+
+  OnHost(const Arrays& before, const AdamWState& state_before, float unscale, float max_norm)
+      : a(before), state(state_before) {
+    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
+    cpu::sum_of_squares(cpu_stream(), slots, &sum);
+    cpu::adamw_prepare(cpu_stream(), kParams, unscale, max_norm, &sum, &state);
+    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
+  }
+};
+
+// The same step of the CUDA kernels.
+struct OnDevice {
+  DeviceArray<float> grad, value, m, v;
+  DeviceArray<double> sum;
+  DeviceArray<AdamWState> state;
+  DeviceArray<int32_t> broken;
+
+  OnDevice(const Arrays& before, const AdamWState& state_before, float unscale, float max_norm)
+      : grad(before.grad),
+        value(before.value),
+        m(before.m),
+        v(before.v),
+        sum(1),
+        state(std::vector<AdamWState>{state_before}),
+        broken(std::vector<int32_t>{0}) {
+    const auto slots = slots_in(grad.data(), value.data(), m.data(), v.data());
+    cuda::sum_of_squares(cuda_stream(), slots, sum.data());
+    cuda::adamw_prepare(cuda_stream(), kParams, unscale, max_norm, sum.data(), state.data());
+    cuda::adamw(cuda_stream(), slots, kParams, state.data(), broken.data());
+  }
+};
+
 struct Row {
   float unscale, max_norm;
 };
@@ -84,38 +122,23 @@ TEST(AdamwKernel, UpdatesWithClipping) {
     // g is rounded before it is squared and v before its root is taken.
     const double limit = 16 * tolerance<float>();
 
-    Arrays a = before;
-    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
-    double sum = NAN;
-    AdamWState state = kBefore;
-    int32_t broken = 0;
-    cpu::sum_of_squares(cpu_stream(), slots, &sum);
-    cpu::adamw_prepare(cpu_stream(), kParams, row.unscale, row.max_norm, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
-    EXPECT_EQ(state.step, 5);
-    EXPECT_EQ(state.finite, 1);
-    EXPECT_EQ(broken, 0);
-    EXPECT_NEAR(to_double(state.norm), expected.norm, 1e-6 * expected.norm);
-    EXPECT_LE(max_relative_error(a.value, expected.value), limit);
-    EXPECT_LE(max_relative_error(a.m, expected.m), limit);
-    EXPECT_LE(max_relative_error(a.v, expected.v), limit);
+    const OnHost host(before, kBefore, row.unscale, row.max_norm);
+    EXPECT_EQ(host.state.step, 5);
+    EXPECT_EQ(host.state.finite, 1);
+    EXPECT_EQ(host.broken, 0);
+    EXPECT_NEAR(to_double(host.state.norm), expected.norm, 1e-6 * expected.norm);
+    EXPECT_LE(max_relative_error(host.a.value, expected.value), limit);
+    EXPECT_LE(max_relative_error(host.a.m, expected.m), limit);
+    EXPECT_LE(max_relative_error(host.a.v, expected.v), limit);
 
     for_each_schedule([&] {
-      const DeviceArray<float> grad(before.grad);
-      DeviceArray<float> value(before.value), m(before.m), v(before.v);
-      DeviceArray<double> sum_device(1);
-      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
-      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
-      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
-      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
-      cuda::adamw_prepare(cuda_stream(), kParams, row.unscale, row.max_norm, sum_device.data(), state_device.data());
-      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
-      EXPECT_EQ(state_device.host()[0].step, 5);
-      EXPECT_EQ(broken_device.host()[0], 0);
-      EXPECT_NEAR(sum_device.host()[0], sum, 1e-12 * sum);
-      EXPECT_LE(max_relative_error(value.host(), expected.value), limit);
-      EXPECT_LE(max_relative_error(m.host(), expected.m), limit);
-      EXPECT_LE(max_relative_error(v.host(), expected.v), limit);
+      const OnDevice device(before, kBefore, row.unscale, row.max_norm);
+      EXPECT_EQ(device.state.host()[0].step, 5);
+      EXPECT_EQ(device.broken.host()[0], 0);
+      EXPECT_NEAR(device.sum.host()[0], host.sum, 1e-12 * host.sum);
+      EXPECT_LE(max_relative_error(device.value.host(), expected.value), limit);
+      EXPECT_LE(max_relative_error(device.m.host(), expected.m), limit);
+      EXPECT_LE(max_relative_error(device.v.host(), expected.v), limit);
     });
   }
 }
@@ -124,33 +147,18 @@ TEST(AdamwKernel, LeavesEverythingAloneWhenTheNormIsNotFinite) {
   for (const float bad : {NAN, INFINITY}) {
     Arrays before(total());
     before.grad[4097] = bad;
-    Arrays a = before;
-    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
-    double sum = 0;
-    AdamWState state = kBefore;
-    int32_t broken = 0;
-    cpu::sum_of_squares(cpu_stream(), slots, &sum);
-    cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 35.0f, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
-    EXPECT_EQ(state.finite, 0);
-    EXPECT_EQ(broken, 0);
-    EXPECT_EQ(state.step, 4);
-    EXPECT_EQ(a.value, before.value);
-    EXPECT_EQ(a.m, before.m);
+    const OnHost host(before, kBefore, 1.0f, 35.0f);
+    EXPECT_EQ(host.state.finite, 0);
+    EXPECT_EQ(host.broken, 0);
+    EXPECT_EQ(host.state.step, 4);
+    EXPECT_EQ(host.a.value, before.value);
+    EXPECT_EQ(host.a.m, before.m);
 
     for_each_schedule([&] {
-      const DeviceArray<float> grad(before.grad);
-      DeviceArray<float> value(before.value), m(before.m), v(before.v);
-      DeviceArray<double> sum_device(1);
-      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{kBefore});
-      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
-      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
-      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
-      cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 35.0f, sum_device.data(), state_device.data());
-      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
-      EXPECT_EQ(state_device.host()[0].finite, 0);
-      EXPECT_EQ(value.host(), before.value);
-      EXPECT_EQ(v.host(), before.v);
+      const OnDevice device(before, kBefore, 1.0f, 35.0f);
+      EXPECT_EQ(device.state.host()[0].finite, 0);
+      EXPECT_EQ(device.value.host(), before.value);
+      EXPECT_EQ(device.v.host(), before.v);
     });
   }
 }
@@ -172,28 +180,10 @@ TEST(AdamwKernel, NotesAnUpdateThatIsNotFinite) {
     Arrays before(total());
     AdamWState state_before = kBefore;
     row.spoil(before, state_before);
-    Arrays a = before;
-    AdamWState state = state_before;
-    const auto slots = slots_in(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
-    double sum = 0;
-    int32_t broken = 0;
-    cpu::sum_of_squares(cpu_stream(), slots, &sum);
-    cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 0.0f, &sum, &state);
-    cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
-    EXPECT_EQ(state.finite, 1);
-    EXPECT_NE(broken, 0);
-    for_each_schedule([&] {
-      const DeviceArray<float> grad(before.grad);
-      DeviceArray<float> value(before.value), m(before.m), v(before.v);
-      DeviceArray<double> sum_device(1);
-      DeviceArray<AdamWState> state_device(std::vector<AdamWState>{state_before});
-      DeviceArray<int32_t> broken_device(std::vector<int32_t>{0});
-      const auto device_slots = slots_in(grad.data(), value.data(), m.data(), v.data());
-      cuda::sum_of_squares(cuda_stream(), device_slots, sum_device.data());
-      cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 0.0f, sum_device.data(), state_device.data());
-      cuda::adamw(cuda_stream(), device_slots, kParams, state_device.data(), broken_device.data());
-      EXPECT_NE(broken_device.host()[0], 0);
-    });
+    const OnHost host(before, state_before, 1.0f, 0.0f);
+    EXPECT_EQ(host.state.finite, 1);
+    EXPECT_NE(host.broken, 0);
+    for_each_schedule([&] { EXPECT_NE(OnDevice(before, state_before, 1.0f, 0.0f).broken.host()[0], 0); });
   }
 }
 

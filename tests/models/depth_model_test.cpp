@@ -288,15 +288,17 @@ TEST(DepthModel, RefusesImagesItCannotRestoreTheSizeOf) {
   EXPECT_THROW(student->forward(zeros({1, 64, 64, 4})), Error);
 }
 
+// Of values whose mean is 0.
+double deviation(const std::vector<float>& x) {
+  double sum = 0.0;
+  for (const float v : x) sum += static_cast<double>(v) * v;
+  return std::sqrt(sum / static_cast<double>(x.size()));
+}
+
 TEST(DepthModel, InitialWeightsFollowTheRule) {
   const auto a = make_model("mobilenet_unet", {}), b = make_model("mobilenet_unet", {});
   a->initialize(1);
   b->initialize(2);
-  const auto deviation = [](const std::vector<float>& x) {
-    double sum = 0.0;
-    for (const float v : x) sum += static_cast<double>(v) * v;
-    return std::sqrt(sum / static_cast<double>(x.size()));
-  };
   const std::vector<StateEntry> other = b->parameters();
   size_t i = 0;
   for (const StateEntry& p : a->parameters()) {
@@ -312,6 +314,21 @@ TEST(DepthModel, InitialWeightsFollowTheRule) {
       EXPECT_NEAR(deviation(x), std::sqrt(2.0 / (9 * 32)), 6e-3);
     }
   }
+}
+
+TEST(DepthModel, TheLightDecoderIsDrawnOverFanIn) {
+  const auto model = make_model("mobilenet_unet_small", {});
+  model->initialize(1);
+  int seen = 0;
+  for (const StateEntry& p : model->parameters()) {
+    const double fan_in = p.name == "decode_head.conv_list.1.convA.conv.weight"   ? 9 * (256 + 96)
+                          : p.name == "decode_head.conv_list.1.convB.conv.weight" ? 9 * 128
+                                                                                  : 0;
+    if (fan_in == 0) continue;
+    EXPECT_NEAR(deviation(to_vector<float>(*p.tensor)), std::sqrt(2 / fan_in), 2e-4) << p.name;
+    ++seen;
+  }
+  EXPECT_EQ(seen, 2);
 }
 
 }  // namespace

@@ -42,6 +42,16 @@ TrainOptions into(const std::string& out) {
   return options;
 }
 
+// Trains up to this step, after which SIGTERM arrives.
+void train_until(int64_t step, const Recipe& recipe, TrainOptions options) {
+  install_interrupt_handlers();
+  options.on_step = [step](int64_t updates) {
+    if (updates == step) std::raise(SIGTERM);
+  };
+  EXPECT_THROW(train(recipe, options), Interrupted);
+  clear_interrupt();
+}
+
 // Tensors of a checkpoint, byte for byte.
 void expect_same_files(const std::string& a, const std::string& b) {
   const SafetensorsFile first(a), second(b);
@@ -67,14 +77,8 @@ TEST(Trainer, AnInterruptedRunResumesBitForBit) {
   const Recipe recipe = small_recipe(folder);
   train(recipe, into(folder / "whole"));
 
-  install_interrupt_handlers();
   TrainOptions options = into(folder / "halves");
-  options.on_step = [](int64_t updates) {
-    if (updates == 3) std::raise(SIGTERM);  // the middle of the second epoch
-  };
-  EXPECT_THROW(train(recipe, options), Interrupted);
-  clear_interrupt();
-  options.on_step = nullptr;
+  train_until(3, recipe, options);  // the middle of the second epoch
   EXPECT_NE(message_of(recipe, options).find("holds a run already"), std::string::npos);
   options.resume = true;
   train(recipe, options);
@@ -168,12 +172,7 @@ TEST(Trainer, AResumedRunKeepsToItsHead) {
   TrainOptions whole = into(folder / "whole"), half = into(folder / "half");
   whole.fused_head = half.fused_head = true;
   train(recipe, whole);
-  install_interrupt_handlers();
-  half.on_step = [](int64_t updates) {
-    if (updates == 3) std::raise(SIGTERM);
-  };
-  EXPECT_THROW(train(recipe, half), Interrupted);
-  clear_interrupt();
+  train_until(3, recipe, half);
   fs::copy(folder / "half", folder / "other", fs::copy_options::recursive);
 
   TrainOptions resumed = into(folder / "half");
@@ -293,13 +292,7 @@ TEST(Trainer, AnUpdateThatIsNotFiniteReplacesNoCheckpoint) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);
   recipe.schedule.kind = Schedule::Kind::kConstant;
-  install_interrupt_handlers();
-  TrainOptions begun = into(folder / "run");
-  begun.on_step = [](int64_t updates) {
-    if (updates == 2) std::raise(SIGTERM);  // the end of the first epoch
-  };
-  EXPECT_THROW(train(recipe, begun), Interrupted);
-  clear_interrupt();
+  train_until(2, recipe, into(folder / "run"));  // the end of the first epoch
   const std::string last = folder / "run/last.safetensors", image = folder / "images/0.png";
   const std::vector<uint8_t> good = read_bytes(last);
   EXPECT_TRUE(predicts(last, image));
