@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and does the main job on data that it renders itself: train a student from teacher
 # depth maps, score it on frames that it never saw beside what needs no image, predict with it. Leaves
-# runs/demo/report.html. About 25 minutes of CPU time, without a GPU.
+# runs/demo/report.html. About 20 minutes of CPU time, without a GPU.
 # Usage: bash tools/demo.sh [--short | --readme]
 #   --short    a few steps on a few frames, for CI
 #   --readme   trains with the seeds 1, 2 and 3, and writes docs/prediction.png and the demo's figures in README.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-frames=(--train 240 --val 8 --test 24)
+frames=(--train 160 --val 8 --test 24)
 settings=()
 seeds=(1)
 case "${1:-}" in
