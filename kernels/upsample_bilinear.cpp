@@ -24,10 +24,8 @@ struct Readers {
       begin.push_back(static_cast<int>(output.size()));
       const UpsampleAxis::Range range = axis.readers(i);
       for (int o = std::max(range.first, first_output); o <= range.last; ++o) {
-        const float w = axis.weight(o, i);
-        if (w == 0.0f) continue;
         output.push_back(o - first_output);
-        weight.push_back(w);
+        weight.push_back(axis.weight(o, i));
       }
     }
     begin.push_back(static_cast<int>(output.size()));

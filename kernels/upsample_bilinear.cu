@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// dx[n,i,j,c] = sum over the outputs (p, q) that read (i, j) of weight * dy[n,p,q,c], about 16 of them at x2. Same
+// dx[n,i,j,c] = sum over the outputs (p, q) that read (i, j) of weight * dy[n,p,q,c], at most 16 of them at x2. Same
 // geometry, over the pixels of dx. Every element of dy is wanted by up to four pixels of dx, which lie in the same or
 // the next block row: DRAM moves dy and dx once. Bound: DRAM.
 template <int kPack, class T>
@@ -69,7 +69,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       for (int k = 0; k < kAtOnce; ++k) wx[k] = first + k <= q_range.last ? cols.weight(first + k, j) : 0.0f;
       for (int p = p_range.first; p <= p_range.last; ++p) {
         const float wy = rows.weight(p, i);
-        if (wy == 0.0f) continue;
         const T* from = dy + ((n * s.out_rows() + p - s.out_first_row) * s.out_width + first) * s.y_channels + c;
         Words<T, kPack> words[kAtOnce] = {};
 #pragma unroll

@@ -57,20 +57,22 @@ struct UpsampleAxis {
     return {i0, i0 + 1 < in ? i0 + 1 : in - 1, static_cast<float>(s - i0 * unit) * inverse_unit};
   }
 
-  // First and last output that can read input i; some of them may have weight 0.
+  // First and last output that read input i, all with a weight above 0; first > last if there is none. They are the o
+  // with (i - 1) unit < position < (i + 1) unit; the inputs at the ends are read by all outputs beyond them too. At x2
+  // there are at most four.
   struct Range {
     int first, last;
   };
   DS_HOST_DEVICE Range readers(int i) const {
     int first = 0, last = out - 1;
     if (align_corners) {
-      if (i > 0) first = (i - 1) * (out - 1) / (in - 1);
-      if (i < in - 1) last = ((i + 1) * (out - 1) + in - 2) / (in - 1);
-    } else {
-      if (i > 0) first = ((2 * i - 1) * out / in - 1) / 2;
-      if (i < in - 1) last = ((2 * i + 3) * out / in) / 2;
+      if (i > 0) first = (i - 1) * unit / (in - 1) + 1;
+      if (i < in - 1) last = ((i + 1) * unit - 1) / (in - 1);
+    } else {  // both quotients are of numbers above 0, which rounds them down
+      if (i > 0) first = ((2 * i - 1) * out + in) / (2 * in);
+      if (i < in - 1) last = ((2 * i + 3) * out + in - 1) / (2 * in) - 1;
     }
-    return {first > 0 ? first : 0, last < out - 1 ? last : out - 1};
+    return {first, last < out - 1 ? last : out - 1};
   }
 
   // Output o reads input i with this weight: max(0, 1 - |s - i|), with s at most in - 1.

@@ -114,7 +114,7 @@ TYPED_TEST(UpsampleBilinearKernel, MatchesTheFormulas) {
   }
 }
 
-// Every (output, input) pair of many sizes: readers() misses no output with a weight, and weight() agrees with tap().
+// Every (output, input) pair of many sizes: readers() are the outputs with a weight, and weight() agrees with tap().
 TEST(UpsampleBilinearKernelAxis, RangesAndWeightsAgreeWithTheTaps) {
   for (const bool align_corners : {true, false}) {
     for (int in = 1; in <= 23; ++in) {
@@ -127,10 +127,35 @@ TEST(UpsampleBilinearKernelAxis, RangesAndWeightsAgreeWithTheTaps) {
             const float expected = (tap.i0 == i ? 1.0f - tap.w1 : 0.0f) + (tap.i1 == i ? tap.w1 : 0.0f);
             ASSERT_NEAR(axis.weight(o, i), expected, 2e-7f) << in << " " << out << " " << o << " " << i;
             const UpsampleAxis::Range range = axis.readers(i);
-            ASSERT_TRUE(expected == 0.0f || (range.first <= o && o <= range.last)) << in << " " << out << " " << o;
+            ASSERT_TRUE(range.first >= 0 && range.last < out) << in << " " << out << " " << i;
+            ASSERT_EQ(axis.weight(o, i) > 0.0f, range.first <= o && o <= range.last) << in << " " << out << " " << o;
           }
         }
       }
+    }
+  }
+}
+
+// The gradient's inner loops have four places.
+TEST(UpsampleBilinearKernelAxis, AtMostFourOutputsReadAnInputAtTwiceTheSize) {
+  for (const bool align_corners : {true, false}) {
+    for (int in = 1; in <= 300; ++in) {
+      const UpsampleAxis axis(in, 2 * in, align_corners);
+      for (int i = 0; i < in; ++i) {
+        const UpsampleAxis::Range range = axis.readers(i);
+        ASSERT_LE(range.last - range.first + 1, 4) << in << " " << i;
+      }
+    }
+  }
+}
+
+// Position and ranges stay within 31 bits at the largest size.
+TEST(UpsampleBilinearKernelAxis, LargestSize) {
+  for (const bool align_corners : {true, false}) {
+    const UpsampleAxis axis(kMaxUpsampleSize, kMaxUpsampleSize, align_corners);
+    for (const int i : {0, 1, kMaxUpsampleSize - 2, kMaxUpsampleSize - 1}) {
+      const UpsampleAxis::Range range = axis.readers(i);
+      EXPECT_TRUE(range.first == i && range.last == i) << i << ": " << range.first << " to " << range.last;
     }
   }
 }
