@@ -28,7 +28,7 @@ bool one_line(const std::string& text) { return !text.empty() && text.find_first
 }  // namespace
 
 PlanCache::PlanCache(const std::string& folder, const std::string& identity)
-    : header_("depthstill plans 1 " + identity) {
+    : header_(concat_text("depthstill plans ", kPlansVersion, " ", identity)) {
   check(one_line(identity), "plan cache: expected an identity of one line");
   if (folder.empty()) return;
   file_ = (fs::path(folder) / file_name(identity)).string();

@@ -1,6 +1,6 @@
 // Measured choices on disk: which way of computing something was the fastest on this device. One small text file per
-// device and library version; a first line names both, every further one is "key <tab> record". What does not read as
-// such is ignored, and so is a file of another version.
+// device and library version; a first line names both and our own version, every further one is "key <tab> record".
+// What does not read as such is ignored, and so is a file of another version.
 #pragma once
 
 #include <map>
@@ -9,6 +9,10 @@
 #include <string>
 
 namespace depthstill::plans {
+
+// Choices weigh the libraries' kernels against ours. This number is to be raised with every change of a kernel of ours
+// that competes (bias and activation, batch norm, sums, casts, the fused head) or of the list of candidates.
+inline constexpr int kPlansVersion = 2;
 
 class PlanCache {
  public:

@@ -52,7 +52,7 @@ class Graph {
     try {
       for (int i = 0; i < times; ++i) work();
       graph_ = cuda::end_capture(stream);
-    } catch (const Error&) {
+    } catch (...) {
       cuda::abandon_capture(stream);
       throw;
     }
@@ -85,6 +85,7 @@ double replayed_ms(const Stopwatch& watch, double guess_ms, const std::function<
     replay_ms();  // uploads the graph
     return median_of(kReplays, replay_ms) / per_graph;
   } catch (const Error&) {
+    cuda::synchronize(watch.stream());  // throws where it is the device that has failed
     return std::numeric_limits<double>::infinity();
   }
 }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/core/library_options.h"
+#include "kernels/core/runtime.h"
 #include "kernels/plans/choice.h"
 #include "kernels/plans/timer.h"
 
@@ -22,6 +23,7 @@ struct Ways {
   // A way as a line of the cache, and back. Without them no way is timed: the first that runs is taken.
   std::function<std::string(const Way&)> record = {};
   std::function<std::optional<Way>(const std::string& record)> rebuild = {};
+  std::function<std::string(const Way&)> describe = {};  // a few words for messages; empty: the record
 };
 
 // Chooses a way, which has run when it is returned.
@@ -33,6 +35,9 @@ Way choose_and_run(Stream stream, const Ways<Way>& ways) {
     ways.run(way);
     has_run = true;
   };
+  by.check_device = [&] {
+    if (!cuda::capturing(stream)) cuda::synchronize(stream);
+  };
   if (ways.record) {
     const LibraryOptions& options = library_options();
     by.cache = device_cache(stream);
@@ -40,6 +45,7 @@ Way choose_and_run(Stream stream, const Ways<Way>& ways) {
     by.log = options.log;
     by.record = ways.record;
     by.rebuild = ways.rebuild;
+    by.describe = ways.describe;
     if (may_measure(stream)) {
       by.milliseconds = [&](const Way& way, double best_ms) {
         return median_ms(stream, best_ms, [&] { ways.run(way); });

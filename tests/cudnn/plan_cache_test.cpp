@@ -27,6 +27,10 @@ class PlanCacheFile : public ::testing::Test {
     return {std::istreambuf_iterator<char>(in), {}};
   }
 
+  static std::string header(const std::string& identity) {
+    return concat_text("depthstill plans ", kPlansVersion, " ", identity, "\n");
+  }
+
   std::string folder_ = (fs::path(::testing::TempDir()) / ("plan_cache_" + std::to_string(::getpid()))).string();
 };
 
@@ -49,20 +53,29 @@ TEST_F(PlanCacheFile, IsIgnoredForAnotherVersionAndThenReplaced) {
   PlanCache now(folder_, "gpu 2");
   EXPECT_FALSE(now.find("key").has_value());
   now.put("key", "new");
-  EXPECT_EQ(contents(now.file()), "depthstill plans 1 gpu 2\nkey\tnew\n");
+  EXPECT_EQ(contents(now.file()), header("gpu 2") + "key\tnew\n");
   EXPECT_EQ(PlanCache(folder_, "gpu 1").find("key"), "old");
+}
+
+TEST_F(PlanCacheFile, IsIgnoredWhereItIsOlderThanOurKernels) {
+  const std::string file = PlanCache(folder_, "gpu").file();
+  fs::create_directories(folder_);
+  std::ofstream(file) << "depthstill plans " << kPlansVersion - 1 << " gpu\nkey\told\n";
+  EXPECT_FALSE(PlanCache(folder_, "gpu").find("key").has_value());
+  std::ofstream(file) << header("gpu") << "key\tnow\n";
+  EXPECT_EQ(PlanCache(folder_, "gpu").find("key"), "now");
 }
 
 TEST_F(PlanCacheFile, DropsLinesThatAreNotRecords) {
   const std::string file = PlanCache(folder_, "gpu").file();
   fs::create_directories(folder_);
-  std::ofstream(file, std::ios::binary) << "depthstill plans 1 gpu\nno tab\n\tno key\nno record\t\n\x01\x02\xff\n"
+  std::ofstream(file, std::ios::binary) << header("gpu") << "no tab\n\tno key\nno record\t\n\x01\x02\xff\n"
                                         << "good\tkept\ncut off\tin the mid";
   PlanCache cache(folder_, "gpu");
   EXPECT_EQ(cache.find("good"), "kept");
   for (const char* key : {"no tab", "", "no record", "cut off"}) EXPECT_FALSE(cache.find(key).has_value()) << key;
   cache.put("more", "record");
-  EXPECT_EQ(contents(file), "depthstill plans 1 gpu\ngood\tkept\nmore\trecord\n");
+  EXPECT_EQ(contents(file), header("gpu") + "good\tkept\nmore\trecord\n");
 }
 
 TEST_F(PlanCacheFile, KeepsWhatAnotherProcessWroteMeanwhile) {
@@ -192,6 +205,98 @@ TEST_F(Choice, LeavesOutWhatDoesNotRun) {
   EXPECT_THROW(choose<int>("key", by, [](Wanted) { return std::vector<int>{}; }), Error);
 }
 
+struct Messages {
+  Messages() {
+    set_message_sink([this](const std::string& line) { lines.push_back(line); });
+  }
+  ~Messages() { set_message_sink(nullptr); }
+  std::vector<std::string> lines;
+};
+
+TEST_F(Choice, SaysOfEveryWayHowLongItTook) {
+  const Messages messages;
+  PlanCache cache(folder_, "gpu");
+  Chooser<int> by = chooser(&cache);
+  by.milliseconds = [](const int& way, double) {
+    check(way >= 0, "does not run");
+    return way == 9 ? std::numeric_limits<double>::infinity() : 0.25 * way;
+  };
+  by.describe = [](const int& way) { return concat_text("engine ", way); };
+  by.log = true;
+  const auto candidates = [](Wanted) { return std::vector<int>{-7, 9, 2, 1}; };
+  EXPECT_EQ(choose<int>("a map", by, candidates), 1);
+  by.run = [](const int&) {};
+  EXPECT_EQ(choose<int>("a map", by, candidates), 1);
+  by.milliseconds = nullptr;
+  by.cache = nullptr;
+  EXPECT_EQ(choose<int>("a map", by, candidates), -7);
+  EXPECT_EQ(messages.lines,
+            (std::vector<std::string>{
+                "plan: a map: 1 of 4, engine -7, refused: does not run",
+                "plan: a map: 2 of 4, engine 9, cannot be captured in a graph", "plan: a map: 3 of 4, engine 2, 0.5 ms",
+                "plan: a map: 4 of 4, engine 1, 0.25 ms", "plan: a map: 4 of 4, engine 1, taken",
+                "plan: a map: remembered, engine 1, taken", "plan: a map: untimed 1 of 4, engine -7, taken"}));
+}
+
+// The first refusal is the cause, the others may be its consequences.
+TEST_F(Choice, ReportsTheFirstRefusal) {
+  Chooser<int> by = chooser(nullptr);
+  by.run = [](const int& way) {
+    if (way == 3) throw OutOfMemory("no memory for 3");
+    fail("no way ", way);
+  };
+  for (const bool timed_ways : {false, true}) {
+    if (timed_ways) by.milliseconds = [&](const int& way, double) { return by.run(way), 0.0; };
+    for (const int first : {1, 3}) {
+      try {
+        choose<int>("a map", by, [&](Wanted) { return std::vector<int>{first, 2}; });
+        ADD_FAILURE();
+      } catch (const Error& error) {
+        EXPECT_STREQ(error.what(), first == 1 ? "no way to compute a map runs: no way 1"
+                                              : "no way to compute a map runs: no memory for 3");
+        EXPECT_EQ(dynamic_cast<const OutOfMemory*>(&error) != nullptr, first == 3);
+      }
+    }
+  }
+}
+
+// A kernel's bad address ends everything that the process does on the device.
+TEST_F(Choice, EndsWhereTheDeviceHasFailed) {
+  PlanCache cache(folder_, "gpu");
+  Chooser<int> by = chooser(&cache);
+  bool broken = false;
+  int tried = 0;
+  by.run = [&](const int& way) {
+    ++tried;
+    broken = broken || way == 8;
+    check(!broken && way != 7, "way ", way, " does not run");
+  };
+  by.check_device = [&] { check(!broken, "illegal address"); };
+  const auto message = [&](const std::vector<int>& ways) -> std::string {
+    broken = false;
+    tried = 0;
+    try {
+      choose<int>("a map", by, [&](Wanted) { return ways; });
+      return "";
+    } catch (const Error& error) {
+      return error.what();
+    }
+  };
+  const auto expected = [](const char* which) {
+    return concat_text(
+        "the device failed while running a map, ", which,
+        ", way 8: way 8 does not run; then illegal address; DEPTHSTILL_SYNC=1 with --no-graph names the kernel");
+  };
+  EXPECT_EQ(message({7, 8, 6}), expected("untimed 2 of 3"));
+  EXPECT_EQ(message({7, 6}), "");
+  by.milliseconds = [&](const int& way, double) { return by.run(way), 1.0; };
+  EXPECT_EQ(message({7, 8, 6}), expected("2 of 3"));
+  EXPECT_EQ(tried, 2) << "nothing is asked of a device that has failed";
+  EXPECT_FALSE(cache.find("a map").has_value());
+  cache.put("a map", "way 8");
+  EXPECT_EQ(message({6}), expected("remembered"));
+}
+
 TEST_F(Choice, WithoutATimerTakesTheFirstAndRemembersNothing) {
   PlanCache cache(folder_, "gpu");
   EXPECT_EQ(choose<int>("key", chooser(&cache), [](Wanted) { return std::vector<int>{1, 5}; }), 1);
@@ -221,7 +326,7 @@ TEST_F(Choice, WithoutATimerGoesOnToTheNextWhereOneDoesNotRun) {
     choose<int>("the problem", by, [](Wanted) { return std::vector<int>{-1, -2}; });
     FAIL();
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "no way to compute the problem runs: way -2 does not run");
+    EXPECT_STREQ(error.what(), "no way to compute the problem runs: way -1 does not run");
   }
 }
 
