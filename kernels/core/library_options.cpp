@@ -22,9 +22,10 @@ int one_of(const char* variable, const char* const (&values)[2], int otherwise) 
 
 bool flag(const char* variable, bool otherwise) { return one_of(variable, {"0", "1"}, otherwise ? 1 : 0) == 1; }
 
-int64_t megabytes(const char* variable, int64_t otherwise) {
+// The variable's value in bytes; nothing if it is not set.
+std::optional<int64_t> megabytes(const char* variable) {
   const char* text = std::getenv(variable);
-  if (text == nullptr) return otherwise;
+  if (text == nullptr) return std::nullopt;
   const std::string_view digits = text;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
@@ -49,8 +50,9 @@ LibraryOptions library_options_from_environment() {
   options.deterministic = flag("DEPTHSTILL_DETERMINISTIC", options.deterministic);
   options.strict_fp32 = one_of("DEPTHSTILL_FP32", {"tf32", "strict"}, options.strict_fp32 ? 1 : 0) == 1;
   options.measure = flag("DEPTHSTILL_MEASURE", options.measure);
+  options.all_plans = flag("DEPTHSTILL_ALL_PLANS", options.all_plans);
   options.log = flag("DEPTHSTILL_LOG_PLANS", options.log);
-  options.workspace_cap_bytes = megabytes("DEPTHSTILL_WORKSPACE_MB", options.workspace_cap_bytes);
+  options.workspace_cap_bytes = megabytes("DEPTHSTILL_WORKSPACE_MB");
   options.cache_folder = cache_folder();
   return options;
 }

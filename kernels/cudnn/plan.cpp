@@ -1,10 +1,13 @@
 #include "kernels/cudnn/plan.h"
 
 #include <algorithm>
+#include <charconv>
 #include <map>
+#include <string_view>
 
 #include "kernels/core/dry_run.h"
 #include "kernels/core/error.h"
+#include "kernels/core/runtime.h"
 #include "kernels/cudnn/h100.h"
 
 namespace depthstill::cudnn {
@@ -31,15 +34,19 @@ void set_target(Descriptor& plan, const Target& target, const std::optional<Desc
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &target.handle);
 }
 
-// The configurations of one of the heuristic's modes, best first.
+// The configurations of one of the heuristic's modes, best first. There are none where it refuses the graph, and
+// `refusal` says why.
 std::vector<Descriptor> engine_configs(const Descriptor& graph, cudnnBackendHeurMode_t mode,
-                                       const std::optional<Descriptor>& device) {
+                                       const std::optional<Descriptor>& device, std::string& refusal) {
   std::vector<Descriptor> configs;
   Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)
       .set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
   if (device) heuristic.set(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, *device);
-  if (!heuristic.try_finalize()) return configs;
+  if (!heuristic.try_finalize()) {
+    if (refusal.empty()) refusal = last_message();
+    return configs;
+  }
   int64_t count = 0;
   check_status(cudnnBackendGetAttribute(heuristic.get(), CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                                         0, &count, nullptr),
@@ -57,21 +64,39 @@ std::vector<Descriptor> engine_configs(const Descriptor& graph, cudnnBackendHeur
   return configs;
 }
 
-// Returns whether the engine behind `config` carries `note`, e.g. tensor cores.
-bool has_note(const Descriptor& config, cudnnBackendNumericalNote_t note) {
+// What cuDNN says of the engine behind a configuration.
+struct EngineFacts {
+  int64_t number = -1;
+  bool compiles = false;  // a kernel, when the plan is made
+  std::vector<cudnnBackendNumericalNote_t> notes;
+
+  bool has(cudnnBackendNumericalNote_t note) const {
+    return std::find(notes.begin(), notes.end(), note) != notes.end();
+  }
+};
+
+// What cannot be read stays as it is above.
+EngineFacts facts_of(const Descriptor& config) {
+  EngineFacts facts;
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
-  int64_t count = 0;
-  if (cudnnBackendGetAttribute(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count,
-                               &raw) != CUDNN_STATUS_SUCCESS) {
-    return false;
-  }
-  cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-  if (cudnnBackendGetAttribute(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
-                               CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS) {
-    return false;
-  }
-  return std::find(notes, notes + count, note) != notes + count;
+  const auto read = [](const auto& from, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                       int64_t room, void* to) {
+    int64_t count = 0;
+    const cudnnStatus_t status = cudnnBackendGetAttribute(from, name, type, room, &count, to);
+    return status == CUDNN_STATUS_SUCCESS ? count : 0;
+  };
+  if (read(config.get(), CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &raw) == 0) return facts;
+  read(raw, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &facts.number);
+  std::vector<cudnnBackendBehaviorNote_t> behavior(CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
+  behavior.resize(static_cast<size_t>(read(raw, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+                                           CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, behavior.data())));
+  facts.compiles =
+      std::find(behavior.begin(), behavior.end(), CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != behavior.end();
+  facts.notes.resize(CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
+  facts.notes.resize(static_cast<size_t>(read(raw, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                              CUDNN_NUMERICAL_NOTE_TYPE_COUNT, facts.notes.data())));
+  return facts;
 }
 
 }  // namespace
@@ -89,10 +114,30 @@ Target current_target(Stream stream) {
     check_status(cudnnCreate(&handle), "creating a handle");
     check_status(cudnnSetStream(handle, static_cast<cudaStream_t>(stream.handle)), "setting the stream");
   }
-  return {handle, ""};
+  static const auto memory_bytes = static_cast<int64_t>(cuda::device_info().total_bytes);
+  return {handle, "", memory_bytes};
 }
 
-Target h100_target() { return {nullptr, kH100}; }
+Target h100_target() { return {nullptr, kH100, cuda::kH100Bytes}; }
+
+int64_t workspace_cap_bytes(const Target& target, const LibraryOptions& options) {
+  return options.workspace_cap_bytes.value_or(target.memory_bytes / 50);
+}
+
+std::vector<size_t> spread_over_engines(const std::vector<int64_t>& engines) {
+  constexpr size_t kFirst = 10;
+  constexpr int kMostOfOne = 6;
+  std::vector<size_t> order, others, rest;
+  std::map<int64_t, int> seen;
+  for (size_t i = 0; i < engines.size(); ++i) {
+    const int before = seen[engines[i]]++;
+    std::vector<size_t>& list = order.size() < kFirst && before < kMostOfOne ? order : before == 0 ? others : rest;
+    list.push_back(i);
+  }
+  order.insert(order.end(), others.begin(), others.end());
+  order.insert(order.end(), rest.begin(), rest.end());
+  return order;
+}
 
 Plan::Plan(Descriptor plan, std::string name) : plan_(std::move(plan)), name_(std::move(name)) {
   int64_t workspace = 0, count = 0;
@@ -131,6 +176,15 @@ std::string Plan::json() const {
   return text;
 }
 
+int Plan::engine() const {
+  constexpr std::string_view kKey = "\"engineId\":";
+  const std::string text = json();
+  const size_t at = text.find(kKey);
+  int number = -1;
+  if (at != std::string::npos) std::from_chars(text.data() + at + kKey.size(), text.data() + text.size(), number);
+  return number;
+}
+
 void Plan::execute(Stream stream, const TensorPointers& tensors, void* workspace) const {
   if (cuda::dry_running()) return cuda::record_library_call("cudnn: " + name_);
   std::vector<int64_t> ids;
@@ -155,24 +209,40 @@ class PlanSearch {
       : target_(target),
         graph_(graph),
         limit_(static_cast<size_t>(request.limit)),
-        options_(request.options != nullptr ? *request.options : library_options()) {
+        reduced_sums_(request.reduced_sums),
+        compiled_engines_(request.compiled_engines),
+        options_(request.options != nullptr ? *request.options : library_options()),
+        cap_bytes_(workspace_cap_bytes(target, options_)) {
     if (target.handle == nullptr) device_ = describe_device(target.device_json);
   }
 
   void add_from(const Descriptor& finalized_graph, cudnnBackendHeurMode_t mode) {
-    for (const Descriptor& config : engine_configs(finalized_graph, mode, device_)) {
-      if (offer.plans.size() + static_cast<size_t>(offer.need_driver) >= limit_) return;
-      if (!excluded(config)) try_config(config);
+    if (full()) return;
+    std::vector<Descriptor> allowed;
+    std::vector<int64_t> engines;
+    for (Descriptor& config : engine_configs(finalized_graph, mode, device_, offer.refusal)) {
+      const EngineFacts facts = facts_of(config);
+      if (excluded(facts)) continue;
+      allowed.push_back(std::move(config));
+      engines.push_back(facts.number);
+    }
+    for (const size_t i : spread_over_engines(engines)) {
+      if (full()) return;
+      try_config(allowed[i]);
     }
   }
 
   PlanOffer offer;
 
  private:
-  bool excluded(const Descriptor& config) const {
+  bool full() const { return offer.plans.size() + static_cast<size_t>(offer.need_driver) >= limit_; }
+
+  // Every graph is to be computed in fp32.
+  bool excluded(const EngineFacts& engine) const {
     const bool strict = options_.strict_fp32 && graph_.all_fp32();
-    return (strict && has_note(config, CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) ||
-           (options_.deterministic && has_note(config, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
+    return (strict && engine.has(CUDNN_NUMERICAL_NOTE_TENSOR_CORE)) || (!compiled_engines_ && engine.compiles) ||
+           (!reduced_sums_ && engine.has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)) ||
+           (options_.deterministic && engine.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC));
   }
 
   void try_config(const Descriptor& config) {
@@ -189,7 +259,7 @@ class PlanSearch {
       return;
     }
     Plan found(std::move(plan), graph_.name());
-    if (static_cast<int64_t>(found.workspace_bytes()) <= options_.workspace_cap_bytes)
+    if (static_cast<int64_t>(found.workspace_bytes()) <= cap_bytes_)
       offer.plans.push_back(std::move(found));
     else
       offer.refusal = concat_text("a workspace of ", found.workspace_bytes(), " bytes");
@@ -198,7 +268,9 @@ class PlanSearch {
   const Target& target_;
   const Graph& graph_;
   size_t limit_;
+  bool reduced_sums_, compiled_engines_;
   const LibraryOptions& options_;
+  int64_t cap_bytes_;
   std::optional<Descriptor> device_;
 };
 

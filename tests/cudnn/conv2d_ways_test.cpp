@@ -4,10 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "kernels/core/error.h"
+#include "kernels/core/messages.h"
+#include "kernels/core/runtime.h"
 
 namespace depthstill::cudnn {
 namespace {
@@ -187,6 +190,71 @@ TEST(CudnnWays, DeterministicPlansAreSomeOfAll) {
       EXPECT_LT(left, all) << "no split sum among the weight gradients?";
     }
   }
+}
+
+TEST(CudnnPlans, AreSpreadOverTheEngines) {
+  using Order = std::vector<size_t>;
+  EXPECT_EQ(spread_over_engines({}), Order{});
+  EXPECT_EQ(spread_over_engines({5, 5, 7}), (Order{0, 1, 2}));
+  // Engine 62 fills the top, 22 and 45 come late.
+  std::vector<int64_t> engines(17, 62);
+  engines.insert(engines.end(), {22, 45, 62, 22});
+  EXPECT_EQ(spread_over_engines(engines),
+            (Order{0, 1, 2, 3, 4, 5, 17, 18, 20, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 19}));
+  // Ten are full before the last engines are met.
+  engines = {1, 1, 2, 2, 2, 2, 2, 2, 1, 1, 2, 1, 3, 3, 4};
+  EXPECT_EQ(spread_over_engines(engines), (Order{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 10, 11, 13}));
+}
+
+TEST(CudnnWays, AreOfSeveralEngines) {
+  for (const Pass pass : {Pass::kForward, Pass::kDataGradient, Pass::kWeightGradient}) {
+    const Problem problem{.shape = conv(32, 242, 704, 128, 128, 3), .type = CUDNN_DATA_BFLOAT16, .pass = pass};
+    LibraryOptions options;
+    const std::vector<Way> ways = ways_of(h100_target(), problem, options, false);
+    EXPECT_LE(ways.size(), 16u);
+    std::map<int, int> engines;
+    for (const Way& way : ways) {
+      ++engines[way.plan->engine()];
+      EXPECT_NE(words_of(way).find(concat_text("engine ", way.plan->engine(), ", workspace ")), std::string::npos);
+    }
+    EXPECT_GE(engines.size(), 3u) << name_of(pass);
+    EXPECT_EQ(engines.count(-1), 0u) << "the text of a plan does not name its engine";
+    options.all_plans = true;
+    EXPECT_GE(ways_of(h100_target(), problem, options, false).size(), ways.size());
+    EXPECT_NE(describe(problem, options), describe(problem, {}));
+    EXPECT_NE(key_of(problem, options), key_of(problem, {}));
+  }
+}
+
+// The stored logits of 48 images are more than 2^31.
+TEST(CudnnWays, AddUpInLessThanFp32OnlyWhereNothingElseIsLeft) {
+  std::vector<std::string> said;
+  set_message_sink([&](const std::string& line) { said.push_back(line); });
+  for (const int64_t batch : {47, 48}) {
+    const Problem problem{
+        .shape = conv(batch, 242, 704, 128, 264, 1), .type = CUDNN_DATA_BFLOAT16, .pass = Pass::kWeightGradient};
+    const Graph graph = conv2d_graph(problem.shape, problem.type, problem.pass);
+    const LibraryOptions options;
+    const bool none = find_plans(h100_target(), graph, {.options = &options}).plans.empty();
+    if (batch == 47 || cuda::emulated()) {  // other versions than 9.19 may know better
+      EXPECT_EQ(none, batch == 48);
+    }
+    EXPECT_FALSE(ways_of(h100_target(), problem, options, true).empty());
+    EXPECT_EQ(said.size(), none ? 1u : 0u);
+  }
+  set_message_sink(nullptr);
+  if (said.empty()) return;
+  EXPECT_NE(said[0].find("conv2d weight gradient bf16 (48, 242, 704, 128)"), std::string::npos) << said[0];
+}
+
+TEST(CudnnWays, TheWorkspaceGrowsWithTheDevice) {
+  Target device = h100_target();
+  LibraryOptions options;
+  EXPECT_EQ(workspace_cap_bytes(device, options), (int64_t{80} << 30) / 50);
+  device.memory_bytes = 1000;
+  EXPECT_EQ(workspace_cap_bytes(device, options), 20);
+  options.workspace_cap_bytes = 7;
+  EXPECT_EQ(workspace_cap_bytes(device, options), 7);
 }
 
 TEST(CudnnWays, KeepToTheWorkspaceCap) {

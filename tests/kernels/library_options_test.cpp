@@ -17,8 +17,8 @@ class Environment {
  public:
   explicit Environment(const std::map<std::string, std::string>& variables) {
     for (const char* name :
-         {"DEPTHSTILL_DETERMINISTIC", "DEPTHSTILL_FP32", "DEPTHSTILL_MEASURE", "DEPTHSTILL_LOG_PLANS",
-          "DEPTHSTILL_WORKSPACE_MB", "DEPTHSTILL_CACHE", "XDG_CACHE_HOME", "HOME"}) {
+         {"DEPTHSTILL_DETERMINISTIC", "DEPTHSTILL_FP32", "DEPTHSTILL_MEASURE", "DEPTHSTILL_ALL_PLANS",
+          "DEPTHSTILL_LOG_PLANS", "DEPTHSTILL_WORKSPACE_MB", "DEPTHSTILL_CACHE", "XDG_CACHE_HOME", "HOME"}) {
       const char* value = std::getenv(name);
       before_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
       ::unsetenv(name);
@@ -51,12 +51,14 @@ TEST(LibraryOptions, AreReadFromTheEnvironment) {
   const LibraryOptions options = options_with({{"DEPTHSTILL_DETERMINISTIC", "1"},
                                                {"DEPTHSTILL_FP32", "strict"},
                                                {"DEPTHSTILL_MEASURE", "0"},
+                                               {"DEPTHSTILL_ALL_PLANS", "1"},
                                                {"DEPTHSTILL_LOG_PLANS", "1"},
                                                {"DEPTHSTILL_WORKSPACE_MB", "12"},
                                                {"DEPTHSTILL_CACHE", "/somewhere"}});
   EXPECT_TRUE(options.deterministic);
   EXPECT_TRUE(options.strict_fp32);
   EXPECT_FALSE(options.measure);
+  EXPECT_TRUE(options.all_plans);
   EXPECT_TRUE(options.log);
   EXPECT_EQ(options.workspace_cap_bytes, 12 << 20);
   EXPECT_EQ(options.cache_folder, "/somewhere");

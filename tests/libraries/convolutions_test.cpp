@@ -297,7 +297,7 @@ TEST(ConvolutionOptions, AWayThatDoesNotRunIsLeftOut) {
   std::vector<std::vector<float>> results;
   for (const int failures : {0, 1, 3}) {
     LibraryOptions options = strict_options();
-    options.workspace_cap_bytes += failures;  // a problem that is not known yet
+    options.workspace_cap_bytes = (64 << 20) + failures;  // a problem that is not known yet
     const WithOptions with(options);
     DeviceArray<float> y(index(s.N * s.P() * s.Q() * s.O));
     simt::fail_next_executions(failures);
@@ -307,7 +307,7 @@ TEST(ConvolutionOptions, AWayThatDoesNotRunIsLeftOut) {
     EXPECT_LE(max_relative_error(results.back(), results.front()), 1e-6) << failures << " failures";
   }
   LibraryOptions options = strict_options();
-  options.workspace_cap_bytes += 100;
+  options.workspace_cap_bytes = (64 << 20) + 100;
   const WithOptions with(options);
   DeviceArray<float> y(results[0].size());
   simt::fail_next_executions(1000);

@@ -101,10 +101,11 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
   int shapes = 0;
   std::vector<std::tuple<std::string, int64_t, std::string>> rows;
   for (const cudnn::ChosenConvolution& c : chosen) {
+    if (cudnn::is_linear_layer(c.problem.shape)) continue;  // a row for each number of tokens
     char cell[64];
     std::snprintf(cell, sizeof cell, "%9.1f %-11s", static_cast<double>(c.workspace_bytes) / 1e6, c.way.c_str());
     rows.emplace_back(row_name(c), c.problem.shape.N, cell);
-    EXPECT_LE(c.workspace_bytes, size_t{256} << 20) << row_name(c);
+    EXPECT_LE(c.workspace_bytes, cuda::kH100Bytes / 50) << row_name(c);
   }
   std::sort(rows.begin(), rows.end());
   for (const auto& [name, batch, cell] : rows) {
@@ -116,8 +117,8 @@ TEST(StudentsPlans, EveryConvolutionOfATrainingStepHasAPlanOnAnH100) {
     }
     line += cell;
   }
-  std::printf("%s\n%d rows, %zu plans\n", line.c_str(), shapes, chosen.size());
-  EXPECT_EQ(chosen.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
+  std::printf("%s\n%d rows, %zu plans\n", line.c_str(), shapes, rows.size());
+  EXPECT_EQ(rows.size(), 3 * static_cast<size_t>(shapes)) << "each at every batch";
 }
 
 // Lists what cuDNN is to fuse for a problem, besides the plain convolution.

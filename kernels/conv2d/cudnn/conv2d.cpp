@@ -70,6 +70,7 @@ void run(Stream stream, const Call& call) {
   };
   ways.run = [&](const Way& way) { run(stream, call, way); };
   ways.record = cudnn::record_of;
+  ways.describe = cudnn::words_of;
   ways.rebuild = [&](const std::string& record) { return cudnn::rebuild(target, problem, options, record); };
   chosen.emplace(key, Chosen{problem, options, plans::choose_and_run(stream, ways)});
 }

@@ -1,13 +1,16 @@
 #include "kernels/conv2d/cudnn/conv2d_ways.h"
 
+#include <cmath>
 #include <utility>
 
+#include "kernels/core/dry_run.h"
 #include "kernels/core/error.h"
+#include "kernels/core/messages.h"
 
 namespace depthstill::cudnn {
 namespace {
 
-using cublaslt::Matmul, cublaslt::MatmulShape;
+using cublaslt::MatmulShape;
 
 // Records hold these before the rank.
 const char* const kMatmul = "matmul ";
@@ -16,7 +19,9 @@ const char* const kMatmulFused = "matmul with epilogue ";
 // So many plans are taken of those that are compiled when they are made, each in half a second to a second, and in
 // three where a data gradient goes on below: more would keep a first training step waiting for minutes.
 constexpr int kRuntimeCompiledPlans = 1;
-constexpr int64_t kChainBytes = 16 << 20;  // memory traffic saved: 5 us on an H100
+constexpr int kMatmuls = 3, kLinearMatmuls = 8;  // algorithms of cuBLASLt
+constexpr int kPlans = 16, kAllPlans = 1000;     // of those that cuDNN brings along, by default and with all_plans
+constexpr int64_t kChainBytes = 16 << 20;        // memory traffic saved: 5 us on an H100
 
 bool is_matrix_product(const Conv2dShape& s) {
   return s.R == 1 && s.S == 1 && s.stride == 1 && s.pad_top == 0 && s.pad_bottom == 0 && s.pad_left == 0 &&
@@ -79,16 +84,17 @@ const char* bias_name(cudnnDataType_t type) { return type == CUDNN_DATA_FLOAT ? 
 
 class WayList {
  public:
-  WayList(const Target& target, const LibraryOptions& options, bool only_first)
-      : target_(target), options_(options), only_first_(only_first) {}
+  WayList(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first)
+      : target_(target), problem_(problem), options_(options), only_first_(only_first) {}
 
   bool done() const { return only_first_ && !ways.empty(); }
 
   // `kind` says what the graph includes.
-  void add_plans(const Graph& graph, int limit, bool fallback_engines, const Way& kind) {
+  void add_plans(const Graph& graph, PlanRequest request, const Way& kind) {
     if (done()) return;
-    PlanOffer offer = find_plans(
-        target_, graph, {.options = &options_, .limit = only_first_ ? 1 : limit, .fallback_engines = fallback_engines});
+    request.options = &options_;
+    if (only_first_) request.limit = 1;
+    PlanOffer offer = find_plans(target_, graph, request);
     if (offer.plans.empty()) refusal = offer.refusal;
     for (Plan& plan : offer.plans) {
       Way& way = ways.emplace_back();
@@ -99,16 +105,33 @@ class WayList {
     }
   }
 
+  // The first `most` of cuBLASLt's list, with and without the epilogue. That of dbias stands behind: it is slow on some
+  // GPUs, and where nothing is timed the first way is taken.
+  void add_matmuls(int most) {
+    if (target_.handle == nullptr && !cuda::dry_running()) return;
+    const bool fused_first = problem_.pass != Pass::kWeightGradient;
+    for (const bool fused : {fused_first, !fused_first}) {
+      for (int rank = 0; rank < most && !done(); ++rank) {
+        std::optional<Way> way = matmul_way(problem_, options_, fused, rank);
+        if (!way) break;
+        ways.push_back(std::move(*way));
+      }
+    }
+  }
+
   std::vector<Way> ways;
   std::string refusal;
 
  private:
   const Target& target_;
+  const Problem& problem_;
   const LibraryOptions& options_;
   bool only_first_;
 };
 
 }  // namespace
+
+bool is_linear_layer(const Conv2dShape& shape) { return is_matrix_product(shape) && shape.N == 1 && shape.W == 1; }
 
 bool fuses_below(const Problem& problem) {
   // In bf16 cuDNN refuses, for one, a single channel.
@@ -154,7 +177,8 @@ ProblemKey key_of(const Problem& problem, const LibraryOptions& options) {
           problem.moments ? 1 : 0,
           options.deterministic ? 1 : 0,
           options.strict_fp32 ? 1 : 0,
-          options.workspace_cap_bytes,
+          options.all_plans ? 1 : 0,
+          options.workspace_cap_bytes.value_or(-1),
           options.candidate};
 }
 
@@ -166,44 +190,55 @@ std::string describe(const Problem& problem, const LibraryOptions& options) {
                      s.stride, " dilation ", s.dilation, " padding ", s.pad_top, " ", s.pad_bottom, " ", s.pad_left,
                      " ", s.pad_right, problem.bias ? " bias" : "", problem.moments ? " moments" : "",
                      problem.norm ? " norm" : "", activations[static_cast<int>(problem.activation)],
-                     options.deterministic ? " deterministic" : "", options.strict_fp32 ? " strict" : "", " workspace ",
-                     options.workspace_cap_bytes);
+                     options.deterministic ? " deterministic" : "", options.strict_fp32 ? " strict" : "",
+                     options.all_plans ? " all plans" : "",
+                     options.workspace_cap_bytes ? concat_text(" workspace ", *options.workspace_cap_bytes) : "");
 }
 
 std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first) {
-  constexpr int kPlans = 10, kMatmuls = 3;
+  const PlanRequest compiled = {.limit = kRuntimeCompiledPlans, .fallback_engines = false};
+  const PlanRequest listed = {.limit = options.all_plans ? kAllPlans : kPlans, .compiled_engines = false};
   const Conv2dShape& s = problem.shape;
-  WayList list(target, options, only_first);
+  const bool linear = is_linear_layer(s);
+  WayList list(target, problem, options, only_first);
   const bool fusable = problem.pass == Pass::kForward && problem.has_epilogue();
   const Way all{.fused = true}, sums{.sums = true};
-  const auto add_fused = [&](cudnnDataType_t bias_type, int limit) {
+  const auto add_fused = [&](cudnnDataType_t bias_type, PlanRequest request) {
     const Epilogue epilogue{.bias = problem.bias, .bias_type = bias_type, .activation = problem.activation};
-    list.add_plans(conv2d_epilogue_graph(s, problem.type, epilogue), limit, false,
-                   {.fused = true, .bias_type = bias_type});
+    request.fallback_engines = false;
+    const size_t before = list.ways.size();
+    list.add_plans(conv2d_epilogue_graph(s, problem.type, epilogue), request, {.fused = true, .bias_type = bias_type});
+    return list.ways.size() > before;
   };
-  if (fusable) add_fused(problem.type, kPlans);
-  list.add_plans(conv2d_graph(s, problem.type, problem.pass), kPlans, true, {});
-  if (fusable && problem.bias && problem.type != CUDNN_DATA_FLOAT) add_fused(CUDNN_DATA_FLOAT, kRuntimeCompiledPlans);
+  if (linear) list.add_matmuls(kLinearMatmuls);
+  const Graph plain = conv2d_graph(s, problem.type, problem.pass);
+  if (fusable && !add_fused(problem.type, listed)) add_fused(problem.type, compiled);
+  list.add_plans(plain, listed, {});
+  if (fusable && !linear && problem.bias && problem.type != CUDNN_DATA_FLOAT) add_fused(CUDNN_DATA_FLOAT, compiled);
   if (fuses_below(problem)) {
-    list.add_plans(conv2d_gradient_below_graph(s, problem.type, problem.activation, problem.bias),
-                   kRuntimeCompiledPlans, false, all);
+    list.add_plans(conv2d_gradient_below_graph(s, problem.type, problem.activation, problem.bias), compiled, all);
   }
   for (const ChainLink& link : chain_fusions(problem)) {
     const bool everything = link.norm == problem.norm;
-    list.add_plans(conv2d_chain_graph(s, problem.type, link), kRuntimeCompiledPlans, false, everything ? all : sums);
+    list.add_plans(conv2d_chain_graph(s, problem.type, link), compiled, everything ? all : sums);
   }
-  if (is_matrix_product(s) && target.handle != nullptr) {
-    for (const bool fused : {true, false}) {
-      for (int rank = 0; rank < kMatmuls && !list.done(); ++rank) {
-        std::optional<Way> way = matmul_way(problem, options, fused, rank);
-        if (!way) break;
-        list.ways.push_back(std::move(*way));
-      }
-    }
+  if (is_matrix_product(s) && !linear) list.add_matmuls(kMatmuls);
+  if (list.ways.empty()) {
+    list.add_plans(plain, {.limit = listed.limit, .reduced_sums = true}, {});
+    if (!list.ways.empty())
+      send_message("cudnn: ", describe(problem, options), ": no engine adds up in fp32, so one that does not is taken");
   }
   check(!list.ways.empty(), "cudnn: no execution plan supports ", describe(problem, options), ": ", list.refusal,
         "; CUDNN_LOGLEVEL_DBG=2 says more");
   return std::move(list.ways);
+}
+
+std::string words_of(const Way& way) {
+  const double megabytes = std::round(static_cast<double>(way.workspace_bytes()) / 1e5) / 10;
+  const std::string room = concat_text(", workspace ", megabytes, " MB");
+  if (way.matmul) return concat_text(way.fused ? kMatmulFused : kMatmul, way.matmul_rank, room);
+  const std::string kind = way.fused ? concat_text("fused ", bias_name(way.bias_type)) : way.sums ? "sums" : "plain";
+  return concat_text(kind, ", engine ", way.plan->engine(), room);
 }
 
 std::string record_of(const Way& way) {
@@ -236,7 +271,8 @@ std::optional<Way> rebuild(const Target& target, const Problem& problem, const L
   }
   if (record.rfind(prefix, 0) != 0) return std::nullopt;
   way.plan = Plan::from_json(target, record.substr(prefix.size()));
-  if (!way.plan || static_cast<int64_t>(way.plan->workspace_bytes()) > options.workspace_cap_bytes) return std::nullopt;
+  if (!way.plan || static_cast<int64_t>(way.plan->workspace_bytes()) > workspace_cap_bytes(target, options))
+    return std::nullopt;
   return way;
 }
 

@@ -27,6 +27,9 @@ struct Problem {
   bool has_epilogue() const { return !in_chain() && (bias || activation != Activation::kNone); }
 };
 
+// Returns whether this is how a linear layer comes (kernels/linear.h): its products are first of all cuBLASLt's.
+bool is_linear_layer(const Conv2dShape& shape);
+
 // Returns whether cuDNN is asked for a data gradient that includes what lies below.
 bool fuses_below(const Problem& problem);
 
@@ -36,7 +39,7 @@ bool fuses_below(const Problem& problem);
 std::vector<ChainLink> chain_fusions(const Problem& problem);
 
 // All that the choice among the ways depends on, besides the device and the libraries' versions.
-using ProblemKey = std::array<int64_t, 23>;
+using ProblemKey = std::array<int64_t, 24>;
 ProblemKey key_of(const Problem& problem, const LibraryOptions& options);
 std::string describe(const Problem& problem, const LibraryOptions& options);  // the same as one line
 
@@ -51,9 +54,13 @@ struct Way {
   size_t workspace_bytes() const { return matmul ? matmul->workspace_bytes() : plan->workspace_bytes(); }
 };
 
-// The best guess comes first; with `only_first`, that one alone. Throws Error if nothing supports the problem within
-// the options.
+// The best guess comes first; with `only_first`, that one alone. Engines that add up in less than fp32 are among them
+// only where there is nothing else, which a message says. Throws Error if nothing supports the problem within the
+// options.
 std::vector<Way> ways_of(const Target& target, const Problem& problem, const LibraryOptions& options, bool only_first);
+
+// A way in a few words, such as "fused fp32, engine 65, workspace 2.3 MB".
+std::string words_of(const Way& way);
 
 // record_of gives one line for the cache, from which rebuild makes the way again; it gives nothing where a text is of
 // something else or not accepted any more.

@@ -152,6 +152,9 @@ void get_attribute(const Descriptor& d, cudnnBackendAttributeName_t name, cudnnB
     case CUDNN_ATTR_ENGINECFG_ENGINE:
       is_of_type(CUDNN_TYPE_BACKEND_DESCRIPTOR);
       return give_engines({d.as<Engine>()}, CUDNN_BACKEND_ENGINE_DESCRIPTOR, room, count, to);
+    case CUDNN_ATTR_ENGINE_GLOBAL_INDEX:
+      is_of_type(CUDNN_TYPE_INT64);
+      return give(std::vector<int64_t>{d.as<Engine>().index}, room, count, to);
     case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE:
       is_of_type(CUDNN_TYPE_NUMERICAL_NOTE);
       return give(d.as<Engine>().notes, room, count, to);

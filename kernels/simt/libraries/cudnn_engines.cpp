@@ -1,6 +1,7 @@
 #include "kernels/simt/libraries/cudnn_engines.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "kernels/core/error.h"
@@ -8,6 +9,7 @@
 namespace depthstill::simt {
 namespace {
 
+constexpr auto kReduced = CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
 constexpr int64_t kSomeWorkspace = 4096, kMuchWorkspace = 1 << 20;
 
 struct Offer {
@@ -20,6 +22,7 @@ struct Offer {
 // The index of an engine is its place here. Whatever options leave, it is not only the most harmless.
 const std::vector<Offer>& offers() {
   static const std::vector<Offer> list = {
+      {CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE, kReduced}, 0},
       {CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, kSomeWorkspace, true},
       {CUDNN_HEUR_MODE_A, {}, kMuchWorkspace, true},
       {CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC}, kSomeWorkspace},
@@ -31,9 +34,18 @@ const std::vector<Offer>& offers() {
   return list;
 }
 
+// cuDNN 9.19 adds up weight gradients of so large maps in less than fp32, whatever the engine.
+bool is_always_reduced(const OperationGraph& graph) {
+  return std::any_of(graph.operations.begin(), graph.operations.end(), [](const Operation& op) {
+    return op.kind == Kind::kWeightGradient && op.inputs[1].count() > std::numeric_limits<int32_t>::max();
+  });
+}
+
 Engine engine_of(const SharedGraph& graph, int index) {
   const Offer& offer = offers()[static_cast<size_t>(index)];
-  return {graph, index, offer.notes, offer.workspace_bytes, offer.adds_to_sums, offer.fails};
+  Engine engine = {graph, index, offer.notes, offer.workspace_bytes, offer.adds_to_sums, offer.fails};
+  if (is_always_reduced(*graph) && !engine.has(kReduced)) engine.notes.push_back(kReduced);
+  return engine;
 }
 
 // One convolution, with pointwise operations before it, and pointwise operations and reductions behind it. A lone one
@@ -59,7 +71,7 @@ std::map<std::string, SharedGraph>& known_graphs() {
   return graphs;
 }
 
-constexpr char kBegin[] = R"({"simulated":true,"engine":)", kMiddle[] = R"(,"graph":")", kEnd[] = R"("})";
+constexpr char kBegin[] = R"({"simulated":true,"engineId":)", kMiddle[] = R"(,"graph":")", kEnd[] = R"("})";
 
 }  // namespace
 

@@ -166,7 +166,8 @@ class Interpreter {
     auto alpha = static_cast<float>(op.alpha);
     // The result is as if partial sums had met in another order.
     if (odd_run_ && engine_.has(CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)) alpha *= 1.0f + 0x1p-22f;
-    for (float& value : result) value *= alpha;
+    const bool reduced = engine_.has(CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION);
+    for (float& value : result) value = rounded(reduced ? Format::kBf16 : Format::kFloat, alpha * value);
     return result;
   }
 
