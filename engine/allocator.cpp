@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "engine/system_memory.h"
@@ -95,19 +96,7 @@ class Arena {
 
   void release_unused() {
     const std::scoped_lock lock(mutex_);
-    if (device_ == Device::kCpu) return;
-    for (auto segment = segments_.begin(); segment != segments_.end();) {
-      const auto block = blocks_.find(segment->first);
-      if (!block->second.free || block->second.bytes != segment->second.bytes) {
-        ++segment;
-        continue;
-      }
-      cuda::free_device(segment->first);
-      stats_.reserved -= segment->second.bytes;
-      free_.erase({block->second.bytes, block->first});
-      blocks_.erase(block);
-      segment = segments_.erase(segment);
-    }
+    release_free_segments();
   }
 
   MemoryStats stats() {
@@ -131,6 +120,23 @@ class Arena {
   };
 
   static double gib(size_t bytes) { return std::round(static_cast<double>(bytes) / (1 << 30) * 100) / 100; }
+
+  // Nothing to do on the CPU, where memory stays reserved.
+  void release_free_segments() {
+    if (device_ == Device::kCpu) return;
+    for (auto segment = segments_.begin(); segment != segments_.end();) {
+      const auto block = blocks_.find(segment->first);
+      if (!block->second.free || block->second.bytes != segment->second.bytes) {
+        ++segment;
+        continue;
+      }
+      cuda::free_device(segment->first);
+      stats_.reserved -= segment->second.bytes;
+      free_.erase({block->second.bytes, block->first});
+      blocks_.erase(block);
+      segment = segments_.erase(segment);
+    }
+  }
 
   // Neighbours in one segment that are both free. Segments that happen to touch stay apart.
   bool mergeable(Blocks::iterator a, Blocks::iterator b) const {
@@ -162,6 +168,10 @@ class Arena {
 
   void add_segment(size_t bytes, size_t wanted) {
     auto [start, size] = device_ == Device::kCpu ? reserve_cpu(bytes) : reserve_cuda(bytes);
+    if (start == nullptr && device_ == Device::kCuda) {
+      release_free_segments();  // free segments that are each too small may be enough together
+      std::tie(start, size) = reserve_cuda(bytes);
+    }
     if (start == nullptr) fail_for_want_of_memory(wanted, std::nullopt);
     stats_.reserved += size;
     ++stats_.system_allocations;

@@ -30,6 +30,10 @@ void reset_peak_memory(Device device);
 // Gives segments that are wholly free back to the system (CUDA; CPU memory stays reserved).
 void release_unused_memory(Device device);
 
+// Lets the scratch memory of the device's stream (device.h) go, unless a graph has its address: it is as large as the
+// largest way of computing something that was tried.
+void give_back_scratch(Device device);
+
 // Takes the place of a device's arena where it wants to (step_arena.h).
 class AllocationHook {
  public:

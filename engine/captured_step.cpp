@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine/allocator.h"
 #include "kernels/core/error.h"
 #include "kernels/core/runtime.h"
 
@@ -26,6 +27,7 @@ CapturedStep::~CapturedStep() {
 }
 
 void CapturedStep::run(const std::function<void()>& step) {
+  if (arena_ && runs_ == 1) give_back_scratch(device_);  // ways have been chosen
   if (!arena_ || runs_ == 0) {
     step();
   } else if (graph_ == nullptr) {
@@ -57,6 +59,10 @@ void CapturedStep::capture(const std::function<void()>& step) {
   } catch (const Error& error) {
     reason = error.what();
     cuda::abandon_capture(stream);
+  } catch (...) {  // the stream must not stay in capture
+    cuda::abandon_capture(stream);
+    set_counts(before);
+    throw;
   }
   advance_ = counts();
   for (size_t i = 0; i < before.size(); ++i) advance_[i] -= before[i];

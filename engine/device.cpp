@@ -14,21 +14,24 @@ bool emulated = false;
 
 bool may_have_cuda() { return built_with_cuda() || emulated || cuda::dry_running(); }
 
-// One grow-only block of the device's arena. Ops run on one thread and, on CUDA, on one stream, so a block that is
+// One block of the device's arena, which grows. Ops run on one thread and, on CUDA, on one stream, so a block that is
 // given back while work on it is queued is only reused by later work.
 class ArenaScratch final : public Scratch {
  public:
   explicit ArenaScratch(Device device) : device_(device) {}
   void* get(size_t bytes) override {
     if (bytes > bytes_) {
-      if (!keep_) deallocate(device_, pointer_);
-      keep_ = false;
-      pointer_ = nullptr;
-      bytes_ = 0;
+      give_back();
       pointer_ = allocate_outside_step(device_, bytes);
       bytes_ = bytes;
     }
     return pointer_;
+  }
+  void give_back() {
+    if (!keep_) deallocate(device_, pointer_);
+    keep_ = false;
+    pointer_ = nullptr;
+    bytes_ = 0;
   }
   void keep() { keep_ = true; }
 
@@ -99,6 +102,7 @@ Stream stream_of(Device device) {
 }
 
 void keep_scratch(Device device) { scratch_of(device).keep(); }
+void give_back_scratch(Device device) { scratch_of(device).give_back(); }
 
 void synchronize(Device device) {
   if (device == Device::kCuda) cuda::synchronize(stream_of(device));

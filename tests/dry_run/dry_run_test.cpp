@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/allocator.h"
 #include "engine/ops.h"
 #include "kernels/add.h"
 #include "kernels/core/error.h"
@@ -19,6 +20,12 @@ class DryRunTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() { enable_dry_run(); }
   void SetUp() override { cuda::take_dry_run(); }
+
+  // What tests before this one do not hold.
+  static size_t free_bytes() {
+    release_unused_memory(Device::kCuda);
+    return cuda::device_info().free_bytes;
+  }
 };
 
 std::string error_of(const std::function<void()>& f) {
@@ -36,6 +43,30 @@ TEST_F(DryRunTest, SaysWhatItSimulates) {
   EXPECT_NE(info.name.find("H100"), std::string::npos) << info.name;
   EXPECT_NE(info.name.find("dry run"), std::string::npos) << info.name;
   EXPECT_EQ(info.total_bytes, cuda::kH100Bytes);
+}
+
+// Segments that are free but too small for the next tensor go back to the device.
+TEST_F(DryRunTest, FreeSegmentsAreNoReasonToBeOutOfMemory) {
+  const auto all = static_cast<int64_t>(free_bytes());
+  const auto take = [&](int64_t percent) { return empty({all / 100 * percent}, DType::kUint8, Device::kCuda); };
+  { const Tensor a = take(40), b = take(40); }
+  const Tensor held = take(10);
+  EXPECT_EQ(take(55).numel(), all / 100 * 55);
+  EXPECT_NE(error_of([&] { take(95); }).find("out of cuda memory: wanted "), std::string::npos);
+}
+
+TEST_F(DryRunTest, ScratchThatIsGivenBackStartsAnew) {
+  const Stream stream = stream_of(Device::kCuda);
+  give_back_scratch(Device::kCuda);
+  const size_t before = memory_stats(Device::kCuda).in_use;
+  stream.scratch->get(size_t{1} << 30);
+  EXPECT_GE(memory_stats(Device::kCuda).in_use, before + (size_t{1} << 30));
+  give_back_scratch(Device::kCuda);
+  EXPECT_EQ(memory_stats(Device::kCuda).in_use, before);
+  void* kept = stream.scratch->get(1000);
+  keep_scratch(Device::kCuda);
+  give_back_scratch(Device::kCuda);
+  EXPECT_NE(stream.scratch->get(1000), kept) << "a graph has the address of the other";
 }
 
 TEST_F(DryRunTest, RecordsKernelsWithTheirGrids) {
@@ -96,13 +127,15 @@ TEST_F(DryRunTest, RefusesWhatAnH100Refuses) {
 }
 
 TEST_F(DryRunTest, MemoryIsFiniteAndReused) {
-  void* half = cuda::malloc_device(cuda::kH100Bytes / 2);
+  const size_t half_bytes = free_bytes() / 2;
+  cuda::take_dry_run();
+  void* half = cuda::malloc_device(half_bytes);
   ASSERT_NE(half, nullptr);
   EXPECT_EQ(cuda::malloc_device(cuda::kH100Bytes), nullptr);
   void* small = cuda::malloc_device(1);
   EXPECT_NE(small, nullptr);
   cuda::free_device(half);
-  EXPECT_EQ(cuda::malloc_device(cuda::kH100Bytes / 2), half);
+  EXPECT_EQ(cuda::malloc_device(half_bytes), half);
   cuda::free_device(half);
   cuda::free_device(small);
   const cuda::DryRun record = cuda::take_dry_run();
