@@ -6,15 +6,23 @@
 #include "engine/data/batch_tensors.h"
 #include "engine/data/cubic.h"
 #include "engine/data/pixels.h"
+#include "models/captured_forward.h"
 
 namespace depthstill {
 
-Predictor::Predictor(const DepthModel& model, const PredictOptions& options) : model_(model), options_(options) {}
+Predictor::Predictor(const DepthModel& model, const PredictOptions& options)
+    : model_(model),
+      options_(options),
+      forward_(std::make_unique<CapturedForward>(
+          model, CapturedForward::Options{.device = options.device,
+                                          .graph = options.graph && options.device == Device::kCuda,
+                                          .note = options.note})) {}
+
+Predictor::~Predictor() = default;
 
 DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::string& name) const {
-  const NoGrad no_grad;
   const ModelOptions& model = model_.options();
-  const Tensor depth = depth_of(model_.forward(image));
+  const Tensor depth = (*forward_)(image);
   const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
   const MapKind kind = model.head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
   DepthMap map{kept.width, kept.height, {}, kind};

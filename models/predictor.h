@@ -2,6 +2,8 @@
 // the mirrored image (the reference's protocol). Each pass is clamped before averaging.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "engine/device.h"
@@ -23,12 +25,19 @@ struct PredictOptions {
   // bilinearly. A `side` that is not 0 replaces both: the size of a rule that has one, else the pixels of the image's
   // shorter side, aspect kept.
   int side = 0;
+  // On CUDA, networks run as one graph once images of a size have come three times (captured_forward.h). Not beside
+  // training steps on the same device.
+  bool graph = false;
+  std::function<void(const std::string& line)> note = [](const std::string&) {};  // told why a graph is not possible
 };
+
+class CapturedForward;
 
 class Predictor {
  public:
   // The model must be in eval mode and on the device; it is not owned and may be trained between calls.
   Predictor(const DepthModel& model, const PredictOptions& options);
+  ~Predictor();
 
   // The map has the image's size. It holds metres within the model's depth range; for a relative model its inverse
   // depth, >= 0. Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite,
@@ -51,6 +60,7 @@ class Predictor {
 
   const DepthModel& model_;
   PredictOptions options_;
+  std::unique_ptr<CapturedForward> forward_;
 };
 
 }  // namespace depthstill

@@ -15,6 +15,7 @@
 #include "engine/train/step.h"
 #include "kernels/core/parallel.h"
 #include "losses/tie_kd.h"
+#include "models/captured_forward.h"
 #include "models/model_table.h"
 #include "tools/args.h"
 #include "tools/bench/bench_kernels.h"
@@ -62,14 +63,14 @@ class Bench {
     views_.resize(1);
     views_[0].image = random_values({args.batch, size_.height, size_.width, 3}, args.compute.dtype(), device_);
     if (args.what == "infer")
-      model_->eval();
+      prepare_inference();
     else
       prepare_training();
   }
 
   Parts step() { return args_.what == "infer" ? infer() : train(); }
   Device device() const { return device_; }
-  bool captured() const { return step_ && step_->captured(); }
+  bool captured() const { return (step_ && step_->captured()) || (forward_ && forward_->captured()); }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
   bool fused_head() const {
     if (objective_) return objective_->choices().at("fused_head") == "1";
@@ -78,6 +79,16 @@ class Bench {
   }
 
  private:
+  DpmHeadWay head() const { return args_.head.fused.value_or(true) ? DpmHeadWay::kFused : DpmHeadWay::kStored; }
+  bool as_graph() const { return device_ == Device::kCuda && !args_.no_graph; }
+
+  void prepare_inference() {
+    model_->eval();
+    if (!as_graph()) return;
+    forward_.emplace(*model_,
+                     CapturedForward::Options{.device = device_, .graph = true, .head = head(), .note = log_line});
+  }
+
   void prepare_training() {
     TieKdOptions options;
     const char* const usual = model_->options().head == Head::kDpm ? "tie_kd" : "l1";
@@ -89,9 +100,8 @@ class Bench {
     views_[0].teacher = random_teacher({args_.batch, size_.height, size_.width}, model_->options().d_max, device_);
     views_[0].truth = views_[0].teacher;
     objective_.emplace(*model_, options);
-    const bool graph = device_ == Device::kCuda && !args_.no_graph;
-    TrainStep::Options stepping{.device = device_, .graph = graph, .note = log_line};
-    if (!graph) stepping.after = [this](TrainStep::Phase phase) { end(phase); };
+    TrainStep::Options stepping{.device = device_, .graph = as_graph(), .note = log_line};
+    if (!as_graph()) stepping.after = [this](TrainStep::Phase phase) { end(phase); };
     step_ = std::make_unique<TrainStep>(*objective_, std::move(stepping));
   }
 
@@ -100,12 +110,16 @@ class Bench {
     return Clock::now();
   }
 
-  Parts infer() const {
+  Parts infer() {
     const NoGrad no_grad;
     const auto start = now();
+    if (forward_) {
+      (*forward_)(views_[0].image);
+      return {.graph = milliseconds(start, now())};
+    }
     const Prediction output = model_->forward(views_[0].image);
     const auto forwarded = now();
-    static_cast<void>(depth_of(output, args_.head.fused.value_or(true) ? DpmHeadWay::kFused : DpmHeadWay::kStored));
+    static_cast<void>(depth_of(output, head()));
     const auto end = now();
     return {milliseconds(start, forwarded), milliseconds(forwarded, end), 0, 0};
   }
@@ -146,6 +160,7 @@ class Bench {
   BatchViews views_;
   std::optional<TieKd> objective_;
   std::unique_ptr<TrainStep> step_;
+  std::optional<CapturedForward> forward_;
   Parts parts_;  // parts of the present step
   Clock::time_point phase_start_;
 };
@@ -190,6 +205,7 @@ nlohmann::ordered_json result_json(const BenchArgs& args, const Bench& bench, co
           {"peak_bytes", peak_bytes(bench.device())},
           {"steps", times.size()},
           {"tensor_peak_bytes", memory.peak},
+          {"reserved_bytes", memory.reserved},
           {"system_allocations", memory.system_allocations},
           {"parts_ms", mean.graph > 0 ? nlohmann::ordered_json{{"graph", mean.graph}}
                                       : nlohmann::ordered_json{{"forward", mean.forward},
@@ -273,6 +289,7 @@ int run_bench(const BenchArgs& args) {
     throw_if_interrupted();
     const Parts parts = bench.step();
     if (i >= 0) steps.push_back(parts);
+    if (i == -1 && bench.device() == Device::kCuda) reset_peak_memory(bench.device());  // of choosing among ways
   }
   const nlohmann::ordered_json result = result_json(args, bench, steps);
   if (args.json) {

@@ -167,6 +167,8 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
   PredictOptions options;
   options.flip = use.flip && !args.no_flip;
   options.device = args.compute.choose_device();
+  options.graph = true;
+  options.note = log_line;
   options.dtype = args.compute.dtype(name_of(use.dtype));
   student->to(options.device);
   student->eval();

@@ -172,6 +172,8 @@ Model model_of(const PredictArgs& args) {
   model.options.flip = args.flip;
   model.options.side = args.side;
   model.options.device = args.compute.choose_device();
+  model.options.graph = true;
+  model.options.note = log_line;
   model.options.dtype = args.compute.dtype(name_of(model.student->trained_use().value_or(TrainedUse{}).dtype));
   model.student->to(model.options.device);
   model.student->eval();

@@ -46,6 +46,8 @@ int run_teach(const TeachArgs& args) {
   predicting.flip = args.flip;
   predicting.side = args.side;
   predicting.device = args.compute.choose_device();
+  predicting.graph = true;
+  predicting.note = log_line;
   predicting.dtype = args.compute.dtype();
   const std::unique_ptr<DepthModel> teacher = load_network(args.weights);
   teacher->to(predicting.device);
