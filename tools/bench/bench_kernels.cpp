@@ -31,8 +31,10 @@ struct Place {
 
 struct Kernel {
   const char* name;
-  const char* dims;          // names of a shape's numbers
-  std::vector<Dims> shapes;  // shapes of the students; 0 stands for --batch
+  const char* dims;  // names of a shape's numbers
+  // Shapes of the students. A first number of 0 stands for --batch, and -n for n rows of each of its images: with the
+  // rows of one image, launches would be timed and not memory.
+  std::vector<Dims> shapes;
   // A call that runs all passes, inside ranges named after them; empty where the device cannot.
   Call (*prepare)(const Dims& d, const Place& place);
   const char* op = name;  // name of the op that is timed
@@ -272,12 +274,12 @@ const std::vector<Kernel>& kernels() {
        prepare_upsample_concat},
       {"preprocess", "HxW", {{352, 704}}, prepare_preprocess},
       {"adamw", "ELEMENTS", {{17646465}}, prepare_adamw},
-      {"linear", "ROWSxIxO", {{1370, 384, 1152}, {1370, 384, 1536}, {1370, 1536, 384}}, prepare_linear},
+      {"linear", "ROWSxIxO", {{-1370, 384, 1152}, {-1370, 384, 1536}, {-1370, 1536, 384}}, prepare_linear},
       {"attention", "NxTxCxHEADS", {{0, 1370, 384, 6}}, prepare_attention},
-      {"layer_norm", "ROWSxC", {{1370, 384}}, prepare_layer_norm},
-      {"layer_scale", "ROWSxC", {{1370, 384}}, prepare_layer_scale},
-      {"gelu", "ROWSxC", {{1370, 1536}}, prepare_gelu},
-      {"softmax", "ROWSxCOLUMNS", {{8192, 257}}, prepare_softmax},
+      {"layer_norm", "ROWSxC", {{-1370, 384}}, prepare_layer_norm},
+      {"layer_scale", "ROWSxC", {{-1370, 384}}, prepare_layer_scale},
+      {"gelu", "ROWSxC", {{-1370, 1536}}, prepare_gelu},
+      {"softmax", "ROWSxCOLUMNS", {{-8192, 257}}, prepare_softmax},
   };
   return list;
 }
@@ -384,7 +386,7 @@ std::vector<KernelTime> bench_kernel(const std::string& name, const KernelBenchO
   if (!options.shape.empty()) shapes = {parse_shape(options.shape, kernel)};
   std::vector<KernelTime> times;
   for (Dims& dims : shapes) {
-    if (dims[0] == 0) dims[0] = options.batch;
+    if (dims[0] <= 0) dims[0] = options.batch * std::max<int64_t>(1, -dims[0]);
     for (KernelTime& time : time_shape(kernel, dims, options)) times.push_back(std::move(time));
   }
   return times;
