@@ -1,22 +1,27 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell, in one run of under ten minutes, as one JSON file for kernels/performance/.
+# What only a GPU can tell, in two calls, for kernels/performance/.
 #
 #   tools/gpu_check.sh --pack DIR [--build BUILD] [--emulated BUILD] [--dry]
 #       Gathers in DIR what a machine without package manager and network needs: binaries, their libraries (those of
 #       CUDA come with its toolkit or with PyTorch there), scripts, fixtures, and what the emulator computes in the
 #       kernel tests. Builds what is not given, for GPUs of compute capability 9.0 and any CPU with AVX2.
-#   tools/gpu_check.sh --run DIR OUT.json [--dry] [--seconds 570] [--only STEP,STEP] [--after EARLIER.json]
-#       Runs there, what matters most first. Each step has its share of the time that is left, one that fails does not
-#       stop the others, and OUT.json is written after each. What could not be taken, or was not reached when the run was
-#       cut off, is null, with its reason; --after takes over an earlier run's figures and takes those that are missing.
-#       Beside OUT.json: OUT.log, what the programs said, and OUT.plans-*.txt, the ways chosen for convolutions.
+#   tools/gpu_check.sh first DIR OUT [--seconds 300] [--only STAGE,STAGE] [--dry]
+#       Runs there: does it start, is it right, how fast is it, where does the time go. A training step that fails ends
+#       it with the line that launched the fault.
+#   tools/gpu_check.sh compare DIR OUT [--seconds 400] [--only STAGE,STAGE] [--dry]
+#       The same steps in PyTorch, tests with their deviations from the emulator, sanitizers, other networks, and what
+#       else there is time for, what matters most first.
+#
+# Each stage has a limit, and one that fails does not stop the others. The seconds end a call: what was not reached by
+# then has not failed. In the folder OUT, NAME.json is written after each stage (null: no figure, with its reason), and
+# NAME.log has what the programs said; plans-*.txt are the ways chosen for convolutions.
 #
 # --dry: without a GPU, to test this script: CPU, emulated kernels and small sizes. Its figures mean nothing else.
 # GPU_CHECK_PYTHON: the Python that has PyTorch, where it is not python3.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 pack() {
   local out=$1; shift
@@ -87,11 +92,11 @@ pack() {
   } >"$stage/gpu_check.txt"
   tar -C "$stage" --exclude=__pycache__ -czf "$out/payload.tar.gz" .
   cp "$0" "$out/gpu_check.sh"
-  echo "$out: $(du -sm "$out" | cut -f1) MB; on the other machine: bash $(basename "$out")/gpu_check.sh --run DIR OUT.json"
+  echo "$out: $(du -sm "$out" | cut -f1) MB; on the other machine: bash $(basename "$out")/gpu_check.sh first DIR OUT"
 }
 
 run() {
-  local packed=$1 out=$2 python=""; shift 2
+  local call=$1 packed=$2 out=$3 python=""; shift 3
   folder=$(mktemp -d) # not local: the trap reads it
   trap 'rm -rf "$folder"' EXIT
   tar -C "$folder" -xzf "$packed/payload.tar.gz"
@@ -101,7 +106,7 @@ run() {
   done
   [ -n "$python" ] || python=${GPU_CHECK_PYTHON:-python3} # the comparison with PyTorch will say that it is missing
   # The run goes on beside this shell, which would otherwise see a signal only after it.
-  GPU_CHECK_SPENT=$SECONDS "$python" -u "$folder/tests/gpu/check.py" "$folder" "$out" "$@" &
+  GPU_CHECK_SPENT=$SECONDS "$python" -u "$folder/tests/gpu/check.py" "$call" "$folder" "$out" "$@" &
   local check=$!
   trap 'kill -TERM "$check" 2>/dev/null' TERM INT HUP
   local code=0
@@ -115,6 +120,6 @@ run() {
 
 case "${1:-}" in
   --pack) [ $# -ge 2 ] || usage; shift; mkdir -p "$1"; first=$(cd "$1" && pwd); shift; pack "$first" "$@" ;;
-  --run) [ $# -ge 3 ] || usage; shift; run "$@" ;;
+  first | compare) [ $# -ge 3 ] || usage; run "$@" ;;
   *) usage ;;
 esac

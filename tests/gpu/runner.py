@@ -1,4 +1,4 @@
-"""Steps with a share of the time each, the programs that they start, and one JSON file that is complete at any time."""
+"""Stages with a limit each, the programs that they start, and one JSON file that is complete at any time."""
 import json
 import math
 import os
@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-FULL = 570  # seconds of a whole run
 HEAD, TAIL = 30_000, 60_000  # characters of a program's output that are kept in the log
 # Children in a process group of their own can be ended with all that they started. They stay within the session of the
 # run, so that they also end with it.
@@ -18,15 +17,15 @@ OWN_GROUP = {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new
 
 
 class Stopped(Exception):
-    """A step that could not give its figures; the text says why."""
+    """A stage that could not give its figures; the text says why."""
 
 
 class Partial(Exception):
-    """A step that gave some of its figures, `value`; the text says what is missing."""
+    """A stage that gave some of its figures, `value`; the text says what is missing. `ends`: so do those behind it."""
 
-    def __init__(self, value, why):
+    def __init__(self, value, why, ends=False):
         super().__init__(why)
-        self.value = value
+        self.value, self.ends = value, ends
 
 
 class Done:
@@ -47,17 +46,16 @@ class Done:
 
 
 class Runner:
-    """Beside OUT.json, OUT.log has what the programs said."""
+    """Beside NAME.json in the folder `out`, NAME.log has what the programs said."""
 
-    def __init__(self, out, seconds, only=None, after=None):
-        self.out, self.only = Path(out).absolute(), only
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.log = self.out.with_suffix(".log")
+    def __init__(self, name, out, seconds, only=None):
+        self.folder_out, self.only = Path(out).absolute(), only
+        self.folder_out.mkdir(parents=True, exist_ok=True)
+        self.out, self.log = self.folder_out / f"{name}.json", self.folder_out / f"{name}.log"
         self.log.write_text("")
-        self.seconds, self.deadline = seconds, time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
         self.work = Path(tempfile.mkdtemp(prefix="gpu_check_"))
-        self.result = {"steps": []}
-        self.earlier = json.loads(Path(after).read_text()) if after else {"steps": []}
+        self.result = {"stages": []}
         self.lock, self.here = threading.RLock(), threading.local()
         self.running, self.told = set(), None
 
@@ -69,7 +67,7 @@ class Runner:
         """Done. The limit also ends with the step's or the run's time."""
         limit = min(limit, self.left())
         if limit < 1:
-            raise Stopped(self.told or ("the time of the step was over" if self.here.end < self.deadline else
+            raise Stopped(self.told or ("the time of the stage was over" if self.here.end < self.deadline else
                                         "the time of the whole run was over"))
         command, start = [str(part) for part in command], time.monotonic()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -95,6 +93,7 @@ class Runner:
                 stream.seek(0)
                 texts.append(stream.read().decode(errors="replace"))
         done = Done(code, *texts, time.monotonic() - start)
+        self.here.said = done.err
         self.add_to_log(command, environment, done)
         return done
 
@@ -118,21 +117,25 @@ class Runner:
             log.write(text)
 
     def left(self):
-        """Seconds of this thread's step."""
+        """Seconds of this thread's stage."""
         return min(self.here.end, self.deadline) - time.monotonic()
 
+    def over(self):
+        return time.monotonic() > self.deadline - 1
+
     def stop(self, number, _frame=None):
-        """For signals: ends what runs; the steps under way save what they have."""
+        """For signals: ends what runs; the stages under way save what they have."""
         self.told = f"the run was told to stop by {signal.Signals(number).name}"
         self.deadline = time.monotonic()
         for process in list(self.running):
             self.end(process)
 
-    # ---- steps ---------------------------------------------------------------------------------------------------
-    def step(self, entry, limit, function):
-        """Puts function()'s value under the step's name; null and a reason if it has none."""
+    # ---- stages --------------------------------------------------------------------------------------------------
+    def stage(self, entry, limit, function):
+        """Puts function()'s value under the stage's name; null and a reason if it has none. What the end of the run cuts
+        off has not failed."""
         start = time.monotonic()
-        self.here.end = min(start + limit, self.deadline)
+        self.here.end, self.here.said = min(start + limit, self.deadline), ""
         entry["reason"] = "was under way when the run was cut off"
         self.save()
         value, why = None, None
@@ -140,48 +143,46 @@ class Runner:
             value = function()
         except Partial as partial:
             value, why = partial.value, str(partial)
+            if partial.ends:
+                self.told = f"{entry['name']} failed"
+                self.deadline = time.monotonic()
         except Stopped as stopped:
             why = str(stopped)
-        except Exception as error:  # an error of this script: the other steps still count
+        except Exception as error:  # an error of this script: the other stages still count
             why = f"{type(error).__name__}: {error}"
         with self.lock:
             if value is not None:
                 self.result[entry["name"]] = value
-            entry.update(ok=why is None, seconds=round(time.monotonic() - start, 1), reason=why)
+            cut_off = why is not None and self.over() and not (self.told or "").startswith(entry["name"])
+            entry.update(state="ok" if why is None else "not reached" if cut_off else "failed",
+                         seconds=round(time.monotonic() - start, 1), reason=why)
             if why is None:
                 del entry["reason"]
-            print(f"{entry['seconds']:6.1f} s  {entry['name']}: {why or 'done'}{counts(value)}", flush=True)
+            print(f"{entry['seconds']:6.1f} s  {entry['state']:11}  {entry['name']}: {why or 'done'}{counts(value)}", flush=True)
         self.save()
 
-    def run_steps(self, groups):
-        """groups: lists of (name, seconds, function), what matters most first. The steps of a group run side by side, as long
-        as the longest may. A step may take its seconds (less in a run of less than FULL seconds), and more where more is
-        left than the later ones may take. What an earlier run has completed is taken from there."""
-        completed = {s["name"]: s for s in self.earlier["steps"] if s["ok"]}
-        groups = [[step for step in group if not self.only or step[0] in self.only] for group in groups]
-        groups = [group for group in groups if group]
-        entries = {name: completed.get(name, {"name": name, "ok": False, "reason": "was not reached"})
+    def run_stages(self, groups):
+        """groups: lists of (name, seconds, function), what matters most first. The stages of a group run side by side. True
+        where none has failed."""
+        groups = [[stage for stage in group if not self.only or stage[0] in self.only] for group in groups]
+        entries = {name: {"name": name, "state": "not reached", "reason": "the time was over before"}
                    for group in groups for name, _, _ in group}
-        for name, entry in entries.items():
-            self.result[name] = self.earlier.get(name)
-            if name in completed:
-                entry["earlier"] = True
-        self.result["steps"] = list(entries.values())
+        self.result.update({name: None for name in entries}, stages=list(entries.values()))
         self.save()
-        groups = [[step for step in group if step[0] not in completed] for group in groups]
-        groups = [group for group in groups if group]
-        seconds = [max(seconds for _, seconds, _ in group) for group in groups]
-        for i, group in enumerate(groups):
-            limit = seconds[i] * max(self.seconds / FULL, (self.deadline - time.monotonic()) / sum(seconds[i:]))
-            if len(group) == 1:
-                self.step(entries[group[0][0]], limit, group[0][2])
-                continue
-            threads = [threading.Thread(target=self.step, args=(entries[name], limit, function))
-                       for name, _, function in group]
+        for group in filter(None, groups):
+            if self.over():
+                for entry in entries.values():
+                    if "seconds" not in entry and self.told:
+                        entry["reason"] = self.told
+                break
+            threads = [threading.Thread(target=self.stage, args=(entries[name], limit, function))
+                       for name, limit, function in group]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
+        self.save()
+        return all(entry["state"] != "failed" for entry in entries.values())
 
     def save(self):
         with self.lock:
