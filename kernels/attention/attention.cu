@@ -162,14 +162,14 @@ constexpr int kForwardFloats = 2 * kRows* kPitch<D> + kRows* kPitch<kRows>;
 // of FMA.
 template <int D, class T>
 __global__ void __launch_bounds__(kThreads)
-    attention_kernel(AttentionShape shape, int64_t tiles, float scale, const T* __restrict__ qkv, T* __restrict__ y,
+    attention_kernel(AttentionShape shape, int tiles, float scale, const T* __restrict__ qkv, T* __restrict__ y,
                      float* __restrict__ lse) {
   DYNAMIC_SHARED(float, shared);
   float *queries = shared, *keys = queries + kRows * kPitch<D>, *p = keys + kRows * kPitch<D>;
   const Place at;
-  const Head head(shape, tiles);
-  const int64_t first = head.tile * kRows, stride = 3 * shape.C;
   const int d = static_cast<int>(shape.d());
+  const Head<int64_t> head(shape, tiles, d);
+  const int64_t first = head.tile * kRows, stride = 3 * shape.C;
   const float scale_log2 = scale * kLog2E;
   load_tile<D>(Rows<T>{qkv + head.part(shape, 0), stride}, first, kRows, shape.T, d, queries);
 
@@ -254,7 +254,7 @@ constexpr int kGradFloats = 2 * (kRows + kTile<D>)*kPitch<D> + kRows* kPitch<kTi
 // T * T * d.
 template <int D, bool kKeys, class T>
 __global__ void __launch_bounds__(kThreads)
-    attention_grad_kernel(AttentionShape shape, int64_t tiles, float scale, const T* __restrict__ qkv,
+    attention_grad_kernel(AttentionShape shape, int tiles, float scale, const T* __restrict__ qkv,
                           const float* __restrict__ lse, const float* __restrict__ delta, const T* __restrict__ dy,
                           T* __restrict__ dqkv) {
   constexpr int kColumns = kTile<D> / kSide;
@@ -264,9 +264,9 @@ __global__ void __launch_bounds__(kThreads)
   float *tile = b_columns + kTile<D> * kPitch<D>, *column_lse = tile + kRows * kPitch<kTile<D>>;
   float* column_delta = column_lse + kTile<D>;
   const Place at;
-  const Head head(shape, tiles);
-  const int64_t first = head.tile * kRows, stride = 3 * shape.C, stat = head.stat(shape);
   const int d = static_cast<int>(shape.d());
+  const Head<int64_t> head(shape, tiles, d);
+  const int64_t first = head.tile * kRows, stride = 3 * shape.C, stat = head.stat(shape);
   const float scale_log2 = scale * kLog2E;
   const Rows<T> q{qkv + head.part(shape, 0), stride}, k{qkv + head.part(shape, 1), stride};
   const Rows<T> v{qkv + head.part(shape, 2), stride}, dy_rows{dy + head.token(shape), shape.C};
@@ -330,16 +330,16 @@ float score_scale(const AttentionShape& shape) {
 
 template <int D, class T>
 void run_forward(Stream stream, const AttentionShape& shape, const T* qkv, T* y, float* lse) {
-  const int64_t tiles = (shape.T + kRows - 1) / kRows;
-  launch(attention_kernel<D, T>, blocks_for(shape.N * shape.heads * tiles, 1), kThreads,
-         kForwardFloats<D> * sizeof(float), stream, shape, tiles, score_scale(shape), qkv, y, lse);
+  const int tiles = tiles_of(shape, kRows);
+  launch(attention_kernel<D, T>, blocks_of(shape, tiles), kThreads, kForwardFloats<D> * sizeof(float), stream, shape,
+         tiles, score_scale(shape), qkv, y, lse);
 }
 
 template <int D, class T>
 void run_grad(Stream stream, const AttentionShape& shape, const T* qkv, const float* lse, const float* delta,
               const T* dy, T* dqkv) {
-  const int64_t tiles = (shape.T + kRows - 1) / kRows;
-  const unsigned blocks = blocks_for(shape.N * shape.heads * tiles, 1);
+  const int tiles = tiles_of(shape, kRows);
+  const unsigned blocks = blocks_of(shape, tiles);
   for (const auto kernel : {attention_grad_kernel<D, false, T>, attention_grad_kernel<D, true, T>}) {
     launch(kernel, blocks, kThreads, kGradFloats<D> * sizeof(float), stream, shape, tiles, score_scale(shape), qkv, lse,
            delta, dy, dqkv);

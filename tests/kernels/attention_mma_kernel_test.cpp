@@ -45,5 +45,10 @@ TEST(AttentionMmaKernel, NaNStaysInItsHead) {
   }
 }
 
+TEST(AttentionMmaKernel, RefusesMoreTokensThanItCounts) {
+  const AttentionShape shape{1, (int64_t{1} << 31) / (3 * 64), 64, 1};
+  EXPECT_THROW(cuda::attention<bf16>(cuda_stream(), shape, nullptr, nullptr, nullptr), Error);
+}
+
 }  // namespace
 }  // namespace depthstill
