@@ -4,6 +4,7 @@
 //   launch(kernel, grid, block, shared_bytes, stream, args...)   instead of kernel<<<...>>>(args...)
 //   DYNAMIC_SHARED(float, tile);                                 float* tile: the block's dynamic shared memory
 //   for (const int64_t i : grid_stride(n)) ...                   every i in [0, n) once, over the whole grid
+//   GRID_CONSTANT(Table) table                                   a large parameter of a kernel, of which threads make no copy
 //
 // Kernels and device helpers with __shared__ arrays belong in an anonymous namespace (or are static): ASan guards only
 // such arrays, and the emulator refuses others.
@@ -49,6 +50,8 @@ bool launched_dry(dim3 grid, dim3 block, size_t shared_bytes, const LaunchStream
 
 #if defined(__CUDACC__)
 
+#define GRID_CONSTANT(T) const __grid_constant__ T
+
 #define DYNAMIC_SHARED(T, name)                                 \
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \
   T* const name = reinterpret_cast<T*>(name##_bytes)
@@ -57,6 +60,10 @@ namespace detail {
 inline void check_launch(cudaError_t status, const LaunchStream& at, const char* what) {
   check(status == cudaSuccess, at.file, ":", at.line, ": ", what, ": ", cudaGetErrorString(status));
 }
+// Returns whether this is more dynamic shared memory than any launch of `kernel` has asked for: a smaller one must not
+// lower what the kernel may have (runtime.cu).
+bool raises_shared_bytes(const void* kernel, size_t bytes);
+
 // DEPTHSTILL_SYNC=1 waits for every kernel, so that a fault is reported by the line that launched it.
 inline bool sync_every_launch() {
   static const bool sync = [] {
@@ -74,11 +81,11 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (detail::launched_dry(grid, block, shared_bytes, at, args...)) return;
   // CUDA wants to be asked for more than 48 KiB per block, of which static arrays may already hold a part.
-  if (shared_bytes > (16u << 10)) {
+  const void* function = reinterpret_cast<const void*>(kernel);
+  if (shared_bytes > (16u << 10) && detail::raises_shared_bytes(function, shared_bytes)) {
     detail::check_launch(
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)),
-        at, "dynamic shared memory");
+        cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), at,
+        "dynamic shared memory");
   }
   const auto stream = static_cast<cudaStream_t>(at.stream.handle);
   const cudaLaunchConfig_t config{grid, block, shared_bytes, stream, nullptr, 0};
@@ -87,6 +94,8 @@ void launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_byte
 }
 
 #else
+
+#define GRID_CONSTANT(T) const T&
 
 #define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(::depthstill::simt::dynamic_shared())
 

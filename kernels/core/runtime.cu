@@ -1,9 +1,12 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 #include "kernels/core/device_runtime.h"
 #include "kernels/core/error.h"
+#include "kernels/core/launch.h"
 #include "kernels/core/messages.h"
 
 namespace depthstill::cuda {
@@ -161,3 +164,17 @@ void set_schedule(Schedule, uint32_t) {}
 void set_pace(Pace) {}
 
 }  // namespace depthstill::cuda
+
+namespace depthstill::detail {
+
+bool raises_shared_bytes(const void* kernel, size_t bytes) {
+  static std::mutex mutex;
+  static auto& asked = *new std::map<const void*, size_t>();
+  const std::scoped_lock lock(mutex);
+  size_t& most = asked[kernel];
+  if (bytes <= most) return false;
+  most = bytes;
+  return true;
+}
+
+}  // namespace depthstill::detail

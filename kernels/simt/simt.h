@@ -30,7 +30,6 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
-#define __grid_constant__
 #define __constant__ static
 // One block runs at a time, so block scope is static storage; the section lets the scheduler fill it between blocks.
 #define __shared__ __attribute__((section("simt_shared"))) static
