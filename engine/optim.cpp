@@ -4,6 +4,7 @@
 
 #include "engine/allocator.h"
 #include "engine/profile.h"
+#include "kernels/cast.h"
 
 namespace depthstill {
 
@@ -32,6 +33,20 @@ AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::v
   synchronize(device_);
 }
 
+AdamW::~AdamW() {
+  for (size_t i = 0; i < copies_.size(); ++i) cuda::set_rounded_copy(parameters_[i], parameters_[i].numel(), nullptr);
+}
+
+void AdamW::keep_bf16_copies() {
+  if (device_ != Device::kCuda || !copies_.empty()) return;
+  for (const Tensor& p : parameters_) {
+    const Tensor copy = empty(p.shape(), DType::kBf16, device_);
+    cuda::cast<float, bf16>(stream_of(device_), p.numel(), p, copy);
+    cuda::set_rounded_copy(p, p.numel(), copy);
+    copies_.push_back(copy);
+  }
+}
+
 AdamWState* AdamW::state() const { return static_cast<AdamWState*>(state_.raw()); }
 
 void AdamW::set_lr(double lr) {
@@ -49,14 +64,15 @@ void AdamW::step(float unscale) {
     check(grad.shape() == p.shape() && grad.dtype() == DType::kFloat && grad.device() == device_,
           "adamw: the gradient of a ", p.shape(), " parameter is ", grad.shape(), " ", grad.dtype(), " on ",
           grad.device());
-    slots_.push_back({p.numel(), grad, p, m_[i], v_[i], lr_factors_[i]});
+    slots_.push_back({p.numel(), grad, p, m_[i], v_[i], lr_factors_[i],
+                      copies_.empty() ? nullptr : static_cast<bf16*>(copies_[i].raw())});
   }
   const ProfileRange range("update", "adamw");
-  // The norm reads the gradients; the update reads four arrays and writes three.
+  // The norm reads the gradients; the update reads four arrays and writes three, and copies of two bytes.
   const OpRange op("adamw", [&] {
     double elements = 0;
     for (const AdamWSlot& slot : slots_) elements += static_cast<double>(slot.n);
-    return Work{0, 32 * elements};
+    return Work{0, (copies_.empty() ? 32 : 34) * elements};
   });
   auto* sum = static_cast<double*>(sum_of_squares_.raw());
   run(device_, cpu::sum_of_squares, cuda::sum_of_squares)(slots_, sum);

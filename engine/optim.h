@@ -21,6 +21,14 @@ class AdamW {
   // The parameters are fp32 leaves on one device. They are updated in place, so move a model before handing them over.
   // lr_factors: the factor of each parameter's learning rate; none: 1 for all.
   AdamW(std::vector<Tensor> parameters, const AdamWOptions& options, std::vector<float> lr_factors = {});
+  ~AdamW();
+  AdamW(const AdamW&) = delete;
+  AdamW& operator=(const AdamW&) = delete;
+
+  // On CUDA, from now on there is a bf16 copy of every parameter, which updates write along and copy_() renews: kernels
+  // that multiply in bf16 then need not round it in each pass. They go with the optimiser, which a graph that was
+  // captured meanwhile must not outlive. On the CPU nothing changes.
+  void keep_bf16_copies();
 
   // Sets the learning rate of the updates that follow; a schedule gives it (schedule.h).
   void set_lr(double lr);
@@ -51,7 +59,7 @@ class AdamW {
   AdamWState read_state() const;
   AdamWState* state() const;
 
-  std::vector<Tensor> parameters_, m_, v_;
+  std::vector<Tensor> parameters_, m_, v_, copies_;  // no copies: none are kept
   std::vector<float> lr_factors_;
   AdamWOptions options_;
   Device device_ = Device::kCpu;

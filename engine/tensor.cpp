@@ -4,6 +4,7 @@
 
 #include "engine/allocator.h"
 #include "engine/autograd.h"
+#include "kernels/cast.h"
 
 namespace depthstill {
 
@@ -102,6 +103,10 @@ void copy_(const Tensor& to, const Tensor& from) {
   check(to.shape() == from.shape() && to.dtype() == from.dtype(), "copy: ", from.shape(), " ", from.dtype(), " into ",
         to.shape(), " ", to.dtype());
   copy_bytes(to.raw(), to.device(), from.raw(), from.device(), to.bytes());
+  if (to.device() == Device::kCuda && to.dtype() == DType::kFloat) {  // it may be a parameter
+    bf16* copy = cuda::rounded_copy(to, to.numel());
+    if (copy != nullptr) cuda::cast<float, bf16>(stream_of(Device::kCuda), to.numel(), to, copy);
+  }
   if (to.device() != from.device()) synchronize(Device::kCuda);
 }
 

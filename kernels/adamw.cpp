@@ -56,6 +56,7 @@ void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, 
       for (int64_t first = begin; first < end; first += kChunk) {
         const int64_t last = std::min(first + kChunk, end);
         for (int64_t i = first; i < last; ++i) adamw_update(params, s, grad[i], &value[i], &m[i], &v[i]);
+        for (int64_t i = first; slot.rounded != nullptr && i < last; ++i) slot.rounded[i] = bf16(value[i]);
         // A loop of its own, while the chunk is in the cache: the update is compiled as if nobody looked.
         bool finite = true;
 #pragma omp simd reduction(&& : finite)

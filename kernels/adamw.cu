@@ -9,7 +9,12 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPack = 4;
 constexpr int64_t kPieceElements = 4096;  // elements of one tensor that a block takes
-constexpr int kSlots = 48;                // tensors per launch, so that the table fits the 4 KB of kernel parameters
+
+#if defined(CUDART_VERSION) && CUDART_VERSION < 12010
+constexpr int kSlots = 48;  // tensors per launch, so that the table fits the 4 KB of kernel parameters
+#else
+constexpr int kSlots = 512;  // the same for 32 KB
+#endif
 
 // The tensors of one launch; block b works on the slot s with first_block[s] <= b < first_block[s + 1].
 struct SlotTable {
@@ -36,7 +41,7 @@ __device__ inline Piece piece_of(const SlotTable& table, unsigned block) {
 
 // partial[block] = sum of grad^2 over the block's piece. Reads 4 bytes per element. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
-    sum_of_squares_kernel(const __grid_constant__ SlotTable table, double* __restrict__ partial) {
+    sum_of_squares_kernel(GRID_CONSTANT(SlotTable) table, double* __restrict__ partial) {
   const Piece piece = piece_of(table, blockIdx.x);
   double sum[1] = {};
   for (int64_t i = piece.begin + threadIdx.x; i < piece.end; i += kThreads) {
@@ -59,16 +64,17 @@ __global__ void adamw_prepare_kernel(AdamWParams params, float unscale, float ma
 }
 
 // The update of kernels/adamw.h. A block takes a piece of one tensor. Reads grad, value, m, v and writes value, m, v:
-// 28 bytes per element, and `broken` where something is. Bound: DRAM.
+// 28 bytes per element, 30 with a rounded copy, and `broken` where something is. Bound: DRAM.
 __global__ void __launch_bounds__(kThreads)
-    adamw_kernel(const __grid_constant__ SlotTable table, AdamWParams params, const AdamWState* __restrict__ state,
+    adamw_kernel(GRID_CONSTANT(SlotTable) table, AdamWParams params, const AdamWState* __restrict__ state,
                  int32_t* __restrict__ broken) {
   if (!state->finite) return;
   const Piece piece = piece_of(table, blockIdx.x);
   const AdamWSlot slot = piece.slot;
   const AdamWState s = adamw_state_for(*state, slot.lr_factor);
   const uint64_t addresses = reinterpret_cast<uint64_t>(slot.grad) | reinterpret_cast<uint64_t>(slot.value) |
-                             reinterpret_cast<uint64_t>(slot.m) | reinterpret_cast<uint64_t>(slot.v);
+                             reinterpret_cast<uint64_t>(slot.m) | reinterpret_cast<uint64_t>(slot.v) |
+                             2 * reinterpret_cast<uint64_t>(slot.rounded);
   bool finite = true;
   const int64_t packs = addresses % (kPack * sizeof(float)) == 0 ? (piece.end - piece.begin) / kPack : 0;
   for (int64_t p = threadIdx.x; p < packs; p += kThreads) {
@@ -86,9 +92,11 @@ __global__ void __launch_bounds__(kThreads)
     store_floats(slot.value + i, value);
     store_floats(slot.m + i, m);
     store_floats(slot.v + i, v);
+    if (slot.rounded != nullptr) store_floats(slot.rounded + i, value);
   }
   for (int64_t i = piece.begin + packs * kPack + threadIdx.x; i < piece.end; i += kThreads) {
     adamw_update(params, s, slot.grad[i], &slot.value[i], &slot.m[i], &slot.v[i]);
+    if (slot.rounded != nullptr) slot.rounded[i] = bf16(slot.value[i]);
     finite = finite && all_finite(slot.value[i], slot.m[i], slot.v[i]);
   }
   if (!finite) atomicOr(broken, 1);

@@ -8,7 +8,9 @@
 // lr, t and grad_scale live beside the tensors, so a step needs no word from the host but a new lr. If the norm is not
 // finite, t, m, v and the values stay as they are. A finite gradient may still make them infinite or NaN (a learning
 // rate that is too high, a square that overflows): that is noted on the device, for the host to read when it likes.
-// Bound: memory. Bytes per element: 4 for the norm, 28 for the update (grad, value, m, v read; value, m, v written).
+// Beside a value its copy in bf16 may be written, which whatever multiplies in bf16 reads (core/rounded_copies.h).
+// Bound: memory. Bytes per element: 4 for the norm, 28 for the update (grad, value, m, v read; value, m, v written), 2
+// for the copy.
 #pragma once
 
 #include <cmath>
@@ -42,7 +44,8 @@ struct AdamWSlot {
   float* value = nullptr;
   float* m = nullptr;
   float* v = nullptr;
-  float lr_factor = 1.0f;  // lr is that of the state times this
+  float lr_factor = 1.0f;   // lr is that of the state times this
+  bf16* rounded = nullptr;  // value, rounded; null: not wanted
 };
 
 DS_HOST_DEVICE inline bool all_finite(float value, float m, float v) {

@@ -59,6 +59,7 @@ void TrainStep::after(Phase phase) const {
 void TrainStep::prepare(std::span<const BatchTensors> views) {
   objective_.trained().train();
   if (!std::exchange(prepared_, true)) {
+    if (!views.empty() && views.front().image.dtype() == DType::kBf16) optimiser_.keep_bf16_copies();
     const std::string line = objective_.prepare(views);
     if (!line.empty()) note(line);
   }

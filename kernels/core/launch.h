@@ -4,7 +4,7 @@
 //   launch(kernel, grid, block, shared_bytes, stream, args...)   instead of kernel<<<...>>>(args...)
 //   DYNAMIC_SHARED(float, tile);                                 float* tile: the block's dynamic shared memory
 //   for (const int64_t i : grid_stride(n)) ...                   every i in [0, n) once, over the whole grid
-//   GRID_CONSTANT(Table) table                                   a large parameter of a kernel, of which threads make no copy
+//   GRID_CONSTANT(Table) table                                   a large parameter of a kernel; threads make no copy
 //
 // Kernels and device helpers with __shared__ arrays belong in an anonymous namespace (or are static): ASan guards only
 // such arrays, and the emulator refuses others.

@@ -48,11 +48,12 @@ TEST(Estimate, CountsWhatAHandCounts) {
 
   // A depthwise 3 x 3 convolution of stride 2, 96 channels.
   const OpRow conv = row_of(step, "backbone.layer2.0.conv.1.conv", "depthwise_conv2d");
-  EXPECT_EQ(conv.forward.work.flops, 2.0 * 2 * (kHeight / 4) * (kWidth / 4) * 96 * 9);
+  EXPECT_EQ(conv.forward.work.flops, 2.0 * (2 * (kHeight / 4) * (kWidth / 4) * 96 * 9));
   EXPECT_EQ(conv.backward.work.flops, 2 * conv.forward.work.flops);
 
-  // Parameter, gradient and both moments are read, all but the gradient written; the norm reads the gradient first.
-  EXPECT_EQ(row_of(step, "update/adamw", "adamw").forward.work.bytes, 8.0 * 4 * kParameters);
+  // Parameter, gradient and both moments are read, all but the gradient written, and the parameter in bf16; the norm
+  // reads the gradient first.
+  EXPECT_EQ(row_of(step, "update/adamw", "adamw").forward.work.bytes, (8.0 * 4 + 2) * kParameters);
 
   EXPECT_EQ(step.parameter_bytes, size_t{4} * kParameters);
   EXPECT_EQ(step.optimiser_bytes, size_t{8} * kParameters);

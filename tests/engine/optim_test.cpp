@@ -4,7 +4,9 @@
 
 #include <limits>
 
+#include "engine/allocator.h"
 #include "engine/ops.h"
+#include "kernels/core/rounded_copies.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -141,6 +143,43 @@ TEST(AdamW, ReportsAnUpdateThatIsNotFinite) {
 TEST(AdamW, SaysWhatItNeeds) {
   EXPECT_THROW(AdamW({}, {}), Error);
   EXPECT_THROW(AdamW({zeros({3})}, {}), Error);
+}
+
+// Ops give the same bits with copies as without, and copies follow whatever changes the parameters.
+TEST(AdamW, KeepsBf16CopiesOnCuda) {
+  if (!test::second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  const Tensor p = leaf({3, 8}, std::vector<float>(24, 0.123456f), Device::kCuda);
+  const Tensor x = tensor<bf16>({2, 8}, std::vector<bf16>(16, bf16(1.5f)), Device::kCuda);
+  const auto result = [&] { return values_of(linear(x, p, Tensor())); };
+  const auto expect_copy = [&] {
+    const bf16* copy = cuda::rounded_copy(p, p.numel());
+    ASSERT_NE(copy, nullptr);
+    std::vector<bf16> found(24);
+    copy_bytes(found.data(), Device::kCpu, copy, Device::kCuda, found.size() * sizeof(bf16));
+    synchronize(Device::kCuda);
+    const std::vector<float> values = values_of(p);
+    for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i].bits, bf16(values[i]).bits) << i;
+  };
+  const std::vector<float> without = result();
+  {
+    AdamW optimizer({p}, {.lr = 0.1});
+    EXPECT_EQ(cuda::rounded_copy(p, p.numel()), nullptr);
+    optimizer.keep_bf16_copies();
+    optimizer.keep_bf16_copies();
+    expect_copy();
+    EXPECT_EQ(result(), without);
+    give(p, std::vector<float>(24, 1.0f));
+    optimizer.step();
+    EXPECT_LT(values_of(p)[0], 0.1f);
+    expect_copy();
+    EXPECT_NE(result(), without);
+    copy_(p, tensor<float>({3, 8}, std::vector<float>(24, 0.123456f)));
+    expect_copy();
+    EXPECT_EQ(result(), without);
+    EXPECT_EQ(cuda::rounded_copy(p.data<float>() + 8, 17), nullptr);
+    EXPECT_EQ(cuda::rounded_copy(p.data<float>() + 8, 16), cuda::rounded_copy(p, 24) + 8);
+  }
+  EXPECT_EQ(cuda::rounded_copy(p, p.numel()), nullptr);
 }
 
 }  // namespace

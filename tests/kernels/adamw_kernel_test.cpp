@@ -1,3 +1,5 @@
+#include <array>
+
 #include "kernels/adamw.h"
 #include "tests/kernels/kernel_test.h"
 
@@ -6,10 +8,10 @@ namespace {
 
 using namespace kernel_test;
 
-// Tensors shorter and longer than a chunk, unaligned ones, and more than fit one launch.
+// Tensors shorter and longer than a chunk, and unaligned ones.
 std::vector<int64_t> sizes() {
   std::vector<int64_t> n = {1, 3, 4096, 8197, 4099, 16};
-  for (int64_t i = 0; i < 50; ++i) n.push_back(1 + i % 7);
+  for (int64_t i = 0; i < 14; ++i) n.push_back(1 + i % 7);
   return n;
 }
 
@@ -185,6 +187,78 @@ TEST(AdamwKernel, NotesAnUpdateThatIsNotFinite) {
     EXPECT_NE(host.broken, 0);
     for_each_schedule([&] { EXPECT_NE(OnDevice(before, state_before, 1.0f, 0.0f).broken.host()[0], 0); });
   }
+}
+
+// Copies beside the values: of all elements, of pieces whose copy has another alignment, and of nothing else.
+TEST(AdamwKernel, WritesRoundedCopies) {
+  constexpr AdamWState kNow{5, 0.03f, 0.5f, 0.1f, 1.2f};
+  constexpr int64_t kN = 8195, kFirst[] = {0, 8196};  // the second tensor begins aligned, its copy does not
+  const Arrays before(2 * kN + 1);
+  const auto run = [&](auto& adamw, Stream stream, auto data, bf16* copies, const AdamWState* state, int32_t* broken) {
+    std::vector<AdamWSlot> slots;
+    for (const int64_t at : kFirst) {
+      slots.push_back({kN, data[0] + at, data[1] + at, data[2] + at, data[3] + at});
+      slots.back().rounded = copies + at + (at != 0);
+    }
+    adamw(stream, slots, kParams, state, broken);
+  };
+  const auto expect_copies = [&](const std::vector<float>& value, const std::vector<bf16>& copies) {
+    for (const int64_t at : kFirst) {
+      for (int64_t i = 0; i < kN; ++i) {
+        const auto from = static_cast<size_t>(at + i), to = from + (at != 0);
+        ASSERT_EQ(copies[to].bits, bf16(value[from]).bits) << at << " + " << i;
+      }
+    }
+    EXPECT_EQ(copies[static_cast<size_t>(kN)].bits, bf16(7.0f).bits);
+  };
+  const std::vector<bf16> sevens(2 * kN + 2, bf16(7.0f));
+
+  Arrays a = before;
+  std::vector<bf16> copies = sevens;
+  int32_t broken = 0;
+  run(cpu::adamw, cpu_stream(), std::array{a.grad.data(), a.value.data(), a.m.data(), a.v.data()}, copies.data(), &kNow,
+      &broken);
+  EXPECT_NE(a.value, before.value);
+  expect_copies(a.value, copies);
+
+  DeviceArray<float> grad(before.grad), value(before.value), m(before.m), v(before.v);
+  DeviceArray<bf16> device_copies(sevens);
+  DeviceArray<AdamWState> state(std::vector<AdamWState>{kNow});
+  DeviceArray<int32_t> device_broken(std::vector<int32_t>{0});
+  run(cuda::adamw, cuda_stream(), std::array{grad.data(), value.data(), m.data(), v.data()}, device_copies.data(),
+      state.data(), device_broken.data());
+  expect_copies(value.host(), device_copies.host());
+}
+
+// More tensors than one launch takes.
+TEST(AdamwKernel, TakesManyTensors) {
+  constexpr size_t kTensors = 515;
+  const Arrays before(kTensors);
+  const auto slots_of = [](const float* grad, float* value, float* m, float* v) {
+    std::vector<AdamWSlot> slots;
+    for (size_t i = 0; i < kTensors; ++i) slots.push_back({1, grad + i, value + i, m + i, v + i, lr_factor(i)});
+    return slots;
+  };
+  Arrays a = before;
+  AdamWState state = kBefore;
+  double sum = 0;
+  int32_t broken = 0;
+  const auto slots = slots_of(a.grad.data(), a.value.data(), a.m.data(), a.v.data());
+  cpu::sum_of_squares(cpu_stream(), slots, &sum);
+  cpu::adamw_prepare(cpu_stream(), kParams, 1.0f, 0.0f, &sum, &state);
+  cpu::adamw(cpu_stream(), slots, kParams, &state, &broken);
+
+  DeviceArray<float> grad(before.grad), value(before.value), m(before.m), v(before.v);
+  DeviceArray<double> device_sum(1);
+  DeviceArray<AdamWState> device_state(std::vector<AdamWState>{kBefore});
+  DeviceArray<int32_t> device_broken(std::vector<int32_t>{0});
+  const auto device_slots = slots_of(grad.data(), value.data(), m.data(), v.data());
+  cuda::sum_of_squares(cuda_stream(), device_slots, device_sum.data());
+  cuda::adamw_prepare(cuda_stream(), kParams, 1.0f, 0.0f, device_sum.data(), device_state.data());
+  cuda::adamw(cuda_stream(), device_slots, kParams, device_state.data(), device_broken.data());
+  EXPECT_NEAR(device_sum.host()[0], sum, 1e-12 * sum);
+  const std::vector<double> expected(a.value.begin(), a.value.end());
+  EXPECT_LE(max_relative_error(value.host(), expected), 16 * tolerance<float>());
 }
 
 }  // namespace
