@@ -9,11 +9,11 @@ namespace {
 
 constexpr int kThreads = ChannelSums::kThreads;
 
-// partial[chunk, 0 and 1, c] = sum over the chunk's rows of d and d^2, d = x - the chunk's first row.
-// Geometry of ChannelSums; precondition channels % N == 0. Reads x once: 2 B per bf16 element.
+// partial[chunk, 0 and 1, c] = sum over the chunk's rows of d and d^2, d = x - the chunk's first row. All threads of
+// the block must call it.
 template <class T, int N>
-__global__ void __launch_bounds__(kThreads)
-    stats_kernel(ChannelSums sums, const T* __restrict__ x, float* __restrict__ partial) {
+__device__ __forceinline__ void take_chunk_sums(const ChannelSums& sums, const T* __restrict__ x,
+                                                float* __restrict__ partial) {
   const ChannelThread<N> thread(sums);
   float sum[2][N] = {};
   if (thread.inside) {
@@ -32,6 +32,13 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   store_chunk_sums(sums, sum, partial);
+}
+
+// Geometry of ChannelSums; precondition channels % N == 0. Reads x once: 2 B per bf16 element.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    stats_kernel(ChannelSums sums, const T* __restrict__ x, float* __restrict__ partial) {
+  take_chunk_sums<T, N>(sums, x, partial);
 }
 
 struct RunningStats {
@@ -57,22 +64,27 @@ struct Moments {
   }
 };
 
+// Adds a thread's share of a channel's chunks, as take_chunk_sums left them, to the sums of x and of x^2.
+template <class T>
+__device__ __forceinline__ void add_chunks(const ChannelSums& sums, const T* x, const float* partial, int c,
+                                           double (&sum)[2]) {
+  for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
+    const int64_t first = chunk * sums.rows_per_chunk, left = sums.rows - first;
+    const auto n = static_cast<double>(left < sums.rows_per_chunk ? left : sums.rows_per_chunk);
+    const auto shift = static_cast<double>(static_cast<float>(x[first * sums.channels + c]));
+    const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
+    const auto s0 = static_cast<double>(at[0]), s1 = static_cast<double>(at[sums.channels]);
+    sum[0] += s0 + n * shift;
+    sum[1] += s1 + 2.0 * shift * s0 + n * shift * shift;
+  }
+}
+
 // Adds up the chunks of stats_kernel in double. One column of kSplit threads per channel; 8 B per chunk and channel.
 template <class T, class Stats>
 __global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* partial, Stats stats) {
   const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
   double sum[2] = {};  // sums of x and of x^2
-  if (c < sums.channels) {
-    for (int chunk = static_cast<int>(threadIdx.y); chunk < sums.chunks; chunk += kSplit) {
-      const int64_t first = chunk * sums.rows_per_chunk, left = sums.rows - first;
-      const auto n = static_cast<double>(left < sums.rows_per_chunk ? left : sums.rows_per_chunk);
-      const auto shift = static_cast<double>(static_cast<float>(x[first * sums.channels + c]));
-      const float* at = partial + static_cast<int64_t>(chunk) * 2 * sums.channels + c;
-      const auto s0 = static_cast<double>(at[0]), s1 = static_cast<double>(at[sums.channels]);
-      sum[0] += s0 + n * shift;
-      sum[1] += s1 + 2.0 * shift * s0 + n * shift * shift;
-    }
-  }
+  if (c < sums.channels) add_chunks(sums, x, partial, c, sum);
   sum_splits(sum);
   if (threadIdx.y != 0 || c >= sums.channels) return;
   const auto n = static_cast<double>(sums.rows);
@@ -80,36 +92,49 @@ __global__ void finish_stats_kernel(ChannelSums sums, const T* x, const float* p
   stats.assign(c, m, var < 0.0 ? 0.0 : var, n);
 }
 
-// batch_norm_moments_of_sums, in place. One column of kSplit threads per channel; x is not read but in the rare case.
-template <class T>
-__global__ void moments_of_sums_kernel(int64_t rows, int channels, const T* x, const float* guess, float* moments) {
-  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
-  const bool inside = c < channels;
-  const auto n = static_cast<double>(rows);
-  double origin = 0.0, d = 0.0, var = 0.0, sum[2] = {};
-  bool again = false;
-  if (inside) {
-    origin = static_cast<double>(guess[c]);
+// A channel's mean of x - guess, and its variance, by the sums that the producer of x left in moments.
+struct GivenMoments {
+  double d = 0.0, var = 0.0;
+
+  GivenMoments() = default;
+  __device__ GivenMoments(const ChannelSums& sums, const float* moments, int c) {
+    const auto n = static_cast<double>(sums.rows);
     d = static_cast<double>(moments[c]) / n;
-    var = static_cast<double>(moments[channels + c]) / n - d * d;
-    again = cancels(d, var);
+    var = static_cast<double>(moments[sums.channels + c]) / n - d * d;
   }
-  if (again) {
-    origin = static_cast<double>(static_cast<float>(x[c]));
-    for (int64_t row = threadIdx.y; row < rows; row += kSplit) {
-      const double v = static_cast<double>(static_cast<float>(x[row * channels + c])) - origin;
-      sum[0] += v;
-      sum[1] += v * v;
-    }
-  }
+  __device__ bool useless() const { return cancels(d, var); }
+};
+
+// stats_kernel for slabs that have a channel whose given sums cancel. Blocks of all others leave at once.
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads)
+    stats_again_kernel(ChannelSums sums, const T* __restrict__ x, const float* __restrict__ moments,
+                       float* __restrict__ partial) {
+  static_assert(ChannelSums::kSlab == kWarpSize);
+  const int c = static_cast<int>(blockIdx.y) * ChannelSums::kSlab + static_cast<int>(threadIdx.x) % kWarpSize;
+  const bool useless = c < sums.channels && GivenMoments(sums, moments, c).useless();
+  if (!__any_sync(kAllLanes, useless)) return;  // all warps of a block look at the same channels
+  take_chunk_sums<T, N>(sums, x, partial);
+}
+
+// batch_norm_moments_of_sums, in place, from the given sums or from those of stats_again_kernel. One column of kSplit
+// threads per channel.
+template <class T>
+__global__ void moments_of_sums_kernel(ChannelSums sums, const T* x, const float* guess, const float* partial,
+                                       float* moments) {
+  const int c = static_cast<int>(blockIdx.x * kWarpSize + threadIdx.x);
+  const bool inside = c < sums.channels;
+  const GivenMoments given = inside ? GivenMoments(sums, moments, c) : GivenMoments();
+  const bool again = given.useless();
+  double sum[2] = {};
+  if (again) add_chunks(sums, x, partial, c, sum);
   sum_splits(sum);
   if (threadIdx.y != 0 || !inside) return;
-  if (again) {
-    d = sum[0] / n;
-    var = sum[1] / n - d * d;
-  }
-  moments[c] = static_cast<float>(origin + d);
-  moments[channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
+  const auto n = static_cast<double>(sums.rows);
+  const double m = again ? sum[0] / n : static_cast<double>(guess[c]) + given.d;
+  const double var = again ? sum[1] / n - m * m : given.var;
+  moments[c] = static_cast<float>(m);
+  moments[sums.channels + c] = static_cast<float>(var < 0.0 ? 0.0 : var);
 }
 
 __global__ void ready_stats_kernel(int64_t rows, int channels, const float* moments, RunningStats stats) {
@@ -281,7 +306,13 @@ void batch_norm_moments(Stream stream, int64_t rows, int channels, const T* x, f
 template <class T>
 void batch_norm_moments_of_sums(Stream stream, int64_t rows, int channels, const T* x, const float* guess,
                                 float* moments) {
-  launch(moments_of_sums_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, rows, channels, x, guess,
+  const ChannelSums sums(rows, channels);
+  auto* partial = static_cast<float*>(stream.scratch->get(sums.partial_floats(2) * sizeof(float)));
+  constexpr int kWide = kPackSize<T>;
+  visit_pack<kWide>(packable<kWide>(channels, x), [&]<int N>() {
+    launch(stats_again_kernel<T, N>, sums.grid(), kThreads, 0, stream, sums, x, moments, partial);
+  });
+  launch(moments_of_sums_kernel<T>, blocks_for(channels, kWarpSize), kColumnBlock, 0, stream, sums, x, guess, partial,
          moments);
 }
 
