@@ -19,6 +19,7 @@ struct ChannelSums {
   int channels, chunks, slabs;
 
   ChannelSums(int64_t rows_, int channels_, int64_t min_rows = kMinRows) : rows(rows_), channels(channels_) {
+    check(rows > 0 && channels > 0, "channel sums: expected at least one row and channel, got ", rows, " x ", channels);
     slabs = (channels + kSlab - 1) / kSlab;
     const int64_t wanted = kBlocks / slabs + 1, most = (rows + min_rows - 1) / min_rows;
     const int64_t count = wanted < most ? wanted : most;

@@ -185,10 +185,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
   for (int64_t first = warp_first; first < pixels; first += stride) {
     const int64_t own = first + static_cast<int>(threadIdx.x) % kWarpSize / kLanes;
     const bool inside = own < pixels;
-    const int64_t i = inside ? own : pixels - 1;  // all lanes take part in the sums
+    const int64_t i = inside ? own : pixels - 1;  // all lanes take part in the sums, but the logits are their owner's
     T* pixel = logits + i * p.shape.channels;
-    const Share<T, N> share(pixel, bins, lane);
-    const float a = dkl != nullptr && pixel_counts(p, teacher, i) ? per_pixel : 0.0f;
+    const Share<T, N> share(pixel, bins, inside ? lane : bins);  // a lane from `bins` on has none; 0 bins spill
+    const float a = inside && dkl != nullptr && pixel_counts(p, teacher, i) ? per_pixel : 0.0f;
     const float gd = ddepth != nullptr ? ddepth[i] : 0.0f, l = lse[i];
     float constant = -gd * (depth[i] - first_centre);
     int begin = bins, end = bins;  // range of the window's bins

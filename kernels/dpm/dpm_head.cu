@@ -15,7 +15,7 @@ constexpr int kBinRows = 272;     // kMaxBins in whole tiles of 16
 constexpr int kTile = 16;         // pixels
 constexpr float kNoBin = -1e30f;  // the logit of a bin past the last: e^x is 0, and x e^x too
 constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;
-constexpr int kSumBlocks = 264;  // two per SM of an H100; partial sums: the same on every GPU
+constexpr int kSumBlocks = 132;  // one per SM of an H100, as many as fit; partial sums: the same on every GPU
 constexpr int kBinWarps = 9;     // warps of a block of dpm_head_dweight_kernel: half of the bins, in tiles of 16
 constexpr int kBinThreads = kBinWarps * kWarpSize;
 constexpr int kBinShares = 2;
