@@ -110,6 +110,11 @@ void print_estimate(const ProfileArgs& args, const Recipe& recipe, const Profile
     json["parameter_bytes"] = estimate.parameter_bytes;
     json["optimiser_bytes"] = estimate.optimiser_bytes;
     json.update(bound_json(profile.table, peak));
+    if (args.peak_tflops <= 0 && args.peak_gb <= 0) {
+      const StepBound h200 = step_bound(profile.table, h200_peak(options.dtype, library_options().strict_fp32));
+      json["h200"] = {
+          {"bound_ms", h200.ms()}, {"bound_by_products_ms", h200.products_ms}, {"bound_by_memory_ms", h200.memory_ms}};
+    }
     std::printf("%s\n", json.dump(2).c_str());
     return;
   }
@@ -122,6 +127,13 @@ void print_estimate(const ProfileArgs& args, const Recipe& recipe, const Profile
   std::printf(
       "\nbound of the step (estimate) %.2f ms = %.2f ms by products + %.2f ms by memory: at most %.0f images/s\n",
       bound.ms(), bound.products_ms, bound.memory_ms, 1e3 * static_cast<double>(profile.batch) / bound.ms());
+  if (args.peak_tflops <= 0 && args.peak_gb <= 0) {
+    const MachinePeak h200 = h200_peak(options.dtype, library_options().strict_fp32);
+    const StepBound other = step_bound(profile.table, h200);
+    std::printf("on an H200 (%.0f GB/s) %.2f ms = %.2f ms by products + %.2f ms by memory: at most %.0f images/s\n",
+                1e-9 * h200.copy_bytes_per_s, other.ms(), other.products_ms, other.memory_ms,
+                1e3 * static_cast<double>(profile.batch) / other.ms());
+  }
   std::printf("asked of the GPU per step: %lld kernels and library calls, %lld copies and memsets\n",
               static_cast<long long>(estimate.kernels), static_cast<long long>(estimate.copies));
   const auto gb = [](size_t bytes) { return 1e-9 * static_cast<double>(bytes); };
@@ -187,8 +199,9 @@ void add_profile_command(CLI::App& app, Run& run) {
                     "Never store the logits of a DPM head, or store them [default: as train; --estimate: stored]");
   CLI::Option* estimate =
       command
-          ->add_flag("--estimate", args->estimate,
-                     "The bound of a step on an NVIDIA H100, by arithmetic: no GPU is used, no data is read")
+          ->add_flag(
+              "--estimate", args->estimate,
+              "The bound of a step on an NVIDIA H100, and on an H200, by arithmetic: no GPU is used, no data is read")
           ->excludes(steps);
   command
       ->add_option("--peak-tflops", args->peak_tflops,

@@ -140,8 +140,17 @@ TEST(Estimate, Fp32IsBoundByTf32OrByTheFp32Units) {
   EXPECT_EQ(h100_peak(DType::kBf16, true).flops_per_s, 989.4e12);
   EXPECT_EQ(h100_peak(DType::kFloat, false).flops_per_s, 494.7e12);
   EXPECT_EQ(h100_peak(DType::kFloat, true).flops_per_s, 66.9e12);
+  EXPECT_EQ(h200_peak(DType::kFloat, true).flops_per_s, 66.9e12);
   const StepEstimate fp32 = estimate(2, {.dtype = DType::kFloat}), bf16 = estimate(2);
   EXPECT_NEAR(bound_of(fp32).ms(), 2 * bound_of(bf16).ms(), 0.1 * bound_of(fp32).ms());
+}
+
+TEST(Estimate, AnH200DiffersInWhatMemoryBounds) {
+  const StepEstimate step = estimate(2);
+  const StepBound h100 = bound_of(step), h200 = step_bound(step.profile.table, h200_peak(DType::kBf16, false));
+  EXPECT_LT(h200.ms(), h100.ms());
+  EXPECT_GE(h200.ms(), h100.ms() * 3350 / 4800);
+  EXPECT_GE(h200.products_ms, h100.products_ms);
 }
 
 }  // namespace

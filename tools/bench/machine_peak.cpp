@@ -74,6 +74,8 @@ MachinePeak h100_peak(DType dtype, bool strict_fp32) {
   return {dtype == DType::kBf16 ? kBf16 : strict_fp32 ? kFp32 : kTf32, kMemory};
 }
 
+MachinePeak h200_peak(DType dtype, bool strict_fp32) { return {h100_peak(dtype, strict_fp32).flops_per_s, 4.8e12}; }
+
 std::string peak_text(const MachinePeak& peak, DType dtype) {
   char text[96];
   std::snprintf(text, sizeof(text), "%.0f GFLOP/s %s, %.1f GB/s copied", 1e-9 * peak.flops_per_s, name_of(dtype),

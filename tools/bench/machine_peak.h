@@ -23,9 +23,10 @@ struct MachinePeak {
 // The peak is that for activations of `dtype`. Measuring it takes about a second.
 MachinePeak measure_peak(Device device, DType dtype);
 
-// NVIDIA's figures for the H100 SXM (data sheet, without sparsity) are those of tensor cores, or with strict_fp32 and
-// fp32 activations those of the fp32 units. No kernel reaches them.
+// NVIDIA's figures for the H100 SXM and the H200 SXM (data sheets, without sparsity) are those of tensor cores, or with
+// strict_fp32 and fp32 activations those of the fp32 units. The two differ in their memory. No kernel reaches them.
 MachinePeak h100_peak(DType dtype, bool strict_fp32);
+MachinePeak h200_peak(DType dtype, bool strict_fp32);
 
 // "1210 GFLOP/s fp32, 31.0 GB/s copied".
 std::string peak_text(const MachinePeak& peak, DType dtype);
