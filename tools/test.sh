@@ -2,8 +2,8 @@
 # Installs what is missing, builds, and passes all tests. Ends with "N passed, N failed, N skipped".
 # Usage: bash tools/test.sh [--quick]
 #   --quick   the plain build and its tests only: a few minutes. The full run adds AddressSanitizer +
-#             UndefinedBehaviorSanitizer, ThreadSanitizer, the mutation check of the CUDA kernels, the CUDA build (where
-#             nvcc and cuDNN are found) and the demo in its short form.
+#             UndefinedBehaviorSanitizer, ThreadSanitizer, the mutation check of the CUDA kernels, the CUDA build and
+#             what became of its hot kernels (where nvcc and cuDNN are found) and the demo in its short form.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -62,6 +62,15 @@ suite() {
   passed=$((passed + ran)) failed=$((failed + bad)) skipped=$((skipped + skips))
 }
 
+# cuobjdump and nvdisasm: those of the toolkit, else of NVIDIA's wheels, some 5 MB.
+sass_tools() {
+  command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null && return
+  export PATH=$PWD/build/sass/nvidia/cu13/bin:$PATH
+  command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null && return
+  python3 -m pip install -q --no-deps --upgrade --target build/sass nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm &>/dev/null
+  command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null
+}
+
 mkdir -p build
 step "format" bash tools/check_format.sh
 step "build: dev" build dev && suite dev
@@ -71,6 +80,12 @@ if [ $quick -eq 0 ]; then
   step "build: tsan" build tsan && suite tsan
   if command -v nvcc >/dev/null; then
     step "build: cuda" build cuda && suite cuda
+    if sass_tools; then
+      step "hot kernels' machine code" python3 tests/gpu/sass.py --check build/cuda
+    else
+      say "hot kernels not looked at: cuobjdump and nvdisasm were not found, nor the wheels"
+      skipped=$((skipped + 1))
+    fi
   else
     say "CUDA build skipped: nvcc was not found"
     skipped=$((skipped + 1))
