@@ -2,8 +2,9 @@
 # Installs what is missing, builds, and passes all tests. Ends with "N passed, N failed, N skipped".
 # Usage: bash tools/test.sh [--quick]
 #   --quick   the plain build and its tests only: a few minutes. The full run adds AddressSanitizer +
-#             UndefinedBehaviorSanitizer, ThreadSanitizer, the mutation check of the CUDA kernels, the CUDA build and
-#             what became of its hot kernels (where nvcc and cuDNN are found) and the demo in its short form.
+#             UndefinedBehaviorSanitizer, ThreadSanitizer, the mutation check of the CUDA kernels, a syntax check for ARM64
+#             (where there is a cross compiler), the CUDA build and what became of its hot kernels (where nvcc and cuDNN
+#             are found) and the demo in its short form.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +77,7 @@ step "format" bash tools/check_format.sh
 step "build: dev" build dev && suite dev
 step "clang-tidy" bash tools/check_tidy.sh
 if [ $quick -eq 0 ]; then
+  step "ARM64" bash tools/check_arm64.sh
   step "build: asan" build asan && suite asan
   step "build: tsan" build tsan && suite tsan
   if command -v nvcc >/dev/null; then

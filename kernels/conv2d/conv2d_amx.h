@@ -2,8 +2,9 @@
 // at run time include this header.
 #pragma once
 
-#if defined(__x86_64__) && defined(__linux__)
 #include "kernels/conv2d/conv2d_simd.h"
+
+#if defined(__x86_64__) && defined(__linux__)
 
 #define DS_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define DS_AMX_INLINE DS_AMX __attribute__((always_inline)) inline

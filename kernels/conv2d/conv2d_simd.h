@@ -2,6 +2,11 @@
 // functions carry their own target attribute, so the rest of the program keeps the build's baseline.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/conv2d/conv2d_tiles.h"
+
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12 takes the undefined operands inside its own intrinsics for uninitialised variables.
@@ -9,11 +14,6 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
-
-#include <algorithm>
-#include <cstdint>
-
-#include "kernels/conv2d/conv2d_tiles.h"
 
 #define DS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #define DS_AVX512_INLINE DS_AVX512 __attribute__((always_inline)) inline

@@ -1,15 +1,25 @@
 #!/usr/bin/env python3
 """The program as a user or a script sees it: exit codes, one-line errors, stdout against stderr, the
-stable JSON keys.  Usage: SCRIPT DEPTHSTILL_BINARY"""
+stable JSON keys.
+Usage: SCRIPT DEPTHSTILL_BINARY [TOO_NEW]   (TOO_NEW: a program built for FMA4, with the same check at its start)"""
 import json
 import os
 import subprocess
+import sys
 import unittest
 
 from command import CommandTest, BINARY, COMMANDS, METRICS, plain_only, run, write_npy, write_png
 
+TOO_NEW = sys.argv.pop(1) if len(sys.argv) > 1 and os.path.isfile(sys.argv[1]) else None
+
 
 class Cli(CommandTest):
+    def test_a_processor_below_the_baseline_is_named(self):
+        if TOO_NEW is None:
+            self.skipTest("skipped: no x86-64")
+        result = subprocess.run([TOO_NEW], capture_output=True, text=True, timeout=60)
+        self.assert_one_line(result, 1, "found one without fma4 (build on this machine")
+
     def test_help_and_usage(self):
         for command in COMMANDS:
             result = run(command, "--help")
