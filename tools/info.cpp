@@ -7,6 +7,7 @@
 #include <string>
 
 #include "engine/io/image.h"
+#include "kernels/conv2d/conv2d_tiles.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/runtime.h"
 #include "models/model_table.h"
@@ -41,11 +42,13 @@ CpuInfo cpu_info() {
   return info;
 }
 
-const char* bf16_note(const CpuInfo& cpu) {
-  if (cpu.amx_bf16) return "matrix units (AMX)";
-  if (cpu.avx512_bf16) return "AVX-512 BF16 instructions";
-  if (cpu.avx512) return "emulated with AVX-512: correct, but not faster than fp32";
-  return "emulated: correct, but slower than fp32";
+// What products in bf16 run on: the same choice as theirs.
+const char* bf16_note() {
+  const cpu::TileKernels* used = cpu::tile_kernels<bf16>();
+  if (used == nullptr) return "emulated: correct, but slower than fp32";
+  if (used == cpu::amx_kernels<bf16>()) return "matrix units (AMX)";
+  if (used == cpu::avx512_bf16_kernels()) return "AVX-512 BF16 instructions";
+  return "emulated with AVX-512: correct, but not faster than fp32";
 }
 
 std::string onednn_version() {
@@ -89,7 +92,7 @@ ordered_json describe_all() {
   info["version"] = version();
   info["cpu"] = {{"name", cpu.name},         {"threads", num_threads()},
                  {"avx512", cpu.avx512},     {"avx512_bf16", cpu.avx512_bf16},
-                 {"amx_bf16", cpu.amx_bf16}, {"bf16", bf16_note(cpu)}};
+                 {"amx_bf16", cpu.amx_bf16}, {"bf16", bf16_note()}};
   info["onednn"] = onednn_version();
   info["images"] = {{"png", image_decoders().png}, {"jpeg", image_decoders().jpeg}};
   ordered_json cuda = cuda_json();

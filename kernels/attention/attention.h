@@ -3,9 +3,8 @@
 //   y[n, i, h, c] = sum_j p[n, h, i, j] v[n, j, h, c]                lse[n, h, i] = log sum_j exp(s[n, h, i, j])
 // qkv (N, T, 3C): of a token first all of q, then k, then v, each with head h in channels h * d .. h * d + d - 1.
 // y, dy (N, T, C); lse (N, heads, T) fp32; dqkv (N, T, 3C), assigned. Scores, softmax and sums are fp32; where products
-// take bf16 operands (AMX; on CUDA with d = 64), p and ds are rounded to bf16 for them, as PyTorch's flash attention
-// does.
-// Gradient:
+// take bf16 operands (AMX, vdpbf16ps; on CUDA with d = 64), p and ds are rounded to bf16 for them, as PyTorch's flash
+// attention does. Gradient:
 //   p = exp(s - lse)   delta[n, h, i] = sum_c dy y   dp[i, j] = sum_c dy[i, c] v[j, c]   ds = p (dp - delta)
 //   dv[j] = sum_i p[i, j] dy[i]   dk[j] = sum_i ds[i, j] q[i] / sqrt(d)   dq[i] = sum_j ds[i, j] k[j] / sqrt(d)
 // The T x T matrices never exist: both passes work on blocks of them (Dao et al., FlashAttention, 2022). Work per image

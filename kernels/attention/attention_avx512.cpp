@@ -1,18 +1,14 @@
 // Attention does this between two products, on AVX-512: it takes exponentials of a block of scores and writes them as
-// operands of the next product (lines of float, or of bf16 for AMX).
+// operands of the next product (lines of float, or of bf16).
 #include <type_traits>
 
 #include "kernels/attention/attention_tiles.h"
-#include "kernels/conv2d/conv2d_simd.h"
+#include "kernels/conv2d/conv2d_bf16.h"
 #include "kernels/core/split_float.h"
 
 namespace depthstill::cpu {
 
 #if defined(__x86_64__)
-// bf16 instructions come from intrinsics on the AMX path only; nothing else here needs them.
-#define DS_ATTENTION __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define DS_ATTENTION_INLINE DS_ATTENTION __attribute__((always_inline)) inline
-
 namespace {
 
 using namespace simd;
@@ -22,7 +18,8 @@ struct FloatLines {
   static constexpr int kLinesPerPair = 2;
   static constexpr int64_t kLine = kLineBytes;
 };
-struct Bf16Lines {
+template <class Rounding>  // Bf16Instructions or their imitation
+struct Bf16Lines : Rounding {
   static constexpr int kLinesPerPair = 1;
   static constexpr int64_t kLine = kLineBytes;
 };
@@ -31,13 +28,13 @@ struct SplitLines {
   static constexpr int64_t kLine = kParts * kLineBytes, kTile = kParts * kTileBytes;
 };
 template <class Lines>
-constexpr bool kIsBf16 = std::is_same_v<Lines, Bf16Lines>;
-template <class Lines>
 constexpr bool kIsSplit = std::is_same_v<Lines, SplitLines>;
+template <class Lines>
+constexpr bool kIsBf16 = !kIsSplit<Lines> && Lines::kLinesPerPair == 1;
 
 // 2^t: polynomial in the fraction of t, minimax in relative error (1e-7; for bf16 results 7e-5). -infinity gives 0.
 template <class Lines>
-DS_ATTENTION_INLINE __m512 exp2_lanes(__m512 t) {
+DS_AVX512_BF16_INLINE __m512 exp2_lanes(__m512 t) {
   constexpr int kFloor = 0x09;  // to -infinity, no exceptions
   const __m512 r = _mm512_reduce_ps(t, kFloor);
   __m512 p;
@@ -59,7 +56,7 @@ DS_ATTENTION_INLINE __m512 exp2_lanes(__m512 t) {
 
 // 32 values of one row, as its part of a line or of two lines.
 template <class Lines>
-DS_ATTENTION_INLINE void store_lines(std::byte* line, int64_t line_stride, __m512 low, __m512 high) {
+DS_AVX512_BF16_INLINE void store_lines(std::byte* line, int64_t line_stride, __m512 low, __m512 high) {
   if constexpr (Lines::kLinesPerPair == 2) {
     _mm512_store_ps(line, low);
     _mm512_store_ps(line + line_stride, high);
@@ -68,12 +65,12 @@ DS_ATTENTION_INLINE void store_lines(std::byte* line, int64_t line_stride, __m51
 #pragma GCC unroll 3
     for (int k = 0; k < kParts; ++k) _mm512_store_si512(line + k * kLineBytes, upper_halves(a.part[k], b.part[k]));
   } else {
-    _mm512_store_si512(line, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+    _mm512_store_si512(line, Lines::round(low, high));
   }
 }
 
 // Multiplies what row i has accumulated.
-DS_ATTENTION_INLINE void rescale(const SoftmaxBlock& b, int i, float factor) {
+DS_AVX512_BF16_INLINE void rescale(const SoftmaxBlock& b, int i, float factor) {
   const __m512 f = _mm512_set1_ps(factor);
   _mm512_storeu_ps(b.sums + i * 16, _mm512_mul_ps(_mm512_loadu_ps(b.sums + i * 16), f));
   float* acc = b.acc + i * kPairOutputs;
@@ -84,7 +81,7 @@ DS_ATTENTION_INLINE void rescale(const SoftmaxBlock& b, int i, float factor) {
 }
 
 template <class Lines>
-DS_ATTENTION void softmax(const SoftmaxBlock& b) {
+DS_AVX512_BF16 void softmax(const SoftmaxBlock& b) {
   const int64_t pair_floats = int64_t{b.block_pixels} * kPairOutputs, line_stride = b.block_pixels * Lines::kLine;
   const __m512 scale = _mm512_set1_ps(b.scale_log2);
   for (int i = 0; i < b.rows; ++i) {
@@ -120,8 +117,8 @@ struct Gradients {
 };
 
 template <class Lines>
-DS_ATTENTION_INLINE Gradients grad_row(const SoftmaxGradBlock& b, int64_t pair, int64_t key, const __m512 (&lse)[2],
-                                       const __m512 (&delta)[2]) {
+DS_AVX512_BF16_INLINE Gradients grad_row(const SoftmaxGradBlock& b, int64_t pair, int64_t key, const __m512 (&lse)[2],
+                                         const __m512 (&delta)[2]) {
   const int64_t at = (pair * b.keys + key) * kPairOutputs;
   const __m512 scale = _mm512_set1_ps(b.scale_log2);
   __m512 p[2];
@@ -139,7 +136,7 @@ DS_ATTENTION_INLINE Gradients grad_row(const SoftmaxGradBlock& b, int64_t pair, 
 
 // ds of keys `key` and `key + 1` as inputs of a weight tile.
 template <class Lines>
-DS_ATTENTION_INLINE void store_tiles(std::byte* tiles, int64_t key, const Gradients& even, const Gradients& odd) {
+DS_AVX512_BF16_INLINE void store_tiles(std::byte* tiles, int64_t key, const Gradients& even, const Gradients& odd) {
 #pragma GCC unroll 2
   for (int t = 0; t < 2; ++t) {
     if constexpr (Lines::kLinesPerPair == 2) {
@@ -154,17 +151,14 @@ DS_ATTENTION_INLINE void store_tiles(std::byte* tiles, int64_t key, const Gradie
         _mm512_store_si512(row + k * kTileBytes, interleave_upper(a.part[k], b.part[k]));
       }
     } else {
-      const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
-                                                  22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-      const auto halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd.ds[t], even.ds[t]));
       _mm512_store_si512(tiles + (key / 32 * 2 + t) * kTileBytes + key % 32 / 2 * kLineBytes,
-                         _mm512_permutexvar_epi16(interleave, halves));
+                         interleave_halves(Lines::round(even.ds[t], odd.ds[t])));
     }
   }
 }
 
 template <class Lines>
-DS_ATTENTION void softmax_grad(const SoftmaxGradBlock& b) {
+DS_AVX512_BF16 void softmax_grad(const SoftmaxGradBlock& b) {
   for (int64_t pair = 0; pair < b.pairs; ++pair) {
     const float *lse = b.lse_log2 + pair * kPairOutputs, *delta = b.delta + pair * kPairOutputs;
     const __m512 lse_lanes[2] = {_mm512_loadu_ps(lse), _mm512_loadu_ps(lse + 16)};
@@ -192,15 +186,15 @@ DS_AVX512 void transpose(const float* in, int64_t rows, int columns, float facto
   }
 }
 
-constexpr AttentionKernels kFloatKernels = {softmax<FloatLines>, softmax_grad<FloatLines>, transpose};
-constexpr AttentionKernels kBf16Kernels = {softmax<Bf16Lines>, softmax_grad<Bf16Lines>, transpose};
-constexpr AttentionKernels kSplitKernels = {softmax<SplitLines>, softmax_grad<SplitLines>, transpose};
+template <class Lines>
+constexpr AttentionKernels kKernels = {softmax<Lines>, softmax_grad<Lines>, transpose};
 
 }  // namespace
 
 const AttentionKernels& attention_kernels(const TileKernels& kernels) {
-  if (kernels.line_bytes == SplitLines::kLine) return kSplitKernels;
-  return kernels.line_channels == 16 ? kFloatKernels : kBf16Kernels;
+  if (kernels.line_bytes == SplitLines::kLine) return kKernels<SplitLines>;
+  if (kernels.line_channels == 16) return kKernels<FloatLines>;
+  return kernels.stand_in ? kKernels<Bf16Lines<Bf16Imitation>> : kKernels<Bf16Lines<Bf16Instructions>>;
 }
 #else
 const AttentionKernels& attention_kernels(const TileKernels&) {

@@ -196,8 +196,10 @@ inline void multiply(const TileKernels& kernels, const std::byte* lines, int64_t
   b.lines = lines;
   b.weights = weights;
   b.acc = acc;
+  static constexpr int64_t kNoOffset = 0;
+  b.tap_offsets = &kNoOffset;
   b.line_stride = line_stride;
-  b.R = b.S = 1;
+  b.taps = 1;
   b.line_count = static_cast<int>(line_count);
   b.pixels = static_cast<int>(pixels);
   b.tiles = tiles;

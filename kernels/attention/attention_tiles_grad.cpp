@@ -28,7 +28,7 @@ float dot(const T* a, const T* b, int64_t n) {
 }
 
 struct Plan {
-  int64_t keys, key_lines, blocks;  // keys of a block: whole groups of pixels and whole lines
+  int64_t keys, key_lines, blocks;  // keys of a block: whole groups of pixels, and whole lines where that is possible
   int64_t channels;                 // d, rounded up to whole groups of pixels
   int64_t splits;
   int64_t key_stride, channel_stride;  // bytes from a line to the next
@@ -36,7 +36,8 @@ struct Plan {
   Plan(const TileKernels& kernels, const AttentionShape& shape) {
     const int64_t group = kernels.block_pixels;
     keys = kMaxKeys / group * group;
-    keys = keys / kernels.line_channels * kernels.line_channels / group * group;
+    const int64_t whole = keys / kernels.line_channels * kernels.line_channels;
+    if (whole % group == 0) keys = whole;
     key_lines = ceil_div(keys, kernels.line_channels);
     blocks = ceil_div(shape.T, keys);
     channels = align_up(shape.d(), group);
@@ -131,7 +132,8 @@ struct Backward {
     for (int64_t c = 0; c < plan.channels; ++c) m.table[c] = m.k_channels + std::min(c, packing.d - 1) * plan.keys;
     kernels.pack_lines(m.table, plan.channels, 0, static_cast<int>(plan.keys), plan.channel_stride, m.k_channel_lines);
     // The last tile may have rows that no key of this block writes.
-    if (padded < plan.keys) std::fill(m.ds_tiles, m.ds_tiles + kBlockPairs * tile_stride(), std::byte{0});
+    if (padded < plan.key_lines * kernels.line_channels)
+      std::fill(m.ds_tiles, m.ds_tiles + kBlockPairs * tile_stride(), std::byte{0});
   }
 
   // All products of a block of keys.

@@ -1,6 +1,8 @@
-// Chooses between our tile kernels (stride 1 on AVX-512 or AMX) and oneDNN. The choice depends on the shape and the
-// processor only, never on timings, so that runs can be repeated.
+// Chooses between our tile kernels (on AVX-512 or AMX; in fp32 for stride 1) and oneDNN. The choice depends on the
+// shape and the processor only, never on timings, so that runs can be repeated.
 #include "kernels/conv2d/conv2d.h"
+
+#include <type_traits>
 
 #include "kernels/conv2d/conv2d_dnn.h"
 #include "kernels/conv2d/conv2d_tiles.h"
@@ -8,9 +10,10 @@
 namespace depthstill::cpu {
 namespace {
 
+// oneDNN takes fp32 alone: bf16 images would be copied on both sides.
 template <class T>
 const TileKernels* tiles_for(const Conv2dShape& shape) {
-  return shape.stride == 1 ? tile_kernels<T>() : nullptr;
+  return shape.stride == 1 || std::is_same_v<T, bf16> ? tile_kernels<T>() : nullptr;
 }
 
 }  // namespace

@@ -5,13 +5,12 @@
 //   dx = sum over (r,s,o) of dz * weight   dweight = sum over (n,p,q) of dz * x   dbias = sum over (n,p,q) of dz
 // Where x = below(u) is the output of an activation, the gradient can go on to u:
 //   du = dx * below'(x)   dbias_below = sum over (n,h,w) of du
-// CPU: our own tile kernels for stride 1 on AVX-512 or AMX, else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in bf16 with
-// weight and perhaps bias rounded to bf16.
-// Bound: arithmetic, 2 * N*P*Q * O * R*S*C operations per product (three of them); memory for 1 x 1 filters with few
-// channels. Bytes: x, weight and y once; in the gradient dz once per product, and before that y and dy read and dz
-// written where there is an activation. With one below, x once more as dx is stored (CPU, and CUDA where cuDNN does not
-// fuse it: dx and x read and du written).
-// Between two batch norms, without bias and activation (batch_norm_conv2d), x stands for
+// CPU: our own tile kernels on AVX-512 or AMX (in fp32 for stride 1), else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in
+// bf16 with weight and perhaps bias rounded to bf16. Bound: arithmetic, 2 * N*P*Q * O * R*S*C operations per product
+// (three of them); memory for 1 x 1 filters with few channels. Bytes: x, weight and y once; in the gradient dz once per
+// product, and before that y and dy read and dz written where there is an activation. With one below, x once more as dx
+// is stored (CPU, and CUDA where cuDNN does not fuse it: dx and x read and du written). Between two batch norms,
+// without bias and activation (batch_norm_conv2d), x stands for
 //   z = act((x - mean) * rstd * weight + bias)
 // of `norm`, if it has pointers, and the moments of y are taken for the one above. On CUDA cuDNN does either or both as
 // it reads x (without padding) and writes y, where that is faster than our kernels before and after it: 2 maps of x and

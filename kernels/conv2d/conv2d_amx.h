@@ -66,13 +66,10 @@ DS_AMX void multiply_tiles(const DataBlock& b) {
   asm volatile("" ::: "memory");
   load_acc<rows, columns>(b.acc, b.first);
   const std::byte* weights = b.weights;
-  for (int r = 0; r < b.R; ++r) {
-    for (int s = 0; s < b.S; ++s) {
-      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
-      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * Format::kTile) {
-        Format::template data_step<rows, columns>({line, line + 16 * Format::kLine},
-                                                  {weights, weights + Format::kTile});
-      }
+  for (int tap = 0; tap < b.taps; ++tap) {
+    const std::byte* line = b.lines + b.tap_offsets[tap];
+    for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * Format::kTile) {
+      Format::template data_step<rows, columns>({line, line + 16 * Format::kLine}, {weights, weights + Format::kTile});
     }
   }
   store_acc<rows, columns>(b.acc);
@@ -106,6 +103,25 @@ void multiply_weights(const WeightBlock& b) {
   } else {
     b.x_tiles == 2 ? multiply_weight_tiles<Format, 1, 2>(b) : multiply_weight_tiles<Format, 1, 1>(b);
   }
+}
+
+// `products` of bf16 for each multiply-add.
+template <int products>
+DS_AMX double burn(int64_t iterations) {
+  begin_tiles();
+  load_acc<2, 2>(nullptr, true);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int64_t i = 0; i < iterations; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  end_tiles();
+  return static_cast<double>(iterations) * 4 * 2 * 16 * 16 * 32 / products;
 }
 
 }  // namespace depthstill::cpu::amx

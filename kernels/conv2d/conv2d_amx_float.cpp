@@ -19,6 +19,7 @@ namespace {
 using namespace amx;
 using namespace simd;
 
+constexpr int kProducts = 6;
 constexpr int64_t kFloatLineBytes = kParts * kLineBytes, kFloatTileBytes = kParts * kTileBytes;
 
 DS_AVX512_INLINE Split load_split(const float* p, __mmask16 mask) { return split(_mm512_maskz_loadu_ps(mask, p)); }
@@ -186,6 +187,7 @@ constexpr TileKernels kKernels = {
     .pack_dy = pack_dy,
     .pack_x = pack_x,
     .multiply_weights = amx::multiply_weights<SplitFormat>,
+    .burn = amx::burn<kProducts>,
 };
 
 }  // namespace

@@ -1,9 +1,6 @@
-// AVX-512 kernels of the tiled convolutions: fp32 arithmetic on lines of 16 floats, for fp32 and for bf16 images (which
-// are widened when packed: faster than vdpbf16ps on the processors that we could measure).
-// Data: 14 pixels x 2 vectors of outputs = 28 accumulators, 2 weight vectors and a broadcast fill the 32 registers; 16
-// loads per 28 multiply-adds leave the two arithmetic ports as the bound.
-// Weights: 8 outputs (broadcast) x 2 vectors of channels = 16 accumulators, 10 loads per 16 multiply-adds.
-#include "kernels/conv2d/conv2d_simd.h"
+// AVX-512 kernels of the tiled convolutions with fp32 arithmetic: lines of 16 floats, for fp32 images and for bf16
+// ones, which are widened when packed.
+#include "kernels/conv2d/conv2d_avx512.h"
 
 namespace depthstill::cpu {
 
@@ -12,8 +9,7 @@ namespace {
 
 using namespace simd;
 
-constexpr int kPixels = 14;
-constexpr int kLineFloats = 16;
+constexpr int kLineFloats = avx512::kLineWords;
 
 template <class T>
 DS_AVX512 void pack_lines(const void* const* pixels, int64_t count, int64_t first, int channels, int64_t line_stride,
@@ -49,53 +45,6 @@ DS_AVX512 void pack_weights(const float* w, int64_t output_stride, int64_t input
   for (int i = 0; i < 16; ++i) _mm512_store_si512(tile + i * kLineBytes, rows[i]);
 }
 
-template <int tiles>
-DS_AVX512 void multiply_tiles(const DataBlock& b) {
-  __m512 acc[kPixels][tiles];
-#pragma GCC unroll 14
-  for (int i = 0; i < kPixels; ++i) {
-#pragma GCC unroll 2
-    for (int t = 0; t < tiles; ++t) {
-      acc[i][t] = b.first ? _mm512_setzero_ps() : _mm512_loadu_ps(b.acc + i * kPairOutputs + t * kTileOutputs);
-    }
-  }
-  const std::byte* weights = b.weights;
-  for (int r = 0; r < b.R; ++r) {
-    for (int s = 0; s < b.S; ++s) {
-      const std::byte* line = b.lines + r * b.row_stride + s * b.column_stride;
-      for (int l = 0; l < b.line_count; ++l, line += b.line_stride, weights += 2 * kTileBytes) {
-        const auto* a = reinterpret_cast<const float*>(line);
-        const auto* w = reinterpret_cast<const float*>(weights);
-#pragma GCC unroll 2
-        for (int k = 0; k < kLineFloats; ++k, ++a, w += kTileOutputs) {
-          __m512 wk[tiles];
-#pragma GCC unroll 2
-          for (int t = 0; t < tiles; ++t) wk[t] = _mm512_load_ps(w + t * (kTileBytes / 4));
-#pragma GCC unroll 14
-          for (int i = 0; i < kPixels; ++i) {
-            const __m512 ai = _mm512_set1_ps(a[i * kLineFloats]);
-#pragma GCC unroll 2
-            for (int t = 0; t < tiles; ++t) acc[i][t] = _mm512_fmadd_ps(ai, wk[t], acc[i][t]);
-          }
-        }
-      }
-    }
-  }
-#pragma GCC unroll 14
-  for (int i = 0; i < kPixels; ++i) {
-#pragma GCC unroll 2
-    for (int t = 0; t < tiles; ++t) _mm512_storeu_ps(b.acc + i * kPairOutputs + t * kTileOutputs, acc[i][t]);
-  }
-}
-
-void multiply(const DataBlock& b) {
-  if (b.tiles == 2) {
-    multiply_tiles<2>(b);
-  } else {
-    multiply_tiles<1>(b);
-  }
-}
-
 // Tiles of 16 channels, a line per pixel: the layout of x and of dy alike.
 template <class T>
 DS_AVX512 void pack_tiles(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, std::byte* out) {
@@ -106,58 +55,22 @@ void pack_x(const void* const* pixels, int64_t steps, int channels, int64_t tile
   pack_tiles<T>(pixels, steps, channels, tile_stride, out);
 }
 
-// 8 outputs from `first` of one tile of dy, x_tiles x 16 channels.
-template <int x_tiles>
-DS_AVX512 void multiply_outputs(const WeightBlock& b, const std::byte* dy_tile, int first, float* acc_rows) {
-  constexpr int kOutputs = 8;
-  __m512 acc[kOutputs][x_tiles];
-#pragma GCC unroll 8
-  for (int o = 0; o < kOutputs; ++o) {
-#pragma GCC unroll 2
-    for (int t = 0; t < x_tiles; ++t) {
-      acc[o][t] = b.first ? _mm512_setzero_ps() : _mm512_loadu_ps(acc_rows + o * 32 + t * 16);
-    }
-  }
-  const float* dy = reinterpret_cast<const float*>(dy_tile) + first;
-  const auto* x0 = reinterpret_cast<const float*>(b.x[0]);
-  const auto* x1 = reinterpret_cast<const float*>(b.x[1]);
-  const int64_t count = b.steps * kStepPixels * kLineFloats;
-#pragma GCC unroll 2
-  for (int64_t f = 0; f < count; f += kLineFloats) {
-    __m512 x[x_tiles];
-    x[0] = _mm512_load_ps(x0 + f);
-    if constexpr (x_tiles == 2) x[1] = _mm512_load_ps(x1 + f);
-#pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o) {
-      const __m512 d = _mm512_set1_ps(dy[f + o]);
-#pragma GCC unroll 2
-      for (int t = 0; t < x_tiles; ++t) acc[o][t] = _mm512_fmadd_ps(d, x[t], acc[o][t]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int o = 0; o < kOutputs; ++o) {
-#pragma GCC unroll 2
-    for (int t = 0; t < x_tiles; ++t) _mm512_storeu_ps(acc_rows + o * 32 + t * 16, acc[o][t]);
-  }
-}
+// Packed dy is [step][32 pixels][16 outputs].
+struct FloatMath {
+  struct Mode {};
+  static constexpr int kOperations = 2;
+  static constexpr int kInputs = kStepPixels, kStep = kInputs * 16, kInputStride = 16, kOutputStride = 1;
 
-void multiply_weights(const WeightBlock& b) {
-  for (int o = 0; o < b.dy_tiles * kTileOutputs; o += 8) {
-    if (b.x_tiles == 2) {
-      multiply_outputs<2>(b, b.dy[o / 16], o % 16, b.acc + o * 32);
-    } else {
-      multiply_outputs<1>(b, b.dy[o / 16], o % 16, b.acc + o * 32);
-    }
+  DS_AVX512_BF16_INLINE static __m512 multiply_add(__m512 acc, __m512 a, __m512 b) {
+    return _mm512_fmadd_ps(a, b, acc);
   }
-}
-
-void nothing() {}
+};
 
 template <class T>
 constexpr TileKernels kKernels = {
     .name = "avx512",
     .line_channels = kLineFloats,
-    .block_pixels = kPixels,
+    .block_pixels = avx512::kPixels,
     .element_bytes = sizeof(T),
     .line_bytes = kLineBytes,
     .tile_bytes = kTileBytes,
@@ -165,15 +78,16 @@ constexpr TileKernels kKernels = {
     .step_bytes = kStepPixels* kLineBytes,
     .block_bytes = 32 << 10,
     .stream_weights = false,
-    .begin = nothing,
-    .end = nothing,
+    .begin = avx512::nothing,
+    .end = avx512::nothing,
     .pack_lines = pack_lines<T>,
     .pack_weights = pack_weights,
-    .multiply = multiply,
+    .multiply = avx512::multiply<FloatMath>,
     .store = store_block<T>,
     .pack_dy = pack_tiles<T>,
     .pack_x = pack_x<T>,
-    .multiply_weights = multiply_weights,
+    .multiply_weights = avx512::multiply_weights<FloatMath>,
+    .burn = avx512::burn<FloatMath>,
 };
 
 }  // namespace

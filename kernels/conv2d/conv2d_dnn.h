@@ -1,5 +1,5 @@
-// Convolutions by oneDNN in fp32, for what our tiles do not cover: strides, and processors without AVX-512. bf16 images
-// are widened in scratch memory: oneDNN's bf16 kernels without AMX are slower than its fp32 ones.
+// Convolutions by oneDNN in fp32, for what our tiles do not cover: strides in fp32, and processors without AVX-512.
+// bf16 images are widened in scratch memory: oneDNN's bf16 kernels without AMX are slower than its fp32 ones.
 #pragma once
 
 #include "kernels/conv2d/conv2d.h"

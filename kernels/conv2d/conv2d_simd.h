@@ -17,6 +17,9 @@
 
 #define DS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #define DS_AVX512_INLINE DS_AVX512 __attribute__((always_inline)) inline
+// Instructions on bf16 come from intrinsics alone: what does not call them runs without AVX-512 BF16, too.
+#define DS_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#define DS_AVX512_BF16_INLINE DS_AVX512_BF16 __attribute__((always_inline)) inline
 
 namespace depthstill::cpu::simd {
 

@@ -1,18 +1,21 @@
-// Our own stride-1 convolutions for the CPU: implicit GEMMs over tiles of 16 outputs, without im2col.
+// Our own convolutions for the CPU: implicit GEMMs over tiles of 16 outputs, without im2col.
 //
 // A block of the image is copied once, zero-padded, into "lines": 64 bytes of one pixel (32 bf16 or 16 float channels;
 // 192 bytes where 32 floats are stored in three bf16 parts), ordered [channel line][flat pixel]. Flat pixels run over
 // the padded rows, so filter tap (r, s) of flat pixel f is line f + r * dilation * pitch + s * dilation: every operand
 // of the inner loop is contiguous. The pitch includes the halo columns; results computed there are dropped (data) or
-// multiplied by zero gradients (weights).
+// multiplied by zero gradients (weights). With a stride, the lines of each phase of the image (every stride-th row and
+// column) lie together, and a tap reads neighbours in one phase.
 //
 // The drivers (conv2d_tiles.cpp, conv2d_tiles_grad.cpp) block for the caches and know no instruction set; the kernels
-// are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts) and AVX-512 (conv2d_avx512.cpp,
-// fp32 arithmetic for fp32 or bf16 images).
+// are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts), AVX-512 with vdpbf16ps for bf16
+// (conv2d_avx512_bf16.cpp) and AVX-512 with fp32 arithmetic for fp32 or bf16 images (conv2d_avx512.cpp).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 
 #include "kernels/conv2d/conv2d.h"
 
@@ -27,13 +30,12 @@ inline constexpr int kBlockFloats = 32 * 32;  // accumulators of one block, at m
 
 // acc[i][o] (+)= sum over taps and lines of pixel i's line * weight tile, for block_pixels pixels and 32 outputs.
 struct DataBlock {
-  const std::byte* lines;    // line of the first pixel at tap (0, 0)
-  const std::byte* weights;  // [tap][line][2 tiles]
-  float* acc;                // [block_pixels][32]
-  int64_t line_stride;       // bytes from a channel line to the next
-  int64_t row_stride;        // bytes from tap (r, s) to tap (r + 1, s)
-  int64_t column_stride;     // bytes from tap (r, s) to tap (r, s + 1)
-  int R, S, line_count;
+  const std::byte* lines;      // line of the first pixel
+  const std::byte* weights;    // [tap][line][2 tiles]
+  float* acc;                  // [block_pixels][32]
+  const int64_t* tap_offsets;  // bytes from `lines` to what each tap reads
+  int64_t line_stride;         // bytes from a channel line to the next
+  int taps, line_count;
   int pixels;  // pixels that matter, <= block_pixels
   int tiles;   // 1 or 2
   bool first;  // assign instead of adding
@@ -92,6 +94,10 @@ struct TileKernels {
   void (*pack_x)(const void* const* pixels, int64_t steps, int channels, int64_t tile_stride, int64_t odd,
                  std::byte* out);
   void (*multiply_weights)(const WeightBlock& block);
+
+  // Products of the same instructions that stay in registers; returns the operations done.
+  double (*burn)(int64_t iterations);
+  bool stand_in = false;  // in tests: the instructions on bf16 are imitated
 };
 
 template <class T>
@@ -100,18 +106,75 @@ template <>
 const TileKernels* amx_kernels<float>();
 template <>
 const TileKernels* amx_kernels<bf16>();
+const TileKernels* avx512_bf16_kernels();   // null without AVX-512 BF16
+const TileKernels* avx512_bf16_stand_in();  // the same code with that instruction imitated; null without AVX-512
 template <class T>
 const TileKernels* avx512_kernels();  // null without AVX-512
 template <class T>
 const TileKernels* tile_kernels();  // the fastest usable of them for images of T; null if there is none
+template <>
+const TileKernels* tile_kernels<float>();
+template <>
+const TileKernels* tile_kernels<bf16>();
 
-// y (N, P, Q, O) from x (N, H, W, C) with stride 1; paddings may be negative (cropping).
+// Output p reads input p * stride - pad + r * dilation at tap r. Input i is in the phase (i + pad) % stride, and only
+// phases that a tap reads count: the one of index k is that of tap k, and tap r reads the phase of index r % period.
+struct TapAxis {
+  int taps, stride, dilation;
+  int64_t pad;  // may be negative (cropping)
+
+  int period() const { return stride / std::gcd(stride, dilation); }
+  int phases() const { return std::min(taps, period()); }
+  int phase(int index) const { return index * dilation % stride; }
+  int64_t shift(int tap) const { return int64_t{tap} * dilation / stride; }  // from output p to the place in the phase
+  int64_t halo() const { return shift(taps - 1); }
+};
+
+// y (N, P, Q, O) from x (N, H, W, C). Where channels are few, the taps of a row can be one, whose pixels are windows of
+// x: neighbours in a row, whose channels lie together. C counts all channels of a window.
 struct TileGeometry {
   int64_t N, H, W, C, P, Q, O;
-  int R, S, dilation;
-  int64_t pad_top, pad_left;
+  TapAxis rows, columns;
+  int window = 1;
+
+  int64_t taps() const { return int64_t{rows.taps} * columns.taps; }
+  int64_t phases() const { return int64_t{rows.phases()} * columns.phases(); }
+  // Where tap t reads, in flat pixels from the output's own: phases of `phase_pixels`, rows of `pitch`.
+  int64_t tap_offset(int64_t t, int64_t phase_pixels, int64_t pitch) const {
+    const int r = static_cast<int>(t / columns.taps), s = static_cast<int>(t % columns.taps);
+    const int64_t phase = int64_t{r % rows.period()} * columns.phases() + s % columns.period();
+    return phase * phase_pixels + rows.shift(r) * pitch + columns.shift(s);
+  }
+  // A product of matrices: the rows of all images alike.
+  bool is_product() const {
+    return taps() == 1 && rows.stride == 1 && columns.stride == 1 && rows.pad == 0 && columns.pad == 0 && P == H &&
+           Q == W;
+  }
+  // Windows of a row that reach beyond the image.
+  int64_t edge_windows() const {
+    int64_t count = 0;
+    for (int64_t q = 0; q < Q && window > 1; ++q) {
+      const int64_t w = q * columns.stride - columns.pad;
+      count += w < 0 || w + window > W;
+    }
+    return count;
+  }
 };
-TileGeometry forward_geometry(const Conv2dShape& shape);
+// Strided convolutions with few channels become windows.
+TileGeometry forward_geometry(const TileKernels& kernels, const Conv2dShape& shape);
+
+// An image as the drivers' tables see it.
+struct PixelRows {
+  const std::byte* image;
+  int64_t height, width, pixel_bytes;  // of the image itself
+  int window;
+  const std::byte* zeros;  // a window of zeros
+
+  int64_t edge_bytes() const { return (window * pixel_bytes + 63) / 64 * 64; }
+  // out[i] is the window at column first + i * step of row h, i < count. Windows beyond the image are zeros; those that
+  // reach beyond it are copied to `edges`, edge_bytes() apart.
+  void fill(int64_t h, int64_t first, int64_t step, int64_t count, const void** out, std::byte* edges) const;
+};
 
 void tiled_forward(const TileKernels& kernels, Stream stream, const Conv2dShape& shape, Activation act, const void* x,
                    const float* weight, const float* bias, void* y);

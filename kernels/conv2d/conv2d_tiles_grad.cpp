@@ -21,20 +21,21 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 struct Plan {
-  int64_t taps, halo_rows, pitch;
+  int64_t taps, halo_rows, pitch, phases, phase_pixels, edge_windows;
   int64_t rows, bands;        // output rows of a band; bands of an image
   int64_t steps, x_steps;     // steps of 32 flat pixels, in a band: of dz; of x with its halo
   int64_t dy_tiles, x_tiles;  // tiles of 16 outputs, of 16 channels
   int64_t dy_pairs, x_pairs, dy_groups, x_groups, splits;
   int64_t dy_stride, x_stride, odd;  // bytes from tile to tile; from the even to the odd copy of x
-  int64_t dy_bytes, x_bytes, sum_floats, table_size, zero_bytes;
+  int64_t dy_bytes, x_bytes, sum_floats, table_size, zero_bytes, edges_bytes;
 };
 
 Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   Plan plan{};
-  plan.taps = int64_t{g.R} * g.S;
-  plan.halo_rows = int64_t{g.R - 1} * g.dilation;
-  plan.pitch = g.Q + int64_t{g.S - 1} * g.dilation;
+  plan.taps = g.taps();
+  plan.phases = g.phases();
+  plan.halo_rows = g.rows.halo();
+  plan.pitch = g.Q + g.columns.halo();
   plan.dy_tiles = ceil_div(g.O, 16);
   plan.x_tiles = ceil_div(g.C, 16);
   plan.dy_pairs = ceil_div(plan.dy_tiles, 2);
@@ -45,7 +46,7 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   const int64_t dy_pixel_bytes = plan.dy_tiles * kernels.step_bytes / kStepPixels;
   const int64_t x_pixel_bytes = plan.x_tiles * kernels.line_bytes;
   const int64_t weight_bytes = plan.dy_pairs * plan.x_pairs * plan.taps * kBlockFloats * int64_t{sizeof(float)};
-  const int64_t row_bytes = plan.pitch * (dy_pixel_bytes + x_pixel_bytes);
+  const int64_t row_bytes = plan.pitch * (dy_pixel_bytes + plan.phases * x_pixel_bytes);
   const int64_t band_bytes = std::max(plan.halo_rows > 0 ? kHaloBandBytes : kBandBytes, weight_bytes);
   plan.rows = std::clamp<int64_t>(band_bytes / row_bytes - plan.halo_rows, 1, g.P);
   plan.bands = ceil_div(g.P, plan.rows);
@@ -53,7 +54,8 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   plan.bands = ceil_div(g.P, plan.rows);
 
   plan.steps = ceil_div(plan.rows * plan.pitch, kStepPixels);
-  const int64_t last_shift = plan.halo_rows * plan.pitch + int64_t{g.S - 1} * g.dilation;
+  plan.phase_pixels = (plan.rows + plan.halo_rows) * plan.pitch;
+  const int64_t last_shift = (plan.phases - 1) * plan.phase_pixels + plan.halo_rows * plan.pitch + g.columns.halo();
   plan.x_steps = ceil_div(plan.steps * kStepPixels + last_shift, kStepPixels);
   plan.splits =
       std::clamp<int64_t>(ceil_div(kMinTasks, plan.dy_groups * plan.x_groups), 1, ceil_div(plan.steps, kStretchSteps));
@@ -66,6 +68,9 @@ Plan make_plan(const TileKernels& kernels, const TileGeometry& g) {
   plan.x_bytes = align_up(plan.x_tiles * plan.x_stride, 64);
   plan.sum_floats = plan.dy_pairs * plan.x_pairs * plan.taps * kBlockFloats;
   plan.table_size = (plan.x_steps + plan.steps) * kStepPixels + 8;
+  plan.edge_windows = g.edge_windows();
+  plan.edges_bytes =
+      plan.phases * (plan.rows + plan.halo_rows) * plan.edge_windows * align_up(g.C * kernels.element_bytes, 64);
   plan.zero_bytes = align_up(std::max(g.C, g.O) * kernels.element_bytes, 64);
   return plan;
 }
@@ -81,28 +86,31 @@ struct WeightGradient {
   float* sums;         // [split][dy pair][x pair][tap][32][32]
   const void** table;  // a pointer per flat pixel: x_steps * 32 + 1 of x, then steps * 32 of dz
   const std::byte* zeros;
-
-  // The flat pixels of a band: `rows` rows of `pitch` pixels from (first_row, first_column) of an image, then zeros.
-  void fill_table(const void** out, int64_t size, const std::byte* image, int64_t height, int64_t width,
-                  int64_t pixel_bytes, int64_t first_row, int64_t first_column, int64_t rows) const {
-    parallel_for(rows, 4, [&](int64_t row) {
-      const int64_t h = first_row + row;
-      for (int64_t column = 0; column < plan.pitch; ++column) {
-        const int64_t w = first_column + column;
-        const bool inside = h >= 0 && h < height && w >= 0 && w < width;
-        out[row * plan.pitch + column] = inside ? image + (h * width + w) * pixel_bytes : zeros;
-      }
-    });
-    std::fill(out + rows * plan.pitch, out + size, zeros);
-  }
+  std::byte* edges;
 
   void pack_band(int64_t n, int64_t p, int64_t rows) const {
-    const int64_t x_pixel = g.C * kernels.element_bytes, dz_pixel = g.O * kernels.element_bytes;
-    const int64_t x_size = plan.x_steps * kStepPixels + 1;
-    const void** dz_table = table + x_size;
-    fill_table(table, x_size, x + n * g.H * g.W * x_pixel, g.H, g.W, x_pixel, p - g.pad_top, -g.pad_left,
-               rows + plan.halo_rows);
-    fill_table(dz_table, plan.steps * kStepPixels, dz + n * g.P * g.Q * dz_pixel, p + rows, g.Q, dz_pixel, p, 0, rows);
+    const int64_t x_pixel = g.C / g.window * kernels.element_bytes, dz_pixel = g.O * kernels.element_bytes;
+    const int64_t x_size = plan.x_steps * kStepPixels + 1, x_rows = rows + plan.halo_rows;
+    const PixelRows x_image{x + n * g.H * g.W * x_pixel, g.H, g.W, x_pixel, g.window, zeros};
+    const PixelRows dz_image{dz + n * g.P * g.Q * dz_pixel, p + rows, g.Q, dz_pixel, 1, zeros};
+    const void **phase = table, **dz_table = table + x_size;
+    std::byte* phase_edges = edges;
+    for (int i = 0; i < g.rows.phases(); ++i) {
+      for (int j = 0; j < g.columns.phases(); ++j, phase += plan.phase_pixels) {
+        const int64_t first_row = p * g.rows.stride + g.rows.phase(i) - g.rows.pad;
+        parallel_for(x_rows, 4, [&](int64_t row) {
+          x_image.fill(first_row + row * g.rows.stride, g.columns.phase(j) - g.columns.pad, g.columns.stride,
+                       plan.pitch, phase + row * plan.pitch,
+                       phase_edges + row * plan.edge_windows * x_image.edge_bytes());
+        });
+        std::fill(phase + x_rows * plan.pitch, phase + plan.phase_pixels, zeros);
+        phase_edges += x_rows * plan.edge_windows * x_image.edge_bytes();
+      }
+    }
+    std::fill(phase, table + x_size, zeros);
+    parallel_for(rows, 4,
+                 [&](int64_t row) { dz_image.fill(p + row, 0, 1, plan.pitch, dz_table + row * plan.pitch, nullptr); });
+    std::fill(dz_table + rows * plan.pitch, dz_table + plan.steps * kStepPixels, zeros);
     constexpr int64_t kGrain = 2;
     parallel_ranges(plan.x_steps, kGrain, [&](int64_t begin, int64_t end, int) {
       kernels.pack_x(table + begin * kStepPixels, end - begin, static_cast<int>(g.C), plan.x_stride,
@@ -142,14 +150,12 @@ struct WeightGradient {
     b.dy[1] = b.dy[0] + (b.dy_tiles - 1) * plan.dy_stride;
     b.acc = sums + split * plan.sum_floats + (dy_pair * plan.x_pairs + x_pair) * plan.taps * kBlockFloats;
     const std::byte* x_tile = packed_x + x_pair * 2 * plan.x_stride;
-    for (int r = 0; r < g.R; ++r) {
-      for (int s = 0; s < g.S; ++s, b.acc += kBlockFloats) {
-        const int64_t pixel = step * kStepPixels + g.dilation * (r * plan.pitch + s);
-        const int64_t phase = pixel % kernels.pixels_per_line;
-        b.x[0] = x_tile + phase * plan.odd + pixel / kernels.pixels_per_line * kernels.line_bytes;
-        b.x[1] = b.x[0] + (b.x_tiles - 1) * plan.x_stride;
-        kernels.multiply_weights(b);
-      }
+    for (int64_t tap = 0; tap < plan.taps; ++tap, b.acc += kBlockFloats) {
+      const int64_t pixel = step * kStepPixels + g.tap_offset(tap, plan.phase_pixels, plan.pitch);
+      const int64_t phase = pixel % kernels.pixels_per_line;
+      b.x[0] = x_tile + phase * plan.odd + pixel / kernels.pixels_per_line * kernels.line_bytes;
+      b.x[1] = b.x[0] + (b.x_tiles - 1) * plan.x_stride;
+      kernels.multiply_weights(b);
     }
   }
 
@@ -178,19 +184,19 @@ struct WeightGradient {
 
 void tiled_grad_weight(const TileKernels& kernels, Stream stream, const Conv2dShape& shape, const void* x,
                        const void* dz, float* dweight) {
-  TileGeometry g = forward_geometry(shape);
-  if (g.R == 1 && g.S == 1 && g.P == g.H && g.Q == g.W) {
+  TileGeometry g = forward_geometry(kernels, shape);
+  if (g.is_product()) {
     g.H = g.P = g.N * g.H;
     g.N = 1;
   }
   if (g.N * g.P * g.Q == 0) {
-    std::fill(dweight, dweight + g.O * g.R * g.S * g.C, 0.0f);
+    std::fill(dweight, dweight + g.O * g.taps() * g.C, 0.0f);
     return;
   }
   const Plan plan = make_plan(kernels, g);
   const int64_t sums_bytes = plan.splits * plan.sum_floats * int64_t{sizeof(float)};
-  const int64_t bytes =
-      plan.dy_bytes + plan.x_bytes + sums_bytes + plan.zero_bytes + plan.table_size * int64_t{sizeof(void*)};
+  const int64_t bytes = plan.dy_bytes + plan.x_bytes + sums_bytes + plan.zero_bytes + plan.edges_bytes +
+                        plan.table_size * int64_t{sizeof(void*)};
   auto* memory = static_cast<std::byte*>(stream.scratch->get(static_cast<size_t>(bytes)));
   std::byte* sums = memory + plan.dy_bytes + plan.x_bytes;
   std::byte* zeros = sums + sums_bytes;
@@ -203,8 +209,9 @@ void tiled_grad_weight(const TileKernels& kernels, Stream stream, const Conv2dSh
                                 memory,
                                 memory + plan.dy_bytes,
                                 reinterpret_cast<float*>(sums),
-                                reinterpret_cast<const void**>(zeros + plan.zero_bytes),
-                                zeros};
+                                reinterpret_cast<const void**>(zeros + plan.zero_bytes + plan.edges_bytes),
+                                zeros,
+                                zeros + plan.zero_bytes};
   bool first = true;
   for (int64_t n = 0; n < g.N; ++n) {
     for (int64_t p = 0; p < g.P; p += plan.rows, first = false) {

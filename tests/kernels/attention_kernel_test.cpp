@@ -34,8 +34,14 @@ std::vector<Path<T>> cpu_paths() {
                                    cpu::plain_attention_grad(cpu_stream(), in.shape, in.qkv.data(), out.y.data(),
                                                              out.lse.data(), in.dy.data(), out.dqkv.data());
                                  }}};
-  if (cpu::avx512_kernels<T>()) paths.push_back(tiled<T>(cpu::avx512_kernels<T>()));
-  if (cpu::amx_kernels<T>()) paths.push_back(tiled<T>(cpu::amx_kernels<T>()));
+  std::vector<const cpu::TileKernels*> kernels = {cpu::avx512_kernels<T>(), cpu::amx_kernels<T>()};
+  if constexpr (std::is_same_v<T, bf16>) {
+    kernels.push_back(cpu::avx512_bf16_kernels());
+    kernels.push_back(cpu::avx512_bf16_stand_in());
+  }
+  for (const cpu::TileKernels* k : kernels) {
+    if (k) paths.push_back(tiled<T>(k));
+  }
   return paths;
 }
 

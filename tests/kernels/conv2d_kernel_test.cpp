@@ -86,7 +86,7 @@ Path<T> tiled(const cpu::TileKernels* k) {
 }
 
 template <class T>
-std::vector<Path<T>> paths(const Conv2dShape& shape) {
+std::vector<Path<T>> paths() {
   std::vector<Path<T>> all;
   all.push_back({"onednn",
                  [](const Case<T>& c, std::vector<T>& y) {
@@ -96,15 +96,21 @@ std::vector<Path<T>> paths(const Conv2dShape& shape) {
                    cpu::dnn_grad_data(cpu_stream(), c.shape, c.dy.data(), c.weight.data(), dx.data());
                    cpu::dnn_grad_weight(cpu_stream(), c.shape, c.x.data(), c.dy.data(), dweight.data());
                  }});
-  if (shape.stride != 1) return all;
-  if (cpu::avx512_kernels<T>()) all.push_back(tiled<T>(cpu::avx512_kernels<T>()));
-  if (cpu::amx_kernels<T>()) all.push_back(tiled<T>(cpu::amx_kernels<T>()));
+  std::vector<const cpu::TileKernels*> kernels = {cpu::avx512_kernels<T>(), cpu::amx_kernels<T>()};
+  if constexpr (std::is_same_v<T, bf16>) {
+    kernels.push_back(cpu::avx512_bf16_kernels());
+    kernels.push_back(cpu::avx512_bf16_stand_in());
+  }
+  for (const cpu::TileKernels* k : kernels) {
+    if (k) all.push_back(tiled<T>(k));
+  }
   return all;
 }
 
 // {N, H, W, C}, {O, R, S}, stride, dilation, {top, bottom, left, right}
 const Conv2dShape kShapes[] = {
-    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0},     {2, 5, 7, 3, 8, 3, 3, 1, 1, 1, 1, 1, 1},
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0},
+    {2, 5, 7, 3, 8, 3, 3, 1, 1, 1, 1, 1, 1},
     {2, 9, 13, 3, 32, 3, 3, 2, 1, 1, 1, 1, 1},   // the encoder's stem
     {1, 8, 10, 16, 24, 3, 3, 2, 1, 0, 1, 0, 1},  // stride 2, TensorFlow's padding
     {2, 6, 9, 17, 24, 3, 3, 1, 1, 1, 1, 1, 1},   // one past a vector
@@ -115,14 +121,24 @@ const Conv2dShape kShapes[] = {
     {3, 1, 37, 10, 5, 1, 3, 1, 1, 0, 0, 1, 1},   // one row
     {1, 41, 1, 9, 16, 3, 1, 1, 1, 1, 1, 0, 0},   // one column
     {2, 4, 5, 96, 257, 1, 1, 1, 1, 0, 0, 0, 0},  // the head: a matrix product
-    {1, 3, 4, 257, 16, 1, 1, 1, 1, 0, 0, 0, 0},  {1, 4, 6, 8, 8, 1, 1, 1, 1, 1, 0, 0, 1},  // 1 x 1 with padding is not
-    {1, 9, 8, 12, 20, 5, 3, 1, 1, 2, 2, 1, 1},                                             // 5 x 3
-    {1, 10, 9, 7, 6, 2, 2, 1, 1, 0, 1, 0, 1},                                              // even
-    {1, 4, 5, 420, 40, 3, 3, 1, 1, 1, 1, 1, 1},                                            // channels in several passes
-    {1, 3, 3, 360, 330, 3, 3, 1, 1, 1, 1, 1, 1},  // outputs in several groups, too
-    {1, 3, 421, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1},    // several blocks of columns
-    {2, 70, 40, 33, 18, 3, 3, 1, 1, 1, 1, 1, 1},  // several blocks of rows
-    {1, 6, 6, 4, 4, 3, 3, 1, 1, 0, 0, 0, 0},      // no padding: smaller output
+    {1, 3, 4, 257, 16, 1, 1, 1, 1, 0, 0, 0, 0},
+    {1, 4, 6, 8, 8, 1, 1, 1, 1, 1, 0, 0, 1},        // 1 x 1 with padding is not
+    {1, 9, 8, 12, 20, 5, 3, 1, 1, 2, 2, 1, 1},      // 5 x 3
+    {1, 10, 9, 7, 6, 2, 2, 1, 1, 0, 1, 0, 1},       // even
+    {1, 4, 5, 420, 40, 3, 3, 1, 1, 1, 1, 1, 1},     // channels in several passes
+    {1, 3, 3, 360, 330, 3, 3, 1, 1, 1, 1, 1, 1},    // outputs in several groups, too
+    {1, 3, 421, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1},      // several blocks of columns
+    {2, 70, 40, 33, 18, 3, 3, 1, 1, 1, 1, 1, 1},    // several blocks of rows
+    {1, 6, 6, 4, 4, 3, 3, 1, 1, 0, 0, 0, 0},        // no padding: smaller output
+    {2, 10, 7, 40, 33, 1, 1, 2, 1, 0, 0, 0, 0},     // a stride, of which one phase is read
+    {2, 15, 70, 33, 18, 3, 3, 2, 1, 1, 1, 1, 1},    // a stride, one past a line
+    {1, 23, 21, 3, 20, 7, 7, 2, 1, 3, 3, 3, 3},     // ResNet's stem
+    {1, 28, 42, 3, 24, 14, 14, 14, 1, 0, 0, 0, 0},  // patches
+    {1, 13, 12, 9, 10, 2, 3, 3, 1, 1, 0, 0, 2},     // a stride that leaves rows out
+    {1, 17, 19, 8, 9, 3, 5, 2, 2, 2, 2, 4, 4},      // a dilation that the stride divides
+    {1, 19, 17, 8, 9, 4, 3, 4, 6, 7, 8, 6, 5},      // and one that has a divisor in common with it
+    {1, 25, 21, 420, 8, 3, 3, 2, 1, 1, 0, 1, 0},    // a stride, channels in several passes, several blocks of rows
+    {2, 1, 1, 5, 6, 1, 1, 2, 1, 0, 0, 0, 0},        // images of one pixel
 };
 
 std::string text(const Conv2dShape& s) {
@@ -143,7 +159,7 @@ TYPED_TEST(Conv2dKernel, EveryPathMatchesDirectSums) {
     const auto y = expected_y(c, Activation::kNone, false);
     const auto e = expected_gradients(c, c.dy);
     const int64_t per_output = shape.R * shape.S * shape.C, per_input = shape.R * shape.S * shape.O;
-    for (const auto& path : paths<TypeParam>(shape)) {
+    for (const auto& path : paths<TypeParam>()) {
       SCOPED_TRACE(path.name);
       auto actual_y = nan_values<TypeParam>(y.size()), dx = nan_values<TypeParam>(c.x.size());
       auto dweight = nan_values<float>(c.weight.size());
@@ -154,6 +170,59 @@ TYPED_TEST(Conv2dKernel, EveryPathMatchesDirectSums) {
       EXPECT_LE(max_relative_error(dweight, e.dweight), tolerance<float>(shape.N * shape.P() * shape.Q()));
     }
   }
+}
+
+// The stand-in computes what the instruction does, bit for bit; elsewhere, what Intel's manual says of it.
+TEST(Conv2dBf16Pairs, TheStandInIsTheInstruction) {
+  if (!cpu::avx512_bf16_kernels()) GTEST_SKIP() << "skipped: no AVX-512 BF16";
+  for (const Conv2dShape& shape : kShapes) {
+    SCOPED_TRACE(text(shape));
+    const Case<bf16> c(shape);
+    std::vector<bf16> y[2], dx[2];
+    std::vector<float> dweight[2];
+    for (const int i : {0, 1}) {
+      const auto path = tiled<bf16>(i ? cpu::avx512_bf16_stand_in() : cpu::avx512_bf16_kernels());
+      y[i] = nan_values<bf16>(c.dy.size()), dx[i] = nan_values<bf16>(c.x.size());
+      dweight[i] = nan_values<float>(c.weight.size());
+      path.forward(c, y[i]);
+      path.gradients(c, dx[i], dweight[i]);
+    }
+    EXPECT_EQ(std::memcmp(y[0].data(), y[1].data(), y[0].size() * sizeof(bf16)), 0);
+    EXPECT_EQ(std::memcmp(dx[0].data(), dx[1].data(), dx[0].size() * sizeof(bf16)), 0);
+    EXPECT_EQ(std::memcmp(dweight[0].data(), dweight[1].data(), dweight[0].size() * sizeof(float)), 0);
+  }
+}
+
+// One output of two channels: the upper half of a pair is added first, each addition rounds to nearest even, and what
+// is below 2^-126 counts as zero, be it operand or result.
+TEST(Conv2dBf16Pairs, RoundAndFlushAsTheManualSays) {
+  struct Sum {
+    float x[4], w[4], expected;  // two pairs
+  };
+  const float big = 0x1p24f, small = 1.0f;
+  const Sum sums[] = {
+      {{small, big, 0, 0}, {1, 1, 0, 0}, big},           // 2^24 + 1 rounds to even
+      {{-big, big, small, 0}, {1, 1, 1, 0}, small},      // the pair cancels
+      {{0, big, -big, small}, {0, 1, 1, 1}, 0.0f},       // 2^24 + 1 rounds before 2^24 is taken away
+      {{0, big, small, -big}, {0, 1, 1, 1}, small},      // here it is taken away first
+      {{0x1p-70f, 0, 0, 0}, {0x1p-57f, 0, 0, 0}, 0.0f},  // a result below 2^-126
+      {{0x1p-60f, 0, 0, 0}, {0x1p-57f, 0, 0, 0}, 0x1p-117f},
+      {{0x1p-130f, 0, 0, 0}, {0x1p60f, 0, 0, 0}, 0.0f},  // an operand below 2^-126
+      {{1, 0, 0, 0}, {0x1p-127f, 0, 0, 0}, 0.0f},        // a weight below 2^-126
+  };
+  int tried = 0;
+  for (const cpu::TileKernels* k : {cpu::avx512_bf16_kernels(), cpu::avx512_bf16_stand_in()}) {
+    if (!k) continue;
+    for (const Sum& sum : sums) {
+      Case<bf16> c({1, 1, 1, 4, 1, 1, 1, 1, 1, 0, 0, 0, 0});
+      for (size_t i = 0; i < 4; ++i) c.x[i] = bf16(sum.x[i]), c.weight[i] = sum.w[i];
+      std::vector<bf16> y(1);
+      tiled<bf16>(k).forward(c, y);
+      EXPECT_EQ(static_cast<float>(y[0]), sum.expected) << k->name << ", sum " << &sum - sums;
+      ++tried;
+    }
+  }
+  if (tried == 0) GTEST_SKIP() << "skipped: no AVX-512";
 }
 
 // Root of the mean square error of the forward pass and of both gradients against sums in double, in units of
