@@ -8,6 +8,7 @@
 
 #include "engine/io/image.h"
 #include "kernels/conv2d/conv2d_tiles.h"
+#include "kernels/core/loop_width.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/runtime.h"
 #include "models/model_table.h"
@@ -90,9 +91,13 @@ ordered_json describe_all() {
   const CpuInfo cpu = cpu_info();
   ordered_json info;
   info["version"] = version();
-  info["cpu"] = {{"name", cpu.name},         {"threads", num_threads()},
-                 {"avx512", cpu.avx512},     {"avx512_bf16", cpu.avx512_bf16},
-                 {"amx_bf16", cpu.amx_bf16}, {"bf16", bf16_note()}};
+  info["cpu"] = {{"name", cpu.name},
+                 {"threads", num_threads()},
+                 {"avx512", cpu.avx512},
+                 {"avx512_bf16", cpu.avx512_bf16},
+                 {"amx_bf16", cpu.amx_bf16},
+                 {"bf16", bf16_note()},
+                 {"loops", cpu::loop_width({})}};
   info["onednn"] = onednn_version();
   info["images"] = {{"png", image_decoders().png}, {"jpeg", image_decoders().jpeg}};
   ordered_json cuda = cuda_json();
@@ -106,8 +111,9 @@ ordered_json describe_all() {
 void print_text(const ordered_json& info) {
   const ordered_json &cpu = info["cpu"], &cuda = info["cuda"];
   std::printf("depthstill %s, oneDNN %s\n", version(), info["onednn"].get<std::string>().c_str());
-  std::printf("cpu   %s, %d threads; bf16: %s\n", cpu["name"].get<std::string>().c_str(), cpu["threads"].get<int>(),
-              cpu["bf16"].get<std::string>().c_str());
+  std::printf("cpu   %s, %d threads; bf16: %s; loops: %s\n", cpu["name"].get<std::string>().c_str(),
+              cpu["threads"].get<int>(), cpu["bf16"].get<std::string>().c_str(),
+              cpu["loops"].get<std::string>().c_str());
   std::printf("read  PNG by %s, JPEG by %s\n", info["images"]["png"].get<std::string>().c_str(),
               info["images"]["jpeg"].get<std::string>().c_str());
   if (cuda["available"].get<bool>()) {
