@@ -127,7 +127,7 @@ struct PixelBlock {
     for (int u = Tree::context(0, kFirst); kEnd > 0 && u < Tree::kContexts; ++u) {
       const int level = u < Tree::kLeaves ? 0 : u < Tree::kContexts - 1 ? 1 : 2;
       if (level >= kEnd) break;
-      const auto [first, end] = Tree::leaves(u);
+      const int first = Tree::leaves(u).first, end = Tree::leaves(u).end;
       const float *sigmas = sigma[level - kFirst], *as = a[level - kFirst];
       float A = 0.0f, B = 0.0f;
 #pragma omp simd reduction(+ : A, B)
@@ -266,18 +266,16 @@ void grad_of(const Problem& p, const ContextLossResult& result, float dloss, flo
 }  // namespace
 
 void context_loss(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                  const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                  const ContextLossResult& result) {
-  const Problem problem{shape, options, x, y, leaves, stats};
+                  const ContextInput& in, const ContextLossResult& result) {
+  const Problem problem{shape, options, in.x, in.y, in.leaves, in.stats};
   visit_tree(kind, [&]<class Tree>() {
     visit_norm(options.norm, [&]<ContextNorm norm>() { loss_of<Tree, norm>(stream, problem, result); });
   });
 }
 
 void context_loss_grad(Stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const ContextLossResult& result, const float* dloss, float* dx) {
-  const Problem problem{shape, options, x, y, leaves, stats};
+                       const ContextInput& in, const ContextLossResult& result, const float* dloss, float* dx) {
+  const Problem problem{shape, options, in.x, in.y, in.leaves, in.stats};
   visit_tree(kind, [&]<class Tree>() {
     visit_norm(options.norm, [&]<ContextNorm norm>() { grad_of<Tree, norm>(problem, result, *dloss, dx); });
   });

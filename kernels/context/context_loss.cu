@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads) context_losses_kernel(Problem p, flo
 // Each block leaves {sum of losses, counted pixels} and {A, B} of all contexts in partials (N, blocks, 2 + 2 contexts).
 // Grid (blocks, N). Reads 9 B per pixel. Bound: memory. Where the trim is at work, `border` has been selected from.
 template <class Tree, ContextNorm norm>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     context_sums_kernel(Problem p, WantedBorder wanted, SelectionSpace<WantedBorder> border, TrimBorder* borders,
                         double* partials) {
   constexpr int kSums = 2 + 2 * Tree::kContexts;
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // dx of each pixel. Grid (blocks, N). Reads 9 B and writes 4 B per pixel. Bound: memory.
 template <class Tree, ContextNorm norm>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     context_loss_grad_kernel(Problem p, ContextLossResult result, const float* dloss, float* dx) {
   __shared__ ContextPair pairs[Tree::kContexts];
   __shared__ ContextSlope slopes[Tree::kContexts];
@@ -203,18 +203,16 @@ void loss_of(Stream stream, const Problem& p, const ContextLossResult& result) {
 }  // namespace
 
 void context_loss(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                  const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                  const ContextLossResult& result) {
-  const Problem problem{shape, options, x, y, leaves, stats};
+                  const ContextInput& in, const ContextLossResult& result) {
+  const Problem problem{shape, options, in.x, in.y, in.leaves, in.stats};
   visit_tree(kind, [&]<class Tree>() {
     visit_norm(options.norm, [&]<ContextNorm norm>() { loss_of<Tree, norm>(stream, problem, result); });
   });
 }
 
 void context_loss_grad(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const ContextLossResult& result, const float* dloss, float* dx) {
-  const Problem problem{shape, options, x, y, leaves, stats};
+                       const ContextInput& in, const ContextLossResult& result, const float* dloss, float* dx) {
+  const Problem problem{shape, options, in.x, in.y, in.leaves, in.stats};
   const dim3 grid(blocks_for(shape.pixels(), kThreads), static_cast<unsigned>(shape.N));
   visit_tree(kind, [&]<class Tree>() {
     visit_norm(options.norm, [&]<ContextNorm norm>() {

@@ -108,22 +108,18 @@ DS_HOST_DEVICE inline void finish_context_loss(double sum, double count, float* 
   loss[1] = count > 0 ? static_cast<float>(1 / count) : 0.0f;
 }
 
-// context_loss:      x, y (N, H, W), leaves and stats as context_statistics assigns them (null with kNone)
+// context_loss:      leaves and stats of `in` are null with kNone
 // context_loss_grad: assigns dx (N, H, W) = dloss * gradient; dloss (1)
 namespace cpu {
 void context_loss(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                  const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                  const ContextLossResult& result);
+                  const ContextInput& in, const ContextLossResult& result);
 void context_loss_grad(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const ContextLossResult& result, const float* dloss, float* dx);
+                       const ContextInput& in, const ContextLossResult& result, const float* dloss, float* dx);
 }  // namespace cpu
 namespace cuda {
 void context_loss(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                  const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                  const ContextLossResult& result);
+                  const ContextInput& in, const ContextLossResult& result);
 void context_loss_grad(Stream stream, const MapShape& shape, ContextKind kind, const ContextLossOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const ContextLossResult& result, const float* dloss, float* dx);
+                       const ContextInput& in, const ContextLossResult& result, const float* dloss, float* dx);
 }  // namespace cuda
 }  // namespace depthstill

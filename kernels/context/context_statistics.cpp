@@ -59,7 +59,7 @@ void add_deviations(int64_t pixels, const float* v, const uint8_t* leaves, const
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) leaf[i] = leaves[begin + i];
     for (int u = 0; u < Tree::kContexts; ++u) {
-      const auto [first, end] = Tree::leaves(u);
+      const int first = Tree::leaves(u).first, end = Tree::leaves(u).end;
       const auto t = static_cast<double>(stats[u].t);
       double sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
 // The leaf of each pixel. Grid (blocks, N). Reads 4 B and writes 1 B per pixel. Bound: memory. `quartiles` is read with
 // kQuantile alone; `bounds` are those of y.
 template <ContextKind kind>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     assign_leaves_kernel(MapShape shape, ContextRule rule, const float* __restrict__ y, const KeyBounds* bounds,
                          SelectionSpace<WantedQuartiles> quartiles, uint8_t* leaves) {
   const int64_t n = blockIdx.y, pixels = shape.pixels();
@@ -62,13 +62,17 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// A thread keeps a sum per context in two registers.
+template <class Tree>
+constexpr int kDeviationThreads = Tree::kContexts > 8 ? 512 : kThreads;
+
 // Assigns stats but for s, and leaves sums of |v - t| per context in partials (2, N, blocks, contexts). Grid (blocks,
 // N, 2). Reads 5 B per pixel. Bound: memory.
 template <class Tree, int kWide>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kDeviationThreads<Tree>, 1)
     context_deviations_kernel(SelectionMaps maps, SelectionSpace<WantedMedians<Tree>> space, ContextStats* stats,
                               double* partials) {
-  constexpr int kContexts = Tree::kContexts;
+  constexpr int kContexts = Tree::kContexts, kBlock = kDeviationThreads<Tree>;
   __shared__ Selection medians[kContexts];
   const int64_t n = blockIdx.y, map = static_cast<int64_t>(blockIdx.z) * gridDim.y + n;
   choose_digits(WantedMedians<Tree>{}, space, map, kSelectionPasses, medians);
@@ -81,8 +85,8 @@ __global__ void __launch_bounds__(kThreads)
   const float* v = (blockIdx.z == 0 ? maps.first : maps.second) + n * maps.pixels;
   const uint8_t* leaves = maps.leaves + n * maps.pixels;
   double sums[kContexts] = {};
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kWide;
-  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWide; i < maps.pixels; i += stride) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kBlock * kWide;
+  for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x) * kWide; i < maps.pixels; i += stride) {
     const Pack<float, kWide> values = load_pack<kWide>(v + i);
     const Pack<uint8_t, kWide> bytes = load_pack<kWide>(leaves + i);
 #pragma unroll
@@ -99,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-  store_partials<kThreads>(sums, map * gridDim.x + blockIdx.x, partials);
+  store_partials<kBlock>(sums, map * gridDim.x + blockIdx.x, partials);
 }
 
 // s of all contexts: a thread to one, which adds the blocks' sums in order. Bound: the launch.
@@ -144,7 +148,8 @@ void statistics(Stream stream, const MapShape& shape, const ContextRule& rule, c
     if (rule.kind == ContextKind::kGrid) assign(assign_leaves_kernel<ContextKind::kGrid>);
     const SelectionMaps pair{x, y, leaves, pixels};
     select<WantedMedians<Tree>, kWide>(stream, {}, pair, medians, N);
-    launch(context_deviations_kernel<Tree, kWide>, both, kThreads, 0, stream, pair, medians, stats, partials);
+    launch(context_deviations_kernel<Tree, kWide>, both, kDeviationThreads<Tree>, 0, stream, pair, medians, stats,
+           partials);
   });
   const int64_t contexts = maps * Tree::kContexts;
   launch(finish_deviations_kernel, blocks_for(contexts, 256), 256, 0, stream, contexts, static_cast<int64_t>(blocks),

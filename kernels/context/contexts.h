@@ -39,6 +39,13 @@ struct ContextStats {
   int32_t n = 0, below = 0, equal = 0;  // pixels; those whose value is below t; those equal to t
 };
 
+// A student's and a teacher's maps, x and y (N, H, W), with what context_statistics assigns of them.
+struct ContextInput {
+  const float *x = nullptr, *y = nullptr;
+  const uint8_t* leaves = nullptr;
+  const ContextStats* stats = nullptr;
+};
+
 inline constexpr int kContextLevels = 3;
 inline constexpr float kLeastDeviation = 1e-6f;
 // Leaves above kLeaves: a pixel that counts without a context, and one that does not count.

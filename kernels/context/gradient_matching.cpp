@@ -175,9 +175,8 @@ void add(const GradientSums& from, GradientSums* to) {
 }  // namespace
 
 void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, const GradientMatchingOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const GradientMatchingResult& result) {
-  const Problem p{shape, kind, options, x, y, leaves, stats};
+                       const ContextInput& in, const GradientMatchingResult& result) {
+  const Problem p{shape, kind, options, in.x, in.y, in.leaves, in.stats};
   const int64_t bands = p.bands(), floats = num_threads() * Band::floats(shape.W);
   auto* sums = static_cast<GradientSums*>(
       stream.scratch->get(static_cast<size_t>((shape.N * bands + shape.N)) * sizeof(GradientSums) +
@@ -198,10 +197,9 @@ void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, c
 }
 
 void gradient_matching_grad(Stream stream, const MapShape& shape, ContextKind kind,
-                            const GradientMatchingOptions& options, const float* x, const float* y,
-                            const uint8_t* leaves, const ContextStats* stats, const GradientMatchingResult& result,
-                            const float* dloss, float* dx) {
-  const Problem p{shape, kind, options, x, y, leaves, stats};
+                            const GradientMatchingOptions& options, const ContextInput& in,
+                            const GradientMatchingResult& result, const float* dloss, float* dx) {
+  const Problem p{shape, kind, options, in.x, in.y, in.leaves, in.stats};
   const size_t bytes = static_cast<size_t>(num_threads() * Band::floats(shape.W)) * sizeof(float);
   for_each_band(
       p, static_cast<float*>(stream.scratch->get(bytes)), [&](int64_t n, int64_t top, int64_t bottom, float* memory) {

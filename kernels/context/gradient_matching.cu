@@ -142,9 +142,8 @@ dim3 tiles_of(const MapShape& shape) {
 }  // namespace
 
 void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, const GradientMatchingOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const GradientMatchingResult& result) {
-  const Problem p{shape, context_count(kind), options, x, y, leaves, stats};
+                       const ContextInput& in, const GradientMatchingResult& result) {
+  const Problem p{shape, context_count(kind), options, in.x, in.y, in.leaves, in.stats};
   const dim3 grid = tiles_of(shape);
   const int64_t tiles = static_cast<int64_t>(grid.x) * grid.y;
   auto* partials = static_cast<double*>(
@@ -155,10 +154,9 @@ void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, c
 }
 
 void gradient_matching_grad(Stream stream, const MapShape& shape, ContextKind kind,
-                            const GradientMatchingOptions& options, const float* x, const float* y,
-                            const uint8_t* leaves, const ContextStats* stats, const GradientMatchingResult& result,
-                            const float* dloss, float* dx) {
-  const Problem p{shape, context_count(kind), options, x, y, leaves, stats};
+                            const GradientMatchingOptions& options, const ContextInput& in,
+                            const GradientMatchingResult& result, const float* dloss, float* dx) {
+  const Problem p{shape, context_count(kind), options, in.x, in.y, in.leaves, in.stats};
   launch(gradient_matching_grad_kernel, tiles_of(shape), kThreads, 0, stream, p, result, dloss, dx);
 }
 

@@ -51,24 +51,19 @@ DS_HOST_DEVICE inline float finish_gradient_image(const GradientSums& image, con
   return static_cast<float>(A);
 }
 
-// gradient_matching:      x, y (N, H, W), leaves and stats as context_statistics assigns them
-// gradient_matching_grad: assigns dx (N, H, W) = dloss * gradient; dloss (1)
+// gradient_matching_grad assigns dx (N, H, W) = dloss * gradient; dloss (1)
 namespace cpu {
 void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, const GradientMatchingOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const GradientMatchingResult& result);
+                       const ContextInput& in, const GradientMatchingResult& result);
 void gradient_matching_grad(Stream stream, const MapShape& shape, ContextKind kind,
-                            const GradientMatchingOptions& options, const float* x, const float* y,
-                            const uint8_t* leaves, const ContextStats* stats, const GradientMatchingResult& result,
-                            const float* dloss, float* dx);
+                            const GradientMatchingOptions& options, const ContextInput& in,
+                            const GradientMatchingResult& result, const float* dloss, float* dx);
 }  // namespace cpu
 namespace cuda {
 void gradient_matching(Stream stream, const MapShape& shape, ContextKind kind, const GradientMatchingOptions& options,
-                       const float* x, const float* y, const uint8_t* leaves, const ContextStats* stats,
-                       const GradientMatchingResult& result);
+                       const ContextInput& in, const GradientMatchingResult& result);
 void gradient_matching_grad(Stream stream, const MapShape& shape, ContextKind kind,
-                            const GradientMatchingOptions& options, const float* x, const float* y,
-                            const uint8_t* leaves, const ContextStats* stats, const GradientMatchingResult& result,
-                            const float* dloss, float* dx);
+                            const GradientMatchingOptions& options, const ContextInput& in,
+                            const GradientMatchingResult& result, const float* dloss, float* dx);
 }  // namespace cuda
 }  // namespace depthstill

@@ -128,7 +128,7 @@ namespace {
 // A pass. Each block counts its share of a map in shared memory, then adds what is not zero to the map's counters:
 // integers, so in any order. Reads 5 B per pixel (4 without leaves). Bound: memory; shared atomics where digits differ.
 template <class Wanted, int kWide, bool kFirst>
-__global__ void __launch_bounds__(kSelectThreads)
+__global__ void __launch_bounds__(kSelectThreads, 1)
     select_kernel(Wanted wanted, SelectionMaps maps, SelectionSpace<Wanted> space, int pass) {
   constexpr int kRows = kFirst ? Wanted::kLeaves : Wanted::kSelections, kRuns = kFirst ? 1 : Wanted::kLevels;
   DYNAMIC_SHARED(unsigned, counters);
