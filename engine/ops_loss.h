@@ -9,6 +9,7 @@
 #include "engine/autograd.h"
 #include "engine/tensor.h"
 #include "kernels/activation.h"
+#include "kernels/context/gradient_matching.h"
 #include "kernels/depth_target.h"
 #include "kernels/dpm/dpm.h"
 #include "kernels/ssim.h"
@@ -93,5 +94,20 @@ struct DepthLossOptions {
 Tensor si_loss(const Tensor& pred, const Tensor& target, const DepthLossOptions& options = {});  // scale-invariant log
 Tensor mse_loss(const Tensor& pred, const Tensor& target, const DepthLossOptions& options = {});
 Tensor l1_loss(const Tensor& pred, const Tensor& target, const DepthLossOptions& options = {});
+
+// ---- relative maps -----------------------------------------------------------------------------------------------
+// x is the student's map, y the teacher's, (N, H, W) fp32 without a unit. A pixel counts where y is finite: 0 is a
+// value. Both losses read the same statistics of a pair.
+struct Contexts {
+  ContextRule rule;
+  Tensor leaves;  // (N, H, W) uint8
+  Tensor stats;   // (2, N, contexts, 5) int32: ContextStats
+};
+Contexts context_statistics(const Tensor& x, const Tensor& y, const ContextRule& rule = {});
+// L_Dis; with kNone the contexts may be empty. options.reference is that of the statistics.
+Tensor context_loss(const Tensor& x, const Tensor& y, const Contexts& contexts, ContextLossOptions options = {});
+// L_grad, which wants statistics whose root holds all counted pixels (rule.open is false).
+Tensor gradient_matching(const Tensor& x, const Tensor& y, const Contexts& contexts,
+                         GradientMatchingOptions options = {});
 
 }  // namespace depthstill
