@@ -54,6 +54,7 @@ int run_program(int argc, char** argv) {
   add_synth_command(app, run);
   add_teach_command(app, run);
   add_pack_command(app, run);
+  add_loss_command(app, run);
   add_bench_command(app, run);
   add_bench_data_command(app, run);
   add_profile_command(app, run);

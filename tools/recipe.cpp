@@ -41,18 +41,28 @@ void bind_model(Settings& s, ModelRecipe& model) {
          "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
 }
 
-// The keys that pick a loss of losses/tie_kd.h; all others of the table change single values of it.
+// The values of [loss] that its name implies; distill_any_depth has a table of its own.
+LossOptions implied_loss(const Recipe& recipe) {
+  if (recipe.loss_name == kDistillAnyDepthLoss) return {};
+  return named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
+}
+
+// The keys that pick a loss; all others of the table change single values of it.
 bool names_loss(const std::string& key) { return key == "loss.name" || key == "loss.alpha" || key == "loss.beta"; }
 
 void bind_loss(Settings& s, Recipe& recipe) {
+  std::vector<std::string> names = loss_names();
+  names.emplace_back(kDistillAnyDepthLoss);
   s.custom(
       "loss.name",
-      [&recipe](const TomlValue& value) {
+      [&recipe, names](const TomlValue& value) {
         const std::string& name = detail::text_of(value);
-        static_cast<void>(named_loss(name));  // throws for an unknown one
+        check(std::ranges::count(names, name) > 0, "loss: expected one of ", list_text(names, std::identity()),
+              "; got \"", name, '"');
         recipe.loss_name = name;
       },
-      [&recipe] { return TomlValue(recipe.loss_name); }, list_text(loss_names(), std::identity()) + "; sets the rest");
+      [&recipe] { return TomlValue(recipe.loss_name); },
+      list_text(names, std::identity()) + "; sets the rest, or has the table [distill]");
   s.number("loss.alpha", recipe.loss_alpha, {0, 1}, "tie_kd: beta (alpha L_DPM + (1 - alpha) L_depth)");
   s.number("loss.beta", recipe.loss_beta, kPositive, "tie_kd");
 
@@ -75,6 +85,25 @@ void bind_loss(Settings& s, Recipe& recipe) {
   s.number("loss.huber_delta", loss.huber_delta, kPositive, "metres, beyond which huber counts errors linearly");
   s.choice("loss.ssim_mode", loss.ssim_mode, {{"centred", SsimMode::kCentred}, {"reference", SsimMode::kReference}},
            "moments about the mean, or with absolute values as the published code");
+}
+
+void bind_distill(Settings& s, DistillOptions& distill) {
+  s.choice("distill.norm", distill.norm,
+           {{"hybrid", ContextNorm::kHybrid},
+            {"local", ContextNorm::kLocal},
+            {"global", ContextNorm::kGlobal},
+            {"none", ContextNorm::kNone}},
+           "normalisation of L_sc (Eq. 1 to 6)");
+  s.choice("distill.contexts", distill.contexts,
+           {{"range", ContextKind::kRange}, {"quantile", ContextKind::kQuantile}, {"grid", ContextKind::kGrid}},
+           "what hybrid and local cut: the teacher's range, its quantiles, or the image");
+  s.number("distill.lambda_sc", distill.lambda_sc, kNotNegative, "weight of the shared-context loss L_sc; 0: left out");
+  s.number("distill.lambda_grad", distill.lambda_grad, kNotNegative, "weight of gradient matching L_grad; 0: left out");
+  s.number("distill.trim", distill.trim, {0, 1}, "share of L_sc's greatest pixel losses that is dropped, per image");
+  s.choice("distill.detach", distill.detach,
+           {{"nothing", ContextDetach::kNothing}, {"median", ContextDetach::kMedian}, {"both", ContextDetach::kBoth}},
+           "statistics of the student that no gradient flows through");
+  s.flag("distill.reference", distill.reference, "true: Hierarchical Depth Normalization as coded");
 }
 
 void bind_data(Settings& s, DataRecipe& data) {
@@ -189,6 +218,7 @@ Settings bind(Recipe& recipe) {
   Settings settings;
   bind_model(settings, recipe.model);
   bind_loss(settings, recipe);
+  bind_distill(settings, recipe.distill);
   bind_data(settings, recipe.data);
   bind_augment(settings, recipe);
   bind_optimiser(settings, recipe.optimiser, recipe.schedule);
@@ -253,6 +283,9 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
         ": data.teacher_extension: expected .png, .npy or .pfm, found '", printable(extension), "'");
   check(!recipe.loss.weights.needs_bins() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
         " needs model.head = \"dpm\"");
+  const TermWeights& weights = recipe.loss.weights;
+  check(recipe.loss_name != kDistillAnyDepthLoss || !(weights.needs_bins() || weights.needs_depth()), file,
+        ": the loss ", kDistillAnyDepthLoss, " has its weights in [distill], found one in [loss]");
   check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
         ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
   try {
@@ -278,12 +311,12 @@ Recipe load_recipe(const std::string& path, std::span<const std::string> overrid
   bool loss_is_set = false;
   for (const TomlEntry& entry : entries) {
     if (!loss_is_set && !names_loss(entry.key)) {
-      recipe.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
+      recipe.loss = implied_loss(recipe);
       loss_is_set = true;
     }
     settings.apply(entry);
   }
-  if (!loss_is_set) recipe.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
+  if (!loss_is_set) recipe.loss = implied_loss(recipe);
   recipe.optimiser.lr = recipe.schedule.lr;
   check_consistency(recipe, path);
   return recipe;
@@ -292,8 +325,10 @@ Recipe load_recipe(const std::string& path, std::span<const std::string> overrid
 std::string print_recipe(const Recipe& recipe) {
   // Values that follow from the loss's name are printed as comments, so that --set loss.alpha changes them still.
   Recipe copy = recipe, named = recipe;
-  named.loss = named_loss(recipe.loss_name, recipe.loss_alpha, recipe.loss_beta);
-  return bind(copy).print([plain = bind(named)](const std::string& key, const TomlValue& value) {
+  named.loss = implied_loss(recipe);
+  const bool distills = recipe.loss_name == kDistillAnyDepthLoss;
+  return bind(copy).print([plain = bind(named), distills](const std::string& key, const TomlValue& value) {
+    if (key.starts_with("distill.")) return !distills;
     return key.starts_with("loss.") && key != "loss.top_rows" && !names_loss(key) && plain.value(key) == value;
   });
 }

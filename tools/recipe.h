@@ -12,6 +12,7 @@
 #include "engine/eval/protocol.h"
 #include "engine/optim.h"
 #include "engine/schedule.h"
+#include "losses/distill_any_depth.h"
 #include "losses/tie_kd.h"
 #include "models/depth_model.h"
 #include "models/model_file.h"
@@ -76,6 +77,7 @@ struct Recipe {
   std::string loss_name = "tie_kd";
   float loss_alpha = 0.1f, loss_beta = 10.0f;
   LossOptions loss = named_loss("tie_kd");  // named_loss() with the recipe's changes
+  DistillOptions distill;                   // of the loss distill_any_depth
   DataRecipe data;
   bool augment_on = true;
   AugmentSpec augment;

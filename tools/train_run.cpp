@@ -442,6 +442,9 @@ void TrainRun::write_final_report() {
 }  // namespace
 
 TieKd make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows, std::optional<bool> fused_head) {
+  check(recipe.loss_name != kDistillAnyDepthLoss, "recipe ", recipe.name,
+        ": expected a loss that trains a network, found ", kDistillAnyDepthLoss,
+        ", which `depthstill loss` alone computes");
   TieKdOptions options;
   options.loss = recipe.loss;
   options.dead_rows = dead_rows;

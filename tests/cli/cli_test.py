@@ -4,6 +4,7 @@ stable JSON keys.
 Usage: SCRIPT DEPTHSTILL_BINARY [TOO_NEW]   (TOO_NEW: a program built for FMA4, with the same check at its start)"""
 import json
 import os
+import struct
 import subprocess
 import sys
 import unittest
@@ -177,6 +178,30 @@ class Cli(CommandTest):
         missing = run("eval", "--dataset", "nyu", "--root", self.root, "--list", self.root / "list.txt", "--pred",
                       self.root / "pred", "--json", self.root / "out.json")
         self.assert_one_line(missing, 1, "list.txt:1: expected the prediction")
+
+    def test_loss_of_stored_maps(self):
+        recipe, pred, teacher, grad = (self.root / name for name in ("r.toml", "x.npy", "y.npy", "dx.npy"))
+        recipe.write_text('[loss]\nname = "distill_any_depth"\n')
+        write_npy(pred, 3, 4, [1, 2, 4, 3, 5, 9, 7, 6, 8, 2.5, 3.5, 1.5])
+        write_npy(teacher, 3, 4, [1, 3, 4, 2, 5, 8, 7, 6, 9, 2.5, 3.5, float("nan")])
+        maps = ["--pred", pred, "--teacher", teacher]
+        hybrid = json.loads(run("loss", recipe, *maps, "--json", "--grad", grad).stdout)
+        self.assertEqual(list(hybrid), ["total", "sc", "grad"])
+        self.assertAlmostEqual(hybrid["total"], hybrid["sc"] + 2 * hybrid["grad"], places=5)
+        dx = struct.unpack("<12f", grad.read_bytes()[-48:])
+        self.assertEqual(dx[11], 0)
+        self.assertGreater(max(map(abs, dx)), 0)
+        plain = json.loads(run("loss", recipe, *maps, "--json", "--set", "distill.norm=none", "--set",
+                               "distill.lambda_grad=0").stdout)
+        self.assertEqual(list(plain), ["total", "sc"])
+        self.assertAlmostEqual(plain["sc"], 4 / 11, places=6)  # four pixels are off by 1
+        l1 = json.loads(run("loss", recipe, *maps, "--json", "--set", "loss.name=l1", "--set", "loss.mask=true").stdout)
+        self.assertEqual(list(l1), ["total", "l1"])
+        self.assertAlmostEqual(l1["l1"], 4 / 11, places=6)
+        write_npy(teacher, 4, 3, [1] * 12)
+        self.assert_one_line(run("loss", recipe, *maps), 1, "y.npy: expected maps (1, 3, 4)")
+        self.assert_one_line(run("loss", recipe, "--pred", pred, "--teacher", pred, "--set", "loss.name=dpm"), 1, "dpm")
+        self.assertEqual(run("loss", recipe, *maps, "--grad", pred).returncode, 2)
 
     def test_bad_input_is_one_line(self):
         recipe = self.small_set()

@@ -189,6 +189,21 @@ TEST_F(RecipeFiles, RowsOfAnOldPrintedRecipeStay) {
   EXPECT_NE(printed.find("\ntop_rows = 0 "), std::string::npos) << printed;
 }
 
+TEST_F(RecipeFiles, DistillAnyDepthHasATableOfItsOwn) {
+  const std::string path =
+      write("r.toml", "[loss]\nname = \"distill_any_depth\"\n[distill]\nnorm = \"local\"\ntrim = 0.1\n");
+  const Recipe recipe = load_recipe(path);
+  EXPECT_EQ(recipe.distill.norm, ContextNorm::kLocal);
+  EXPECT_EQ(recipe.distill.trim, 0.1);
+  EXPECT_EQ(recipe.distill.lambda_grad, 2.0f);
+  EXPECT_FALSE(recipe.loss.weights.needs_bins() || recipe.loss.weights.needs_depth());
+  const Recipe copy = load_recipe(write("copy.toml", print_recipe(recipe)));
+  EXPECT_EQ(copy.distill.norm, recipe.distill.norm);
+  EXPECT_EQ(copy.distill.trim, recipe.distill.trim);
+  const std::vector<std::string> weight = {"loss.l1_weight=1"};
+  EXPECT_THROW(load_recipe(path, weight), Error);
+}
+
 TEST_F(RecipeFiles, PrintedRecipeReadsBack) {
   const std::string path =
       write("r.toml",

@@ -1,0 +1,47 @@
+#include "losses/distill_any_depth.h"
+
+#include <utility>
+
+#include "engine/ops.h"
+#include "engine/profile.h"
+
+namespace depthstill {
+namespace {
+
+void add_part(LossResult& result, const char* name, const Tensor& value, float weight) {
+  result.parts.emplace_back(name, value.detach());
+  const Tensor weighted = weight == 1.0f ? value : scale(value, weight);
+  result.total = result.total.defined() ? add(result.total, weighted) : weighted;
+}
+
+}  // namespace
+
+LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options) {
+  check(options.lambda_sc != 0.0f || options.lambda_grad != 0.0f,
+        "loss: expected at least one part with a weight other than 0");
+  // HDN as coded leaves the greatest pixels out of its contexts; a global norm and L_grad count them.
+  const ContextRule whole{options.contexts, options.reference, false};
+  const bool normalises = options.lambda_sc != 0.0f && options.norm != ContextNorm::kNone;
+  const bool open = normalises && options.reference && options.norm != ContextNorm::kGlobal;
+  LossResult result;
+  Contexts contexts;
+  if (normalises || options.lambda_grad != 0.0f) {
+    const ProfileRange range("loss", "contexts");
+    contexts = context_statistics(student, teacher, {whole.kind, whole.reference, open});
+  }
+  if (options.lambda_sc != 0.0f) {
+    const ProfileRange range("loss", "sc");
+    const Tensor value = context_loss(student, teacher, contexts, {options.norm, options.detach, options.trim});
+    add_part(result, "sc", value, options.lambda_sc);
+  }
+  if (options.lambda_grad != 0.0f) {
+    const ProfileRange range("loss", "grad");
+    if (open) contexts = context_statistics(student, teacher, whole);
+    const Tensor value = gradient_matching(student, teacher, contexts, {.detach = options.detach});
+    add_part(result, "grad", value, options.lambda_grad);
+  }
+  result.depth = student.detach();
+  return result;
+}
+
+}  // namespace depthstill
