@@ -28,7 +28,7 @@ constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, st
 }
 
 // A RandomUse says what a stream is used for; different uses never share numbers.
-enum class RandomUse : uint8_t { kInitialise = 1, kShuffle, kAugment, kSynthesize, kOther };
+enum class RandomUse : uint8_t { kInitialise = 1, kShuffle, kAugment, kSynthesize, kOther, kTeacher, kRegion };
 
 // One stream per (use, epoch or group < 2^24, index < 2^32).
 inline uint64_t stream_id(RandomUse use, int64_t group = 0, int64_t index = 0) {
