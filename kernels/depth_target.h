@@ -27,12 +27,10 @@ DS_HOST_DEVICE inline bool valid_depth(float depth, DepthRange range = {}) {
   return depth > 0.0f && depth >= range.min && depth <= range.max;
 }
 
-// The depths between min and max without these two.
-inline DepthRange exclusive_range(double min, double max) {
-  const auto low = static_cast<float>(min), high = static_cast<float>(max);
+// The depths between min and max without these two. Limits are floats, as published programs compare them.
+inline DepthRange exclusive_range(float min, float max) {
   const float infinity = std::numeric_limits<float>::infinity();
-  return {static_cast<double>(low) > min ? low : std::nextafter(low, infinity),
-          static_cast<double>(high) < max ? high : std::nextafter(high, -infinity)};
+  return {std::nextafter(min, infinity), std::nextafter(max, -infinity)};
 }
 
 enum class TargetMode : uint8_t { kMask, kClamp };

@@ -1,17 +1,21 @@
 // depthstill eval: scores a model, or stored predictions of any system.
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/image_header.h"
+#include "engine/io/text_file.h"
 #include "tools/args.h"
 #include "tools/evaluate_model.h"
 #include "tools/load_network.h"
 #include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
+#include "tools/stored_predictions.h"
 #include "tools/training_baselines.h"
 
 namespace depthstill {
@@ -25,10 +29,14 @@ struct EvalArgs {
   std::string recipe, weights, data, split;
   std::string dataset, root, list, image_folder, depth_folder, predictions;
   std::string teacher, crop, json, csv, picture, save;
+  std::string protocol, align, pred_kind, pred_names = "flat", pred_resize, truth_size;
   std::vector<std::string> overrides;
   double depth_units = 0, depth_float_units = 0, teacher_units = 0, teacher_float_units = 0;
-  double min_depth = 0, max_depth = 0;
+  double min_depth = 0, max_depth = 0, pred_units = 0;
+  int fit_side = -1;
+  BootstrapOptions bootstrap;
   bool no_flip = false, teacher_similarity = false, median_scaling = false, allow_outside = false;
+  ScoreOptions scoring;
   ExistingArgs existing;
   ComputeArgs compute;
 };
@@ -45,6 +53,7 @@ EvalSetup setup_from_recipe(const EvalArgs& args) {
               "eval: --dataset, --root and --list take the place of a recipe; give one or the other");
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
+  if (!args.protocol.empty()) overrides.push_back("eval.rules=" + toml_quoted(args.protocol));
   EvalSetup setup;
   setup.recipe = load_recipe(args.recipe, overrides);
   const std::string split = !args.split.empty() ? args.split : has_split(*setup.recipe, "test") ? "test" : "val";
@@ -58,12 +67,16 @@ EvalSetup setup_from_options(const EvalArgs& args) {
               "eval: expected a recipe, or --dataset, --root and --list");
   const std::string list = fs::absolute(args.list).string();  // a recipe's is relative to the root, this one is not
   EvalSetup setup;
+  try {
+    setup.protocol = make_protocol(args.dataset, args.protocol);
+  } catch (const Error& error) {
+    check_usage(false, "eval: ", error.what());
+  }
   setup.data = dataset_spec(find_benchmark(args.dataset), args.root, list);
   setup.data.order = ListOrder::kAsWritten;
   setup.data.image_folder = args.image_folder;
   setup.data.depth_folder = args.depth_folder;
   setup.data.skip_without_depth = false;
-  setup.protocol = make_protocol(args.dataset);
   return setup;
 }
 
@@ -81,7 +94,14 @@ EvalSetup make_setup(const EvalArgs& args) {
   if (args.teacher_similarity) protocol = against_teacher(protocol);
   const Benchmark& benchmark = find_benchmark(protocol.dataset);
   if (!args.crop.empty()) protocol.box = find_box(benchmark, args.crop);
+  check_usage(!args.median_scaling || args.align.empty() || args.align == "median",
+              "eval: --median-scaling is --align median, got --align ", args.align, " beside it");
   if (args.median_scaling) protocol.alignment = Alignment::kMedian;
+  if (!args.align.empty()) protocol.alignment = find_alignment(args.align);
+  if (args.fit_side >= 0) protocol.fit_side = args.fit_side;
+  for (const PredictionResizeRow& row : prediction_resizes()) {
+    if (row.name == args.pred_resize) protocol.resize = row.resize;
+  }
   if (args.min_depth > 0) protocol.min_depth = args.min_depth;
   if (args.max_depth > 0) protocol.max_depth = args.max_depth;
   check_usage(protocol.min_depth < protocol.max_depth, "eval: expected --min-depth ", protocol.min_depth,
@@ -96,25 +116,25 @@ EvalSetup make_setup(const EvalArgs& args) {
   return setup;
 }
 
-std::string prediction_path(const std::string& folder, const EvalItem& item) {
+std::string saved_path(const std::string& folder, const EvalItem& item) {
   return (fs::path(folder) / flat_name(item.name, ".npy")).string();
 }
 
-// NaN and infinity are refused when the map is scored.
-DepthMap read_prediction(const EvalItem& item, const std::string& path) {
-  return at_line(item.where, [&] { return read_map(path, {.unusable = MapFormat::Unusable::kKept}); });
-}
+constexpr std::array<std::pair<const char*, PredictionNames>, 3> kNamings{
+    {{"flat", PredictionNames::kFlat}, {"marigold", PredictionNames::kMarigold}, {"image", PredictionNames::kImage}}};
+constexpr std::array<std::pair<const char*, Quantity>, 2> kPredictionKinds{
+    {{"depth", Quantity::kDepth}, {"disparity", Quantity::kInverseDepth}}};
 
-void check_predictions_exist(const std::vector<EvalItem>& items, const std::string& folder) {
-  check(fs::is_directory(folder), folder, ": expected a folder of predictions, found none");
-  int64_t missing = 0;
-  std::string first;
-  for (const EvalItem& item : items) {
-    if (item.truth.empty() || fs::exists(prediction_path(folder, item))) continue;
-    if (++missing == 1)
-      first = item.where + ": expected the prediction " + prediction_path(folder, item) + ", found none";
+StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& args) {
+  PredictionNames names = PredictionNames::kFlat;
+  for (const auto& [name, naming] : kNamings) {
+    if (name == args.pred_names) names = naming;
   }
-  check(missing == 0, first, missing > 1 ? concat_text(" (and ", missing - 1, " more missing)") : "");
+  std::optional<Quantity> kind;
+  for (const auto& [name, quantity] : kPredictionKinds) {
+    if (name == args.pred_kind) kind = quantity;
+  }
+  return {args.predictions, names, kind, args.pred_units, setup.protocol};
 }
 
 // The folder of the weights, which is that of their run where nobody has moved them; empty if there are none.
@@ -123,6 +143,7 @@ std::string run_folder(const EvalArgs& args) {
 }
 
 OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
+  const StoredPredictions stored = stored_predictions(setup, args);
   OutputPlan plan(args.existing.choice(), args.save);
   if (setup.recipe) {
     plan.reads(*setup.recipe);
@@ -131,11 +152,12 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
   }
   plan.reads(data);
   plan.reads(args.weights);
-  for (const EvalItem& item : eval_items(data, setup.protocol.target)) {
+  for (const EvalItem& item : eval_items(data, setup.protocol)) {
     if (item.truth.empty()) continue;  // not scored
     plan.reads(item.truth);
-    if (!args.predictions.empty()) plan.reads(prediction_path(args.predictions, item));
-    if (!args.save.empty()) plan.writes(prediction_path(args.save, item), item.name);
+    plan.reads(item.mask);
+    if (!args.predictions.empty()) plan.reads(stored.path(item));
+    if (!args.save.empty()) plan.writes(saved_path(args.save, item), item.name);
   }
   plan.replaces(args.json, "--json");
   plan.replaces(args.csv, "--csv");
@@ -144,18 +166,34 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
   return plan;
 }
 
+// The size of truth that does not say it: --truth-size, else that of the image if it is there.
+std::optional<ImageSize> size_without_header(const EvalArgs& args, const Dataset& data, const EvalItem& item,
+                                             const std::vector<EvalItem>& items) {
+  if (!args.truth_size.empty()) {
+    const SizeArg size = parse_size(args.truth_size);
+    return ImageSize{size.width, size.height};
+  }
+  const std::string image = data.image_path(&item - items.data());
+  if (!fs::exists(image)) return std::nullopt;
+  return check_image_file(read_bytes(image), image).size;
+}
+
 Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const Baselines* baselines) {
-  check_map_names(data, ".npy");
-  const std::vector<EvalItem> items = eval_items(data, setup.protocol.target);
-  check_predictions_exist(items, args.predictions);
+  const StoredPredictions stored = stored_predictions(setup, args);
+  if (args.pred_names == "flat") check_map_names(data, ".npy");
+  const std::vector<EvalItem> items = eval_items(data, setup.protocol);
+  stored.check_exist(items);
   EvaluateOptions options;
   options.progress = interruptible_progress("eval", "img");
   options.truth_format = setup.protocol.target == Target::kTeacher ? setup.data.teacher->format : setup.data.depth;
+  options.truth_size = [&](const EvalItem& item) { return size_without_header(args, data, item, items); };
+  options.scoring = args.scoring;
   options.baselines = baselines;
-  const auto predict = [&](const EvalItem& item) {
-    return read_prediction(item, prediction_path(args.predictions, item));
-  };
-  return evaluate(setup.protocol, items, predict, options);
+  options.size_advice = "; --pred-resize brings it there";
+  const auto predict = [&](const EvalItem& item) { return stored.read(item); };
+  Evaluation evaluation = evaluate(setup.protocol, items, predict, options);
+  evaluation.list = describe_data(data, setup.protocol);
+  return evaluation;
 }
 
 Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const OutputPlan& plan,
@@ -176,17 +214,22 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
     check_map_names(data, ".npy");
     make_folder(args.save);
     extras.keep = [&](const EvalItem& item, const DepthMap& prediction) {
-      const std::string path = prediction_path(args.save, item);
+      const std::string path = saved_path(args.save, item);
       if (!plan.skips(path)) write_map(path, prediction, {});
     };
   }
   log_line(concat_text(student->name(), " on ", options.device, ", ", options.dtype, ", ",
                        options.flip ? "averaged with the mirrored image" : "one pass per image"));
+  extras.scoring = args.scoring;
   return evaluate_model(*student, data, setup.protocol, options, extras);
 }
 
 int run_eval(const EvalArgs& args) {
   check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
+  const bool stored =
+      !args.pred_kind.empty() || args.pred_units > 0 || args.pred_names != "flat" || !args.pred_resize.empty();
+  check_usage(!stored || args.weights.empty(),
+              "eval: --pred-kind, --pred-scale, --pred-names and --pred-resize are about --pred, got --weights");
   check_usage(args.picture.empty() || !args.weights.empty(), "eval: --picture needs --weights");
   const EvalSetup setup = make_setup(args);
   const Dataset data(setup.data);
@@ -200,22 +243,27 @@ int run_eval(const EvalArgs& args) {
     extras.panels = &panels;
     extras.wanted_panels = 1;
   }
-  const Evaluation evaluation = args.predictions.empty() ? run_model(setup, args, data, plan, extras)
-                                                         : run_stored(setup, args, data, extras.baselines);
+  Evaluation evaluation = args.predictions.empty() ? run_model(setup, args, data, plan, extras)
+                                                   : run_stored(setup, args, data, extras.baselines);
   check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
         evaluation.images.size());
+  evaluation.intervals = bootstrap(evaluation.images, setup.protocol.rules->metrics, args.bootstrap);
   std::printf("%s", format_evaluation(evaluation).c_str());
   std::fflush(stdout);  // what is shown already is not lost if a file cannot be written
-  if (!args.csv.empty()) write_metrics_csv(args.csv, evaluation.images);
+  if (!args.csv.empty()) {
+    write_metrics_csv(args.csv, evaluation.images, setup.protocol.rules->metrics,
+                      setup.protocol.alignment != Alignment::kNone);
+  }
   if (!args.json.empty()) write_file(args.json, evaluation_json(evaluation));
   for (const ReportPanel& panel : panels) write_png(args.picture, panel_picture(panel), kPngLevel);
   return kExitOk;
 }
 
-std::vector<std::string> benchmark_names() {
+template <class Rows>
+CLI::IsMember one_of(const Rows& rows) {
   std::vector<std::string> names;
-  for (const Benchmark& row : benchmarks()) names.emplace_back(row.name);
-  return names;
+  for (const auto& row : rows) names.emplace_back(row.name);
+  return CLI::IsMember(names);
 }
 
 std::vector<std::string> crop_names() {
@@ -238,14 +286,68 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option("--save-pred", args.save, "folder for the predictions: one .npy per image, as --pred reads them");
   command.add_option(
       "--pred", args.predictions,
-      "folder of stored predictions instead of a model: float32 .npy in metres, named like the image's path "
-      "in the list with '/' as '_'; 352x1216 for kitti, the image's size for nyu and plain");
-  command.add_option("--dataset", args.dataset, "protocol without a recipe: kitti, nyu or plain (no crops)")
-      ->check(CLI::IsMember(benchmark_names()));
+      "folder of stored predictions instead of a model: .npy, 16-bit PNG or .pfm, in metres unless --align "
+      "says otherwise, of the size of the protocol's frame (kitti by tie-kd and marigold: 352x1216)");
+  command
+      .add_option("--dataset", args.dataset,
+                  "data set without a recipe: kitti, nyu, eth3d, scannet, diode or plain (no crops)")
+      ->check(one_of(benchmarks()));
   command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
   command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
   command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
   command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth' or 'image depth focal'");
+}
+
+void add_prediction_options(CLI::App& command, EvalArgs& args) {
+  command
+      .add_option("--pred-kind", args.pred_kind,
+                  "what predictions hold that do not say it: depth or disparity (inverse depth) [default: what the "
+                  "alignment fits; monodepth2: disparity]")
+      ->check(CLI::IsMember({"depth", "disparity"}));
+  command.add_option("--pred-scale", args.pred_units, "units of predictions in integers (PNG): value = raw / UNITS")
+      ->check(CLI::PositiveNumber);
+  command
+      .add_option("--pred-names", args.pred_names,
+                  "names of predictions: flat (the image's path with '/' as '_'), marigold (pred_NAME beside it) or "
+                  "image (its path) [default: flat]")
+      ->check(CLI::IsMember({"flat", "marigold", "image"}));
+  command
+      .add_option("--pred-resize", args.pred_resize,
+                  "how predictions of another size are brought to the frame's: none, half-pixel, corners or nearest "
+                  "[default: none; monodepth2 half-pixel, dav2-metric corners]")
+      ->check(one_of(prediction_resizes()));
+}
+
+void add_alignment_options(CLI::App& command, EvalArgs& args) {
+  command
+      .add_option("--protocol", args.protocol,
+                  "tie-kd, marigold, monodepth2, dav2-metric, moge or ultralytics [default: tie-kd for kitti, nyu and "
+                  "plain, or the recipe's; else marigold]")
+      ->check(one_of(protocols()));
+  command
+      .add_option("--align", args.align,
+                  "none, median, depth-ls, disparity-ls, scale-l1 or depth-l1: fit of each prediction to truth "
+                  "[default: none, or the recipe's]; relative models need disparity-ls")
+      ->check(one_of(alignments()));
+  command.add_flag("--median-scaling", args.median_scaling, "another spelling of --align median");
+  command
+      .add_option("--fit-side", args.fit_side,
+                  "pixels: affine fits see the columns of a longer side of so many; 0: all [default: eth3d by marigold "
+                  "1024, else 0]")
+      ->check(CLI::NonNegativeNumber);
+  command.add_flag(
+      "--boundary", args.scoring.boundary,
+      "also find Depth Pro's boundary F1 of aligned depth, which is made for dense truth: the rim of a hole is "
+      "an edge to it");
+  command.add_flag("--local-fit", args.scoring.local_fit,
+                   "also compare, on the centre of the image, the fit to all of it with one to the centre alone");
+  command
+      .add_option("--bootstrap", args.bootstrap.draws,
+                  "draws of images that 95 % intervals of the means are found from [default: 0, no intervals]")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--seed", args.bootstrap.seed, "of these draws [default: 0]");
+  command.add_option("--truth-size", args.truth_size,
+                     "HxW of ground truth without a header (eth3d) [default: the image's size, else the prediction's]");
 }
 
 void add_protocol_options(CLI::App& command, EvalArgs& args) {
@@ -254,11 +356,14 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
                      "for nyu, or the recipe's]");
   command.add_option("--depth-float-scale", args.depth_float_units,
                      "units per metre of ground truth in floats (.npy, .pfm) [default: 1, or the recipe's]");
-  command.add_option("--min-depth", args.min_depth, "metres [default: 0.001, plain the recipe's]");
-  command.add_option("--max-depth", args.max_depth, "metres [default: kitti 80, nyu 10, plain 80 or the recipe's]");
-  command.add_option("--crop", args.crop, "pixels compared: none, garg or eigen [default: kitti garg, nyu eigen]")
+  command.add_option("--min-depth", args.min_depth,
+                     "metres [default: the protocol's; tie-kd: 0.001, plain the recipe's]");
+  command.add_option("--max-depth", args.max_depth,
+                     "metres [default: the protocol's; tie-kd: kitti 80, nyu 10, plain 80 or the recipe's]");
+  command
+      .add_option("--crop", args.crop,
+                  "pixels compared: none, garg or eigen [default: the protocol's; tie-kd: kitti garg, nyu eigen]")
       ->check(CLI::IsMember(crop_names()));
-  command.add_flag("--median-scaling", args.median_scaling, "scale each prediction by the ratio of the medians");
   command.add_flag("--teacher-similarity", args.teacher_similarity,
                    "compare with the teacher's maps instead of ground truth: kitti rows 110..351, all columns");
   command.add_option("--teacher", args.teacher, "folder of the teacher's maps [default: the recipe's]");
@@ -281,6 +386,8 @@ void add_eval_command(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand(
       "eval", "Score a model (RECIPE --weights) or stored predictions (--dataset --root --list --pred)");
   add_source_options(*command, *args);
+  add_prediction_options(*command, *args);
+  add_alignment_options(*command, *args);
   add_protocol_options(*command, *args);
   args->compute.add_to(*command);
   command->callback([args, &run] { run = [args] { return run_eval(*args); }; });

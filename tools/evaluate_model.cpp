@@ -22,11 +22,11 @@ void show_teacher(ReportPanel& panel, const std::string& path, const MapFormat& 
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
                           const PredictOptions& options, const EvaluateExtras& extras) {
-  check(model.options().head != Head::kRelative, model.name(),
-        ": expected a student that predicts metres, found a relative one, which the metrics cannot score");
+  const bool relative = model.options().head == Head::kRelative;
+  check_kind(protocol, relative ? kRelativeInverseDepth : kMetricDepth, model.name() + ": what it predicts");
   const DatasetSpec& spec = data.spec();
   const Predictor predictor(model, options);
-  const std::vector<EvalItem> items = eval_items(data, protocol.target);
+  const std::vector<EvalItem> items = eval_items(data, protocol);
   const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, extras.wanted_panels));
   size_t position = 0;
   Image8 frame;
@@ -42,6 +42,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
   evaluating.progress = interruptible_progress("eval", "img");
   evaluating.truth_format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
   evaluating.baselines = extras.baselines;
+  evaluating.scoring = extras.scoring;
   evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
                            const ImageMetrics&) {
     const size_t index = position++;
@@ -52,8 +53,10 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     if (panel.reference.size() == prediction.size()) extras.panels->push_back(std::move(panel));
   };
   Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
-  evaluation.prediction = options.flip ? "prediction averaged with that for the mirrored image, each clamped"
-                                       : "one prediction per image, without its mirror image";
+  evaluation.prediction = !options.flip ? "one prediction per image, without its mirror image"
+                          : relative    ? "prediction averaged with that for the mirrored image"
+                                        : "prediction averaged with that for the mirrored image, each clamped";
+  evaluation.list = describe_data(data, protocol);
   return evaluation;
 }
 

@@ -1,4 +1,4 @@
-// Scores a network on a data set, with pictures for a report.
+// Scores a network on a data set, with pictures for a report. A relative network needs an affine alignment.
 #pragma once
 
 #include <functional>
@@ -19,6 +19,7 @@ struct EvaluateExtras {
   size_t wanted_panels = 0;
   const Baselines* baselines = nullptr;
   std::function<void(const EvalItem&, const DepthMap&)> keep = {};  // gets each prediction
+  ScoreOptions scoring = {};
 };
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,

@@ -1,6 +1,7 @@
 #include "tools/recipe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -195,14 +196,24 @@ void bind_run(Settings& s, Recipe& recipe) {
   s.flag("train.drop_last", train.drop_last, "leave out an incomplete last batch");
   s.integer("train.log_every", train.log_every, {1, kMaxCount}, "steps between lines of metrics.jsonl");
   s.integer("train.checkpoint_keep", train.checkpoint_keep, {1, kMaxCount}, "newest checkpoints that stay on disk");
+}
+
+void bind_eval(Settings& s, Recipe& recipe) {
   EvalRecipe& eval = recipe.eval;
-  std::vector<std::pair<std::string, std::string>> protocols, boxes = {{"default", "default"}, {"none", "none"}};
-  for (const Benchmark& row : benchmarks()) protocols.emplace_back(row.name, row.name);
+  std::vector<std::pair<std::string, std::string>> sets, boxes = {{"default", "default"}, {"none", "none"}};
+  for (const Benchmark& row : benchmarks()) sets.emplace_back(row.name, row.name);
   for (const std::string& box : box_names()) boxes.emplace_back(box, box);
-  s.choice("eval.protocol", eval.protocol, protocols, "352x1216 frame + Garg crop, Eigen crop, or every pixel");
+  s.choice("eval.protocol", eval.protocol, sets, "352x1216 frame + Garg crop, Eigen crop, or every pixel");
   s.choice("eval.crop", eval.crop, boxes, "instead of the protocol's");
+  std::vector<std::pair<std::string, std::string>> rules = {{"default", "default"}};
+  for (const ProtocolRow& row : protocols()) rules.emplace_back(row.name, row.name);
+  s.choice("eval.rules", eval.rules, rules, "named protocol that the data set is scored by: limits, crop, fit");
+  std::vector<std::pair<std::string, Alignment>> aligns;
+  for (const AlignmentRow& row : alignments()) aligns.emplace_back(row.name, row.alignment);
+  s.choice("eval.align", eval.align, aligns,
+           "of each prediction with ground truth; relative models need an affine one");
   s.flag("eval.flip", eval.flip, "average with the prediction for the mirrored image");
-  s.flag("eval.median_scaling", eval.median_scaling, "scale each prediction by the ratio of medians");
+  s.flag("eval.median_scaling", eval.median_scaling, "another name for eval.align = \"median\"");
   s.integer("eval.every", eval.every, {1, kMaxCount}, "epochs between evaluations");
   s.integer("eval.report_panels", eval.report_panels, {0, 64}, "pictures in report.html");
   s.custom(
@@ -223,6 +234,7 @@ Settings bind(Recipe& recipe) {
   bind_augment(settings, recipe);
   bind_optimiser(settings, recipe.optimiser, recipe.schedule);
   bind_run(settings, recipe);
+  bind_eval(settings, recipe);
   return settings;
 }
 
@@ -288,6 +300,16 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
         ": the loss ", kDistillAnyDepthLoss, " has its weights in [distill], found one in [loss]");
   check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
         ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
+  try {
+    static_cast<void>(
+        find_set(find_protocol(recipe.eval.rules == "default" ? "" : recipe.eval.rules, recipe.eval.protocol),
+                 recipe.eval.protocol));
+  } catch (const Error& error) {
+    fail(file, ": eval.rules: ", error.what());
+  }
+  check(!recipe.eval.median_scaling || recipe.eval.align == Alignment::kNone || recipe.eval.align == Alignment::kMedian,
+        file, ": eval.median_scaling: expected eval.align = \"median\" or none beside it, found \"",
+        row_of(recipe.eval.align).name, '"');
   try {
     static_cast<void>(protocol_of(recipe));
   } catch (const Error& error) {
@@ -384,13 +406,15 @@ AugmentSpec augment_of(const Recipe& recipe) {
 }
 
 Protocol protocol_of(const Recipe& recipe) {
-  Protocol protocol = make_protocol(recipe.eval.protocol);
-  if (protocol.dataset == "plain") {  // the model's range; published protocols have their own
+  const EvalRecipe& eval = recipe.eval;
+  Protocol protocol = make_protocol(eval.protocol, eval.rules == "default" ? "" : eval.rules);
+  // Published protocols have a range of their own.
+  if (protocol.dataset == "plain" && std::isfinite(protocol.max_depth)) {
     protocol.min_depth = detail::shortest(recipe.model.options.d_min);
     protocol.max_depth = detail::shortest(recipe.model.options.d_max);
   }
-  protocol.box = find_box(find_benchmark(protocol.dataset), recipe.eval.crop);
-  if (recipe.eval.median_scaling) protocol.alignment = Alignment::kMedian;
+  if (eval.crop != "default") protocol.box = find_box(find_benchmark(protocol.dataset), eval.crop);
+  protocol.alignment = eval.median_scaling ? Alignment::kMedian : eval.align;
   return protocol;
 }
 

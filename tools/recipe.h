@@ -57,7 +57,9 @@ struct TrainRecipe {
 };
 
 struct EvalRecipe {
-  std::string protocol = "plain";
+  std::string protocol = "plain";  // the data set, a row of engine/eval/benchmarks.h
+  std::string rules = "default";   // the named protocol, a row of engine/eval/protocols.h
+  Alignment align = Alignment::kNone;
   std::string crop = "default";  // the protocol's
   bool flip = true;              // average with the mirrored image's prediction
   bool median_scaling = false;

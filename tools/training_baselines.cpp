@@ -68,7 +68,7 @@ Baselines find_or_measure(const Recipe& recipe, const Protocol& protocol, const 
   if (!folder.empty()) {
     if (auto kept = read_kept(path, key)) return *kept;
   }
-  const std::vector<EvalItem> items = eval_items(data, protocol.target);
+  const std::vector<EvalItem> items = eval_items(data, protocol);
   const MapFormat& format = protocol.target == Target::kTeacher ? spec.teacher->format : spec.depth;
   const Baselines baselines =
       measure_baselines(protocol, spec.list, items, format, interruptible_progress("baselines", "img"));

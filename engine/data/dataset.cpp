@@ -205,6 +205,12 @@ std::string Dataset::depth_path(int64_t index) const {
   return at_line(where(index), [&] { return depths_.path({line.depth, line.depth_tried}); });
 }
 
+std::string Dataset::extra_path(int64_t index) const {
+  const ListEntry& line = entry(index);
+  if (line.extra.empty()) return "";
+  return at_line(where(index), [&] { return depths_.path(depths_.place(line.extra)); });
+}
+
 std::string Dataset::teacher_path(int64_t index) const {
   if (!spec_.teacher) return "";
   const ListEntry& line = entry(index);

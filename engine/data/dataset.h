@@ -68,6 +68,7 @@ class Dataset {
   // Full paths. They throw Error "LIST:LINE: expected ..." as ListFolder::path() does.
   std::string image_path(int64_t index) const;
   std::string depth_path(int64_t index) const;    // empty if the line has none
+  std::string extra_path(int64_t index) const;    // of the line's third path; empty if it has none
   std::string teacher_path(int64_t index) const;  // empty without a teacher
 
   // Errors name the list line and the file: "LIST:LINE: FILE: expected ..., found ...". Safe from several threads.

@@ -52,7 +52,7 @@ bool read_number(const std::string& text, double& number) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
-// Whether a third column is a file (a mask or a filled map, which nothing here reads) and not a misspelt number.
+// Whether a third column is a file (a mask or a filled map) and not a misspelt number.
 bool is_file_name(const std::string& text) {
   const size_t dot = text.rfind('.');
   const bool extension =
@@ -87,7 +87,10 @@ ListEntry parse_line(std::string_view line) {
   if (count == 2 || columns[2] == "None") return entry;
   const bool focal = read_number(columns[2], entry.focal) && std::isfinite(entry.focal) && entry.focal > 0;
   check(focal || is_file_name(columns[2]), "expected a focal length in pixels, found '", printable(columns[2]), "'");
-  if (!focal) entry.focal = 0;
+  if (!focal) {
+    entry.focal = 0;
+    entry.extra = plain_path(columns[2]);
+  }
   return entry;
 }
 

@@ -18,6 +18,7 @@ struct ListEntry {
   double focal = 0;                          // pixels; 0: not stated
   int line = 0;                              // counted from 1
   std::string image_tried{}, depth_tried{};  // ListPath::tried, in a Dataset
+  std::string extra{};                       // a third path, as the list has it: a mask, which an evaluation may read
 };
 
 enum class ListOrder { kAsWritten, kByImage };  // kByImage: sorted by image path, as the reference does

@@ -1,43 +1,168 @@
 #include "engine/eval/alignment.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <vector>
 
+#include "engine/eval/l1_fit.h"
+#include "engine/eval/pixel_blocks.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {
 
-float median(std::vector<float>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  if (values.size() % 2) return *middle;
-  return 0.5f * (*middle + *std::max_element(values.begin(), middle));
+constexpr std::array<AlignmentRow, 6> kAlignments{{
+    {Alignment::kNone, "none", Quantity::kDepth, Ambiguity::kNone},
+    {Alignment::kMedian, "median", Quantity::kDepth, Ambiguity::kScale},
+    {Alignment::kDepthLs, "depth-ls", Quantity::kDepth, Ambiguity::kScaleAndShift},
+    {Alignment::kDisparityLs, "disparity-ls", Quantity::kInverseDepth, Ambiguity::kScaleAndShift},
+    {Alignment::kScaleL1, "scale-l1", Quantity::kDepth, Ambiguity::kScale},
+    {Alignment::kDepthL1, "depth-l1", Quantity::kDepth, Ambiguity::kScaleAndShift},
+}};
+
+struct Pixels {
+  std::span<const float> prediction, truth;
+  std::span<const uint8_t> mask;
+};
+
+// f(p, g) of every pixel in [begin, end) that is fitted.
+template <class F>
+void for_each_pixel(const Pixels& pixels, size_t begin, size_t end, const F& f) {
+  for (size_t i = begin; i < end; ++i) {
+    if (pixels.mask[i]) f(pixels.prediction[i], pixels.truth[i]);
+  }
 }
 
-Fit fit_median(const std::string& name, std::span<const float> prediction, std::span<const float> truth,
-               std::span<const uint8_t> valid) {
-  std::vector<float> p, g;
-  for (size_t i = 0; i < valid.size(); ++i) {
-    if (!valid[i]) continue;
-    p.push_back(prediction[i]);
-    g.push_back(truth[i]);
+// Count, means, and sums of products of deviations from them. Two such are merged without the cancellation of
+// n sum p^2 - (sum p)^2 (Chan, Golub, LeVeque 1979), since predictions may have offsets of many times their range.
+struct Moments {
+  double n = 0, p = 0, y = 0, pp = 0, py = 0;
+  Moments& operator+=(const Moments& other) {
+    if (other.n == 0) return *this;
+    const double all = n + other.n, dp = other.p - p, dy = other.y - y, weight = n * other.n / all;
+    pp += other.pp + dp * dp * weight;
+    py += other.py + dp * dy * weight;
+    p += dp * other.n / all;
+    y += dy * other.n / all;
+    n = all;
+    return *this;
   }
-  if (p.empty()) return {};
-  const float middle = median(p);
-  check(middle > 0, name, ": median scaling needs a positive median, got ", middle);
-  return {static_cast<double>(median(g) / middle), 0};
+};
+
+template <class Target>
+Moments moments_of(const Pixels& pixels, const Target& target) {
+  return sum_pixel_blocks<Moments>(pixels.mask.size(), [&](size_t begin, size_t end) {
+    Moments m;
+    for_each_pixel(pixels, begin, end, [&](double p, double g) {
+      ++m.n;
+      m.p += p;
+      m.y += target(g);
+    });
+    if (m.n == 0) return m;
+    m.p /= m.n;
+    m.y /= m.n;
+    for_each_pixel(pixels, begin, end, [&](double p, double g) {
+      const double dp = p - m.p;
+      m.pp += dp * dp;
+      m.py += dp * (target(g) - m.y);
+    });
+    return m;
+  });
+}
+
+// Of all lines through (p, y), that of least norm.
+Fit least_norm(double p, double y) { return {y * p / (p * p + 1), y / (p * p + 1)}; }
+
+Fit fit_least_squares(const Pixels& pixels, bool inverse) {
+  const Moments m =
+      inverse ? moments_of(pixels, [](double g) { return 1 / g; }) : moments_of(pixels, [](double g) { return g; });
+  if (m.pp == 0) return least_norm(m.p, m.y);
+  const double scale = m.py / m.pp;
+  return {scale, m.y - scale * m.p};
+}
+
+float median(std::vector<float>& values, bool lower) {
+  const size_t half = values.size() / 2;
+  const bool even = values.size() % 2 == 0;
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(half);
+  std::nth_element(values.begin(), middle, values.end());
+  if (!even) return *middle;
+  const float below = *std::max_element(values.begin(), middle);
+  return lower ? below : 0.5f * (below + *middle);
+}
+
+Fit fit_median(const Pixels& pixels, const MedianRule& rule) {
+  std::vector<float> p, g;
+  for_each_pixel(pixels, 0, pixels.mask.size(), [&](float prediction, float truth) {
+    p.push_back(std::max(prediction, rule.least));
+    g.push_back(truth);
+  });
+  const float middle = median(p, rule.lower);
+  check(middle > 0, "median scaling needs a positive median, got ", middle);
+  return {static_cast<double>(median(g, rule.lower) / middle), 0};
+}
+
+Fit fit_l1(const Pixels& pixels, bool with_shift) {
+  std::vector<WeightedPair> pairs;
+  for_each_pixel(pixels, 0, pixels.mask.size(), [&](double p, double g) { pairs.push_back({p, g, 1 / g}); });
+  if (!with_shift) return {fit_scale_l1(pairs), 0};
+  const auto [least, greatest] = std::minmax_element(
+      pairs.begin(), pairs.end(), [](const WeightedPair& a, const WeightedPair& b) { return a.x < b.x; });
+  if (least->x == greatest->x) {
+    std::vector<WeightedValue> truths;
+    for (const WeightedPair& pair : pairs) truths.push_back({pair.y, pair.weight});
+    return least_norm(least->x, weighted_median(truths));
+  }
+  const L1Line line = fit_line_l1(pairs, fit_least_squares(pixels, false).scale);
+  return {line.scale, line.shift};
+}
+
+Fit fit_pixels(Alignment alignment, const MedianRule& rule, const Pixels& pixels) {
+  switch (alignment) {
+    case Alignment::kNone:
+      break;
+    case Alignment::kMedian:
+      return fit_median(pixels, rule);
+    case Alignment::kDepthLs:
+    case Alignment::kDisparityLs:
+      return fit_least_squares(pixels, alignment == Alignment::kDisparityLs);
+    case Alignment::kScaleL1:
+    case Alignment::kDepthL1:
+      return fit_l1(pixels, alignment == Alignment::kDepthL1);
+  }
+  return {};
 }
 
 }  // namespace
 
-const char* describe(Alignment alignment) {
-  return alignment == Alignment::kMedian ? "median scaling per image" : "no median scaling";
+std::span<const AlignmentRow> alignments() { return kAlignments; }
+
+const AlignmentRow& row_of(Alignment alignment) { return kAlignments[static_cast<size_t>(alignment)]; }
+
+Alignment find_alignment(std::string_view name) {
+  for (const AlignmentRow& row : kAlignments) {
+    if (row.name == name) return row.alignment;
+  }
+  fail("alignment: expected ",
+       list_text(
+           kAlignments, [](const AlignmentRow& row) { return row.name; }, " or "),
+       ", got '", name, "'");
 }
 
-Fit fit(Alignment alignment, const std::string& name, std::span<const float> prediction, std::span<const float> truth,
-        std::span<const uint8_t> valid) {
-  return alignment == Alignment::kMedian ? fit_median(name, prediction, truth, valid) : Fit{};
+Fit fit(Alignment alignment, const MedianRule& rule, const std::string& name, std::span<const float> prediction,
+        std::span<const float> truth, std::span<const uint8_t> mask) {
+  if (alignment == Alignment::kNone) return {};
+  const Pixels pixels{prediction, truth, mask};
+  const auto count = static_cast<int64_t>(mask.size()) - std::count(mask.begin(), mask.end(), uint8_t{0});
+  check(count > 0, name, ": expected a pixel to fit by ", row_of(alignment).name, ", found none");
+  try {
+    Fit found = fit_pixels(alignment, rule, pixels);
+    found.pixels = count;
+    return found;
+  } catch (const Error& error) {
+    fail(name, ": ", error.what());
+  }
 }
 
 }  // namespace depthstill

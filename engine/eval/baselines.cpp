@@ -17,7 +17,8 @@ namespace depthstill {
 namespace {
 
 constexpr int kMaxRows = 512;
-constexpr int64_t kMapsAtOnce = 32;  // maps that are decoded side by side, and so in memory together
+constexpr double kNearest = 1e-3, kFarthest = 1e3;  // metres: what is beyond counts as these
+constexpr int64_t kMapsAtOnce = 32;                 // maps that are decoded side by side, and so in memory together
 
 int row_of(int y, int height, int rows) {
   return static_cast<int>((2 * int64_t{y} + 1) * rows / (2 * int64_t{height}));
@@ -65,7 +66,7 @@ class Counts {
  public:
   Counts(const Protocol& protocol, int rows)
       : protocol_(protocol),
-        bins_(protocol.min_depth, protocol.max_depth),
+        bins_(std::max(protocol.min_depth, kNearest), std::min(protocol.max_depth, kFarthest)),
         rows_(rows),
         weights_(bins_.count()),
         by_row_(static_cast<size_t>(rows) * bins_.count()) {}
@@ -131,8 +132,7 @@ std::vector<DepthMap> read_frames(const Protocol& protocol, std::span<const Eval
     const EvalItem& item = items[static_cast<size_t>(i)];
     if (item.truth.empty()) return;
     try {
-      const DepthMap map = at_line(item.where, [&] { return read_map(item.truth, format); });
-      frames[static_cast<size_t>(i)] = crop(map, frame_rect(protocol, map.size()));
+      frames[static_cast<size_t>(i)] = read_truth_frame(protocol, item, format);
     } catch (...) {
       errors[static_cast<size_t>(i)] = std::current_exception();
     }

@@ -1,6 +1,7 @@
 #include "engine/eval/benchmarks.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -9,9 +10,9 @@ namespace depthstill {
 namespace {
 
 constexpr double kMinDepth = 1e-3;
+constexpr double kLeft = 0.03594771, kRight = 0.96405229;  // of the columns, Garg's and Eigen's
 
-// Garg: fractions 0.40810811, 0.99189189 of 352 rows and 0.03594771, 0.96405229 of 1216 columns; Eigen: 0.3324324,
-// 0.91351351 of the rows and the same columns; truncated, as AdaBins evaluates them.
+// Fractions as AdaBins and Monodepth2 have them; the rectangles are what they are on KITTI's benchmark crop.
 const std::vector<Benchmark>& table() {
   static const std::vector<Benchmark> rows = {
       {.name = "kitti",
@@ -23,41 +24,57 @@ const std::vector<Benchmark>& table() {
        .frame = CropRule::kKittiBenchmark,
        .frame_text = "352x1216 bottom-centre frame (KB crop), no resize",
        .box_frame = {1216, 352},
-       .boxes = {{"garg", "Garg", {43, 143, 1129, 206}}, {"eigen", "Eigen", {43, 117, 1129, 204}}},
+       .boxes = {{"garg", "Garg", {43, 143, 1129, 206}, 0.40810811, 0.99189189, kLeft, kRight},
+                 {"eigen", "Eigen", {43, 117, 1129, 204}, 0.3324324, 0.91351351, kLeft, kRight}},
        .min_depth = kMinDepth,
        .max_depth = 80,
        .teacher_first_row = 110},
       {.name = "nyu",
        .title = "NYU",
        .citation = "NYU Depth v2 (Silberman et al. 2012) by BTS' evaluation: Eigen et al. 2014",
-       .order = ListOrder::kAsWritten,
        .units_per_metre = 1000,
-       .crop = CropRule::kNone,
-       .frame = CropRule::kNone,
-       .frame_text = "whole image at its own size",
        .box_frame = {640, 480},
        .boxes = {{"eigen", "Eigen", {41, 45, 560, 426}}},
        .min_depth = kMinDepth,
-       .max_depth = 10,
-       .teacher_first_row = 0},
+       .max_depth = 10},
+      {.name = "eth3d",
+       .title = "ETH3D",
+       .citation = "ETH3D (Schoeps et al. 2017), Marigold's list",
+       .truth = TruthFile::kRawFloats,
+       .units_per_metre = 1000,
+       .min_depth = 1e-5,
+       .max_depth = std::numeric_limits<double>::infinity()},
+      {.name = "scannet",
+       .title = "ScanNet",
+       .citation = "ScanNet (Dai et al. 2017), Marigold's list",
+       .units_per_metre = 1000,
+       .min_depth = kMinDepth,
+       .max_depth = 10},
+      {.name = "diode",
+       .title = "DIODE",
+       .citation = "DIODE (Vasiljevic et al. 2019), Marigold's list",
+       .truth = TruthFile::kWithMask,
+       .units_per_metre = 1000,
+       .min_depth = 0.6,
+       .max_depth = 350},
       {.name = "plain",
        .title = "plain",
        .citation = "",
-       .order = ListOrder::kAsWritten,
        .units_per_metre = 256,
-       .crop = CropRule::kNone,
-       .frame = CropRule::kNone,
-       .frame_text = "whole image at its own size",
-       .box_frame = {},
-       .boxes = {},
        .min_depth = kMinDepth,
-       .max_depth = 80,
-       .teacher_first_row = 0},
+       .max_depth = 80},
   };
   return rows;
 }
 
 }  // namespace
+
+Rect rect_on(const EvalBox& box, ImageSize frame) {
+  if (!box.on_any_frame()) return box.rect;
+  const auto at = [](double fraction, int side) { return static_cast<int>(fraction * side); };
+  const int left = at(box.left, frame.width), top = at(box.top, frame.height);
+  return {left, top, at(box.right, frame.width) - left, at(box.bottom, frame.height) - top};
+}
 
 std::span<const Benchmark> benchmarks() { return table(); }
 

@@ -2,6 +2,7 @@
 // published figures count. A new set or protocol is a row.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,28 +12,40 @@
 
 namespace depthstill {
 
+enum class TruthFile : uint8_t {
+  kMap,        // a map file (engine/io/map_file.h), 0 where nothing is known
+  kRawFloats,  // ETH3D: float32, little-endian, row after row, no header; infinity where nothing is known
+  kWithMask,   // DIODE: a map file and, as the list's third column, one that is 0 where it does not count
+};
+
 // A part of the frame to which figures are restricted.
 struct EvalBox {
   const char* name;   // "garg": name in options and recipes
   const char* title;  // "Garg": name in descriptions
-  Rect rect;
+  Rect rect;          // on the benchmark's box_frame
+  // Where the published box is fractions of any frame: of its rows (top, bottom) and columns (left, right). All 0: not.
+  double top = 0, bottom = 0, left = 0, right = 0;
+  bool on_any_frame() const { return bottom > 0; }
 };
+// The box on a frame: its fractions, truncated to pixels, or rect.
+Rect rect_on(const EvalBox& box, ImageSize frame);
 
 struct Benchmark {
   const char* name;
   const char* title;     // name in messages
   const char* citation;  // source of the frame, boxes and limits
   // Lists and files
-  ListOrder order;         // order in which training reads a list
-  double units_per_metre;  // units of ground truth in PNG
-  CropRule crop;           // crop of training images
+  ListOrder order = ListOrder::kAsWritten;  // order in which training reads a list
+  TruthFile truth = TruthFile::kMap;        // how files of ground truth are made
+  double units_per_metre;                   // units of ground truth in PNG
+  CropRule crop = CropRule::kNone;          // crop of training images
   // Comparison
-  CropRule frame;               // part of the image that the network and the metrics see
-  const char* frame_text;       // name in descriptions
-  ImageSize box_frame;          // the only size of a frame that boxes are defined on
-  std::vector<EvalBox> boxes;   // the first is the default
-  double min_depth, max_depth;  // metres: truth outside is left out, predictions are clamped
-  int teacher_first_row;        // against a teacher, rows above are left out
+  CropRule frame = CropRule::kNone;                        // part of the image that the network and the metrics see
+  const char* frame_text = "whole image at its own size";  // name in descriptions
+  ImageSize box_frame = {};                                // the only size of a frame that boxes are defined on
+  std::vector<EvalBox> boxes = {};                         // the first is the default
+  double min_depth, max_depth;                             // metres: truth outside is left out, predictions are clamped
+  int teacher_first_row = 0;                               // against a teacher, rows above are left out
 };
 
 std::span<const Benchmark> benchmarks();

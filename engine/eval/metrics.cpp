@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numbers>
 
+#include "engine/eval/pixel_blocks.h"
 #include "engine/io/atomic_file.h"
 #include "kernels/core/error.h"
 
@@ -17,40 +19,64 @@ const MetricField& metric_field(std::string_view name) {
        ", got '", name, "'");
 }
 
-std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::span<const float> truth,
-                                       std::span<const uint8_t> valid) {
-  check(prediction.size() == truth.size() && truth.size() == valid.size(), "metrics: prediction has ",
-        prediction.size(), " pixels, truth ", truth.size(), ", mask ", valid.size());
-  Metrics sum;
-  double log_sum = 0, log_square_sum = 0, square_sum = 0;
+namespace {
+
+// Sums over pixels; of silog and the roots, what they are made of.
+struct MetricSums {
   int64_t pixels = 0;
-  for (size_t i = 0; i < valid.size(); ++i) {
-    if (valid[i] == 0) continue;
-    const double p = prediction[i], g = truth[i];
-    const double difference = p - g, e = std::log(p) - std::log(g), ratio = std::max(p / g, g / p);
-    sum.abs_rel += std::abs(difference) / g;
+  Metrics sum;
+  double square = 0, log = 0, log_square = 0, inverse_square = 0;
+
+  MetricSums& operator+=(const MetricSums& other) {
+    pixels += other.pixels;
+    for (const MetricField& field : kEvalFields) sum.*field.value += other.sum.*field.value;
+    square += other.square;
+    log += other.log;
+    log_square += other.log_square;
+    inverse_square += other.inverse_square;
+    return *this;
+  }
+
+  void add(double p, double g, double abs_rel_offset) {
+    const double difference = p - g, e = std::log(p / g), ratio = std::max(p / g, g / p), inverse = 1 / p - 1 / g;
+    ++pixels;
+    sum.abs_rel += std::abs(difference) / (g + abs_rel_offset);
     sum.sq_rel += difference * difference / g;
-    square_sum += difference * difference;
-    log_sum += e;
-    log_square_sum += e * e;
-    sum.log10 += std::abs(std::log10(p) - std::log10(g));
+    sum.log10 += std::abs(e);
     sum.d1 += ratio < 1.25;
     sum.d2 += ratio < 1.25 * 1.25;
     sum.d3 += ratio < 1.25 * 1.25 * 1.25;
-    ++pixels;
+    square += difference * difference;
+    log += e;
+    log_square += e * e;
+    inverse_square += inverse * inverse;
   }
-  if (pixels == 0) return std::nullopt;
-  const double n = static_cast<double>(pixels), log_mean = log_sum / n;
-  sum.abs_rel /= n;
-  sum.sq_rel /= n;
-  sum.rmse = std::sqrt(square_sum / n);
-  sum.rmse_log = std::sqrt(log_square_sum / n);
-  sum.log10 /= n;
-  sum.silog = 100.0 * std::sqrt(std::max(0.0, log_square_sum / n - log_mean * log_mean));
-  sum.d1 /= n;
-  sum.d2 /= n;
-  sum.d3 /= n;
-  return sum;
+};
+
+}  // namespace
+
+std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::span<const float> truth,
+                                       std::span<const uint8_t> valid, const MetricRule& rule) {
+  check(prediction.size() == truth.size() && truth.size() == valid.size(), "metrics: prediction has ",
+        prediction.size(), " pixels, truth ", truth.size(), ", mask ", valid.size());
+  const auto sums = sum_pixel_blocks<MetricSums>(valid.size(), [&](size_t begin, size_t end) {
+    MetricSums block;
+    for (size_t i = begin; i < end; ++i) {
+      if (valid[i]) block.add(prediction[i], truth[i], rule.abs_rel_offset);
+    }
+    return block;
+  });
+  if (sums.pixels == 0) return std::nullopt;
+  Metrics mean;
+  const double n = static_cast<double>(sums.pixels), log_mean = sums.log / n;
+  for (const MetricField& field : kEvalFields) mean.*field.value = sums.sum.*field.value / n;
+  mean.rmse = std::sqrt(sums.square / n);
+  mean.rmse_log = std::sqrt(sums.log_square / n);
+  mean.log10 /= std::numbers::ln10;
+  const double variance = sums.log_square / n - rule.silog_mean * log_mean * log_mean;
+  mean.silog = rule.silog_factor * std::sqrt(variance < 0 ? 0.0 : variance);
+  mean.i_rmse = std::sqrt(sums.inverse_square / n);
+  return mean;
 }
 
 MetricsSummary summarize(std::span<const ImageMetrics> images) {
@@ -61,38 +87,67 @@ MetricsSummary summarize(std::span<const ImageMetrics> images) {
       continue;
     }
     ++summary.images;
-    for (const MetricField& field : kMetricFields) summary.mean.*field.value += *image.metrics.*field.value;
+    for (const MetricField& field : kEvalFields) summary.mean.*field.value += *image.metrics.*field.value;
   }
-  for (const MetricField& field : kMetricFields) {
+  for (const MetricField& field : kEvalFields) {
     summary.mean.*field.value =
         summary.images ? summary.mean.*field.value / static_cast<double>(summary.images) : std::nan("");
   }
   return summary;
 }
 
-void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images) {
+namespace {
+
+std::string quoted(const std::string& name) {
+  if (name.find_first_of(",\"\n") == std::string::npos) return name;
+  std::string text = name;
+  for (size_t at = 0; (at = text.find('"', at)) != std::string::npos; at += 2) text.insert(at, 1, '"');
+  return '"' + text + '"';
+}
+
+std::string number(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
+bool among(const MetricField& field, std::span<const MetricField> fields) {
+  return std::any_of(fields.begin(), fields.end(), [&](const MetricField& one) { return one.value == field.value; });
+}
+
+}  // namespace
+
+void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images,
+                       std::span<const MetricField> fields, bool fits) {
+  std::vector<MetricField> first, last;
+  for (const MetricField& field : fields) (among(field, kMetricFields) ? first : last).push_back(field);
   std::string text = "image,pixels";
-  for (const MetricField& field : kMetricFields) text += std::string(",") + field.name;
+  for (const MetricField& field : first) text += std::string(",") + field.name;
+  if (fits) text += ",scale,shift,fit_pixels";
+  for (const MetricField& field : last) text += std::string(",") + field.name;
+  const bool boundary = std::any_of(images.begin(), images.end(),
+                                    [](const ImageMetrics& image) { return image.boundary_f1.has_value(); });
+  if (boundary) text += ",boundary_f1";
   text += '\n';
   for (const ImageMetrics& image : images) {
-    const bool quote = image.name.find_first_of(",\"\n") != std::string::npos;
-    std::string name = image.name;
-    for (size_t at = 0; quote && (at = name.find('"', at)) != std::string::npos; at += 2) name.insert(at, 1, '"');
-    text += quote ? '"' + name + '"' : name;
-    text += ',' + std::to_string(image.pixels);
-    for (const MetricField& field : kMetricFields) {
-      char value[40] = ",";
-      if (image.metrics) std::snprintf(value, sizeof value, ",%.9g", *image.metrics.*field.value);
-      text += value;
+    const auto add = [&](double value) { text += image.metrics ? ',' + number(value) : ","; };
+    text += quoted(image.name) + ',' + std::to_string(image.pixels);
+    for (const MetricField& field : first) add(image.metrics ? *image.metrics.*field.value : 0);
+    if (fits) {
+      add(image.fit.scale);
+      add(image.fit.shift);
+      add(static_cast<double>(image.fit.pixels));
     }
+    for (const MetricField& field : last) add(image.metrics ? *image.metrics.*field.value : 0);
+    if (boundary) add(image.boundary_f1.value_or(0));
     text += '\n';
   }
   write_file(path, text);
 }
 
-std::string format_values(const Metrics& metrics) {
+std::string format_values(const Metrics& metrics, std::span<const MetricField> fields) {
   std::string values;
-  for (const MetricField& field : kMetricFields) {
+  for (const MetricField& field : fields) {
     char cell[32];
     std::snprintf(cell, sizeof cell, "%10.4f", metrics.*field.value);
     values += cell;
@@ -100,9 +155,9 @@ std::string format_values(const Metrics& metrics) {
   return values;
 }
 
-std::string format_metrics(const Metrics& metrics) {
+std::string format_metrics(const Metrics& metrics, std::span<const MetricField> fields) {
   std::string names;
-  for (const MetricField& field : kMetricFields) {
+  for (const MetricField& field : fields) {
     char cell[32];
     std::snprintf(cell, sizeof cell, "%10s", field.name);
     names += cell;

@@ -1,9 +1,11 @@
 // Depth metrics of one image and their mean over a set. With prediction p, truth g (metres) over the valid pixels:
 //   abs_rel mean |p - g| / g          sq_rel mean (p - g)^2 / g       rmse sqrt(mean (p - g)^2)
 //   rmse_log sqrt(mean e^2)           log10 mean |log10 p - log10 g|  silog 100 sqrt(mean e^2 - (mean e)^2)
+//   i_rmse sqrt(mean (1/p - 1/g)^2), 1/m
 //   d_k      share of pixels with max(p / g, g / p) < 1.25^k          where e = ln p - ln g
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -12,10 +14,13 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/eval/alignment.h"
+
 namespace depthstill {
 
 struct Metrics {
   double abs_rel = 0, sq_rel = 0, rmse = 0, rmse_log = 0, log10 = 0, silog = 0, d1 = 0, d2 = 0, d3 = 0;
+  double i_rmse = 0;
 };
 
 struct MetricField {
@@ -35,19 +40,38 @@ inline constexpr std::array<MetricField, 9> kMetricFields{{
     {"d2", &Metrics::d2, false, "the same with 1.25²"},
     {"d3", &Metrics::d3, false, "the same with 1.25³"},
 }};
+// And what an evaluation finds beyond these.
+inline constexpr std::array<MetricField, 10> kEvalFields = [] {
+  std::array<MetricField, 10> fields{};
+  std::copy(kMetricFields.begin(), kMetricFields.end(), fields.begin());
+  fields.back() = {"i_rmse", &Metrics::i_rmse, true, "root of the mean of (1/p - 1/g)², 1/m: near pixels decide it"};
+  return fields;
+}();
 
 // The field of that name; throws Error that lists the names if there is none.
 const MetricField& metric_field(std::string_view name);
 
-// Metrics over the pixels with valid != 0, in double. Nothing if there are none. Predictions and truths at valid pixels
-// must be positive and finite.
+// A MetricRule says how a protocol's metrics differ from the formulas above.
+struct MetricRule {
+  double abs_rel_offset = 0;                  // metres: abs_rel is mean |p - g| / (g + this)
+  double silog_mean = 1, silog_factor = 100;  // silog is factor sqrt(mean e^2 - mean weight (mean e)^2)
+};
+
+// Metrics over the pixels with valid != 0, in double, with the same bits for any number of threads. Nothing if there
+// are none. Truths at valid pixels must be positive and finite. Where a prediction is not positive, those metrics are
+// NaN that take its logarithm; d_k counts a ratio that is negative as less than any limit, as MoGe does.
 std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::span<const float> truth,
-                                       std::span<const uint8_t> valid);
+                                       std::span<const uint8_t> valid, const MetricRule& rule = {});
 
 struct ImageMetrics {
   std::string name;
-  int64_t pixels = 0;              // valid ones
-  std::optional<Metrics> metrics;  // nothing: no valid pixel
+  int64_t pixels = 0;                   // valid ones
+  std::optional<Metrics> metrics{};     // nothing: too few valid pixels
+  Fit fit{};                            // of an alignment
+  int64_t limited = 0;                  // valid pixels whose depth a limit has changed
+  int64_t negative = 0;                 // valid pixels whose depth is <= 0, where a protocol has no limits
+  int64_t nonfinite = 0;                // pixels that are NaN or infinite and are not used
+  std::optional<double> boundary_f1{};  // nothing: not asked for
 };
 
 // Arithmetic mean of per-image values; images without a valid pixel are left out and counted.
@@ -58,10 +82,14 @@ struct MetricsSummary {
 };
 MetricsSummary summarize(std::span<const ImageMetrics> images);
 
-// One line per image: name, pixels, the nine values (empty where skipped); written atomically.
-void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images);
+// One line per image: name, pixels and metrics (empty where skipped), written atomically. The columns are the nine of
+// kMetricFields that are among `fields`, then, with `fits`, scale, shift and fit_pixels, then the others of `fields`,
+// and boundary_f1 if the images have it.
+void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images,
+                       std::span<const MetricField> fields = kMetricFields, bool fits = false);
 // Two aligned lines, names over values with four decimals.
-std::string format_metrics(const Metrics& metrics);
-std::string format_values(const Metrics& metrics);  // the second one alone, without its end
+std::string format_metrics(const Metrics& metrics, std::span<const MetricField> fields = kMetricFields);
+// The second one alone, without its end.
+std::string format_values(const Metrics& metrics, std::span<const MetricField> fields = kMetricFields);
 
 }  // namespace depthstill

@@ -2,19 +2,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "kernels/core/error.h"
 
 namespace depthstill {
 
-Protocol make_protocol(const std::string& dataset) {
+Protocol make_protocol(const std::string& dataset, const std::string& name) {
   const Benchmark& row = find_benchmark(dataset);
   Protocol protocol;
   protocol.dataset = row.name;
-  protocol.frame = row.frame;
-  protocol.box = find_box(row, "default");
-  protocol.min_depth = row.min_depth;
-  protocol.max_depth = row.max_depth;
+  protocol.rules = &find_protocol(name, dataset);
+  const ProtocolSet& set = find_set(*protocol.rules, dataset);
+  protocol.frame = set.frame;
+  protocol.box = find_box(row, set.box);
+  protocol.truth = set.truth;
+  protocol.min_depth = set.min_depth;
+  protocol.max_depth = set.max_depth;
+  protocol.fit_side = set.fit_side;
+  protocol.resize = protocol.rules->resize;
   return protocol;
 }
 
@@ -45,9 +52,10 @@ Rect eval_rect(const Protocol& protocol, ImageSize frame) {
   Rect rect{0, 0, frame.width, frame.height};
   if (protocol.box != nullptr) {
     const ImageSize expected = find_benchmark(protocol.dataset).box_frame;
-    check(frame == expected, "protocol: the ", protocol.box->title, " crop of ", protocol.dataset, " is defined on ",
-          expected.height, "x", expected.width, ", got ", frame.height, "x", frame.width);
-    rect = protocol.box->rect;
+    const bool any = protocol.box->on_any_frame() && protocol.frame == CropRule::kNone;
+    check(any || frame == expected, "protocol: the ", protocol.box->title, " crop of ", protocol.dataset,
+          " is defined on ", expected.height, "x", expected.width, ", got ", frame.height, "x", frame.width);
+    rect = rect_on(*protocol.box, frame);
   }
   const int top = std::min(std::max(rect.top, protocol.first_row), rect.bottom());
   rect.height = rect.bottom() - top;
@@ -55,17 +63,52 @@ Rect eval_rect(const Protocol& protocol, ImageSize frame) {
   return rect;
 }
 
-DepthRange range_of(const Protocol& protocol) {
-  if (protocol.target == Target::kTruth) return exclusive_range(protocol.min_depth, protocol.max_depth);
-  return {static_cast<float>(protocol.min_depth), static_cast<float>(protocol.max_depth)};
+namespace {
+
+// Linear interpolation between the two values around it, as numpy.quantile and torch.quantile have it.
+double quantile(std::vector<float> values, double q) {
+  const double at = q * static_cast<double>(values.size() - 1);
+  const auto low = values.begin() + static_cast<std::ptrdiff_t>(at);
+  std::nth_element(values.begin(), low, values.end());
+  const double below = *low;
+  if (low + 1 == values.end()) return below;
+  const double above = *std::min_element(low + 1, values.end());
+  return below + (at - std::floor(at)) * (above - below);
 }
+
+DepthRange range_of(const Protocol& protocol, const Rect& rect, ImageSize frame, std::span<const float> truth) {
+  const DepthRange within{static_cast<float>(protocol.min_depth), static_cast<float>(protocol.max_depth)};
+  if (protocol.target == Target::kTeacher) return within;
+  switch (protocol.truth) {
+    case TruthRule::kInside:
+      return exclusive_range(within.min, within.max);
+    case TruthRule::kWithin:
+      return within;
+    case TruthRule::kMask:
+      return {};
+    case TruthRule::kNoOutliers:
+      break;
+  }
+  std::vector<float> known;
+  for (int y = rect.top; y < rect.bottom(); ++y) {
+    const size_t row = static_cast<size_t>(y) * static_cast<size_t>(frame.width);
+    for (int x = rect.left; x < rect.right(); ++x) {
+      const float g = truth[row + static_cast<size_t>(x)];
+      if (valid_depth(g)) known.push_back(g);
+    }
+  }
+  if (known.empty()) return {};
+  return {0, static_cast<float>(1000 * quantile(std::move(known), 0.01))};
+}
+
+}  // namespace
 
 std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::span<const float> truth) {
   const Rect rect = eval_rect(protocol, frame);
-  const DepthRange range = range_of(protocol);
   std::vector<uint8_t> valid(truth.size(), 0);
   check(static_cast<size_t>(frame.height) * static_cast<size_t>(frame.width) == truth.size(), "protocol: expected ",
         frame.height, "x", frame.width, " truths, got ", truth.size());
+  const DepthRange range = range_of(protocol, rect, frame, truth);
   for (int y = rect.top; y < rect.bottom(); ++y) {
     for (int x = rect.left; x < rect.right(); ++x) {
       const size_t i = static_cast<size_t>(y) * static_cast<size_t>(frame.width) + static_cast<size_t>(x);
@@ -75,37 +118,109 @@ std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::
   return valid;
 }
 
-void prepare_prediction(const Protocol& protocol, const std::string& name, std::span<float> prediction,
-                        std::span<const float> truth, std::span<const uint8_t> valid) {
-  for (size_t i = 0; i < prediction.size(); ++i) {
-    check(std::isfinite(prediction[i]), name, ": pixel ", i, " is ", prediction[i],
-          ", expected a finite depth in metres");
+namespace {
+
+std::string truth_text(const Protocol& protocol) {
+  if (protocol.target == Target::kTeacher) {
+    return concat_text("teacher valid where ", protocol.min_depth, " <= d <= ", protocol.max_depth, " m");
   }
-  const float low = static_cast<float>(protocol.min_depth), high = static_cast<float>(protocol.max_depth);
-  const Fit aligned = fit(protocol.alignment, name, prediction, truth, valid);
-  const auto scale = static_cast<float>(aligned.scale), shift = static_cast<float>(aligned.shift);
-  for (float& value : prediction) value = std::clamp(value * scale + shift, low, high);
+  switch (protocol.truth) {
+    case TruthRule::kInside:
+      if (!std::isfinite(protocol.max_depth)) return concat_text("truth valid where d > ", protocol.min_depth, " m");
+      return concat_text("truth valid where ", protocol.min_depth, " < d < ", protocol.max_depth, " m");
+    case TruthRule::kWithin:
+      return concat_text("truth valid where ", protocol.min_depth, " <= d <= ", protocol.max_depth, " m");
+    case TruthRule::kMask:
+      return "truth valid where the set's mask says so";
+    case TruthRule::kNoOutliers:
+      break;
+  }
+  return "truth valid where known and at most 1000 times its 1 % quantile";
 }
+
+std::string box_text(const Protocol& protocol, const Benchmark& row) {
+  if (protocol.box == nullptr) {
+    return protocol.first_row > 0 ? concat_text("rows from ", protocol.first_row, " on, all columns") : "no crop";
+  }
+  const EvalBox& box = *protocol.box;
+  if (protocol.frame == CropRule::kNone && box.on_any_frame()) {
+    return concat_text(box.title, " crop rows ", box.top, ":", box.bottom, ", columns ", box.left, ":", box.right,
+                       " of the frame");
+  }
+  const Rect rect = eval_rect(protocol, row.box_frame);
+  return concat_text(box.title, " crop rows ", rect.top, ":", rect.bottom(), ", columns ", rect.left, ":",
+                     rect.right());
+}
+
+std::string limits_text(const Protocol& protocol) {
+  if (!protocol.rules->clamps) return "prediction not clamped";
+  if (!std::isfinite(protocol.max_depth)) {
+    return concat_text("prediction clamped to at least ", protocol.min_depth, " m");
+  }
+  return concat_text("prediction clamped to [", protocol.min_depth, ", ", protocol.max_depth, "] m");
+}
+
+std::string alignment_text(const Protocol& protocol) {
+  const ProtocolRow& rules = *protocol.rules;
+  const AlignmentRow& row = row_of(protocol.alignment);
+  const std::string columns =
+      protocol.fit_side > 0 && row.ambiguity == Ambiguity::kScaleAndShift
+          ? concat_text(", on every row and the columns of a longer side of ", protocol.fit_side, " pixels")
+          : "";
+  const std::string l1 =
+      concat_text(" of least mean relative error per image", rules.l1_on_grid ? ", on a 64x64 grid" : "", columns);
+  switch (protocol.alignment) {
+    case Alignment::kNone:
+      return "no alignment, no median scaling";
+    case Alignment::kMedian:
+      return concat_text(
+          "median scaling per image: ", rules.median.lower ? "lower " : "", "median(truth) / ",
+          rules.median.lower ? "lower " : "", "median(prediction)",
+          rules.median.least > 0 ? concat_text(", those below ", rules.median.least, " raised to it") : std::string());
+    case Alignment::kDepthLs:
+      return concat_text("scale and shift per image by least squares in depth over valid pixels", columns);
+    case Alignment::kDisparityLs:
+      break;
+    case Alignment::kScaleL1:
+      return "scale" + l1;
+    case Alignment::kDepthL1:
+      return "scale and shift" + l1;
+  }
+  return concat_text("scale and shift per image by least squares in inverse depth over valid pixels",
+                     rules.fits_positive ? " with a prediction > 0" : "", columns, "; inverse depth raised to ",
+                     rules.least_inverse > 0 ? concat_text("at least ", rules.least_inverse, " 1/m")
+                                             : "that of the greatest valid truth");
+}
+
+std::string resize_text(const Protocol& protocol) {
+  if (protocol.resize == PredictionResize::kNone) return "";
+  return concat_text("; prediction of another size ", prediction_resizes()[static_cast<size_t>(protocol.resize)].text);
+}
+
+std::string metrics_text(const ProtocolRow& rules) {
+  std::string text;
+  const MetricRule& metric = rules.metric_rule;
+  if (metric.abs_rel_offset > 0) text += concat_text("; abs_rel divides by truth + ", metric.abs_rel_offset, " m");
+  if (metric.silog_factor != 100) {
+    text += concat_text("; silog = sqrt(mean e^2 - ", metric.silog_mean, " (mean e)^2)");
+  }
+  if (rules.nonfinite_to_limits) text += "; predictions that are NaN or infinite take a limit";
+  if (rules.least_pixels > 1) {
+    text += concat_text("; images with fewer than ", rules.least_pixels, " valid pixels left out");
+  }
+  return text;
+}
+
+}  // namespace
 
 std::string describe(const Protocol& protocol) {
   const Benchmark& row = find_benchmark(protocol.dataset);
-  const bool teacher = protocol.target == Target::kTeacher;
-  std::string text = concat_text(
-      "protocol ", protocol.dataset, teacher ? ", similarity to the teacher: " : ": ", row.frame_text, "; ",
-      teacher ? concat_text("teacher valid where ", protocol.min_depth, " <= d <= ", protocol.max_depth, " m")
-              : concat_text("truth valid where ", protocol.min_depth, " < d < ", protocol.max_depth, " m"));
-  if (protocol.box != nullptr) {
-    const Rect rect = eval_rect(protocol, row.box_frame);
-    text += concat_text("; ", protocol.box->title, " crop rows ", rect.top, ":", rect.bottom(), ", columns ", rect.left,
-                        ":", rect.right());
-  } else if (protocol.first_row > 0) {
-    text += concat_text("; rows from ", protocol.first_row, " on, all columns");
-  } else {
-    text += "; no crop";
-  }
-  text += concat_text("; prediction clamped to [", protocol.min_depth, ", ", protocol.max_depth, "] m; ",
-                      describe(protocol.alignment), "; mean of per-image values");
-  return text;
+  const bool kitti_crop = protocol.frame != CropRule::kNone;
+  return concat_text("protocol ", protocol.rules->name, " on ", protocol.dataset,
+                     protocol.target == Target::kTeacher ? ", similarity to the teacher: " : ": ",
+                     kitti_crop ? row.frame_text : "whole image at its own size", "; ", truth_text(protocol), "; ",
+                     box_text(protocol, row), resize_text(protocol), "; ", limits_text(protocol), "; ",
+                     alignment_text(protocol), metrics_text(*protocol.rules), "; mean of per-image values");
 }
 
 }  // namespace depthstill

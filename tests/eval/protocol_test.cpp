@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/eval/score.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
@@ -73,19 +74,16 @@ TEST(Protocol, MaskIsCropAndValidity) {
 
 TEST(Protocol, PredictionsAreClampedAndOptionallyScaled) {
   Protocol plain = make_protocol("plain");
-  std::vector<float> prediction = {-1, 0, 20, 90};
-  const std::vector<float> truth = {1, 2, 10, 30};
-  const std::vector<uint8_t> valid = {0, 1, 1, 1};
-  prepare_prediction(plain, "p", prediction, truth, valid);
-  EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 1e-3f, 20, 80}));
-
+  const DepthMap truth{4, 1, {0, 2, 10, 30}};
+  const auto scored = [&](std::vector<float> values) {
+    DepthMap prediction{4, 1, std::move(values)};
+    score(plain, "p", truth, prediction);
+    return prediction.values;
+  };
+  EXPECT_EQ(scored({-1, 0, 20, 90}), (std::vector<float>{1e-3f, 1e-3f, 20, 80}));
   plain.alignment = Alignment::kMedian;
-  prediction = {-1, 1, 20, 90};
-  prepare_prediction(plain, "p", prediction, truth, valid);  // medians 10 and 20
-  EXPECT_EQ(prediction, (std::vector<float>{1e-3f, 0.5f, 10, 45}));
-
-  prediction[2] = NAN;
-  EXPECT_THROW(prepare_prediction(plain, "p", prediction, truth, valid), Error);
+  EXPECT_EQ(scored({-1, 1, 20, 90}), (std::vector<float>{1e-3f, 0.5f, 10, 45}));  // medians 10 and 20
+  EXPECT_THROW(scored({-1, 1, NAN, 90}), Error);
 }
 
 TEST(Protocol, DescriptionNamesWhatMatters) {

@@ -17,13 +17,13 @@ TEST(ValidDepth, IsFiniteAboveZeroAndWithinTheRange) {
   }
   for (const float depth : {1e-30f, 1e30f}) EXPECT_TRUE(valid_depth(depth)) << depth;
   for (const float depth : {0.0f, -1.0f, NAN, kInfinity}) EXPECT_FALSE(valid_depth(depth)) << depth;
-  // Without the ends, also where the limit is no number of fp32.
-  const DepthRange open = exclusive_range(1e-3, 80.0);
-  EXPECT_TRUE(valid_depth(1e-3f, open)) << "which is more than 1e-3";
-  EXPECT_FALSE(valid_depth(std::nextafter(1e-3f, 0.0f), open));
+  // Without the ends, which are floats.
+  const DepthRange open = exclusive_range(1e-3f, 80.0f);
+  EXPECT_FALSE(valid_depth(1e-3f, open));
+  EXPECT_TRUE(valid_depth(std::nextafter(1e-3f, 1.0f), open));
   EXPECT_TRUE(valid_depth(std::nextafter(80.0f, 0.0f), open));
   EXPECT_FALSE(valid_depth(80.0f, open));
-  EXPECT_FALSE(valid_depth(0.5f, exclusive_range(0.5, 1.0)));
+  EXPECT_FALSE(valid_depth(0.5f, exclusive_range(0.5f, 1.0f)));
 }
 
 struct Case {

@@ -6,13 +6,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "engine/io/npy.h"
 #include "engine/io/pfm.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
-#include "models/predictor.h"
 #include "tools/args.h"
 
 namespace depthstill {
@@ -184,6 +185,169 @@ TEST_F(EvalContract, RelativeGroundTruthIsRefused) {
             std::string::npos);
 }
 
+// The same figures from depth, inverse depth and affine versions of either, as files of each format and naming.
+TEST_F(EvalContract, RelativePredictionsAreFitted) {
+  make(40, 60, 256, 80, 1.0f);
+  const auto store = [&](const std::string& folder, const std::function<std::string(int)>& name, bool inverse,
+                         double unit) {
+    for (const int number : {0, 1}) {
+      DepthMap map = read_map((root_ / "gt" / (std::to_string(number) + ".png")).string(), {1.0 / 256});
+      for (float& value : map.values) {
+        value = value == 0 ? 0.4f : inverse ? 0.25f / value + 0.125f : 0.01f * value + 0.05f;
+      }
+      map.kind = {inverse ? Quantity::kInverseDepth : Quantity::kDepth, Ambiguity::kScaleAndShift};
+      const fs::path path = root_ / folder / name(number);
+      fs::create_directories(path.parent_path());
+      if (path.extension() == ".npy") {
+        const int64_t shape[] = {map.height, map.width};
+        write_npy(path.string(), shape, map.values);  // does not say what it is
+      } else {
+        write_map(path.string(), map, {unit});
+      }
+    }
+  };
+  const auto flat = [](const char* extension) {
+    return [extension](int number) { return concat_text("a_b.c_", number, extension); };
+  };
+  store("disparity", flat(".npy"), true, 1);
+  store("depth", flat(".png"), false, 1.0 / 60000);
+  store(
+      "marigold", [](int number) { return concat_text("a/b.c/pred_", number, ".pfm"); }, true, 1);
+  store(
+      "image", [](int number) { return concat_text("a/b.c/", number, ".npy"); }, false, 1);
+  const struct {
+    const char* folder;
+    std::vector<std::string> options;
+    double scale, shift;
+  } cases[] = {{"disparity", {"--align", "disparity-ls"}, 4, -0.5},
+               {"depth", {"--align", "depth-ls"}, 100, -5},
+               {"depth", {"--align", "depth-l1", "--pred-kind", "depth"}, 100, -5},
+               {"marigold", {"--align", "disparity-ls", "--pred-names", "marigold"}, 4, -0.5},
+               {"image", {"--align", "depth-ls", "--pred-names", "image", "--protocol", "marigold"}, 100, -5}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.folder);
+    std::vector<std::string> args = arguments("plain");
+    args[7] = (root_ / c.folder).string();
+    args.insert(args.end(), c.options.begin(), c.options.end());
+    args.insert(args.end(), {"--csv", (root_ / "out.csv").string()});
+    ASSERT_EQ(eval_command(args), "0");
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0, 1e-3);  // a PNG's rounding
+    EXPECT_EQ(result()["align"], c.options[1]);
+    EXPECT_EQ(result()["fit"]["images"], 2);
+    EXPECT_EQ(result()["fit"]["negative_scale"], 0);
+    const std::vector<std::string> lines = split_lines(read_text((root_ / "out.csv").string()));
+    EXPECT_EQ(lines[0], "image,pixels,abs_rel,sq_rel,rmse,rmse_log,log10,silog,d1,d2,d3,scale,shift,fit_pixels,i_rmse");
+    std::stringstream line(lines[1]);
+    std::vector<std::string> cells;
+    for (std::string cell; std::getline(line, cell, ',');) cells.push_back(cell);
+    EXPECT_NEAR(std::stod(cells[11]), c.scale, 1e-2 * c.scale);
+    EXPECT_NEAR(std::stod(cells[12]), c.shift, 2e-2 * std::abs(c.shift));
+    EXPECT_EQ(cells[13], cells[1]);
+  }
+  std::vector<std::string> args = arguments("plain");
+  args[7] = (root_ / "depth").string();
+  args.insert(args.end(), {"--align", "disparity-ls", "--pred-kind", "disparity"});
+  EXPECT_NE(
+      eval_command(args).find("a_b.c_0.png: expected inverse depth as --pred-kind says, found depth up to scale and "
+                              "shift, as the file says"),
+      std::string::npos);
+}
+
+TEST_F(EvalContract, MedianScalingIsASpellingOfAlignMedian) {
+  make(40, 60, 256, 80, 2.0f);
+  std::vector<std::string> spelled = arguments("plain"), named = arguments("plain");
+  spelled.emplace_back("--median-scaling");
+  named.insert(named.end(), {"--align", "median"});
+  ASSERT_EQ(eval_command(spelled), "0");
+  const nlohmann::json expected = result();
+  EXPECT_EQ(expected["align"], "median");
+  ASSERT_EQ(eval_command(named), "0");
+  EXPECT_EQ(result(), expected);
+  spelled.insert(spelled.end(), {"--align", "depth-ls"});
+  EXPECT_EQ(eval_command(spelled), "usage: eval: --median-scaling is --align median, got --align depth-ls beside it");
+}
+
+TEST_F(EvalContract, PredictionsOfAnotherSizeAreResizedIfAsked) {
+  make(40, 60, 256, 80, 1.0f);
+  for (const char* number : {"0", "1"}) {
+    const int64_t shape[] = {20, 30};
+    write_npy((root_ / "pred" / (std::string("a_b.c_") + number + ".npy")).string(), shape,
+              std::vector<float>(600, 10.0f));
+  }
+  EXPECT_NE(eval_command(arguments("plain")).find("is 30x20, expected 60x40 (width x height); --pred-resize"),
+            std::string::npos);
+  for (const char* how : {"half-pixel", "corners", "nearest"}) {
+    std::vector<std::string> args = arguments("plain");
+    args.insert(args.end(), {"--pred-resize", how});
+    EXPECT_EQ(eval_command(args), "0") << how;
+  }
+}
+
+// ETH3D's truth has no header and infinity for nothing known, DIODE's a mask beside it, ScanNet's is in millimetres.
+TEST_F(EvalContract, FilesOfTheFurtherSets) {
+  const int64_t shape[] = {4, 6, 1}, plane[] = {4, 6}, lower[] = {3, 6};
+  std::vector<float> truth, mask, prediction;
+  for (int i = 0; i < 24; ++i) {
+    const bool known = i % 4 != 1;
+    truth.push_back(static_cast<float>(1 + 0.25 * i));
+    mask.push_back(known);
+    prediction.push_back(known ? 2 / truth.back() + 1 : 0.0f);
+  }
+  write_npy((root_ / "pred/a.npy").string(), plane, prediction);
+  write_npy((root_ / "gt/diode.npy").string(), shape, truth);
+  write_npy((root_ / "gt/mask.npy").string(), plane, mask);
+  DepthMap millimetres{6, 4, truth};
+  std::vector<float> raw = truth;
+  for (size_t i = 0; i < raw.size(); ++i) {
+    if (mask[i] == 0) raw[i] = INFINITY;
+    if (mask[i] == 0) millimetres.values[i] = 0;
+  }
+  write_map((root_ / "gt/scannet.png").string(), millimetres, {0.001});
+  std::ofstream(root_ / "gt/eth3d.JPG", std::ios::binary)
+      .write(reinterpret_cast<const char*>(raw.data()), static_cast<std::streamsize>(raw.size() * sizeof(float)));
+  const auto score = [&](const std::string& dataset, const std::string& columns) {
+    std::ofstream(root_ / "list.txt") << "a.png " + columns;
+    std::vector<std::string> args = arguments(dataset);
+    args.insert(args.end(), {"--align", "disparity-ls"});
+    return eval_command(args);
+  };
+  const std::pair<const char*, const char*> sets[] = {
+      {"eth3d", "gt/eth3d.JPG"}, {"diode", "gt/diode.npy gt/mask.npy"}, {"scannet", "gt/scannet.png"}};
+  for (const auto& [dataset, columns] : sets) {
+    ASSERT_EQ(score(dataset, columns), "0") << dataset;
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0, 1e-5) << dataset;
+    EXPECT_EQ(result()["protocol_name"], "marigold");
+  }
+  const std::string list = (root_ / "list.txt").string(), gt = (root_ / "gt/").string();
+  EXPECT_EQ(score("diode", "gt/diode.npy"), list + ":1: expected a third column, the mask of the truth, found none");
+  write_npy((root_ / "gt/mask.npy").string(), lower, std::vector<float>(18, 1.0f));
+  EXPECT_EQ(
+      score("diode", "gt/diode.npy gt/mask.npy"),
+      list + ":1: " + gt + "mask.npy: expected a mask of 6x4 (width x height) like " + gt + "diode.npy, found 6x3");
+  fs::resize_file(root_ / "gt/eth3d.JPG", 95);
+  EXPECT_EQ(score("eth3d", "gt/eth3d.JPG"),
+            list + ":1: " + gt + "eth3d.JPG: expected 96 bytes, floats of 6x4 (width x height), found 95");
+}
+
+TEST_F(EvalContract, ProtocolsAreNamed) {
+  make(40, 60, 256, 80, 1.25f);
+  for (const char* name : {"tie-kd", "marigold", "dav2-metric", "moge", "ultralytics"}) {
+    std::vector<std::string> args = arguments("plain");
+    args.insert(args.end(), {"--protocol", name});
+    ASSERT_EQ(eval_command(args), "0") << name;
+    EXPECT_EQ(result()["protocol_name"], name);
+    EXPECT_NE(result()["protocol"].get<std::string>().find(concat_text("protocol ", name, " on plain: ")),
+              std::string::npos);
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-4) << name;
+    EXPECT_EQ(result().contains("rmse_log"), name != std::string("moge") && name != std::string("ultralytics"));
+  }
+  std::vector<std::string> args = arguments("plain");
+  args.insert(args.end(), {"--protocol", "monodepth2"});
+  EXPECT_EQ(eval_command(args),
+            "usage: eval: protocol monodepth2: expected a set on which it is defined (kitti), got "
+            "'plain'");
+}
+
 TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   make(352, 1216, 256, 80, 1.0f);
   fs::create_directories(root_ / "teacher");
@@ -208,12 +372,13 @@ TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
   const int64_t small[] = {2, 2};
 
   write_npy(pred, small, std::vector<float>(4, 1.0f));
-  EXPECT_EQ(eval_command(arguments("kitti")),
-            list + ":2: the prediction for a/b.c/1.jpg is 2x2, expected 1216x352 (width x height)");
+  EXPECT_EQ(eval_command(arguments("kitti")), list +
+                                                  ":2: the prediction for a/b.c/1.jpg is 2x2, expected 1216x352 (width "
+                                                  "x height); --pred-resize brings it there");
 
   const int64_t shape[] = {352, 1216};
   write_npy(pred, shape, std::vector<float>(352 * 1216, NAN));
-  EXPECT_NE(eval_command(arguments("kitti")).find(list + ":2: prediction for a/b.c/1.jpg: pixel 0 is"),
+  EXPECT_NE(eval_command(arguments("kitti")).find(list + ":2: prediction for a/b.c/1.jpg: row 143, column "),
             std::string::npos);
 
   std::ofstream(pred, std::ios::binary) << "not an array";
@@ -277,82 +442,6 @@ TEST_F(EvalContract, PathsOutsideOfTheRootAndNamesOfTwo) {
             (root_ / "list.txt").string() +
                 ":2: expected a map of its own for a/b.c_0.jpg, found a_b.c_0.npy, the name of "
                 "that of a_b.c/0.jpg in line 1, too");
-}
-
-// Scores of predicting the mean depth of the training set at every pixel, found with NumPy on the same files. NYU: mean
-// of the ground truth; KITTI: of the teacher maps, since ground truth is sparse.
-struct MeanDepth {
-  const char* dataset;
-  const char* folder;
-  const char* train_list;
-  const char* test_list;
-  double abs_rel;
-};
-
-TEST(EvalOnRealData, MeanDepthOfTheTrainingSet) {
-  const MeanDepth sets[] = {{"nyu", "nyuv2", "train.txt", "test.txt", 0.397},
-                            {"kitti", "kitti", "object_train.txt", "eigen_test_drive0052.txt", 0.886}};
-  const char* const variable = std::getenv("DEPTHSTILL_TEST_DATA");
-  const fs::path data = variable ? fs::path(variable) : fs::path(DEPTHSTILL_SOURCE_DIR) / ".." / "shared" / "data";
-  int found = 0;
-  for (const MeanDepth& set : sets) {
-    const fs::path root = data / set.folder;
-    if (!fs::exists(root / set.test_list)) continue;
-    ++found;
-    const bool nyu = std::string(set.dataset) == "nyu";
-    const Protocol protocol = make_protocol(set.dataset);
-    DatasetSpec spec = dataset_spec(find_benchmark(set.dataset), root.string(), set.train_list);
-    spec.teacher = TeacherSpec{"teacher_lidar_dense"};
-    const Dataset train(spec);
-    const Target target = nyu ? Target::kTruth : Target::kTeacher;
-    std::vector<double> sum, count;
-    int height = 0, width = 0;
-    for (const EvalItem& item : eval_items(train, target)) {
-      DepthMap depth = read_map(item.truth, nyu ? spec.depth : spec.teacher->format);
-      depth = crop(depth, frame_rect(protocol, depth.size()));
-      height = depth.height;
-      width = depth.width;
-      sum.resize(depth.values.size());
-      count.resize(depth.values.size());
-      for (size_t i = 0; i < sum.size(); ++i) {
-        sum[i] += static_cast<double>(depth.values[i]);
-        count[i] += depth.values[i] > 0;
-      }
-    }
-    double all = 0, all_count = 0;
-    for (size_t i = 0; i < sum.size(); ++i) {
-      all += sum[i];
-      all_count += count[i];
-    }
-    DepthMap mean{width, height, {}};
-    for (size_t i = 0; i < sum.size(); ++i) {
-      mean.values.push_back(static_cast<float>(count[i] > 0 ? sum[i] / count[i] : all / all_count));
-    }
-    DatasetSpec test_spec = spec;
-    test_spec.list = set.test_list;
-    const Dataset test(test_spec);
-    EvaluateOptions options;
-    options.truth_format = spec.depth;
-    const Evaluation evaluation = evaluate(
-        protocol, eval_items(test, Target::kTruth), [&](const EvalItem&) { return mean; }, options);
-    EXPECT_NEAR(evaluation.summary.mean.abs_rel, set.abs_rel, 0.0006) << set.dataset;
-    EXPECT_EQ(evaluation.summary.images, nyu ? 150 : 25);
-  }
-  if (found == 0) GTEST_SKIP() << "skipped: no nyuv2 and no kitti";
-}
-
-TEST(Predictor, PadsMirrorsAndResizes) {
-  const Image8 image{3, 2, {1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6}};
-  const Image8 padded = pad_to_multiple(image, 4);
-  EXPECT_EQ(padded.size(), (ImageSize{4, 4}));
-  EXPECT_EQ(padded.rgb[3 * 3], 3);
-  EXPECT_EQ(padded.rgb[3 * 15], 6);
-  EXPECT_EQ(mirror(image).rgb[0], 3);
-  EXPECT_EQ(mirror(mirror(image)).rgb, image.rgb);
-  const DepthMap ramp{2, 1, {1, 3}};
-  EXPECT_EQ(resize_bilinear(ramp, {4, 1}).values, (std::vector<float>{1, 1.5f, 2.5f, 3}));
-  EXPECT_EQ(resize_bilinear(ramp, {2, 1}).values, ramp.values);
-  EXPECT_EQ(resize_bilinear(ramp, {1, 3}).values, (std::vector<float>{2, 2, 2}));
 }
 
 }  // namespace

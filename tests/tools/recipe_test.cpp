@@ -60,6 +60,21 @@ TEST_F(RecipeFiles, InheritsAndOverrides) {
   EXPECT_FALSE(recipe.eval.flip);
 }
 
+TEST_F(RecipeFiles, ProtocolAndAlignmentOfTheEvaluation) {
+  const auto protocol = [&](const std::string& text) { return protocol_of(load_recipe(write("r.toml", text))); };
+  const Protocol plain = protocol("[model]\nmax_depth = 30\n");
+  EXPECT_STREQ(plain.rules->name, "tie-kd");
+  EXPECT_EQ(plain.alignment, Alignment::kNone);
+  EXPECT_EQ(plain.max_depth, 30);
+  const Protocol kitti = protocol("[eval]\nprotocol = \"kitti\"\nrules = \"marigold\"\nalign = \"disparity-ls\"\n");
+  EXPECT_STREQ(kitti.rules->name, "marigold");
+  EXPECT_STREQ(kitti.box->name, "eigen");
+  EXPECT_EQ(kitti.min_depth, 1e-5);
+  EXPECT_EQ(kitti.alignment, Alignment::kDisparityLs);
+  EXPECT_STREQ(protocol("[eval]\nprotocol = \"kitti\"\nrules = \"marigold\"\ncrop = \"garg\"\n").box->name, "garg");
+  EXPECT_EQ(protocol("[eval]\nmedian_scaling = true\n").alignment, Alignment::kMedian);
+}
+
 TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
   const struct {
     const char* text;
@@ -96,6 +111,10 @@ TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
       {"[data.train]\nlist = \"a.txt\"\n", "r.toml: the loss tie_kd learns from a teacher"},
       {"[data]\nresize_width = 64\n", "r.toml: data.resize_height and resize_width"},
       {"[eval]\ncrop = \"garg\"\n", "r.toml: eval.crop is set, but the plain protocol has no crops"},
+      {"[eval]\nrules = \"monodepth2\"\n",
+       "r.toml: eval.rules: protocol monodepth2: expected a set on which it is defined (kitti), got 'plain'"},
+      {"[eval]\nmedian_scaling = true\nalign = \"depth-ls\"\n",
+       "r.toml: eval.median_scaling: expected eval.align = \"median\" or none beside it, found \"depth-ls\""},
   };
   for (const auto& c : cases) {
     const std::string message = message_of(write("r.toml", c.text));

@@ -1,0 +1,72 @@
+#include "tools/evaluate_model.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "models/depth_anything.h"
+#include "tests/data/small_set.h"
+#include "tools/stored_predictions.h"
+
+namespace depthstill {
+namespace {
+
+std::unique_ptr<DepthModel> tiny(Head head) {
+  const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
+                                   {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  auto model = std::make_unique<DepthAnything>("tiny", config, ModelOptions{.head = head});
+  model->initialize(9);
+  model->eval();
+  return model;
+}
+
+Protocol aligned(Alignment alignment) {
+  Protocol protocol = make_protocol("plain", "marigold");
+  protocol.alignment = alignment;
+  return protocol;
+}
+
+class EvaluateModel : public testing::Test {
+ protected:
+  testing_files::TemporaryFolder folder_;
+  Dataset data_{testing_files::write_small_set(folder_, 2, 40, 30)};
+  PredictOptions options_{.flip = true, .side = 28};
+};
+
+TEST_F(EvaluateModel, RelativeModelsNeedAnAffineAlignment) {
+  const auto relative = tiny(Head::kRelative);
+  for (const Alignment alignment : {Alignment::kNone, Alignment::kMedian, Alignment::kScaleL1}) {
+    testing_files::expect_clear(
+        testing_files::error_of([&] { evaluate_model(*relative, data_, aligned(alignment), options_); }),
+        "tiny: what it predicts is inverse depth up to scale and shift, expected depth");
+  }
+  EXPECT_EQ(evaluate_model(*relative, data_, aligned(Alignment::kDisparityLs), options_).summary.images, 2);
+}
+
+// Teacher and student, a model at work and its maps on the disk: one figure.
+TEST_F(EvaluateModel, AModelAndItsStoredMapsHaveTheSameFigures) {
+  const auto relative = tiny(Head::kRelative), metric = tiny(Head::kRegression);
+  const Protocol protocol = aligned(Alignment::kDisparityLs);
+  for (const DepthModel* model : {relative.get(), metric.get()}) {
+    const std::string maps = folder_ / (model == relative.get() ? "relative" : "metric");
+    make_folder(maps);
+    EvaluateExtras extras;
+    extras.keep = [&](const EvalItem& item, const DepthMap& map) {
+      write_map(maps + "/" + flat_name(item.name, ".npy"), map, {});
+    };
+    const Evaluation expected = evaluate_model(*model, data_, protocol, options_, extras);
+    const StoredPredictions stored(maps, PredictionNames::kFlat, std::nullopt, 0, protocol);
+    EvaluateOptions options;
+    options.truth_format = data_.spec().depth;
+    const Evaluation found = evaluate(
+        protocol, eval_items(data_, protocol), [&](const EvalItem& item) { return stored.read(item); }, options);
+    EXPECT_EQ(found.summary.mean.abs_rel, expected.summary.mean.abs_rel);
+    EXPECT_EQ(found.images[1].fit.scale, expected.images[1].fit.scale);
+    EXPECT_GT(found.images[1].fit.pixels, 0);
+    const std::string inverted = "; predictions are depth in metres, inverted first";
+    EXPECT_EQ(describe(found).find(inverted) != std::string::npos, model == metric.get());
+  }
+}
+
+}  // namespace
+}  // namespace depthstill
