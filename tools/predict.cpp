@@ -84,7 +84,7 @@ std::vector<Job> plan_jobs(const PredictArgs& args, const std::vector<FoundImage
     Job& job = jobs.emplace_back(Job{image, {}});
     const std::string base = (fs::path(args.out) / image.name).string();
     for (const std::string& format : formats) {
-      job.files[format] = base + (format == "colour" ? "_colour.png" : '.' + format);
+      job.files[format] = format == "colour" ? base + "_colour.png" : concat_text(base, '.', format);
       plan.writes(job.files[format], image.path);
     }
   }

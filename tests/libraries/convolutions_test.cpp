@@ -191,7 +191,8 @@ ChainReference<T> chain_reference(const Conv2dShape& s, const std::vector<double
                       std::vector<double>(index(s.O))};
   for_each_product(s, [&](size_t i, size_t j, size_t k) { r.y[k] += z[i] * to_double(weight[j]); });
   const auto channels = index(s.O);
-  const double rows = static_cast<double>(r.y.size() / channels);
+  const size_t pixels = r.y.size() / channels;
+  const auto rows = static_cast<double>(pixels);
   for (size_t k = 0; k < r.y.size(); ++k) r.mean[k % channels] += r.y[k] / rows;
   for (size_t k = 0; k < r.y.size(); ++k)
     r.variance[k % channels] += (r.y[k] - r.mean[k % channels]) * (r.y[k] - r.mean[k % channels]) / rows;
@@ -248,7 +249,7 @@ TEST(ConvolutionOptions, StrictKeepsTensorCoresAway) {
   std::vector<double> y(index(s.N * s.P() * s.Q() * s.O));
   for_each_product(s, [&](size_t i, size_t j, size_t k) { y[k] += to_double(x[i]) * to_double(weight[j]); });
   const DeviceArray<float> x_device(x), weight_device(weight);
-  const auto largest_error = [&](LibraryOptions options) {
+  const auto largest_error = [&](const LibraryOptions& options) {
     double largest = 0.0;
     for_each_candidate(options, [&] {
       DeviceArray<float> to_y(y.size());
@@ -269,7 +270,7 @@ TEST(ConvolutionOptions, DeterministicRepeatsItsBits) {
   const Conv2dShape& s = kShapes[0];
   const auto x = random_values<float>(index(s.N * s.H * s.W * s.C), 1);
   const DeviceArray<float> x_device(x), weight(random_values<float>(index(s.O * 9 * s.C), 2));
-  const auto repeats = [&](LibraryOptions options) {
+  const auto repeats = [&](const LibraryOptions& options) {
     bool same = true;
     for_each_candidate(options, [&] {
       std::vector<std::vector<float>> results;
