@@ -48,7 +48,8 @@ TEST(Estimate, CountsWhatAHandCounts) {
 
   // A depthwise 3 x 3 convolution of stride 2, 96 channels.
   const OpRow conv = row_of(step, "backbone.layer2.0.conv.1.conv", "depthwise_conv2d");
-  EXPECT_EQ(conv.forward.work.flops, 2.0 * (2 * (kHeight / 4) * (kWidth / 4) * 96 * 9));
+  constexpr int64_t kProducts = 2 * (kHeight / 4) * (kWidth / 4) * 96 * 9;
+  EXPECT_EQ(conv.forward.work.flops, 2.0 * kProducts);
   EXPECT_EQ(conv.backward.work.flops, 2 * conv.forward.work.flops);
 
   // Parameter, gradient and both moments are read, all but the gradient written, and the parameter in bf16; the norm
