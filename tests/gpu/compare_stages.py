@@ -45,7 +45,7 @@ class Compare(Check):
                 [("bench", 60, self.bench)],
                 [("pytorch_more", 60, self.pytorch_more)],
                 [("largest_batch", 60, self.largest_batch)],
-                [("library_kernels", 30, self.library_kernels)],
+                [("vendor_kernels", 30, self.vendor_kernels)],
                 [("candidates", 30, lambda: self.tests("engine_tests", f"--gtest_filter={CANDIDATES}", **STRICT)),
                  ("cudnn_tests", 30, lambda: self.tests("cudnn_tests", "--gtest_filter=-FusedNan*"))]]
 
@@ -115,7 +115,7 @@ class Compare(Check):
             raise Partial(found, none[0])
         return found
 
-    def library_kernels(self):
+    def vendor_kernels(self):
         """Choosing a library's way takes longer than all other kernels together."""
         timing = ["--steps", 2, "--warmup", 1] if self.dry else ["--steps", 20, "--batch", 8]
         return {precision: self.depthstill_json("bench", "conv2d", "linear", "--device", self.device, "--precision", precision,
