@@ -120,9 +120,14 @@ std::string saved_path(const std::string& folder, const EvalItem& item) {
   return (fs::path(folder) / flat_name(item.name, ".npy")).string();
 }
 
-constexpr std::array<std::pair<const char*, PredictionNames>, 3> kNamings{
+template <class T>
+struct Choice {
+  const char* name;
+  T value;
+};
+constexpr std::array<Choice<PredictionNames>, 3> kNamings{
     {{"flat", PredictionNames::kFlat}, {"marigold", PredictionNames::kMarigold}, {"image", PredictionNames::kImage}}};
-constexpr std::array<std::pair<const char*, Quantity>, 2> kPredictionKinds{
+constexpr std::array<Choice<Quantity>, 2> kPredictionKinds{
     {{"depth", Quantity::kDepth}, {"disparity", Quantity::kInverseDepth}}};
 
 StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& args) {
@@ -303,14 +308,14 @@ void add_prediction_options(CLI::App& command, EvalArgs& args) {
       .add_option("--pred-kind", args.pred_kind,
                   "what predictions hold that do not say it: depth or disparity (inverse depth) [default: what the "
                   "alignment fits; monodepth2: disparity]")
-      ->check(CLI::IsMember({"depth", "disparity"}));
+      ->check(one_of(kPredictionKinds));
   command.add_option("--pred-scale", args.pred_units, "units of predictions in integers (PNG): value = raw / UNITS")
       ->check(CLI::PositiveNumber);
   command
       .add_option("--pred-names", args.pred_names,
                   "names of predictions: flat (the image's path with '/' as '_'), marigold (pred_NAME beside it) or "
                   "image (its path) [default: flat]")
-      ->check(CLI::IsMember({"flat", "marigold", "image"}));
+      ->check(one_of(kNamings));
   command
       .add_option("--pred-resize", args.pred_resize,
                   "how predictions of another size are brought to the frame's: none, half-pixel, corners or nearest "

@@ -30,6 +30,8 @@ struct EvalBox {
 // The box on a frame: its fractions, truncated to pixels, or rect.
 Rect rect_on(const EvalBox& box, ImageSize frame);
 
+inline constexpr const char* kWholeImage = "whole image at its own size";
+
 struct Benchmark {
   const char* name;
   const char* title;     // name in messages
@@ -40,12 +42,12 @@ struct Benchmark {
   double units_per_metre;                   // units of ground truth in PNG
   CropRule crop = CropRule::kNone;          // crop of training images
   // Comparison
-  CropRule frame = CropRule::kNone;                        // part of the image that the network and the metrics see
-  const char* frame_text = "whole image at its own size";  // name in descriptions
-  ImageSize box_frame = {};                                // the only size of a frame that boxes are defined on
-  std::vector<EvalBox> boxes = {};                         // the first is the default
-  double min_depth, max_depth;                             // metres: truth outside is left out, predictions are clamped
-  int teacher_first_row = 0;                               // against a teacher, rows above are left out
+  CropRule frame = CropRule::kNone;      // part of the image that the network and the metrics see
+  const char* frame_text = kWholeImage;  // name in descriptions
+  ImageSize box_frame = {};              // the only size of a frame that boxes are defined on
+  std::vector<EvalBox> boxes = {};       // the first is the default
+  double min_depth, max_depth;           // metres: truth outside is left out, predictions are clamped
+  int teacher_first_row = 0;             // against a teacher, rows above are left out
 };
 
 std::span<const Benchmark> benchmarks();

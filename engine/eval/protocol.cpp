@@ -218,7 +218,7 @@ std::string describe(const Protocol& protocol) {
   const bool kitti_crop = protocol.frame != CropRule::kNone;
   return concat_text("protocol ", protocol.rules->name, " on ", protocol.dataset,
                      protocol.target == Target::kTeacher ? ", similarity to the teacher: " : ": ",
-                     kitti_crop ? row.frame_text : "whole image at its own size", "; ", truth_text(protocol), "; ",
+                     kitti_crop ? row.frame_text : kWholeImage, "; ", truth_text(protocol), "; ",
                      box_text(protocol, row), resize_text(protocol), "; ", limits_text(protocol), "; ",
                      alignment_text(protocol), metrics_text(*protocol.rules), "; mean of per-image values");
 }
