@@ -51,6 +51,12 @@ void uniform_fan_in(const Tensor& parameter, int64_t fan_in, uint64_t seed, std:
   fill(parameter, seed, name, 2, [=](Philox& random) { return random.uniform(-bound, bound); });
 }
 
+void make_positive(const Tensor& parameter) {
+  std::vector<float> values = to_vector<float>(parameter);
+  for (float& value : values) value = std::abs(value);
+  copy_(parameter, tensor<float>(parameter.shape(), values));
+}
+
 void normal(const Tensor& parameter, double deviation, uint64_t seed, std::string_view name) {
   fill(parameter, seed, name, 4, [=](Philox& random) { return deviation * random.normal(); });
 }

@@ -19,6 +19,9 @@ void kaiming_normal_fan_in(const Tensor& weight, Layout layout, uint64_t seed, s
 // Uniform in +-1 / sqrt(fan_in), PyTorch's default for the weight and bias of a convolution of `fan_in` inputs.
 void uniform_fan_in(const Tensor& parameter, int64_t fan_in, uint64_t seed, std::string_view name);
 
+// Makes all values positive.
+void make_positive(const Tensor& parameter);
+
 // Normal with mean 0.
 void normal(const Tensor& parameter, double deviation, uint64_t seed, std::string_view name);
 

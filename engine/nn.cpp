@@ -214,6 +214,11 @@ Tensor DepthwiseConv2d::forward(const Tensor& x) const {
 ConvolutionResult DepthwiseConv2d::forward(const ConvolutionResult& x, BatchNorm2d* below,
                                            const BatchNorm2d& above) const {
   if (below == nullptr) return {forward(x.y), {}};
+Tensor Conv2d::forward_head(const Tensor& x, Activation last) const {
+  const ProfileRange range("fwd", path());
+  return head_conv(x, weight, bias, last);
+}
+
   const BatchNormStatistics statistics = below->statistics(x.y, x.moments);
   const ProfileRange range("fwd", path());
   return batch_norm_depthwise_conv2d(x.y, statistics, below->weight, below->bias, below->activation(), weight,

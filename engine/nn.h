@@ -132,6 +132,8 @@ class Conv2d final : public Convolution {
   int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // padding per side with Padding::kEqual
   const Conv2dConfig& config() const { return config_; }
 
+  // The last layer of a head, of 1 x 1 to one channel: its result is fp32, with this activation (head_conv).
+  Tensor forward_head(const Tensor& x, Activation last) const;
   Tensor bias;
 
  private:

@@ -35,6 +35,10 @@ Tensor depthwise_conv2d(const Tensor& x, const Tensor& weight, int stride, int d
 // Transposed convolution whose kernel is its stride; weight (R, S, O, I) fp32, bias (O) fp32 or undefined.
 Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, int stride);
 
+// The 1 x 1 convolution to one channel that a relative head ends in, fp32 whatever x is: (N, H, W, C) -> (N, H, W, 1);
+// weight (1, 1, 1, C) and bias (1) fp32; kind: kNone or kRelu.
+Tensor head_conv(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation kind);
+
 struct BatchNormOptions {
   bool training = false;  // true: batch statistics, which also update the running ones
   float momentum = 0.1f;  // running = (1 - momentum) * running + momentum * batch (variance unbiased)

@@ -344,15 +344,15 @@ ModelOptions options_for(const KeyMap& map) {
   options.head = default_head(map.architecture);
   options.decoder_widths = map.decoder_widths;
   if (options.head != Head::kDpm || map.encoder_only) return options;
-  const auto channels = [&](const char* name) {
+  const auto size = [&](const char* name, size_t dim) {
     for (const auto& [stored, parts] : map.tensors)
-      if (stored.name == name && !stored.shape.empty()) return stored.shape[0];
+      if (stored.name == name && stored.shape.size() > dim) return stored.shape[dim];
     return int64_t{0};
   };
-  const int64_t bins = channels("decode_head.conv_out.0.weight");
+  const int64_t bins = size("decode_head.conv_out.0.weight", 0);
   const bool unused = bins < 2 || bins == kReferenceUnusedBins;
-  if (unused && channels("decode_head.conv_depth.weight") > 0)
-    options.head = Head::kRegression;
+  if (unused && size("decode_head.conv_depth.weight", 0) > 0)
+    options.head = size("decode_head.conv_depth.weight", 2) == 1 ? Head::kRelative : Head::kRegression;
   else if (bins >= 2)
     options.bins = bins;
   return options;

@@ -17,11 +17,11 @@ DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& c
   add_child(kHead, head_);
 }
 
-Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row) const {
+Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
   const int64_t height = image.size(1), width = image.size(2), patch = DinoV2::kPatch;
   std::vector<Tensor> taps = encoder_.forward(image);
   for (Tensor& tap : taps) tap = reshape(tap, {image.size(0), height / patch, width / patch, tap.size(2)});
-  const Tensor y = head_.forward(taps, height, width);
+  const Tensor y = head_.forward(taps, height, width, last);
   const ProfileRange range("fwd", head_.path());
   // Attention is global, so nothing above the needed rows can be left out; only the output is cut.
   return first_needed_row == 0 ? y : crop_rows(y, first_needed_row, height - first_needed_row);
@@ -30,6 +30,7 @@ Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row) const {
 void DepthAnything::initialize(uint64_t seed) {
   encoder_.initialize(seed, std::string(kEncoder) + ".");
   head_.initialize(seed, std::string(kHead) + ".");
+  start_above_zero(head_.output_conv());
 }
 
 double DepthAnything::gmac(int64_t height, int64_t width) const {

@@ -34,7 +34,7 @@ class DepthAnything final : public DepthModel {
   const DptHead& head() const { return head_; }
 
  protected:
-  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last) const override;
 
  private:
   DinoV2 encoder_;

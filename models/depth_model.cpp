@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine/init.h"
 #include "engine/profile.h"
 
 namespace depthstill {
@@ -23,6 +24,12 @@ DepthModel::DepthModel(std::string name, const ModelOptions& options, const Inpu
         options.bins);
 }
 
+void DepthModel::start_above_zero(const Conv2d& output) const {
+  if (options_.head != Head::kRelative) return;
+  make_positive(output.weight);
+  make_positive(output.bias);
+}
+
 void DepthModel::check_image(const Tensor& image) const {
   const Shape& shape = image.shape();
   const int64_t multiple = size_multiple();
@@ -33,19 +40,19 @@ void DepthModel::check_image(const Tensor& image) const {
 
 Tensor DepthModel::forward_raw(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  const Tensor y = run(image, first_needed_row);
+  const Tensor y = run(image, first_needed_row, Activation::kNone);
   return options_.head == Head::kDpm ? dpm_logits({y, dpm_head(), bins()}) : y;
 }
 
 Prediction DepthModel::forward(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  Tensor y = run(image, first_needed_row);
+  const bool relative = options_.head == Head::kRelative;
+  Tensor y = run(image, first_needed_row, relative ? Activation::kRelu : Activation::kNone);
   if (options_.head == Head::kDpm) return DpmMap(y, dpm_head(), bins());
   const ProfileRange range("fwd", "output");
   // The output is made in fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
   if (y.dtype() != DType::kFloat) y = cast(y, DType::kFloat);
-  y = options_.head == Head::kRegression ? scale(activation(y, Activation::kSigmoid), options_.d_max)
-                                         : activation(y, Activation::kRelu);
+  if (!relative) y = scale(activation(y, Activation::kSigmoid), options_.d_max);
   return reshape(y, {y.size(0), y.size(1), y.size(2)});
 }
 

@@ -41,7 +41,7 @@ class DepthModel : public Module {
   // size_multiple(). Returns rows [first_needed_row, H): after the last activation (kRegression, kRelative), or depth
   // bins (kDpm). A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
   Prediction forward(const Tensor& image, int64_t first_needed_row = 0) const;
-  // The same before the last activation, of the image's type: (N, rows, W, bins or 1).
+  // The same before the last activation: (N, rows, W, bins or 1), of the image's type but where a head ends in fp32.
   Tensor forward_raw(const Tensor& image, int64_t first_needed_row = 0) const;
 
   // kDpm: the bins, and the head; it is undefined otherwise.
@@ -75,8 +75,12 @@ class DepthModel : public Module {
 
  protected:
   DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
-  // Takes a checked image and returns what forward_raw() returns, but for kDpm what dpm_head() reads.
-  virtual Tensor run(const Tensor& image, int64_t first_needed_row) const = 0;
+  // Takes a checked image and returns what forward_raw() returns, but for kDpm what dpm_head() reads. A relative head
+  // goes on to the activation `last` and ends in fp32.
+  virtual Tensor run(const Tensor& image, int64_t first_needed_row, Activation last) const = 0;
+  // The initial weights of this layer, which ends a head, are made positive if that one is relative: over a map of
+  // ReLUs its own ReLU is then open, where a map below 0 would never learn.
+  void start_above_zero(const Conv2d& output) const;
 
  private:
   void check_image(const Tensor& image) const;

@@ -108,7 +108,7 @@ Tensor DptHead::reassemble(size_t level, const Tensor& tokens) const {
   return layer_rn_[level]->forward(x);
 }
 
-Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width) const {
+Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width, Activation last) const {
   const ProfileRange range("fwd", path());
   std::vector<Tensor> maps;
   for (size_t i = 0; i < kLevels; ++i) maps.push_back(reassemble(i, taps[i]));
@@ -117,7 +117,7 @@ Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int
   x = fusions_[1]->forward(x, maps[1], maps[0].size(1), maps[0].size(2));
   x = fusions_[0]->forward(x, maps[0], 2 * maps[0].size(1), 2 * maps[0].size(2));
   x = upsample_bilinear(output_conv1_.forward(x), out_height, out_width, true);
-  return output_.forward(output_conv2_.forward(x));
+  return output_.forward_head(output_conv2_.forward(x), last);
 }
 
 // PyTorch's defaults: every convolution uniform in +-1/sqrt(fan-in).

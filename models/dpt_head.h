@@ -23,12 +23,13 @@ class DptHead final : public Module {
   explicit DptHead(const DptConfig& config);
   ~DptHead() override;
 
-  // Token maps (N, height, width, dim) -> (N, out_height, out_width, 1), before the last activation.
-  Tensor forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width) const;
+  // Token maps (N, height, width, dim) -> (N, out_height, out_width, 1) fp32, after the activation `last`.
+  Tensor forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width, Activation last) const;
 
   void initialize(uint64_t seed, const std::string& prefix);
   int64_t macs(int64_t height, int64_t width, int64_t out_height, int64_t out_width) const;  // work for a token grid
   const DptConfig& config() const { return config_; }
+  const Conv2d& output_conv() const { return output_; }
 
  private:
   class ResidualUnit;

@@ -145,7 +145,7 @@ std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
   return taps;
 }
 
-Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row) const {
+Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
   const std::vector<Tensor> taps = encode(image);
   Tensor path;
   for (size_t k = taps.size(); k-- > 0;) {
@@ -156,7 +156,7 @@ Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row) const {
   }
   const ProfileRange range("fwd", head_[0]->path());
   Tensor y = doubled(head_[0]->forward(path), false);
-  y = head_[2]->forward(head_[1]->forward(y));
+  y = head_[2]->forward_head(head_[1]->forward(y), last);
   return first_needed_row == 0 ? y : crop_rows(y, first_needed_row, y.size(1) - first_needed_row);
 }
 
@@ -211,6 +211,7 @@ void MidasSmall::initialize(uint64_t seed) {
     else if (entry.layout != Layout::kPlain)
       kaiming_normal_fan_out(x, entry.layout, seed, entry.name);
   }
+  start_above_zero(output);
 }
 
 }  // namespace depthstill

@@ -18,14 +18,15 @@ UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const Mode
       published_(config.published),
       encoder_(make_encoder(config.encoder)),
       decoder_({encoder_->tap_channels(), options.decoder_widths.empty() ? config.widths : options.decoder_widths,
-                config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published}) {
-  check(options.head != Head::kRelative, name, ": expected the head dpm or regression, got relative");
+                config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published,
+                options.head == Head::kRelative}) {
   add_child("backbone", *encoder_);
   add_child("decode_head", decoder_);
 }
 
-Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row) const {
-  return decoder_.forward(encoder_->forward(image), first_needed_row);
+Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
+  const Tensor y = decoder_.forward(encoder_->forward(image), first_needed_row);
+  return options().head == Head::kRelative ? decoder_.output_conv().forward_head(y, last) : y;
 }
 
 DpmHead UnetModel::dpm_head() const {
@@ -60,6 +61,7 @@ void UnetModel::initialize(uint64_t seed) {
     else
       kaiming_normal_fan_out(x, entry.layout, seed, entry.name);
   }
+  start_above_zero(output);
 }
 
 }  // namespace depthstill

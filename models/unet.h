@@ -1,5 +1,5 @@
 // The depth students of TIE-KD (Choi et al. 2023): an ImageNet encoder and the U-Net decoder, with a depth probability
-// map or a regression head; and a light one of the same parts.
+// map, a regression head or a relative one; and a light one of the same parts.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,8 @@ struct UnetConfig {
 class UnetModel final : public DepthModel {
  public:
   static InputRule input_rule_of(const UnetConfig& config) { return {InputRule::Fit::kPad, 0, 1 << config.doublings}; }
-  // The networks stand in models/model_table.cpp. Heads: dpm or regression. options.decoder_widths take the place of
+  // The networks stand in models/model_table.cpp. Heads: dpm, regression, or relative, which nobody has published: a
+  // 1 x 1 convolution and ReLU. options.decoder_widths take the place of
   // the config's; throws Error if there is not one per tap.
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
@@ -48,7 +49,7 @@ class UnetModel final : public DepthModel {
   const UnetDecoder& decoder() const { return decoder_; }
 
  protected:
-  Tensor run(const Tensor& image, int64_t first_needed_row) const override;
+  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last) const override;
 
  private:
   bool published_;

@@ -23,7 +23,7 @@ Tensor from_row(const Tensor& map, int64_t first) {
 
 }  // namespace
 
-UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 0) {
+UnetDecoder::UnetDecoder(const DecoderConfig& config) : pointwise_head_(config.bins > 0 || config.relative) {
   const size_t levels = config.taps.size();
   check(levels >= 2 && config.widths.size() == levels, "unet_decoder: expected one width per tap, got ",
         config.widths.size(), " for ", levels, " taps");
@@ -48,8 +48,8 @@ UnetDecoder::UnetDecoder(const DecoderConfig& config) : dpm_head_(config.bins > 
   if (config.bins > 0)
     add_conv("conv_out.0", width, config.bins, 1, Activation::kNone);
   else
-    add_conv("conv_depth", width, 1, 3, Activation::kNone);
-  if (config.published) list_dead_parameters(config);
+    add_conv("conv_depth", width, 1, config.relative ? 1 : 3, Activation::kNone);
+  if (config.published && !config.relative) list_dead_parameters(config);
 }
 
 std::vector<int64_t> UnetDecoder::stored_widths(const std::function<int64_t(const std::string&)>& channels_of) {
@@ -116,8 +116,7 @@ std::vector<int64_t> UnetDecoder::first_rows(const std::vector<MapSize>& taps, i
 }
 
 Tensor UnetDecoder::forward(const std::vector<Tensor>& taps, int64_t first_needed_row) const {
-  const size_t steps =
-      steps_.size() - (dpm_head_ ? 1 : 0);  // the head's convolution is 1 x 1: it needs the rows it gives
+  const size_t steps = steps_.size() - (pointwise_head_ ? 1 : 0);  // that head needs the rows it gives
   std::vector<MapSize> tap_sizes;
   for (const Tensor& tap : taps) tap_sizes.push_back({tap.size(1), tap.size(2)});
   const std::vector<MapSize> map = sizes(tap_sizes);

@@ -23,6 +23,7 @@ struct DecoderConfig {
   int doublings = 0;            // number from the shallowest tap to the image, at most 2
   int64_t bins = 257;           // 1x1 convolution to one logit per bin; 0: 3x3 convolution to one channel
   bool published = true;        // as UnetConfig has it
+  bool relative = false;        // instead of bins: 1x1 convolution to one channel, of a relative head
 };
 
 // Bins of the output layer that the published regression students hold and never run.
@@ -32,8 +33,8 @@ class UnetDecoder final : public Module {
  public:
   explicit UnetDecoder(const DecoderConfig& config);
 
-  // taps, shallow to deep -> rows [first_needed_row, H) of the output (N, H, W, 1) before any activation, or with bins
-  // of the map that output_conv() is still to be applied to.
+  // taps, shallow to deep -> rows [first_needed_row, H) of the output (N, H, W, 1) before any activation; with bins or
+  // a relative head, of the map that output_conv() is still to be applied to.
   Tensor forward(const std::vector<Tensor>& taps, int64_t first_needed_row = 0) const;
 
   // Gives per step the first row of its input map that the output rows from first_needed_row on depend on, then that
@@ -72,7 +73,7 @@ class UnetDecoder final : public Module {
   void list_dead_parameters(const DecoderConfig& config);
   std::vector<MapSize> sizes(const std::vector<MapSize>& taps) const;  // each step's input, then the output
 
-  bool dpm_head_;
+  bool pointwise_head_;  // of 1 x 1, which is left to the caller
   std::vector<Step> steps_;
   std::vector<std::unique_ptr<Conv2d>> convs_;
   std::vector<DeadParameter> dead_;

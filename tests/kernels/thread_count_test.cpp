@@ -8,6 +8,7 @@
 #include "kernels/depthwise/depthwise_conv2d.h"
 #include "kernels/embed_tokens.h"
 #include "kernels/gelu.h"
+#include "kernels/head_conv.h"
 #include "kernels/layer_scale.h"
 #include "kernels/ssim.h"
 #include "tests/kernels/kernel_test.h"
@@ -112,6 +113,28 @@ TYPED_TEST(ThreadCount, LayerScale) {
       cpu::layer_scale_grad(cpu_stream(), rows, channels, branch.data(), gamma.data(), dy.data(), dbranch.data(),
                             dgamma.data());
       return joined(dbranch, dgamma);
+    });
+  }
+}
+
+TYPED_TEST(ThreadCount, HeadConv) {
+  using T = TypeParam;
+  for (const Rows& shape : kRows) {
+    const int64_t rows = shape.rows;
+    const int channels = shape.channels;
+    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
+    const auto n = static_cast<size_t>(rows), size = static_cast<size_t>(rows * channels);
+    const auto C = static_cast<size_t>(channels);
+    const auto x = random_values<T>(size, 1);
+    const auto weight = random_values<float>(C, 2), bias = random_values<float>(1, 3);
+    const auto dy = random_values<float>(n, 4, -0.5f, 1.0f);
+    expect_same_bits([&] {
+      auto y = nan_values<float>(n), dweight = nan_values<float>(C), sums = dweight, dbias = nan_values<float>(1);
+      auto dx = nan_values<T>(size);
+      cpu::head_conv(cpu_stream(), rows, channels, Activation::kRelu, x.data(), weight.data(), bias.data(), y.data());
+      cpu::head_conv_grad<T>(cpu_stream(), rows, channels, Activation::kRelu, x.data(), weight.data(), y.data(),
+                             dy.data(), {dx.data(), dweight.data(), dbias.data(), Activation::kRelu, sums.data()});
+      return joined(y, dx, dweight, dbias, sums);
     });
   }
 }

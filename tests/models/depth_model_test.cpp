@@ -90,6 +90,45 @@ TEST(DepthModel, TheSmallStudentTakesAnyEvenSize) {
   EXPECT_EQ(student->forward_raw(test::hash_tensor("image", {1, 38, 50, 3}, 0.0, 2.0)).shape(), (Shape{1, 38, 50, 9}));
 }
 
+// Maps that are compared after division by a small deviation: bf16 below does not round them.
+TEST(DepthModel, RelativeHeadsEndInFp32AndBeginAboveZero) {
+  for (const char* name : {"mobilenet_unet_small", "midas_small", "dpt_s"}) {
+    const auto student = make_model(name, {.head = Head::kRelative});
+    const int64_t side = name == std::string("dpt_s") ? 28 : 32;
+    const Tensor image = test::hash_tensor("image", {1, side, side, 3}, 0.0, 2.0);
+    const NoGrad no_grad;
+    student->initialize(11);
+    student->eval();
+    const Tensor raw = student->forward_raw(cast(image, DType::kBf16));
+    EXPECT_EQ(raw.dtype(), DType::kFloat) << name;
+    EXPECT_EQ(raw.shape(), (Shape{1, side, side, 1})) << name;
+    const std::vector<float> map = to_vector<float>(student->forward(cast(image, DType::kBf16)).map);
+    int rounded = 0, positive = 0;
+    for (const float v : map) {
+      rounded += static_cast<float>(bf16(v)) == v;
+      positive += v > 0;
+    }
+    EXPECT_LT(rounded, static_cast<int>(map.size() / 8)) << name;
+    EXPECT_EQ(positive, static_cast<int>(map.size())) << name;
+    EXPECT_EQ(map, to_vector<float>(raw)) << name << ": its ReLU changes nothing there";
+  }
+}
+
+TEST(DepthModel, TiesStudentsCanHaveARelativeHead) {
+  const auto unet = make_model("mobilenet_unet_small", {.head = Head::kRelative});
+  unet->initialize(1);
+  unet->eval();
+  const NoGrad no_grad;
+  const Tensor image = test::hash_tensor("image", {1, 38, 50, 3}, 0.0, 2.0);
+  const Tensor all = unet->forward(image).map, rest = unet->forward(image, 5).map;
+  EXPECT_EQ(to_vector<float>(rest), to_vector<float>(crop_rows(all, 5, 33)));
+  for (const StateEntry& entry : unet->state()) {
+    EXPECT_TRUE(entry.name != "decode_head.conv_depth.weight" || entry.tensor->shape() == (Shape{1, 1, 1, 16}));
+    EXPECT_FALSE(entry.name.starts_with("decode_head.conv_out")) << entry.name;
+  }
+  EXPECT_TRUE(make_model("mobilenet_unet", {.head = Head::kRelative})->parts().encoder == std::string("backbone."));
+}
+
 TEST(DepthModel, OptionsSetTheHead) {
   const auto nyu = make_model("mobilenet_unet", {.bins = 49, .d_max = 10.0f});
   EXPECT_EQ(nyu->parameter_count(), 17'646'465 - (257 - 49) * 129);

@@ -148,6 +148,14 @@ Call prepare_layer_scale(const Dims& d, const Place& place) {
   return [=] { run_passes("backward", dy, [&] { return layer_scale(leaf(x), leaf(dy), leaf(gamma)); }); };
 }
 
+Call prepare_head_conv(const Dims& d, const Place& place) {
+  const Tensor x = place.values({d[0], d[1], d[2], d[3]}), weight = place.parameter({1, 1, 1, d[3]});
+  const Tensor bias = place.parameter({1}), dy = place.parameter({d[0], d[1], d[2], 1});
+  return [=] {
+    run_passes("backward", dy, [&] { return head_conv(leaf(x), leaf(weight), leaf(bias), Activation::kRelu); });
+  };
+}
+
 Call prepare_upsample_concat(const Dims& d, const Place& place) {
   const int64_t by = d[5];
   const Tensor x = place.values({d[0], d[1], d[2], d[3]}), tap = place.values({d[0], by * d[1], by * d[2], d[4]});
@@ -278,6 +286,7 @@ const std::vector<Kernel>& kernels() {
       {"attention", "NxTxCxHEADS", {{0, 1370, 384, 6}}, prepare_attention},
       {"layer_norm", "ROWSxC", {{-1370, 384}}, prepare_layer_norm},
       {"layer_scale", "ROWSxC", {{-1370, 384}}, prepare_layer_scale},
+      {"head_conv", "NxHxWxC", {{0, 518, 518, 32}}, prepare_head_conv},
       {"gelu", "ROWSxC", {{-1370, 1536}}, prepare_gelu},
       {"softmax", "ROWSxCOLUMNS", {{-8192, 257}}, prepare_softmax},
   };
