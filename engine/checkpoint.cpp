@@ -119,6 +119,7 @@ LoadReport load_state(Module& module, const WeightsFile& file, const LoadOptions
   for (const StateEntry& entry : module.state()) {
     const std::string key = options.prefix + entry.name;
     known.insert(key);
+    if (options.wanted && !options.wanted(entry.name)) continue;
     if (!file.find(key)) {
       check(options.allow_missing || is_batch_counter(entry.name), file.path(), ": expected ", key, " of shape ",
             to_file_shape(entry.tensor->shape(), entry.layout), ", found no such tensor");

@@ -62,6 +62,7 @@ struct LoadOptions {
   std::string prefix = {};  // text that the file's keys have in front of the module's names
   // Keys in the file that belong to nothing here and may be passed over; others are an error.
   std::function<bool(const std::string& name)> may_ignore = {};
+  std::function<bool(const std::string& name)> wanted = {};  // names of the module to read; empty: all
   bool allow_missing = false;  // num_batches_tracked is optional anyway: some exporters drop it
 };
 

@@ -103,7 +103,7 @@ std::vector<Tensor> Module::parameter_tensors() const {
 
 int64_t Module::parameter_count() const {
   int64_t count = 0;
-  for (const StateEntry& entry : parameters()) count += entry.tensor->numel();
+  for (const StateEntry& entry : state()) count += entry.trainable || entry.frozen ? entry.tensor->numel() : 0;
   return count;
 }
 
@@ -116,8 +116,29 @@ void Module::to(Device device) {
 }
 
 void Module::train(bool on) {
-  training_ = on;
+  training_ = on && !frozen_;
   for (const Child& child : children_) child.module->train(on);
+}
+
+bool Module::freeze_below(std::string_view prefix) {
+  bool found = false;
+  if (!path_.empty() && (path_ + ".").starts_with(prefix)) {
+    found = true;
+    frozen_ = true;
+    training_ = false;
+    for (StateEntry& entry : own_) {
+      entry.frozen = entry.frozen || entry.trainable;
+      entry.trainable = false;
+      *entry.tensor = entry.tensor->detach();
+    }
+  }
+  for (const Child& child : children_) found = child.module->freeze_below(prefix) || found;
+  return found;
+}
+
+void Module::freeze(std::string_view prefix) {
+  check(freeze_below(prefix), "freeze: expected a module below ", path_.empty() ? "the root" : path_,
+        " whose name begins with '", prefix, "', found none");
 }
 
 void Module::clear_grads() {
@@ -193,6 +214,11 @@ Tensor Conv2d::forward(const Tensor& x, int pad_top) const {
   return conv2d(x, weight, bias, {config_.stride, config_.dilation, pad_top, pad, pad, pad, config_.activation});
 }
 
+Tensor Conv2d::forward_head(const Tensor& x, Activation last) const {
+  const ProfileRange range("fwd", path());
+  return head_conv(x, weight, bias, last);
+}
+
 int64_t Conv2d::output_size(int64_t size) const {
   return windowed_size(config_.padding, size, config_.kernel, config_.stride, config_.dilation);
 }
@@ -214,11 +240,6 @@ Tensor DepthwiseConv2d::forward(const Tensor& x) const {
 ConvolutionResult DepthwiseConv2d::forward(const ConvolutionResult& x, BatchNorm2d* below,
                                            const BatchNorm2d& above) const {
   if (below == nullptr) return {forward(x.y), {}};
-Tensor Conv2d::forward_head(const Tensor& x, Activation last) const {
-  const ProfileRange range("fwd", path());
-  return head_conv(x, weight, bias, last);
-}
-
   const BatchNormStatistics statistics = below->statistics(x.y, x.moments);
   const ProfileRange range("fwd", path());
   return batch_norm_depthwise_conv2d(x.y, statistics, below->weight, below->bias, below->activation(), weight,

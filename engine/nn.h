@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/ops.h"
@@ -31,6 +32,7 @@ struct StateEntry {
   Tensor* tensor = nullptr;
   Layout layout = Layout::kPlain;
   bool trainable = false;  // a parameter; false for buffers
+  bool frozen = false;     // a parameter that keeps its value, which is not trainable
 };
 
 class Module {
@@ -44,12 +46,15 @@ class Module {
   std::vector<StateEntry> state() const;
   std::vector<StateEntry> parameters() const;
   std::vector<Tensor> parameter_tensors() const;  // tensors of parameters(), in order, for an optimiser
-  int64_t parameter_count() const;
+  int64_t parameter_count() const;                // elements, of frozen ones too
 
   // Moves parameters and floating-point buffers; gradients are dropped. Optimisers are made afterwards.
   void to(Device device);
   void train(bool on = true);
   void eval() { train(false); }
+  // Freezes the modules below whose full names, with a dot behind them, begin with `prefix`: their parameters need no
+  // gradient and belong to no optimiser any more, and they stay in evaluation mode. Throws Error if there are none.
+  void freeze(std::string_view prefix);
   bool training() const { return training_; }
   void clear_grads();
 
@@ -69,12 +74,13 @@ class Module {
     Module* module;
   };
   void lengthen_path(const std::string& front);
+  bool freeze_below(std::string_view prefix);
   void collect(const std::string& prefix, std::vector<StateEntry>& out) const;
 
   std::vector<StateEntry> own_;
   std::vector<Child> children_;
   std::string path_;
-  bool training_ = true;
+  bool training_ = true, frozen_ = false;
 };
 
 enum class Padding : uint8_t {
@@ -126,14 +132,14 @@ class Conv2d final : public Convolution {
   ConvolutionResult forward(const ConvolutionResult& x, BatchNorm2d* below, const BatchNorm2d& above) const override;
   // `pad_top` takes the place of padding() above the first row: 0 where x is a window that starts one row early.
   Tensor forward(const Tensor& x, int pad_top) const;
+  // The last layer of a head, of 1 x 1 to one channel: its result is fp32, with this activation (head_conv).
+  Tensor forward_head(const Tensor& x, Activation last) const;
   int64_t output_size(int64_t size) const override;
   int64_t macs_per_pixel() const override;
   ConvGeometry geometry() const override;
   int padding() const { return config_.dilation * (config_.kernel - 1) / 2; }  // padding per side with Padding::kEqual
   const Conv2dConfig& config() const { return config_; }
 
-  // The last layer of a head, of 1 x 1 to one channel: its result is fp32, with this activation (head_conv).
-  Tensor forward_head(const Tensor& x, Activation last) const;
   Tensor bias;
 
  private:

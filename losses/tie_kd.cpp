@@ -1,10 +1,8 @@
 #include "losses/tie_kd.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
-#include "engine/allocator.h"
 #include "engine/ops.h"
 #include "engine/ops/dpm_head_way.h"
 #include "engine/profile.h"
@@ -96,7 +94,8 @@ LossResult tie_kd_loss(const Prediction& output, const Tensor& teacher, const Te
   return result;
 }
 
-TieKd::TieKd(DepthModel& model, const TieKdOptions& options) : model_(model), options_(options) {
+TieKd::TieKd(DepthModel& model, const TieKdOptions& options)
+    : NetworkObjective(model, options.groups), options_(options) {
   options_.loss.range = {model.options().d_min, model.options().d_max};
 }
 
@@ -114,19 +113,6 @@ LossResult TieKd::losses(std::span<const BatchTensors> views) {
 std::optional<TargetTally> TieKd::targets() const {
   if (!tally_.defined()) return std::nullopt;
   return read_tally(tally_);
-}
-
-bool TieKd::predicts(std::span<const BatchTensors> views) {
-  const Tensor& images = views[0].image;
-  const Device device = images.device();
-  Tensor image = empty({1, images.size(1), images.size(2), images.size(3)}, images.dtype(), device);
-  copy_bytes(image.raw(), device, images.raw(), device, image.bytes());
-  const NoGrad no_grad;
-  model_.eval();
-  const Tensor depth = to_device(depth_of(model_.forward(image)), Device::kCpu);
-  model_.train();
-  const std::vector<float> values = to_vector<float>(depth);
-  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
 std::string TieKd::prepare(std::span<const BatchTensors> views) {

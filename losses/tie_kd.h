@@ -9,9 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/train/objective.h"
+#include "losses/network_objective.h"
 #include "losses/terms.h"
-#include "models/depth_model.h"
 
 namespace depthstill {
 
@@ -44,26 +43,24 @@ struct TieKdOptions {
   LossOptions loss = named_loss("tie_kd");
   bool dead_rows = true;           // leave out rows that cannot reach the loss: the same result, faster
   std::optional<bool> fused_head;  // true: a DPM head's logits are never stored; unset: the faster (dpm_head_way.h)
+  std::vector<ParameterGroup> groups = {};
 };
 
 // Trains a network on the first view of a batch.
-class TieKd final : public Objective {
+class TieKd final : public NetworkObjective {
  public:
   // The model must outlive the objective.
   TieKd(DepthModel& model, const TieKdOptions& options);
 
-  Module& trained() override { return model_; }
   LossResult losses(std::span<const BatchTensors> views) override;
   std::string prepare(std::span<const BatchTensors> views) override;
   std::optional<TargetTally> targets() const override;
-  bool predicts(std::span<const BatchTensors> views) override;
   Metadata choices() const override;  // "fused_head": "1" or "0"
   void restore(const Metadata& saved) override;
 
  private:
   int64_t first_row() const { return options_.dead_rows ? options_.loss.top_rows : 0; }
 
-  DepthModel& model_;
   TieKdOptions options_;
   std::optional<DpmHeadWay> way_;  // empty until it is chosen or restored
   Tensor tally_;                   // on the device of the batches; undefined until prepare()

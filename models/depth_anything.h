@@ -27,6 +27,7 @@ class DepthAnything final : public DepthModel {
   // default for convolutions.
   void initialize(uint64_t seed) override;
   ModelFamily family() const override { return ModelFamily::kDepthAnything; }
+  NetworkParts parts() const override { return {"pretrained.", "depth_head."}; }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
 

@@ -35,6 +35,11 @@ struct ModelOptions {
 // A ModelFamily is a kind of network: models/onnx has a writer for each.
 enum class ModelFamily : uint8_t { kUnet, kDepthAnything, kMidasSmall };
 
+// What the names of the parameters of a network's two parts begin with.
+struct NetworkParts {
+  const char *encoder, *head;
+};
+
 class DepthModel : public Module {
  public:
   // image: normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
@@ -52,6 +57,7 @@ class DepthModel : public Module {
   virtual void initialize(uint64_t seed) = 0;
   // The ImageNet encoder that load_imagenet() fills; null if the network has none.
   virtual Encoder* imagenet_encoder() { return nullptr; }
+  virtual NetworkParts parts() const = 0;
   // Multiply-adds per image, in units of 1e9.
   virtual double gmac(int64_t height, int64_t width) const = 0;
   // Parameters that the published code builds and never runs: they are in its checkpoints and counts, not in ours.

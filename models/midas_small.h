@@ -25,6 +25,7 @@ class MidasSmall final : public DepthModel {
   // in +-1/sqrt(fan-in).
   void initialize(uint64_t seed) override;
   ModelFamily family() const override { return ModelFamily::kMidasSmall; }
+  NetworkParts parts() const override { return {"pretrained.", "scratch."}; }
   double gmac(int64_t height, int64_t width) const override;
   // The dead parameters are those of the deepest fusion, which has no skip.
   std::vector<DeadParameter> dead_parameters() const override;

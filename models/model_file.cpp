@@ -59,12 +59,12 @@ std::vector<int64_t> parse_widths(const Metadata& metadata, const std::string& p
   return widths;
 }
 
-// An encoder's file serves every network that has this encoder.
-bool serves(const KeyMap& map, const DepthModel& model) {
+// An encoder serves every network that has this encoder.
+bool serves(const KeyMap& map, const DepthModel& model, bool encoder_only) {
   if (map.architecture == model.name()) return true;
   const auto* config = std::get_if<UnetConfig>(&find_model(map.architecture).config);
   const auto* wanted = std::get_if<UnetConfig>(&find_model(model.name()).config);
-  return map.encoder_only && config != nullptr && wanted != nullptr && config->encoder.same_weights(wanted->encoder);
+  return encoder_only && config != nullptr && wanted != nullptr && config->encoder.same_weights(wanted->encoder);
 }
 
 TrainedUse parse_use(const Metadata& metadata, const std::string& path) {
@@ -162,10 +162,22 @@ void load_weights(DepthModel& model, const std::string& path) {
   if (record && record->use) model.set_trained_use(record->use);
 }
 
-InitialWeights load_initial(DepthModel& model, const std::string& path) {
+InitialWeights load_initial(DepthModel& model, const std::string& path, InitialParts parts) {
   const auto file = open_mapped_weights(path);
   const KeyMap& map = file->map();
-  check(serves(map, model), path, ": expected weights for ", model.name(), ", found those of ", map.architecture);
+  check(serves(map, model, map.encoder_only || parts == InitialParts::kEncoder), path, ": expected weights for ",
+        model.name(), ", found those of ", map.architecture);
+  if (!map.encoder_only && parts == InitialParts::kEncoder) {
+    const std::string prefix = model.parts().encoder;
+    LoadOptions options;
+    options.wanted = [&](const std::string& name) { return name.starts_with(prefix); };
+    const std::vector<std::string> dead = model.dead_parameter_names();
+    options.may_ignore = [&](const std::string& name) {
+      return !name.starts_with(prefix) || std::ranges::count(dead, name) > 0;
+    };
+    load_state(model, *file, options);
+    return {false, concat_text("encoder: ", path)};
+  }
   if (!map.encoder_only) {
     // Another head's or range's weights are a fine start where names and shapes agree: metric from relative.
     load_state(model, *file, passing_over(model));

@@ -40,10 +40,11 @@ void load_weights(DepthModel& model, const std::string& path);
 
 // Training starts from a whole network, or from an encoder alone (ImageNet classifier, DINOv2); the rest then keeps its
 // values.
+enum class InitialParts : uint8_t { kAll, kEncoder };  // kEncoder: of a whole network, too, the encoder alone
 struct InitialWeights {
   bool folded = false;  // recalibrate_batch_norm() is advisable
   std::string text;     // description of what was read, for the log
 };
-InitialWeights load_initial(DepthModel& model, const std::string& path);
+InitialWeights load_initial(DepthModel& model, const std::string& path, InitialParts parts = InitialParts::kAll);
 
 }  // namespace depthstill

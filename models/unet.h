@@ -41,6 +41,7 @@ class UnetModel final : public DepthModel {
   void initialize(uint64_t seed) override;
   Encoder* imagenet_encoder() override { return encoder_.get(); }
   ModelFamily family() const override { return ModelFamily::kUnet; }
+  NetworkParts parts() const override { return {"backbone.", "decode_head."}; }
   double gmac(int64_t height, int64_t width) const override;
   std::vector<DeadParameter> dead_parameters() const override;
   DpmHead dpm_head() const override;

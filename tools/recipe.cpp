@@ -41,6 +41,11 @@ void bind_model(Settings& s, ModelRecipe& model) {
   s.text("model.init", model.weights,
          "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
 }
+  s.choice("model.init_parts", model.parts, {{"all", InitialParts::kAll}, {"encoder", InitialParts::kEncoder}},
+           "what model.init gives: all that it has, or the encoder alone, under a random head");
+  s.choice("model.frozen", model.frozen,
+           {{"nothing", std::string("nothing")}, {"encoder", std::string("encoder")}, {"head", std::string("head")}},
+           "part that keeps the weights of model.init");
 
 // The values of [loss] that its name implies; distill_any_depth has a table of its own.
 LossOptions implied_loss(const Recipe& recipe) {
@@ -148,6 +153,8 @@ void bind_data(Settings& s, DataRecipe& data) {
 void bind_augment(Settings& s, Recipe& recipe) {
   AugmentSpec& augment = recipe.augment;
   constexpr Range probability{0, 1}, range{0, 0.99};
+  s.number("optimiser.encoder_lr_scale", recipe.encoder_lr_scale, kNotNegative, "the encoder learns at lr x this");
+  s.number("optimiser.head_lr_scale", recipe.head_lr_scale, kNotNegative, "the head (decoder) learns at lr x this");
   s.flag("augment.on", recipe.augment_on, "false: whole frames, unchanged");
   s.integer("augment.crop_height", augment.crop.height, {0, kMaxImageSide}, "pixels of the training crop; 0: all rows");
   s.integer("augment.crop_width", augment.crop.width, {0, kMaxImageSide},
@@ -162,7 +169,9 @@ void bind_augment(Settings& s, Recipe& recipe) {
   s.flag("augment.rotate_teacher", augment.rotate_teacher, "false: as the published code, which leaves it unrotated");
 }
 
-void bind_optimiser(Settings& s, AdamWOptions& optimiser, Schedule& schedule) {
+void bind_optimiser(Settings& s, Recipe& recipe) {
+  AdamWOptions& optimiser = recipe.optimiser;
+  Schedule& schedule = recipe.schedule;
   s.number("optimiser.lr", schedule.lr, kPositive, "largest learning rate (AdamW)");
   s.number("optimiser.beta1", optimiser.params.beta1, {0, 0.9999}, "decay of the first moment");
   s.number("optimiser.beta2", optimiser.params.beta2, {0, 0.99999}, "decay of the second moment");
@@ -177,6 +186,8 @@ void bind_optimiser(Settings& s, AdamWOptions& optimiser, Schedule& schedule) {
   s.number("schedule.pct_start", schedule.pct_start, {0, 1}, "one_cycle: share of the steps that rise");
   s.number("schedule.div_factor", schedule.div_factor, {1, kMaxCount}, "one_cycle: starts at lr / this");
   s.number("schedule.final_div_factor", schedule.final_div_factor, {1, kMaxCount},
+  s.integer("train.save_every", train.save_every, {0, kMaxCount},
+            "steps between writings of last.safetensors; 0: after epochs only");
            "one_cycle: ends at the start / this");
   s.number("schedule.power", schedule.power, kPositive, "polynomial");
   s.number("schedule.min_lr", schedule.min_lr, kNotNegative, "polynomial: lr at the end");
@@ -232,7 +243,7 @@ Settings bind(Recipe& recipe) {
   bind_distill(settings, recipe.distill);
   bind_data(settings, recipe.data);
   bind_augment(settings, recipe);
-  bind_optimiser(settings, recipe.optimiser, recipe.schedule);
+  bind_optimiser(settings, recipe);
   bind_run(settings, recipe);
   bind_eval(settings, recipe);
   return settings;
@@ -264,6 +275,10 @@ void collect(const std::filesystem::path& path, std::vector<std::filesystem::pat
     fail(asked_by, ": 'inherit': ", one_line(error.what()));
   }
   std::vector<TomlEntry> own = parse_toml(text, path.string());
+  check(recipe.model.frozen == "nothing" || !recipe.model.weights.empty(), file, ": model.frozen is ",
+        recipe.model.frozen, ": expected its weights in model.init, found none");
+  check(recipe.model.frozen != "head" || recipe.model.parts == InitialParts::kAll, file,
+        ": model.frozen is head: expected model.init_parts = \"all\", found encoder");
   restore_printed_rows(text, path.string(), own);
   const auto inherit = std::find_if(own.begin(), own.end(), [](const TomlEntry& e) { return e.key == "inherit"; });
   if (inherit != own.end()) {
@@ -403,6 +418,10 @@ AugmentSpec augment_of(const Recipe& recipe) {
   AugmentSpec augment = recipe.augment;
   augment.multiple = input_rule(recipe.model.name).multiple;
   return augment;
+}
+
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model) {
+  return {{model.parts().encoder, recipe.encoder_lr_scale}, {model.parts().head, recipe.head_lr_scale}};
 }
 
 Protocol protocol_of(const Recipe& recipe) {

@@ -24,6 +24,8 @@ struct ModelRecipe {
   ModelOptions options;  // head, bins, d_min, d_max
   std::string weights;   // weights to start from; empty: random ones
 };
+  InitialParts parts = InitialParts::kAll;
+  std::string frozen = "nothing";  // the part that is not trained: nothing, encoder or head
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.
 struct SplitRecipe {
@@ -53,6 +55,7 @@ struct TrainRecipe {
   bool drop_last = true;
   int log_every = 1;        // steps between lines of metrics.jsonl
   int checkpoint_keep = 5;  // last checkpoints that are kept
+  int64_t save_every = 0;   // steps between writings of last.safetensors; 0: after epochs only
   int64_t max_steps = 0;    // 0: epochs decide
 };
 
@@ -95,6 +98,7 @@ struct Recipe {
 Recipe load_recipe(const std::string& path, std::span<const std::string> overrides = {});
 
 // The effective recipe as TOML that load_recipe() reads back to the same values.
+  float encoder_lr_scale = 1.0f, head_lr_scale = 1.0f;
 std::string print_recipe(const Recipe& recipe);
 
 // The data set of a list: "train", "val" or "test". Throws Error if the recipe has no such list.
@@ -108,3 +112,5 @@ AugmentSpec augment_of(const Recipe& recipe);  // with the sides that the networ
 NetworkRecord network_record(const Recipe& recipe);
 
 }  // namespace depthstill
+// Learning rates of the parts of this network.
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model);

@@ -95,6 +95,7 @@ class TrainRun final : public TrainObserver {
   void before_step(const Batch& batch) override;
   void log(const StepRecord& record) override;
   void after_step(int64_t updates) override;
+  void save_point() override { save_last(); }
   void after_epoch(int64_t epoch) override;
 
   void check_recipe() const;
@@ -139,6 +140,7 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(
   training.optimiser = recipe_.optimiser;
   training.max_steps = recipe_.train.max_steps;
   training.log_every = recipe_.train.log_every;
+  training.save_every = recipe_.train.save_every;
   training.device = options_.device;
   training.dtype = options_.dtype;
   training.graph = options_.graph;
@@ -235,13 +237,15 @@ void TrainRun::make_network() {
   if (!options_.resume) {
     model_->initialize(recipe_.train.seed);
     if (!recipe_.model.weights.empty()) {
-      const InitialWeights initial = load_initial(*model_, recipe_.model.weights);
+      const InitialWeights initial = load_initial(*model_, recipe_.model.weights, recipe_.model.parts);
       folded = initial.folded;
       log_line(initial.text);
     }
   }
   model_->to(options_.device);
   if (folded) recalibrate();
+  const std::string& frozen = recipe_.model.frozen;
+  if (frozen != "nothing") model_->freeze(frozen == "encoder" ? model_->parts().encoder : model_->parts().head);
 }
 
 // Takes statistics of the training images for an encoder that came without any.
@@ -449,6 +453,7 @@ TieKd make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows, st
   options.loss = recipe.loss;
   options.dead_rows = dead_rows;
   options.fused_head = fused_head;
+  options.groups = parameter_groups(recipe, model);
   return {model, options};
 }
 

@@ -24,7 +24,7 @@ Trainer::Trainer(std::shared_ptr<const Dataset> data, Objective& objective, cons
                         .graph = options.graph,
                         .note = [this](const std::string& line) { observer_.note(line); }}) {
   for (const StateEntry& entry : objective_.trained().state()) {
-    if (!entry.trainable) statistics_.push_back({entry.name, *entry.tensor, entry.layout});
+    if (!entry.trainable && !entry.frozen) statistics_.push_back({entry.name, *entry.tensor, entry.layout});
   }
 }
 
@@ -91,7 +91,8 @@ bool Trainer::run() {
         std::chrono::duration<double>(Clock::now() - start).count() - (seconds_waiting_ - waited_before);
     if (const auto note = loader_note.after_step(epoch, seconds_waiting_, seconds_in_steps_)) observer_.note(*note);
     observer_.after_step(position_.updates);
-    if (position_.step == steps_per_epoch_ || position_.updates == total) {
+    if (at_save_point()) observer_.save_point();
+    if (at_end()) {
       position_.epoch = epoch + 1;
       position_.step = 0;
       observer_.after_epoch(epoch);
@@ -101,6 +102,12 @@ bool Trainer::run() {
     observer_.note(concat_text("note: ", tally_.empty, " steps had no target pixel that counts"));
   }
   return true;
+}
+
+bool Trainer::at_end() const { return position_.step == steps_per_epoch_ || position_.updates == total_updates(); }
+
+bool Trainer::at_save_point() const {
+  return options_.save_every > 0 && position_.updates % options_.save_every == 0 && !at_end();
 }
 
 void Trainer::train_step(BatchRing& ring) {
@@ -126,10 +133,10 @@ void Trainer::train_step(BatchRing& ring) {
   images_seen_ += static_cast<int64_t>(batch.items.size());
   const bool log = position_.updates % options_.log_every == 0;
   // Whoever reads a result waits for the device: there, only before something is printed or saved.
-  const bool save = position_.step == steps_per_epoch_ || position_.updates == total_updates();
+  const bool end = at_end(), save = end || at_save_point();
   if (options_.device == Device::kCpu || log || save) look(&batch, save);
   if (log) log_step(batch, lr);
-  check(!save || had_targets_ || tally_.empty == 0, "epoch ", batch.epoch + 1, ": expected a target pixel that counts ",
+  check(!end || had_targets_ || tally_.empty == 0, "epoch ", batch.epoch + 1, ": expected a target pixel that counts ",
         "(finite, > 0 and within the model's range) in at least one of ", tally_.empty, " steps, found none");
 }
 

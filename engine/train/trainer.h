@@ -22,8 +22,9 @@ struct TrainerOptions {
   LoaderOptions loading;  // the trainer sets where it begins
   Schedule schedule;
   AdamWOptions optimiser;
-  int64_t max_steps = 0;  // 0: loading.epochs decide
-  int64_t log_every = 1;  // steps
+  int64_t max_steps = 0;   // 0: loading.epochs decide
+  int64_t log_every = 1;   // steps
+  int64_t save_every = 0;  // steps between the observer's save_point(); 0: none within an epoch
   Device device = Device::kCpu;
   DType dtype = DType::kFloat;  // type of the activations
   bool graph = true;            // on CUDA, replay the step as a graph
@@ -45,6 +46,7 @@ class TrainObserver {
   virtual void before_step(const Batch& batch) { static_cast<void>(batch); }
   virtual void log(const StepRecord& record) { static_cast<void>(record); }
   virtual void after_step(int64_t updates) { static_cast<void>(updates); }
+  virtual void save_point() {}  // what is trained so far may be saved; the end of an epoch is after_epoch() alone
   virtual void after_epoch(int64_t epoch) { static_cast<void>(epoch); }  // epochs from 0; also one that max_steps cut
 };
 
@@ -79,6 +81,8 @@ class Trainer {
 
   LoaderOptions loading() const;
   void train_step(BatchRing& ring);
+  bool at_end() const;         // of an epoch, or of the run
+  bool at_save_point() const;  // between them
   void look(const Batch* batch, bool saving);
   void look_at_state(const std::string& steps, const std::string& images);
   void look_at_targets(const std::string& steps, const std::string& images);

@@ -40,6 +40,26 @@ TEST(Module, ModeReachesChildren) {
   EXPECT_TRUE(pair.norm.training());
 }
 
+TEST(Module, AFrozenPartKeepsItsValuesAndItsMode) {
+  Pair pair;
+  const int64_t count = pair.parameter_count();
+  pair.freeze("norm.");
+  std::vector<std::string> names;
+  for (const StateEntry& e : pair.parameters()) names.push_back(e.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"conv.weight", "conv.bias"}));
+  EXPECT_EQ(pair.parameter_count(), count);
+  EXPECT_EQ(pair.state().size(), 7u) << "a checkpoint holds them";
+  pair.train();
+  EXPECT_TRUE(pair.conv.training());
+  EXPECT_FALSE(pair.norm.training());
+  const Tensor y = pair.norm.forward(pair.conv.forward(random_tensor({2, 4, 4, 2}, 5)));
+  backward(y, random_tensor(y.shape(), 6));
+  EXPECT_TRUE(pair.conv.weight.grad().defined());
+  EXPECT_FALSE(pair.norm.weight.requires_grad());
+  EXPECT_EQ(to_vector<float>(pair.norm.running_mean), std::vector<float>(3, 0.0f));
+  EXPECT_THROW(pair.freeze("norm.inner.other."), Error);
+}
+
 TEST(Module, MovingKeepsValuesAndLeaves) {
   if (!test::second_device()) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
   Pair pair;

@@ -79,6 +79,29 @@ TEST(LoadInitial, OneEncoderServesEveryNetworkThatHasIt) {
       std::string::npos);
 }
 
+// Of another head's network, with a range and a decoder of its own, too: nothing of the head is read.
+TEST(LoadInitial, TheEncoderAloneOfAWholeNetwork) {
+  const TemporaryFolder folder;
+  const auto source = small_dpt(Head::kRelative, 1), student = small_dpt(Head::kRelative, 2);
+  save_model(folder / "whole.safetensors", *source, 3);
+  const std::vector<float> head = values_of(*student, kOfHead);
+  load_initial(*student, folder / "whole.safetensors", InitialParts::kEncoder);
+  EXPECT_EQ(values_of(*student, kOfEncoder), values_of(*source, kOfEncoder));
+  EXPECT_EQ(values_of(*student, kOfHead), head);
+
+  auto large = make_model("mobilenet_unet", {.bins = 3, .decoder_widths = {4, 4, 4, 4}});
+  large->initialize(1);
+  save_model(folder / "unet.safetensors", *large, 1);
+  const auto light = make_model("mobilenet_unet_small", {.bins = 5});
+  const std::vector<float> output = values_of(*light, "decode_head.conv_out.0.weight");
+  load_initial(*light, folder / "unet.safetensors", InitialParts::kEncoder);
+  constexpr const char* kDeepest = "backbone.layer7.0.conv.2.conv.weight";
+  EXPECT_EQ(values_of(*light, kDeepest), values_of(*large, kDeepest));
+  EXPECT_EQ(values_of(*light, "decode_head.conv_out.0.weight"), output);
+  EXPECT_NE(error_of([&] { load_initial(*light, folder / "unet.safetensors"); }).find("found those of mobilenet_unet"),
+            std::string::npos);
+}
+
 TEST(SaveModel, WidthsOfTheDecoderStandInTheFile) {
   const TemporaryFolder folder;
   const ModelOptions options{.bins = 3, .decoder_widths = {4, 6, 8, 10, 12}};

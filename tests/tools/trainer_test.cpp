@@ -94,6 +94,73 @@ TEST(Trainer, AnInterruptedRunResumesBitForBit) {
   }
 }
 
+// What lies in last.safetensors when a run ends without a word is that of the last save point.
+TEST(Trainer, SavesBetweenEpochsToo) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  recipe.model.name = "mobilenet_unet_small";
+  recipe.train.batch_size = 1;  // four steps an epoch
+  recipe.train.save_every = 3;
+  train(recipe, into(folder / "whole"));
+
+  std::vector<int64_t> saved;
+  TrainOptions options = into(folder / "killed");
+  options.on_step = [&](int64_t updates) {
+    const fs::path last = folder / "killed/last.safetensors";
+    saved.push_back(fs::exists(last) ? std::stoll(SafetensorsFile(last.string()).metadata().at("updates")) : 0);
+    if (updates == 8) fail("the power went");
+  };
+  EXPECT_EQ(message_of(recipe, options), "the power went");
+  EXPECT_EQ(saved, (std::vector<int64_t>{0, 0, 0, 3, 4, 4, 6, 6})) << "a step hears of itself before it is saved";
+
+  TrainOptions resumed = into(folder / "killed");
+  resumed.resume = true;
+  train(recipe, resumed);
+  expect_same_files(folder / "whole/last.safetensors", folder / "killed/last.safetensors");
+}
+
+// A part that is frozen keeps its bits, batch norms' statistics too; others learn at rates of their own.
+TEST(Trainer, PartsOfANetworkLearnAtRatesOfTheirOwnOrNotAtAll) {
+  const TemporaryFolder folder;
+  Recipe recipe = small_recipe(folder);
+  recipe.model.name = "mobilenet_unet_small";
+  train(recipe, into(folder / "first"));
+  const std::string first = folder / "first/last.safetensors";
+  recipe.model.weights = first;
+  recipe.model.frozen = "encoder";
+  train(recipe, into(folder / "frozen"));
+  recipe.model.frozen = "nothing";
+  recipe.encoder_lr_scale = 0.0f;
+  recipe.head_lr_scale = 0.0f;
+  train(recipe, into(folder / "still"));
+  const SafetensorsFile before(first), frozen(folder / "frozen/last.safetensors"),
+      still(folder / "still/last.safetensors");
+  const auto same = [&](const SafetensorsFile& file, const StoredTensor& tensor) {
+    const auto x = before.bytes(tensor), y = file.bytes(file.at(tensor.name));
+    return std::equal(x.begin(), x.end(), y.begin(), y.end());
+  };
+  int changed = 0;
+  for (const StoredTensor& tensor : before.tensors()) {
+    if (tensor.name.starts_with("optimizer.")) {
+      EXPECT_EQ(frozen.find(tensor.name) != nullptr, tensor.name.find(".decode_head.") != std::string::npos);
+      continue;
+    }
+    const bool statistic = tensor.name.find("running_") != std::string::npos || tensor.name.ends_with("tracked");
+    EXPECT_TRUE(same(frozen, tensor) || !tensor.name.starts_with("backbone.")) << tensor.name;
+    changed += !same(frozen, tensor);
+    EXPECT_TRUE(same(still, tensor) || statistic) << tensor.name;
+  }
+  EXPECT_GT(changed, 4);
+
+  recipe.model.frozen = "encoder";
+  recipe.head_lr_scale = 1.0f;
+  TrainOptions halves = into(folder / "halves");
+  train_until(3, recipe, halves);
+  halves.resume = true;
+  train(recipe, halves);
+  expect_same_files(folder / "frozen/last.safetensors", folder / "halves/last.safetensors");
+}
+
 TEST(Trainer, AllocatesNothingAfterTheFirstStep) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);
