@@ -2,6 +2,7 @@
 
 #include <span>
 
+#include "engine/data/batch_planes.h"
 #include "engine/ops.h"
 #include "engine/profile.h"
 #include "kernels/preprocess.h"
@@ -9,90 +10,84 @@
 namespace depthstill {
 namespace {
 
-// The `index`-th sample's part of a batch tensor.
-template <class T>
-T* slot(const Tensor& batch, size_t index) {
-  return batch.data<T>() + static_cast<int64_t>(index) * (batch.numel() / batch.size(0));
-}
-
-// Pixels of `pixel_bytes` in, one sample of the batch out.
-Work preprocess_work(double pixel_bytes, const Frame& frame, const Tensor& batch) {
-  return {0, pixel_bytes * static_cast<double>(frame.height) * static_cast<double>(frame.width) +
-                 bytes_of(batch) / static_cast<double>(batch.size(0))};
-}
-
-void write_image(ImageSize size, std::span<const uint8_t> rgb, const PreprocessParams& params, const Tensor& batch,
-                 size_t index) {
-  const Frame frame{size.height, size.width, size.width};
+// Makes the item's parts of one tensor of a view, the first of which is number `at`. Returns how many there are.
+int64_t write_parts(const Plane& plane, const BatchItem& item, size_t view, const Tensor& batch, int64_t at) {
   const Device device = batch.device();
-  const Tensor pixels =  // on the CPU the image is read where it is
-      device == Device::kCpu ? Tensor() : tensor<uint8_t>({frame.height, frame.width, 3}, rgb, device);
-  const uint8_t* from = pixels.defined() ? pixels.data<uint8_t>() : rgb.data();
-  const OpRange range("preprocess", [&] { return preprocess_work(3, frame, batch); });
-  visit(batch.dtype(), [&]<class T>() {
-    run(device, cpu::preprocess_image<T>, cuda::preprocess_image<T>)(frame, from, params, batch.size(1), batch.size(2),
-                                                                     slot<T>(batch, index));
+  SourceData from = source_in_place(item, plane.source);
+  const size_t bytes = source_bytes(item, plane.source);
+  std::vector<uint8_t> written;
+  Tensor copied;
+  if (device != Device::kCpu || from.data == nullptr) {
+    written.resize(bytes);
+    from = write_source(item, plane.source, written.data());
+  }
+  if (device != Device::kCpu) {
+    copied = tensor<uint8_t>({static_cast<int64_t>(bytes)}, written, device);
+    from.data = copied.raw();
+  }
+  char* to = static_cast<char*>(batch.raw()) + static_cast<size_t>(at) * plane.part_bytes();
+  const OpRange range("preprocess", [&] {
+    return Work{0, static_cast<double>(bytes) + static_cast<double>(plane.part_bytes())};
   });
-}
-
-void write_depth(const SampleDepth& depth, const PreprocessParams& params, const Tensor& batch, size_t index) {
-  const Frame frame{depth.height, depth.width, depth.width};
-  const Device device = batch.device();
-  const bool in_place = device == Device::kCpu && depth.units.empty();
-  const Tensor values = in_place ? Tensor() : tensor<float>({frame.height, frame.width}, depth.copy().values, device);
-  const float* from = in_place ? depth.values.data() : values.data<float>();
-  const OpRange range("preprocess", [&] { return preprocess_work(sizeof(float), frame, batch); });
-  run(device, cpu::preprocess_depth, cuda::preprocess_depth)(frame, from, params, batch.size(1), batch.size(2),
-                                                             slot<float>(batch, index));
+  return make_parts(device, stream_of(device), plane, item, view, from, to);
 }
 
 }  // namespace
 
 int64_t crops_of(const Batch& batch, size_t view) {
-  return static_cast<int64_t>(batch.items.at(0).views.at(view).size());
+  const BatchItem& first = batch.items.at(0);
+  return first.region ? 1 : static_cast<int64_t>(first.views.at(view).size());
 }
 
-ImageSize crop_size(const Batch& batch, size_t view) { return batch.items.at(0).views.at(view).at(0).crop; }
+ImageSize crop_size(const Batch& batch, size_t view) {
+  const BatchItem& first = batch.items.at(0);
+  return first.region ? ImageSize{first.region->size, first.region->size} : first.views.at(view).at(0).crop;
+}
 
 BatchViews empty_tensors(const Batch& batch, DType dtype, Device device) {
   check(!batch.items.empty(), "to_tensors: expected at least one sample");
-  const Sample& first = *batch.items[0].sample;
-  BatchViews views;
-  for (size_t v = 0; v < batch.items[0].views.size(); ++v) {
-    const ImageSize crop = crop_size(batch, v);
-    const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, v);
-    const auto map = [&](const SampleDepth& depth) {
-      return depth.empty() ? Tensor() : empty({count, crop.height, crop.width}, DType::kFloat, device);
-    };
-    views.push_back({empty({count, crop.height, crop.width, 3}, dtype, device), map(first.teacher), map(first.depth)});
+  BatchViews views(view_count(batch));
+  for (size_t v = 0; v < views.size(); ++v) {
+    for (const Plane& plane : planes_of(batch, v, dtype)) {
+      views[v].*plane.tensor = empty(plane.shape, plane.dtype, device);
+    }
   }
   return views;
 }
 
 bool fits(const Batch& batch, std::span<const BatchTensors> views) {
-  if (batch.items.empty() || views.size() != batch.items[0].views.size()) return false;
-  const Sample& first = *batch.items[0].sample;
+  if (batch.items.empty() || views.size() != view_count(batch)) return false;
   for (size_t v = 0; v < views.size(); ++v) {
-    const ImageSize crop = crop_size(batch, v);
-    const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, v);
-    if (!(views[v].image.shape() == Shape{count, crop.height, crop.width, 3}) ||
-        views[v].teacher.defined() == first.teacher.empty() || views[v].truth.defined() == first.depth.empty())
-      return false;
+    BatchTensors wanted;
+    for (const Plane& plane : planes_of(batch, v, views[v].image.dtype())) {
+      const Tensor& tensor = views[v].*plane.tensor;
+      if (!tensor.defined() || !(tensor.shape() == plane.shape)) return false;
+      wanted.*plane.tensor = tensor;
+    }
+    for (const auto tensor : {&BatchTensors::image, &BatchTensors::teacher, &BatchTensors::truth}) {
+      if ((views[v].*tensor).defined() != (wanted.*tensor).defined()) return false;
+    }
   }
   return true;
 }
 
 void check_crops(const Batch& batch) {
   check(!batch.items.empty(), "to_tensors: expected at least one sample");
-  const std::vector<View>& first = batch.items[0].views;
-  for (const auto& [sample, views] : batch.items) {
-    check(views.size() == first.size(), sample->where, ": expected ", first.size(), " views, found ", views.size());
-    for (size_t v = 0; v < views.size(); ++v) {
-      check(!views[v].empty() && views[v].size() == first[v].size(), sample->where, ": expected ", first[v].size(),
-            " crops, found ", views[v].size());
-      const ImageSize crop = first[v][0].crop;
-      for (const AugmentParams& params : views[v]) {
-        check(params.crop == crop, sample->where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
+  const BatchItem& first = batch.items[0];
+  for (const BatchItem& item : batch.items) {
+    const std::string& where = item.sample->where;
+    check(item.region.has_value() == first.region.has_value() &&
+              (!item.region || item.region->size == first.region->size),
+          where, ": expected a region of the batch's size");
+    check(item.views.size() == first.views.size(), where, ": expected ", first.views.size(), " views, found ",
+          item.views.size());
+    for (size_t v = 0; v < item.views.size(); ++v) {
+      const View& crops = item.views[v];
+      check(!crops.empty() && crops.size() == first.views[v].size(), where, ": expected ", first.views[v].size(),
+            " crops, found ", crops.size());
+      const ImageSize crop = first.views[v][0].crop;
+      for (const AugmentParams& params : crops) {
+        check(params.crop == crop, where, ": expected a crop of ", crop.height, "x", crop.width, ", found ",
               params.crop.height, "x", params.crop.width, "; images of several sizes need a batch size of 1 or a crop");
       }
     }
@@ -103,14 +98,9 @@ void write_tensors(const Batch& batch, std::span<const BatchTensors> views) {
   const ProfileRange range("input", "preprocess");
   check_crops(batch);
   for (size_t v = 0; v < views.size(); ++v) {
-    size_t at = 0;
-    for (const auto& [sample, item_views] : batch.items) {
-      for (const AugmentParams& params : item_views[v]) {
-        write_image(sample->image.size(), sample->image.rgb, params.image, views[v].image, at);
-        if (views[v].teacher.defined()) write_depth(sample->teacher, params.teacher, views[v].teacher, at);
-        if (views[v].truth.defined()) write_depth(sample->depth, params.image, views[v].truth, at);
-        ++at;
-      }
+    for (const Plane& plane : planes_of(batch, v, views[v].image.dtype())) {
+      int64_t at = 0;
+      for (const BatchItem& item : batch.items) at += write_parts(plane, item, v, views[v].*plane.tensor, at);
     }
   }
 }
@@ -122,8 +112,16 @@ BatchViews to_tensors(const Batch& batch, DType dtype, Device device) {
 }
 
 Tensor to_tensor(const Image8& image, DType dtype, Device device) {
-  Tensor batch = empty({1, image.height, image.width, 3}, dtype, device);
-  write_image(image.size(), image.rgb, PreprocessParams{}, batch, 0);
+  const Frame frame{image.height, image.width, image.width};
+  Tensor batch = empty({1, frame.height, frame.width, 3}, dtype, device);
+  const Tensor pixels =  // on the CPU the image is read where it is
+      device == Device::kCpu ? Tensor() : tensor<uint8_t>({frame.height, frame.width, 3}, image.rgb, device);
+  const uint8_t* from = pixels.defined() ? pixels.data<uint8_t>() : image.rgb.data();
+  const OpRange range("preprocess", [&] { return Work{0, static_cast<double>(image.rgb.size()) + bytes_of(batch)}; });
+  visit(dtype, [&]<class T>() {
+    run(device, cpu::preprocess_image<T>, cuda::preprocess_image<T>)(frame, from, PreprocessParams{}, frame.height,
+                                                                     frame.width, batch);
+  });
   return batch;
 }
 

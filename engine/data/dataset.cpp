@@ -134,8 +134,8 @@ Dataset::Dataset(DatasetSpec spec, BadLines* bad_lines)
     : spec_(std::move(spec)),
       list_path_(join(spec_.root, spec_.list)),
       images_(spec_.root, spec_.image_folder, spec_.allow_outside),
-      depths_(spec_.root, spec_.depth_folder, spec_.allow_outside),
-      teachers_(spec_.root, spec_.teacher ? spec_.teacher->folder : "", spec_.allow_outside) {
+      depths_(spec_.root, spec_.depth_folder, spec_.allow_outside) {
+  if (spec_.teacher) teachers_.emplace(spec_, *spec_.teacher);
   if (!spec_.packed.empty()) {
     packed_ = std::make_shared<const PackedSet>(spec_.packed);
     check_pack_settings(spec_.packed, packed_->manifest(), {pack_settings(spec_), list_checksum()});
@@ -212,13 +212,21 @@ std::string Dataset::extra_path(int64_t index) const {
 }
 
 std::string Dataset::teacher_path(int64_t index) const {
-  if (!spec_.teacher) return "";
-  const ListEntry& line = entry(index);
-  const TeacherSpec& teacher = *spec_.teacher;
-  const bool truth = teacher.naming == TeacherNaming::kTruth;
-  check(!truth || !line.depth.empty(), where(index), ": expected ground truth to use as the teacher, found None");
-  const std::string name = truth ? line.depth : map_name(line.image, teacher.naming, teacher.extension);
-  return at_line(where(index), [&] { return teachers_.path({name, ""}); });
+  return teachers_ ? teachers_->path(entry(index), where(index)) : "";
+}
+
+TeacherFolder::TeacherFolder(const DatasetSpec& set, TeacherSpec spec)
+    : spec_(std::move(spec)), folder_(set.root, spec_.folder, set.allow_outside) {}
+
+std::string TeacherFolder::path(const ListEntry& entry, const std::string& where) const {
+  const bool truth = spec_.naming == TeacherNaming::kTruth;
+  check(!truth || !entry.depth.empty(), where, ": expected ground truth to use as the teacher, found None");
+  const std::string name = truth ? entry.depth : map_name(entry.image, spec_.naming, spec_.extension);
+  return at_line(where, [&] { return folder_.path({name, ""}); });
+}
+
+DepthMap Dataset::fitted(DepthMap map, const Sample& sample, const std::string& path) const {
+  return fit(std::move(map), spec_, sample, path, true);
 }
 
 Sample Dataset::start(int64_t index) const {

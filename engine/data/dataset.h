@@ -29,6 +29,20 @@ struct TeacherSpec {
   MapFormat format{80.0 / 65535, MapFormat::Unusable::kRefused};
 };
 
+struct DatasetSpec;
+
+// Where a teacher's maps of a data set's images lie.
+class TeacherFolder {
+ public:
+  TeacherFolder(const DatasetSpec& set, TeacherSpec spec);
+  // The map of a line. Throws Error "LIST:LINE: expected ..." as ListFolder::path() does.
+  std::string path(const ListEntry& entry, const std::string& where) const;
+
+ private:
+  TeacherSpec spec_;
+  ListFolder folder_;
+};
+
 struct DatasetSpec {
   std::string root, list;                  // list: relative to the root, or absolute
   std::string image_folder, depth_folder;  // folders below the root that the list's columns start from; empty: the root
@@ -80,6 +94,9 @@ class Dataset {
   void load_depth(Sample& sample) const;
   void load_teacher(Sample& sample) const;
   Sample start(int64_t index) const;  // names only
+  // A map of the sample's stored image, or of its crop, as the image is: cropped and resized (nearest). Throws Error if
+  // it has another size.
+  DepthMap fitted(DepthMap map, const Sample& sample, const std::string& path) const;
 
  private:
   void read_entries(BadLines& bad);
@@ -87,7 +104,8 @@ class Dataset {
 
   DatasetSpec spec_;
   std::string list_path_;
-  ListFolder images_, depths_, teachers_;
+  ListFolder images_, depths_;
+  std::optional<TeacherFolder> teachers_;
   std::vector<ListEntry> entries_;
   int64_t skipped_ = 0;
   std::shared_ptr<const PackedSet> packed_;

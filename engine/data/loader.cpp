@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -19,7 +20,7 @@ namespace {
 // out to admit others would gain nothing.
 class SampleCache {
  public:
-  explicit SampleCache(size_t limit) : limit_(limit) {}
+  SampleCache(size_t limit, bool images_only) : limit_(limit), images_only_(images_only) {}
 
   std::shared_ptr<const Sample> load(const Dataset& dataset, int64_t index) {
     const auto slot = static_cast<size_t>(index);
@@ -27,7 +28,7 @@ class SampleCache {
       const std::lock_guard lock(mutex_);
       if (slot < samples_.size() && samples_[slot]) return samples_[slot];
     }
-    auto sample = std::make_shared<const Sample>(dataset.load(index));
+    auto sample = std::make_shared<const Sample>(images_only_ ? load_image(dataset, index) : dataset.load(index));
     if (limit_ > 0) {
       const std::lock_guard lock(mutex_);
       samples_.resize(static_cast<size_t>(dataset.size()));
@@ -45,7 +46,14 @@ class SampleCache {
   }
 
  private:
+  static Sample load_image(const Dataset& dataset, int64_t index) {
+    Sample sample = dataset.start(index);
+    dataset.load_image(sample);
+    return sample;
+  }
+
   const size_t limit_;
+  const bool images_only_;
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const Sample>> samples_;
   size_t bytes_ = 0;
@@ -58,6 +66,9 @@ void check_options(const LoaderOptions& options) {
   check(options.epochs < int64_t{1} << 24, "loader: expected fewer than 2^24 epochs, got ", options.epochs);
   check(options.first_epoch >= 0 && options.first_step >= 0, "loader: expected to begin at epoch and step >= 0, got ",
         options.first_epoch, " and ", options.first_step);
+  check(!options.regions ||
+            (!options.regions->teachers.empty() && options.regions->teachers.size() == options.regions->shares.size()),
+        "loader: expected regions to have teachers and a share for each");
 }
 
 }  // namespace
@@ -82,11 +93,13 @@ class Loader::Impl {
   Impl(std::shared_ptr<const Dataset> dataset, LoaderOptions options)
       : dataset_(std::move(dataset)),
         options_(std::move(options)),
-        cache_(dataset_->packed() ? 0 : options_.cache_bytes) {  // mapped memory is a cache already
+        cache_(dataset_->packed() ? 0 : options_.cache_bytes,  // mapped memory is a cache already
+               options_.regions.has_value()) {
     check_options(options_);
     steps_per_epoch_ = steps_per_epoch(dataset_->size(), options_);
     check(options_.first_step < steps_per_epoch_, "loader: expected to begin before step ", steps_per_epoch_, ", got ",
           options_.first_step);
+    if (options_.regions) static_cast<void>(draw_teacher(options_.regions->shares, 0, 0, 0));  // refuses what is none
     open_epoch_ = options_.first_epoch;
     open_step_ = options_.first_step;
     for (int i = 0; i < options_.workers; ++i) threads_.emplace_back([this] { work(); });
@@ -144,6 +157,9 @@ class Loader::Impl {
     OpenBatch& opened = open_.emplace_back();  // deque: references to the other batches stay valid
     opened.batch.epoch = open_epoch_;
     opened.batch.step = open_step_;
+    if (options_.regions) {
+      opened.batch.teacher = draw_teacher(options_.regions->shares, options_.seed, open_epoch_, open_step_);
+    }
     opened.indices.assign(first, first + count);
     opened.missing = opened.indices.size();
     opened.batch.items.resize(opened.missing);
@@ -156,15 +172,24 @@ class Loader::Impl {
     return &opened;
   }
 
-  BatchItem load(int64_t epoch, int64_t index) {
+  BatchItem load(int64_t epoch, int64_t index, int64_t teacher) {
     BatchItem item;
     item.sample = cache_.load(*dataset_, index);
     const ImageSize frame = item.sample->image.size();
-    try {
-      item.views = options_.views(frame, options_.seed, epoch, index);
-    } catch (const Error& error) {
-      fail(item.sample->where, ": ", error.what());
-    }
+    at_line(item.sample->where, [&] {
+      if (options_.regions) {
+        item.region = {
+            draw_region(options_.regions->spec, frame, options_.seed, epoch, index), options_.regions->size, {}};
+      } else {
+        item.views = options_.views(frame, options_.seed, epoch, index);
+      }
+    });
+    if (!item.region) return item;
+    LabelledRegion& drawn = *item.region;
+    const RegionTeacher& labels = *options_.regions->teachers[static_cast<size_t>(teacher)];
+    drawn.label = labels.load(*dataset_, *item.sample, drawn.region, epoch, drawn.size);
+    drawn.problem = label_problem(drawn.label);
+    if (!drawn.problem.empty()) std::ranges::fill(drawn.label, std::numeric_limits<float>::quiet_NaN());
     return item;
   }
 
@@ -175,12 +200,12 @@ class Loader::Impl {
       work_ready_.wait(lock, [&] { return stopping_ || (batch = find_work()) != nullptr; });
       if (stopping_) return;
       const size_t slot = batch->taken++;
-      const int64_t epoch = batch->batch.epoch, index = batch->indices[slot];
+      const int64_t epoch = batch->batch.epoch, index = batch->indices[slot], teacher = batch->batch.teacher;
       lock.unlock();
       BatchItem item;
       std::exception_ptr error;
       try {
-        item = load(epoch, index);
+        item = load(epoch, index, teacher);
       } catch (...) {
         error = std::current_exception();
       }

@@ -6,12 +6,23 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/data/augment.h"
 #include "engine/data/dataset.h"
+#include "engine/data/region_teacher.h"
 
 namespace depthstill {
+
+// Regions instead of views: of each image a square, and the label that the teacher of its iteration has for it. Ground
+// truth is not read.
+struct RegionLoading {
+  RegionSpec spec;
+  int size = 560;  // pixels of a side that the student sees
+  std::vector<std::shared_ptr<const RegionTeacher>> teachers;
+  std::vector<double> shares;  // in which they are drawn (draw_teacher), one per teacher
+};
 
 struct LoaderOptions {
   int batch_size = 8;
@@ -20,19 +31,29 @@ struct LoaderOptions {
   bool shuffle = true;       // a permutation of its own for each epoch
   bool drop_last = true;     // leave out an incomplete last batch
   DrawViews views = whole_frame();
+  std::optional<RegionLoading> regions;
   uint64_t seed = 0;
   int64_t first_epoch = 0, first_step = 0;  // position to begin at, for resuming
   int64_t epochs = 1;                       // the end: after epoch `epochs` - 1
   size_t cache_bytes = 0;                   // decoded samples kept in memory for the next epoch, at most this much
 };
 
+struct LabelledRegion {
+  Region region;
+  int size = 0;
+  std::vector<float> label;  // (size, size), NaN where nothing is known
+  std::string problem = {};  // label_problem() of the stored label, which is then NaN throughout; empty: none
+};
+
 struct BatchItem {
   std::shared_ptr<const Sample> sample;
-  std::vector<View> views;
+  std::vector<View> views = {};
+  std::optional<LabelledRegion> region = {};  // in place of views
 };
 
 struct Batch {
   int64_t epoch = 0, step = 0;  // step: within the epoch
+  int64_t teacher = 0;          // of its regions, an index
   std::vector<BatchItem> items;
 };
 

@@ -1,7 +1,6 @@
 #include "engine/train/batch_ring.h"
 
-#include <algorithm>
-#include <cstring>
+#include <set>
 #include <utility>
 
 #include "engine/allocator.h"
@@ -13,23 +12,6 @@ namespace {
 constexpr size_t kAlignment = 256;
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-size_t pixels_of(ImageSize size) { return static_cast<size_t>(size.width) * static_cast<size_t>(size.height); }
-
-// Parts say where a sample's decoded parts stand, counted from its first byte; `bytes` is where the next sample begins.
-struct Parts {
-  size_t teacher = 0, truth = 0, bytes = 0;
-};
-
-Parts parts_of(const Sample& sample, const Sample& first) {
-  Parts parts;
-  parts.teacher = aligned(sample.image.rgb.size_bytes());
-  parts.truth = parts.teacher + (first.teacher.empty() ? 0 : aligned(pixels_of(sample.teacher.size()) * sizeof(float)));
-  parts.bytes = parts.truth + (first.depth.empty() ? 0 : aligned(pixels_of(sample.depth.size()) * sizeof(float)));
-  return parts;
-}
-
-Frame frame_of(ImageSize size) { return {size.height, size.width, size.width}; }
 
 }  // namespace
 
@@ -82,79 +64,49 @@ void BatchRing::reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes) {
   }
 }
 
-size_t BatchRing::lay_out(const Batch& batch, Slot& slot) const {
-  const Sample& first = *batch.items[0].sample;
-  slot.views.clear();
-  size_t at = 0;
-  for (size_t v = 0; v < batch.items[0].views.size(); ++v) {
-    const size_t count = batch.items.size() * static_cast<size_t>(crops_of(batch, v));
-    const size_t pixels = count * pixels_of(crop_size(batch, v));
-    const size_t map = aligned(pixels * sizeof(float));
-    Planes planes;
-    planes.image = at;
-    planes.teacher = planes.image + aligned(pixels * 3 * size_of(dtype_));
-    planes.truth = planes.teacher + (first.teacher.empty() ? 0 : map);
-    at = planes.truth + (first.depth.empty() ? 0 : map);
-    slot.views.push_back(planes);
+void BatchRing::lay_out(const Batch& batch, Slot& slot) const {
+  slot.planes.clear();
+  slot.sources.clear();
+  slot.bytes = slot.source_bytes = 0;
+  std::set<BatchSource> wanted;
+  for (size_t v = 0; v < view_count(batch); ++v) {
+    for (const Plane& plane : planes_of(batch, v, dtype_)) {
+      slot.planes.push_back({plane, v, slot.bytes});
+      slot.bytes += aligned(plane.bytes());
+      wanted.insert(plane.source);
+    }
   }
-  return at;
+  for (const BatchSource source : wanted) {
+    for (size_t i = 0; i < batch.items.size(); ++i) {
+      slot.sources[{source, i}] = slot.source_bytes;
+      slot.source_bytes += aligned(source_bytes(batch.items[i], source));
+    }
+  }
 }
 
 void BatchRing::upload(const Batch& batch, Slot& slot) {
   check_crops(batch);
-  const Sample& first = *batch.items[0].sample;
-  const size_t batch_bytes = lay_out(batch, slot);
-  size_t pinned_bytes = 0;
-  for (const BatchItem& item : batch.items) pinned_bytes += parts_of(*item.sample, first).bytes;
+  lay_out(batch, slot);
   cuda::synchronize_event(slot.uploaded);
-  reserve(slot, batch_bytes, pinned_bytes);
-  char* to = slot.pinned;
-  for (const BatchItem& item : batch.items) {
-    const Sample& sample = *item.sample;
-    const Parts parts = parts_of(sample, first);
-    std::memcpy(to, sample.image.rgb.data(), sample.image.rgb.size_bytes());
-    if (!first.teacher.empty()) sample.teacher.write_values(reinterpret_cast<float*>(to + parts.teacher));
-    if (!first.depth.empty()) sample.depth.write_values(reinterpret_cast<float*>(to + parts.truth));
-    to += parts.bytes;
+  reserve(slot, slot.bytes, slot.source_bytes);
+  std::map<std::pair<BatchSource, size_t>, SourceData> sources;  // on the device
+  for (const auto& [key, offset] : slot.sources) {
+    SourceData& source = sources[key];
+    source = write_source(batch.items[key.second], key.first, slot.pinned + offset);
+    source.data = static_cast<const char*>(staging_.raw()) + offset;
   }
-  cuda::copy(staging_.raw(), slot.pinned, pinned_bytes, cuda::Direction::kToDevice, stream());
+  cuda::copy(staging_.raw(), slot.pinned, slot.source_bytes, cuda::Direction::kToDevice, stream());
   cuda::record_event(slot.uploaded, stream());
   cuda::wait_for_event(stream(), slot.taken);
-  visit(dtype_, [&]<class T>() {
-    for (size_t v = 0; v < slot.views.size(); ++v) preprocess<T>(batch, slot, v);
-  });
-  cuda::record_event(slot.ready, stream());
-}
-
-template <class T>
-void BatchRing::preprocess(const Batch& batch, const Slot& slot, size_t view) const {
-  const Sample& first = *batch.items[0].sample;
-  const ImageSize crop = crop_size(batch, view);
-  const size_t pixels = pixels_of(crop);
-  const Planes& planes = slot.views[view];
-  char* memory = static_cast<char*>(slot.memory.raw());
-  const char* from = static_cast<const char*>(staging_.raw());
-  size_t at = 0;  // index in the view's tensors
-  for (const auto& [sample, views] : batch.items) {
-    const Parts parts = parts_of(*sample, first);
-    const auto metres = [&](size_t offset) { return reinterpret_cast<const float*>(from + offset); };
-    for (const AugmentParams& params : views[view]) {
-      const auto map = [&](size_t offset) { return reinterpret_cast<float*>(memory + offset) + at * pixels; };
-      cuda::preprocess_image<T>(stream(), frame_of(sample->image.size()), reinterpret_cast<const uint8_t*>(from),
-                                params.image, crop.height, crop.width,
-                                reinterpret_cast<T*>(memory + planes.image) + at * pixels * 3);
-      if (!first.teacher.empty()) {
-        cuda::preprocess_depth(stream(), frame_of(sample->teacher.size()), metres(parts.teacher), params.teacher,
-                               crop.height, crop.width, map(planes.teacher));
-      }
-      if (!first.depth.empty()) {
-        cuda::preprocess_depth(stream(), frame_of(sample->depth.size()), metres(parts.truth), params.image, crop.height,
-                               crop.width, map(planes.truth));
-      }
-      ++at;
+  for (const PlacedPlane& placed : slot.planes) {
+    char* to = static_cast<char*>(slot.memory.raw()) + placed.offset;
+    for (size_t i = 0; i < batch.items.size(); ++i) {
+      const SourceData& from = sources.at({placed.plane.source, i});
+      const int64_t parts = make_parts(device_, stream(), placed.plane, batch.items[i], placed.view, from, to);
+      to += static_cast<size_t>(parts) * placed.plane.part_bytes();
     }
-    from += parts.bytes;
   }
+  cuda::record_event(slot.ready, stream());
 }
 
 void BatchRing::pop(std::span<const BatchTensors> views) {
@@ -164,14 +116,10 @@ void BatchRing::pop(std::span<const BatchTensors> views) {
   } else {
     const Slot& slot = slots_[first_];
     const char* memory = static_cast<const char*>(slot.memory.raw());
-    const auto take = [&](const Tensor& to, size_t offset) {
-      if (to.defined()) copy_bytes(to.raw(), device_, memory + offset, device_, to.bytes());
-    };
     cuda::wait_for_event(stream_of(device_), slot.ready);
-    for (size_t v = 0; v < views.size(); ++v) {
-      take(views[v].image, slot.views[v].image);
-      take(views[v].teacher, slot.views[v].teacher);
-      take(views[v].truth, slot.views[v].truth);
+    for (const PlacedPlane& placed : slot.planes) {
+      const Tensor& to = views[placed.view].*placed.plane.tensor;
+      copy_bytes(to.raw(), device_, memory + placed.offset, device_, to.bytes());
     }
     cuda::record_event(slot.taken, stream_of(device_));
   }

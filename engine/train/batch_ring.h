@@ -5,9 +5,12 @@
 
 #include <cstddef>
 #include <deque>
+#include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "engine/data/batch_planes.h"
 #include "engine/data/batch_tensors.h"
 #include "engine/data/loader.h"
 
@@ -32,25 +35,25 @@ class BatchRing {
   void pop(std::span<const BatchTensors> views);
 
  private:
-  // Planes say where the tensors of a view lie in a slot's memory, in bytes.
-  struct Planes {
-    size_t image = 0, teacher = 0, truth = 0;
+  struct PlacedPlane {
+    Plane plane;
+    size_t view, offset;  // offset in a slot's memory, in bytes
   };
   struct Slot {
     char* pinned = nullptr;  // the decoded samples
     size_t pinned_bytes = 0;
     Tensor memory;  // the batch, kUint8
-    std::vector<Planes> views;
-    void* uploaded = nullptr;  // event: `pinned` may be written again
-    void* ready = nullptr;     // event: `memory` holds the batch
-    void* taken = nullptr;     // event: `memory` may be written again
+    std::vector<PlacedPlane> planes;
+    std::map<std::pair<BatchSource, size_t>, size_t> sources;  // offsets in `pinned`, by source and item
+    size_t bytes = 0, source_bytes = 0;                        // of the batch, and of its sources
+    void* uploaded = nullptr;                                  // event: `pinned` may be written again
+    void* ready = nullptr;                                     // event: `memory` holds the batch
+    void* taken = nullptr;                                     // event: `memory` may be written again
   };
 
   void upload(const Batch& batch, Slot& slot);
-  size_t lay_out(const Batch& batch, Slot& slot) const;  // bytes of the batch
+  void lay_out(const Batch& batch, Slot& slot) const;
   void reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes);
-  template <class T>
-  void preprocess(const Batch& batch, const Slot& slot, size_t view) const;
   Stream stream() const { return {stream_, nullptr}; }
 
   DType dtype_;

@@ -35,8 +35,16 @@ int64_t Trainer::total_updates() const {
 
 // The settings that must not change between a run and its continuation, because they decide what a step computes.
 std::string Trainer::fingerprint() const {
-  return concat_text("seed ", options_.loading.seed, ", batch ", options_.loading.batch_size, ", ", steps_per_epoch_,
-                     " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
+  std::string text =
+      concat_text("seed ", options_.loading.seed, ", batch ", options_.loading.batch_size, ", ", steps_per_epoch_,
+                  " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
+  if (options_.loading.regions) {
+    const RegionLoading& regions = *options_.loading.regions;
+    text += concat_text(regions.spec.centred ? ", middle squares" : ", regions of at least ", regions.spec.least,
+                        " pixels as ", regions.size, ", flipped ", regions.spec.flip_probability, ", teachers");
+    for (const double share : regions.shares) text += concat_text(' ', share);
+  }
+  return text;
 }
 
 void Trainer::save(const std::string& path, const Metadata& extra) {
@@ -69,7 +77,8 @@ bool Trainer::run() {
   const int64_t total = total_updates();
   if (position_.updates >= total) return true;
   Loader loader(data_, loading());
-  LoaderNote loader_note(options_.loading.workers, data_->packed());
+  const bool packable = !data_->packed() && !options_.loading.regions;  // regions are cut of the stored photos
+  LoaderNote loader_note(options_.loading.workers, !packable);
   BatchRing ring(options_.dtype, options_.device);
   while (position_.updates < total) {
     if (observer_.stop()) {

@@ -64,9 +64,8 @@ void fill(BatchRing& ring, Loader& loader) {
   }
 }
 
-void expect_same_tensors(Device device, DType dtype, int slots, const LoaderOptions& options = augmented(3)) {
-  const TemporaryFolder folder;
-  const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
+void expect_same_tensors(const std::shared_ptr<const Dataset>& data, const LoaderOptions& options, Device device,
+                         DType dtype, int slots) {
   Loader loader(data, options), again(data, options);  // batches of 3, 3 and 1
   BatchRing ring(dtype, device, slots);
   BatchViews tensors;
@@ -83,6 +82,25 @@ void expect_same_tensors(Device device, DType dtype, int slots, const LoaderOpti
     ++seen;
   }
   EXPECT_EQ(seen, 6);
+}
+
+void expect_same_tensors(Device device, DType dtype, int slots, const LoaderOptions& options = augmented(3)) {
+  const TemporaryFolder folder;
+  const auto data = std::make_shared<const Dataset>(testing_files::write_small_set(folder, 7));
+  expect_same_tensors(data, options, device, dtype, slots);
+}
+
+// Regions of several sides, half of them mirrored, with the inverse of the stored depth as labels.
+void expect_same_regions(Device device, DType dtype, int slots) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = testing_files::write_small_set(folder, 7);
+  LoaderOptions options = augmented(3);
+  options.regions = RegionLoading{{.patch = 8, .least = 9, .patches = 0, .flip_probability = 0.5},
+                                  14,
+                                  {whole_image_teacher(spec, *spec.teacher)},
+                                  {1.0}};
+  spec.teacher.reset();
+  expect_same_tensors(std::make_shared<const Dataset>(spec), options, device, dtype, slots);
 }
 
 // The host reads nothing before the last batch was given out: the device may be as far behind as it likes.
@@ -107,6 +125,7 @@ void expect_same_tensors_late(DType dtype, int slots) {
 TEST(BatchRing, GivesTheSameTensorsOnTheCpu) {
   expect_same_tensors(Device::kCpu, DType::kFloat, 3);
   expect_same_tensors(Device::kCpu, DType::kBf16, 1);
+  expect_same_regions(Device::kCpu, DType::kFloat, 1);
 }
 
 TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
@@ -117,6 +136,7 @@ TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
       expect_same_tensors(Device::kCuda, DType::kFloat, slots);
       expect_same_tensors(Device::kCuda, DType::kBf16, slots);
       expect_same_tensors(Device::kCuda, DType::kBf16, slots, two_views(3));
+      expect_same_regions(Device::kCuda, DType::kBf16, slots);
       expect_same_tensors_late(DType::kFloat, slots);
     }
   });

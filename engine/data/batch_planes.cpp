@@ -1,0 +1,125 @@
+#include "engine/data/batch_planes.h"
+
+#include <cstring>
+
+#include "kernels/core/runtime.h"
+#include "kernels/preprocess_region.h"
+
+namespace depthstill {
+namespace {
+
+Frame whole(ImageSize size) { return {size.height, size.width, size.width}; }
+
+const SampleDepth& depth_of(const BatchItem& item, BatchSource source) {
+  return source == BatchSource::kTeacher ? item.sample->teacher : item.sample->depth;
+}
+
+size_t pixel_bytes(BatchSource source) { return source == BatchSource::kImage ? 3 : sizeof(float); }
+
+template <class T>
+void make_image(Device device, Stream stream, const Frame& frame, const uint8_t* from, const AugmentParams& crop,
+                void* to) {
+  auto* make = device == Device::kCpu ? cpu::preprocess_image<T> : cuda::preprocess_image<T>;
+  make(stream, frame, from, crop.image, crop.crop.height, crop.crop.width, static_cast<T*>(to));
+}
+
+template <class T>
+void make_region(Device device, Stream stream, const Frame& frame, const uint8_t* from, const LabelledRegion& drawn,
+                 void* to) {
+  RegionParams params;  // of what source_in_place() has cut
+  params.side = drawn.region.side;
+  params.mirrored = drawn.region.mirrored;
+  params.scaled = drawn.size;
+  auto* make = device == Device::kCpu ? cpu::preprocess_region<T> : cuda::preprocess_region<T>;
+  make(stream, frame, from, params, drawn.size, static_cast<T*>(to));
+}
+
+}  // namespace
+
+SourceData source_in_place(const BatchItem& item, BatchSource source) {
+  const Sample& sample = *item.sample;
+  if (source == BatchSource::kImage) {
+    Frame frame = whole(sample.image.size());
+    const uint8_t* from = sample.image.rgb.data();
+    if (item.region) {
+      const Region& region = item.region->region;
+      from += 3 * (region.top * frame.row_stride + region.left);
+      frame.height = frame.width = region.side;
+    }
+    return {from, frame};
+  }
+  if (item.region) return {item.region->label.data(), whole({item.region->size, item.region->size})};
+  const SampleDepth& depth = depth_of(item, source);
+  return {depth.units.empty() ? depth.values.data() : nullptr, whole(depth.size())};
+}
+
+size_t source_bytes(const BatchItem& item, BatchSource source) {
+  const Frame frame = source_in_place(item, source).frame;
+  return pixel_bytes(source) * static_cast<size_t>(frame.height) * static_cast<size_t>(frame.width);
+}
+
+SourceData write_source(const BatchItem& item, BatchSource source, void* to) {
+  const auto [from, frame] = source_in_place(item, source);
+  if (from == nullptr) {
+    depth_of(item, source).write_values(static_cast<float*>(to));
+  } else {
+    const size_t row_bytes = pixel_bytes(source) * static_cast<size_t>(frame.width);
+    const size_t stride_bytes = pixel_bytes(source) * static_cast<size_t>(frame.row_stride);
+    for (size_t row = 0; row < static_cast<size_t>(frame.height); ++row) {
+      std::memcpy(static_cast<char*>(to) + row * row_bytes, static_cast<const char*>(from) + row * stride_bytes,
+                  row_bytes);
+    }
+  }
+  return {to, {frame.height, frame.width, frame.width}};
+}
+
+size_t view_count(const Batch& batch) {
+  const BatchItem& first = batch.items.at(0);
+  return first.region ? 1 : first.views.size();
+}
+
+std::vector<Plane> planes_of(const Batch& batch, size_t view, DType dtype) {
+  const BatchItem& first = batch.items.at(0);
+  const ImageSize size = crop_size(batch, view);
+  const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, view);
+  const Shape map{count, size.height, size.width};
+  std::vector<Plane> planes = {{&BatchTensors::image, BatchSource::kImage, {count, size.height, size.width, 3}, dtype}};
+  if (first.region || !first.sample->teacher.empty()) {
+    planes.push_back({&BatchTensors::teacher, BatchSource::kTeacher, map, DType::kFloat});
+  }
+  if (!first.region && !first.sample->depth.empty()) {
+    planes.push_back({&BatchTensors::truth, BatchSource::kTruth, map, DType::kFloat});
+  }
+  return planes;
+}
+
+int64_t make_parts(Device device, Stream stream, const Plane& plane, const BatchItem& item, size_t view,
+                   const SourceData& from, void* to) {
+  const auto* pixels = static_cast<const uint8_t*>(from.data);
+  const bool image = plane.source == BatchSource::kImage;
+  if (item.region) {
+    if (image) {
+      visit(plane.dtype, [&]<class T>() { make_region<T>(device, stream, from.frame, pixels, *item.region, to); });
+    } else if (device == Device::kCpu) {
+      std::memcpy(to, from.data, plane.part_bytes());
+    } else {
+      cuda::copy(to, from.data, plane.part_bytes(), cuda::Direction::kOnDevice, stream);
+    }
+    return 1;
+  }
+  char* part = static_cast<char*>(to);
+  for (const AugmentParams& crop : item.views[view]) {
+    if (image) {
+      visit(plane.dtype, [&]<class T>() { make_image<T>(device, stream, from.frame, pixels, crop, part); });
+    } else {
+      auto* make = device == Device::kCpu ? cpu::preprocess_depth : cuda::preprocess_depth;
+      make(stream, from.frame, static_cast<const float*>(from.data),
+           plane.source == BatchSource::kTeacher ? crop.teacher : crop.image, crop.crop.height, crop.crop.width,
+           reinterpret_cast<float*>(part));
+    }
+    part += plane.part_bytes();
+  }
+  return static_cast<int64_t>(item.views[view].size());
+}
+
+}  // namespace depthstill
