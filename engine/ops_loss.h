@@ -110,4 +110,12 @@ Tensor context_loss(const Tensor& x, const Tensor& y, const Contexts& contexts, 
 Tensor gradient_matching(const Tensor& x, const Tensor& y, const Contexts& contexts,
                          GradientMatchingOptions options = {});
 
+// The scale of the maps, which no loss above sees; one element each, over the images in which something counts.
+struct ScaleFigures {
+  Tensor t_student, s_student, t_teacher, s_teacher;  // mean median and mean deviation
+  Tensor bounded;                                     // share of the student's contexts whose deviation is at its bound
+  Tensor anchor;                                      // mean |ln(s_student / s_teacher)|, which x gets a gradient from
+};
+ScaleFigures context_scales(const Tensor& x, const Contexts& contexts);
+
 }  // namespace depthstill

@@ -25,7 +25,7 @@ LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, cons
   const bool open = normalises && options.reference && options.norm != ContextNorm::kGlobal;
   LossResult result;
   Contexts contexts;
-  if (normalises || options.lambda_grad != 0.0f) {
+  if (normalises || options.lambda_grad != 0.0f || options.anchor != 0.0f) {
     const ProfileRange range("loss", "contexts");
     contexts = context_statistics(student, teacher, {whole.kind, whole.reference, open});
   }
@@ -40,8 +40,35 @@ LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, cons
     const Tensor value = gradient_matching(student, teacher, contexts, {.detach = options.detach});
     add_part(result, "grad", value, options.lambda_grad);
   }
+  if (contexts.leaves.defined()) {
+    const ProfileRange range("loss", "scales");
+    const ScaleFigures scales = context_scales(student, contexts);
+    if (options.anchor != 0.0f) add_part(result, "anchor", scales.anchor, options.anchor);
+    result.figures = {{"t_student", scales.t_student},
+                      {"s_student", scales.s_student},
+                      {"t_teacher", scales.t_teacher},
+                      {"s_teacher", scales.s_teacher},
+                      {"bounded", scales.bounded}};
+  }
   result.depth = student.detach();
   return result;
+}
+
+DistillAnyDepth::DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups)
+    : NetworkObjective(model, std::move(groups)), options_(options) {
+  check(model.options().head == Head::kRelative, model.name(), ": expected a relative head for the loss ",
+        kDistillAnyDepthLoss, ", found ", name_of(model.options().head));
+}
+
+LossResult DistillAnyDepth::losses(std::span<const BatchTensors> views) {
+  const BatchTensors& batch = views[0];
+  const Prediction output = [&] {
+    const ProfileRange range("fwd");
+    return model_.forward(batch.image);
+  }();
+  end_forward();
+  const ProfileRange range("loss");
+  return cross_context_loss(output.map, batch.teacher, options_);
 }
 
 }  // namespace depthstill

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "engine/ops_loss.h"
-#include "engine/train/objective.h"
+#include "losses/network_objective.h"
 
 namespace depthstill {
 
@@ -17,11 +17,26 @@ struct DistillOptions {
   float lambda_sc = 1.0f, lambda_grad = 2.0f;  // 0 leaves a part out
   double trim = 0;                             // share of L_sc's greatest pixel losses that is dropped, per image
   ContextDetach detach = ContextDetach::kNothing;
+  // Weight of the anchor, mean |ln(s_student / s_teacher)|: the losses leave the scale of the student's maps free, and
+  // steps lengthen the weights that make it.
+  float anchor = 0;
   bool reference = false;  // Hierarchical Depth Normalization as coded
 };
 
-// student, teacher (N, H, W) fp32; a pixel counts where the teacher's value is finite. The parts are "sc" and "grad".
+// student, teacher (N, H, W) fp32; a pixel counts where the teacher's value is finite. The parts are "sc", "grad" and
+// "anchor"; figures are the maps' medians and deviations (ScaleFigures), unless no part normalises.
 // Throws Error if both have the weight 0.
 LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options);
+
+// Trains a network with a relative head on regions: the first view's image, and the teacher's map of it.
+class DistillAnyDepth final : public NetworkObjective {
+ public:
+  // The model must outlive the objective. Throws Error if its head is another.
+  DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups = {});
+  LossResult losses(std::span<const BatchTensors> views) override;
+
+ private:
+  DistillOptions options_;
+};
 
 }  // namespace depthstill

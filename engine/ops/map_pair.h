@@ -16,9 +16,13 @@ inline MapShape check_map_pair(const char* op, const Tensor& x, const Tensor& y)
   return shape;
 }
 
+// Null where there are none.
+inline const ContextStats* stats_of(const Contexts& contexts) {
+  return contexts.stats.defined() ? static_cast<const ContextStats*>(contexts.stats.raw()) : nullptr;
+}
+
 inline ContextInput input_of(const Tensor& x, const Tensor& y, const Contexts& contexts) {
-  return {x, y, contexts.leaves,
-          contexts.stats.defined() ? static_cast<const ContextStats*>(contexts.stats.raw()) : nullptr};
+  return {x, y, contexts.leaves, stats_of(contexts)};
 }
 
 inline void check_contexts(const char* op, const Tensor& x, const Contexts& contexts) {

@@ -20,7 +20,9 @@ namespace depthstill {
 struct LossResult {
   Tensor total;                                       // one fp32 element, to call backward() on
   std::vector<std::pair<std::string, Tensor>> parts;  // names and values before weighting, without history, for the log
-  Tensor depth = {};                                  // the predicted map, without history; undefined if there is none
+  // Figures of the step for the log that are no part of the loss, likewise.
+  std::vector<std::pair<std::string, Tensor>> figures = {};
+  Tensor depth = {};  // the predicted map, without history; undefined if there is none
 };
 
 // Parameters whose names begin with `prefix` learn at lr_factor times the learning rate.

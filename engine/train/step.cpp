@@ -6,7 +6,7 @@
 namespace depthstill {
 namespace {
 
-constexpr int64_t kMostLosses = 16;  // the total and its parts
+constexpr int64_t kMostKept = 16;  // the total, its parts and figures
 
 std::vector<float> lr_factors(Objective& objective) {
   const std::vector<ParameterGroup> groups = objective.groups();
@@ -37,7 +37,7 @@ TrainStep::TrainStep(Objective& objective, Options options)
     : objective_(objective),
       options_(std::move(options)),
       optimiser_(objective.trained().parameter_tensors(), options_.optimiser, lr_factors(objective)),
-      losses_(zeros({kMostLosses}, DType::kFloat, options_.device)) {
+      kept_(zeros({kMostKept}, DType::kFloat, options_.device)) {
   objective_.on_forward_end_ = [this] { after(Phase::kForward); };
 }
 
@@ -100,22 +100,24 @@ void TrainStep::compute(std::span<const BatchTensors> views) {
 }
 
 void TrainStep::keep_losses(const LossResult& loss) {
-  loss_names_.clear();
+  kept_names_.clear();
   const auto keep = [&](const std::string& name, const Tensor& value) {
-    check(static_cast<int64_t>(loss_names_.size()) < kMostLosses, "train step: expected at most ", kMostLosses - 1,
-          " parts of a loss, got more");
-    float* to = losses_.data<float>() + loss_names_.size();
-    copy_bytes(to, losses_.device(), value.raw(), value.device(), sizeof(float));
-    loss_names_.push_back(name);
+    check(static_cast<int64_t>(kept_names_.size()) < kMostKept, "train step: expected at most ", kMostKept - 1,
+          " parts and figures of a loss, got more");
+    float* to = kept_.data<float>() + kept_names_.size();
+    copy_bytes(to, kept_.device(), value.raw(), value.device(), sizeof(float));
+    kept_names_.push_back(name);
   };
   keep("total", loss.total);
   for (const auto& [name, value] : loss.parts) keep(name, value);
+  losses_end_ = kept_names_.size();
+  for (const auto& [name, value] : loss.figures) keep(name, value);
 }
 
-std::vector<std::pair<std::string, double>> TrainStep::losses() const {
-  const std::vector<float> values = to_vector<float>(losses_);
+std::vector<std::pair<std::string, double>> TrainStep::kept(size_t first, size_t end) const {
+  const std::vector<float> values = to_vector<float>(kept_);
   std::vector<std::pair<std::string, double>> named;
-  for (size_t i = 0; i < loss_names_.size(); ++i) named.emplace_back(loss_names_[i], static_cast<double>(values[i]));
+  for (size_t i = first; i < end; ++i) named.emplace_back(kept_names_[i], static_cast<double>(values[i]));
   return named;
 }
 

@@ -50,12 +50,14 @@ class TrainStep {
   // The tensors that captured steps count with on the host (CapturedStep).
   static std::vector<Tensor> counters(const Module& module);
 
-  // The losses of the last step, "total" first, then the parts. Waits for the device.
-  std::vector<std::pair<std::string, double>> losses() const;
+  // The losses of the last step, "total" first, then the parts, and its figures. Each waits for the device.
+  std::vector<std::pair<std::string, double>> losses() const { return kept(0, losses_end_); }
+  std::vector<std::pair<std::string, double>> figures() const { return kept(losses_end_, kept_names_.size()); }
 
  private:
   void prepare(std::span<const BatchTensors> views);
   void keep_losses(const LossResult& loss);
+  std::vector<std::pair<std::string, double>> kept(size_t first, size_t end) const;
   void note(const std::string& line) const;
   void after(Phase phase) const;
 
@@ -64,8 +66,9 @@ class TrainStep {
   std::optional<CapturedStep> captured_;  // empty until the first run(): a device has one step's arena at a time
   AdamW optimiser_;
   bool prepared_ = false;
-  Tensor losses_;  // losses of the last step, in the order of loss_names_
-  std::vector<std::string> loss_names_;
+  Tensor kept_;  // losses and figures of the last step, in the order of kept_names_
+  std::vector<std::string> kept_names_;
+  size_t losses_end_ = 0;  // those behind are figures
 };
 
 }  // namespace depthstill

@@ -215,6 +215,7 @@ void Trainer::log_step(const Batch& batch, double lr) {
   record.images_per_second =
       static_cast<double>(images_seen_ - std::exchange(images_at_last_log_, images_seen_)) / seconds;
   record.losses = step_.losses();
+  record.figures = step_.figures();
   observer_.log(record);
 }
 

@@ -35,6 +35,7 @@ struct StepRecord {
   int64_t step = 0, epoch = 0;
   double lr = 0, grad_norm = 0, images_per_second = 0;
   std::vector<std::pair<std::string, double>> losses;  // "total" first, then its parts
+  std::vector<std::pair<std::string, double>> figures = {};
 };
 
 // All functions may be left as they are. What a function throws ends the run.

@@ -1,5 +1,7 @@
 #include "losses/distill_any_depth.h"
 
+#include "engine/ops.h"
+#include "models/model_table.h"
 #include "tests/ops/op_test.h"
 
 namespace depthstill {
@@ -31,6 +33,37 @@ TEST(DistillAnyDepth, LeavesOutWhatHasNoWeight) {
   EXPECT_NEAR(static_cast<double>(item(raw.total)), sum / 64, 1e-6);
   options.lambda_sc = 0.0f;
   EXPECT_THROW(cross_context_loss(x, y, options), Error);
+}
+
+TEST(DistillAnyDepth, AnAnchorIsAPartAndScalesAreFigures) {
+  Tensor x = random_tensor({2, 12, 16}, 1, 1.0f, 5.0f).set_requires_grad();
+  const Tensor y = random_tensor({2, 12, 16}, 2, 0.0f, 3.0f);
+  DistillOptions options;
+  options.lambda_sc = options.lambda_grad = 0.0f;
+  EXPECT_THROW(cross_context_loss(x, y, options), Error) << "an anchor alone teaches nothing";
+  options.lambda_sc = 1.0f;
+  options.anchor = 0.5f;
+  const LossResult result = cross_context_loss(x, y, options);
+  ASSERT_EQ(result.parts.size(), 2u);
+  EXPECT_EQ(result.parts[1].first, "anchor");
+  EXPECT_FLOAT_EQ(item(result.total), item(result.parts[0].second) + 0.5f * item(result.parts[1].second));
+  ASSERT_EQ(result.figures.size(), 5u);
+  EXPECT_EQ(result.figures[1].first, "s_student");
+  EXPECT_NEAR(item(result.figures[1].second), 1.0f, 0.2f) << "of a uniform map over four units";
+  const LossResult larger = cross_context_loss(scale(x, 4.0f).detach(), y, options);
+  EXPECT_FLOAT_EQ(item(larger.figures[1].second), 4.0f * item(result.figures[1].second));
+  EXPECT_FLOAT_EQ(item(larger.parts[0].second), item(result.parts[0].second)) << "which L_sc does not see";
+}
+
+TEST(DistillAnyDepth, TrainsRelativeHeadsAlone) {
+  const auto metric = make_model("mobilenet_unet_small", {.head = Head::kRegression});
+  try {
+    DistillAnyDepth objective(*metric, {});
+    ADD_FAILURE() << "expected an error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "mobilenet_unet_small: expected a relative head for the loss distill_any_depth, found regression");
+  }
 }
 
 // As coded, HDN leaves the greatest pixel out of its contexts. Gradient matching counts it all the same.

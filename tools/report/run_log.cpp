@@ -19,6 +19,9 @@ StepRecord parse_step(const ordered_json& line) {
   record.grad_norm = line.value("grad_norm", 0.0);
   record.images_per_second = line.value("images_per_second", 0.0);
   for (const auto& [name, value] : line.at("losses").items()) record.losses.emplace_back(name, value.get<double>());
+  if (line.contains("figures")) {
+    for (const auto& [name, value] : line.at("figures").items()) record.figures.emplace_back(name, value.get<double>());
+  }
   return record;
 }
 
@@ -40,10 +43,11 @@ EvalRecord parse_eval(const ordered_json& line) {
 std::string to_json_line(const StepRecord& record) {
   ordered_json losses = ordered_json::object();
   for (const auto& [name, value] : record.losses) losses[name] = value;
-  const ordered_json line = {
+  ordered_json line = {
       {"type", "step"},  {"step", record.step},           {"epoch", record.epoch},
       {"lr", record.lr}, {"grad_norm", record.grad_norm}, {"images_per_second", record.images_per_second},
       {"losses", losses}};
+  for (const auto& [name, value] : record.figures) line["figures"][name] = value;
   return line.dump() + '\n';
 }
 
