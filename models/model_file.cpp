@@ -87,6 +87,11 @@ TrainedUse parse_use(const Metadata& metadata, const std::string& path) {
           path, ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '", printable(size), "'");
     use.input_size = sides;
   }
+  if (metadata.contains("input_side")) {
+    use.side = metadata_number<int>(metadata, "input_side", path);
+    check(use.side >= 1 && use.side <= kMaxImageSide, path, ": metadata entry 'input_side': expected 1 to ",
+          kMaxImageSide, ", found ", use.side);
+  }
   if (!scale.empty()) {
     std::istringstream in(scale);
     const bool read = in >> use.scale_height >> by >> use.scale_width && by == 'x' && in.peek() == EOF;
@@ -108,6 +113,8 @@ Metadata metadata_of(const DepthModel& model) {
   metadata["precision"] = name_of(use.dtype);
   if (use.input_size)
     metadata["input_size"] = concat_text(*use.input_size);
+  else if (use.side > 0)
+    metadata["input_side"] = metadata_text(use.side);
   else if (use.resizes())
     metadata["input_scale"] = metadata_text(use.scale_height) + "x" + metadata_text(use.scale_width);
   return metadata;

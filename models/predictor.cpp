@@ -46,12 +46,13 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::
 Predictor::Input Predictor::input_for(ImageSize image) const {
   InputRule rule = model_.input_rule();
   const TrainedUse use = model_.trained_use().value_or(TrainedUse{});
+  const int side = options_.side > 0 ? options_.side : use.side;
   if (rule.fit != InputRule::Fit::kPad && !use.resizes()) {
-    if (options_.side > 0) rule.size = options_.side;
+    if (side > 0) rule.size = side;
     return {true, fitted_size(image, rule)};
   }
-  if (options_.side > 0) return {false, with_shorter_side(image, options_.side)};
-  const auto scaled = [](int side, double scale) { return std::max(1, static_cast<int>(std::lround(side * scale))); };
+  if (side > 0) return {false, with_shorter_side(image, side)};
+  const auto scaled = [](int pixels, double by) { return std::max(1, static_cast<int>(std::lround(pixels * by))); };
   return {false, use.input_size.value_or(
                      ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)})};
 }

@@ -23,7 +23,7 @@ struct PredictOptions {
   // The model's input rule decides what the network is given. A training that resized its images (trained_use())
   // replaces the rule: images are resized as there and padded to the network's multiple; the depth map is resized back
   // bilinearly. A `side` that is not 0 replaces both: the size of a rule that has one, else the pixels of the image's
-  // shorter side, aspect kept.
+  // shorter side, aspect kept. A training on squares says such a side, too.
   int side = 0;
   // On CUDA, networks run as one graph once images of a size have come three times (captured_forward.h). Not beside
   // training steps on the same device.

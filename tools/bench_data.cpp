@@ -10,6 +10,7 @@
 
 #include "engine/data/loader.h"
 #include "tools/args.h"
+#include "tools/distill_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/recipe.h"
 #include "tools/train_run.h"
@@ -72,6 +73,7 @@ struct Rate {
 
 Rate measure(const std::shared_ptr<const Dataset>& data, const Recipe& recipe, int workers, double seconds) {
   LoaderOptions loading = loader_options(recipe);
+  loading.regions = region_loading(recipe, *data);
   loading.workers = workers;
   loading.epochs = (int64_t{1} << 24) - 1;
   loading.cache_bytes = 0;

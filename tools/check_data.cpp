@@ -7,6 +7,7 @@
 
 #include "tools/args.h"
 #include "tools/data_check.h"
+#include "tools/distill_recipe.h"
 #include "tools/progress.h"
 #include "tools/recipe.h"
 
@@ -31,6 +32,7 @@ int run_check_data(const CheckDataArgs& args) {
 
   CheckOptions options;
   options.training = needs_of(recipe);
+  options.regions = region_loading(recipe, Dataset(dataset_spec(recipe, "train")));
   options.protocol = protocol_of(recipe);
   if (split == "test") options.scored = split;
   options.max_problems_shown = args.shown;

@@ -87,6 +87,24 @@ DepthSummary check_map(const SampleDepth& map, const std::string& path, const st
   return summarise(map.copy(), range);
 }
 
+// Whether a label of the sample's region in the first epoch teaches something. A teacher that has not drawn it then may
+// have none.
+bool check_labels(const Dataset& dataset, const Sample& sample, const CheckOptions& options, SampleReport& report) {
+  const RegionLoading& regions = *options.regions;
+  const Region region = draw_region(regions.spec, sample.image.size(), options.training->loading.seed, 0, sample.index);
+  bool teaches = false;
+  for (const auto& teacher : regions.teachers) {
+    attempt(report.problems, [&] {
+      const std::string path = teacher->path(dataset, sample.index, 0);
+      if (!teacher->every_sample() && !std::filesystem::exists(path)) return;
+      const std::string problem = label_problem(teacher->load(dataset, sample, region, 0, regions.size));
+      teaches = teaches || problem.empty();
+      if (!problem.empty()) report.notes.push_back(concat_text(sample.where, ": ", path, ' ', problem));
+    });
+  }
+  return teaches;
+}
+
 SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
@@ -114,7 +132,9 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       else
         report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
     }
-    if (options.training) {
+    if (options.regions) {
+      report.has_target = check_labels(dataset, sample, options, report);
+    } else if (options.training) {
       const SampleDepth& target = target_of(sample, options.training->target);
       report.has_target = !target.empty() && has_target(target, range, options.training->top_rows);
     }
@@ -403,6 +423,7 @@ int check_data(const DatasetSpec& train, const DatasetSpec* scored, const CheckO
   CheckOptions cropped = options, framed = options;
   cropped.protocol.reset();
   framed.training.reset();
+  framed.regions.reset();
   int64_t problems = check_set("train", train, cropped, out);
   if (scored != nullptr) {
     problems += check_set(options.scored, *scored, framed, out);

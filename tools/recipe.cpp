@@ -11,6 +11,7 @@
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "models/model_table.h"
+#include "tools/distill_recipe.h"
 #include "tools/settings.h"
 
 namespace depthstill {
@@ -40,12 +41,12 @@ void bind_model(Settings& s, ModelRecipe& model) {
              "channels of a U-Net's decoder at each tap of the encoder, shallow to deep; []: the network's own");
   s.text("model.init", model.weights,
          "weights to start from (.safetensors or .pth: an encoder or a whole network); empty: random");
-}
   s.choice("model.init_parts", model.parts, {{"all", InitialParts::kAll}, {"encoder", InitialParts::kEncoder}},
            "what model.init gives: all that it has, or the encoder alone, under a random head");
   s.choice("model.frozen", model.frozen,
            {{"nothing", std::string("nothing")}, {"encoder", std::string("encoder")}, {"head", std::string("head")}},
            "part that keeps the weights of model.init");
+}
 
 // The values of [loss] that its name implies; distill_any_depth has a table of its own.
 LossOptions implied_loss(const Recipe& recipe) {
@@ -93,25 +94,6 @@ void bind_loss(Settings& s, Recipe& recipe) {
            "moments about the mean, or with absolute values as the published code");
 }
 
-void bind_distill(Settings& s, DistillOptions& distill) {
-  s.choice("distill.norm", distill.norm,
-           {{"hybrid", ContextNorm::kHybrid},
-            {"local", ContextNorm::kLocal},
-            {"global", ContextNorm::kGlobal},
-            {"none", ContextNorm::kNone}},
-           "normalisation of L_sc (Eq. 1 to 6)");
-  s.choice("distill.contexts", distill.contexts,
-           {{"range", ContextKind::kRange}, {"quantile", ContextKind::kQuantile}, {"grid", ContextKind::kGrid}},
-           "what hybrid and local cut: the teacher's range, its quantiles, or the image");
-  s.number("distill.lambda_sc", distill.lambda_sc, kNotNegative, "weight of the shared-context loss L_sc; 0: left out");
-  s.number("distill.lambda_grad", distill.lambda_grad, kNotNegative, "weight of gradient matching L_grad; 0: left out");
-  s.number("distill.trim", distill.trim, {0, 1}, "share of L_sc's greatest pixel losses that is dropped, per image");
-  s.choice("distill.detach", distill.detach,
-           {{"nothing", ContextDetach::kNothing}, {"median", ContextDetach::kMedian}, {"both", ContextDetach::kBoth}},
-           "statistics of the student that no gradient flows through");
-  s.flag("distill.reference", distill.reference, "true: Hierarchical Depth Normalization as coded");
-}
-
 void bind_data(Settings& s, DataRecipe& data) {
   s.text("data.root", data.root, "folder that lists and their paths are relative to (--data)");
   s.text("data.image_folder", data.image_folder, "below the root, what image paths in the lists are relative to");
@@ -153,8 +135,6 @@ void bind_data(Settings& s, DataRecipe& data) {
 void bind_augment(Settings& s, Recipe& recipe) {
   AugmentSpec& augment = recipe.augment;
   constexpr Range probability{0, 1}, range{0, 0.99};
-  s.number("optimiser.encoder_lr_scale", recipe.encoder_lr_scale, kNotNegative, "the encoder learns at lr x this");
-  s.number("optimiser.head_lr_scale", recipe.head_lr_scale, kNotNegative, "the head (decoder) learns at lr x this");
   s.flag("augment.on", recipe.augment_on, "false: whole frames, unchanged");
   s.integer("augment.crop_height", augment.crop.height, {0, kMaxImageSide}, "pixels of the training crop; 0: all rows");
   s.integer("augment.crop_width", augment.crop.width, {0, kMaxImageSide},
@@ -173,6 +153,8 @@ void bind_optimiser(Settings& s, Recipe& recipe) {
   AdamWOptions& optimiser = recipe.optimiser;
   Schedule& schedule = recipe.schedule;
   s.number("optimiser.lr", schedule.lr, kPositive, "largest learning rate (AdamW)");
+  s.number("optimiser.encoder_lr_scale", recipe.encoder_lr_scale, kNotNegative, "the encoder learns at lr x this");
+  s.number("optimiser.head_lr_scale", recipe.head_lr_scale, kNotNegative, "the head (decoder) learns at lr x this");
   s.number("optimiser.beta1", optimiser.params.beta1, {0, 0.9999}, "decay of the first moment");
   s.number("optimiser.beta2", optimiser.params.beta2, {0, 0.99999}, "decay of the second moment");
   s.number("optimiser.eps", optimiser.params.eps, kPositive, "added to the root of the second moment");
@@ -186,8 +168,6 @@ void bind_optimiser(Settings& s, Recipe& recipe) {
   s.number("schedule.pct_start", schedule.pct_start, {0, 1}, "one_cycle: share of the steps that rise");
   s.number("schedule.div_factor", schedule.div_factor, {1, kMaxCount}, "one_cycle: starts at lr / this");
   s.number("schedule.final_div_factor", schedule.final_div_factor, {1, kMaxCount},
-  s.integer("train.save_every", train.save_every, {0, kMaxCount},
-            "steps between writings of last.safetensors; 0: after epochs only");
            "one_cycle: ends at the start / this");
   s.number("schedule.power", schedule.power, kPositive, "polynomial");
   s.number("schedule.min_lr", schedule.min_lr, kNotNegative, "polynomial: lr at the end");
@@ -206,6 +186,8 @@ void bind_run(Settings& s, Recipe& recipe) {
   s.integer("train.seed", train.seed, {0, 9e15}, "of weights, order and augmentation");
   s.flag("train.drop_last", train.drop_last, "leave out an incomplete last batch");
   s.integer("train.log_every", train.log_every, {1, kMaxCount}, "steps between lines of metrics.jsonl");
+  s.integer("train.save_every", train.save_every, {0, kMaxCount},
+            "steps between writings of last.safetensors; 0: after epochs only");
   s.integer("train.checkpoint_keep", train.checkpoint_keep, {1, kMaxCount}, "newest checkpoints that stay on disk");
 }
 
@@ -240,7 +222,7 @@ Settings bind(Recipe& recipe) {
   Settings settings;
   bind_model(settings, recipe.model);
   bind_loss(settings, recipe);
-  bind_distill(settings, recipe.distill);
+  bind_distill(settings, recipe);
   bind_data(settings, recipe.data);
   bind_augment(settings, recipe);
   bind_optimiser(settings, recipe);
@@ -275,10 +257,6 @@ void collect(const std::filesystem::path& path, std::vector<std::filesystem::pat
     fail(asked_by, ": 'inherit': ", one_line(error.what()));
   }
   std::vector<TomlEntry> own = parse_toml(text, path.string());
-  check(recipe.model.frozen == "nothing" || !recipe.model.weights.empty(), file, ": model.frozen is ",
-        recipe.model.frozen, ": expected its weights in model.init, found none");
-  check(recipe.model.frozen != "head" || recipe.model.parts == InitialParts::kAll, file,
-        ": model.frozen is head: expected model.init_parts = \"all\", found encoder");
   restore_printed_rows(text, path.string(), own);
   const auto inherit = std::find_if(own.begin(), own.end(), [](const TomlEntry& e) { return e.key == "inherit"; });
   if (inherit != own.end()) {
@@ -297,6 +275,10 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   const ModelOptions& options = recipe.model.options;
   check(options.d_min < options.d_max, file, ": model.min_depth is ", options.d_min, ", expected less than max_depth ",
         options.d_max);
+  check(recipe.model.frozen == "nothing" || !recipe.model.weights.empty(), file, ": model.frozen is ",
+        recipe.model.frozen, ": expected its weights in model.init, found none");
+  check(recipe.model.frozen != "head" || recipe.model.parts == InitialParts::kAll, file,
+        ": model.frozen is head: expected model.init_parts = \"all\", found encoder");
   const DataRecipe& data = recipe.data;
   check((data.resize_height == 0) == (data.resize_width == 0), file,
         ": data.resize_height and resize_width: expected both or neither");
@@ -313,8 +295,13 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
   const TermWeights& weights = recipe.loss.weights;
   check(recipe.loss_name != kDistillAnyDepthLoss || !(weights.needs_bins() || weights.needs_depth()), file,
         ": the loss ", kDistillAnyDepthLoss, " has its weights in [distill], found one in [loss]");
-  check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
-        ": the loss ", recipe.loss_name, " learns from a teacher: expected a folder in data.train.teacher, found none");
+  if (distills(recipe)) {
+    check_distill(recipe, file);
+  } else {
+    check(data.train.list.empty() || recipe.loss.target == DepthTarget::kTruth || !data.train.teacher.empty(), file,
+          ": the loss ", recipe.loss_name,
+          " learns from a teacher: expected a folder in data.train.teacher, found none");
+  }
   try {
     static_cast<void>(
         find_set(find_protocol(recipe.eval.rules == "default" ? "" : recipe.eval.rules, recipe.eval.protocol),
@@ -363,11 +350,11 @@ std::string print_recipe(const Recipe& recipe) {
   // Values that follow from the loss's name are printed as comments, so that --set loss.alpha changes them still.
   Recipe copy = recipe, named = recipe;
   named.loss = implied_loss(recipe);
-  const bool distills = recipe.loss_name == kDistillAnyDepthLoss;
-  return bind(copy).print([plain = bind(named), distills](const std::string& key, const TomlValue& value) {
-    if (key.starts_with("distill.")) return !distills;
-    return key.starts_with("loss.") && key != "loss.top_rows" && !names_loss(key) && plain.value(key) == value;
-  });
+  return bind(copy).print(
+      [plain = bind(named), distils = distills(recipe)](const std::string& key, const TomlValue& value) {
+        if (key.starts_with("distill.")) return !distils;
+        return key.starts_with("loss.") && key != "loss.top_rows" && !names_loss(key) && plain.value(key) == value;
+      });
 }
 
 bool has_split(const Recipe& recipe, const std::string& split) {
@@ -420,10 +407,6 @@ AugmentSpec augment_of(const Recipe& recipe) {
   return augment;
 }
 
-std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model) {
-  return {{model.parts().encoder, recipe.encoder_lr_scale}, {model.parts().head, recipe.head_lr_scale}};
-}
-
 Protocol protocol_of(const Recipe& recipe) {
   const EvalRecipe& eval = recipe.eval;
   Protocol protocol = make_protocol(eval.protocol, eval.rules == "default" ? "" : eval.rules);
@@ -437,12 +420,18 @@ Protocol protocol_of(const Recipe& recipe) {
   return protocol;
 }
 
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model) {
+  return {{model.parts().encoder, recipe.encoder_lr_scale}, {model.parts().head, recipe.head_lr_scale}};
+}
+
 NetworkRecord network_record(const Recipe& recipe) {
   TrainedUse use;
   use.flip = recipe.eval.flip;
   use.dtype = recipe.train.precision == "bf16" ? DType::kBf16 : DType::kFloat;
   const DataRecipe& data = recipe.data;
-  if (data.resize_height > 0) {
+  if (distills(recipe)) {
+    use.side = recipe.regions.size;
+  } else if (data.resize_height > 0) {
     const ImageSize size{data.resize_width, data.resize_height};
     if (data.crop == CropRule::kNone) {
       use.input_size = size;

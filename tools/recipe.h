@@ -9,6 +9,7 @@
 
 #include "engine/data/augment.h"
 #include "engine/data/dataset.h"
+#include "engine/data/region.h"
 #include "engine/eval/protocol.h"
 #include "engine/optim.h"
 #include "engine/schedule.h"
@@ -23,9 +24,9 @@ struct ModelRecipe {
   std::string name = "mobilenet_unet";
   ModelOptions options;  // head, bins, d_min, d_max
   std::string weights;   // weights to start from; empty: random ones
-};
   InitialParts parts = InitialParts::kAll;
   std::string frozen = "nothing";  // the part that is not trained: nothing, encoder or head
+};
 
 // One list of the data set. `teacher` is the folder of its teacher maps, empty: none.
 struct SplitRecipe {
@@ -54,9 +55,18 @@ struct TrainRecipe {
   uint64_t seed = 70;
   bool drop_last = true;
   int log_every = 1;        // steps between lines of metrics.jsonl
-  int checkpoint_keep = 5;  // last checkpoints that are kept
   int64_t save_every = 0;   // steps between writings of last.safetensors; 0: after epochs only
+  int checkpoint_keep = 5;  // last checkpoints that are kept
   int64_t max_steps = 0;    // 0: epochs decide
+};
+
+// Of the loss distill_any_depth: the regions that it is of, and its teachers.
+struct RegionRecipe {
+  RegionSpec spec{.patches = 0};
+  int size = 560;                               // pixels of a side that the student sees
+  std::vector<std::string> teachers;            // folders of stored maps, below the root
+  std::vector<double> shares;                   // in which they are drawn; empty: equal ones
+  Quantity unstated = Quantity::kInverseDepth;  // what their maps are that do not say it
 };
 
 struct EvalRecipe {
@@ -83,10 +93,13 @@ struct Recipe {
   float loss_alpha = 0.1f, loss_beta = 10.0f;
   LossOptions loss = named_loss("tie_kd");  // named_loss() with the recipe's changes
   DistillOptions distill;                   // of the loss distill_any_depth
+  RegionRecipe regions;
+  double drift_factor = 100;  // of the student's scale, beyond which it is a warning
   DataRecipe data;
   bool augment_on = true;
   AugmentSpec augment;
   AdamWOptions optimiser;
+  float encoder_lr_scale = 1.0f, head_lr_scale = 1.0f;
   Schedule schedule;
   TrainRecipe train;
   EvalRecipe eval;
@@ -98,7 +111,6 @@ struct Recipe {
 Recipe load_recipe(const std::string& path, std::span<const std::string> overrides = {});
 
 // The effective recipe as TOML that load_recipe() reads back to the same values.
-  float encoder_lr_scale = 1.0f, head_lr_scale = 1.0f;
 std::string print_recipe(const Recipe& recipe);
 
 // The data set of a list: "train", "val" or "test". Throws Error if the recipe has no such list.
@@ -108,9 +120,9 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
 std::string report_split(const Recipe& recipe);
 Protocol protocol_of(const Recipe& recipe);
 AugmentSpec augment_of(const Recipe& recipe);  // with the sides that the network needs
+// Learning rates of the parts of this network.
+std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model);
 // The recipe's network, and the size, precision and flip that its training uses.
 NetworkRecord network_record(const Recipe& recipe);
 
 }  // namespace depthstill
-// Learning rates of the parts of this network.
-std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model);

@@ -105,11 +105,9 @@ void Settings::text(std::string key, std::string& target, std::string doc) {
 }
 
 void Settings::numbers(std::string key, std::vector<double>& target, Range range, std::string doc) {
-  const size_t count = target.size();
-  const auto set = [&target, range, count](const TomlValue& value) {
+  const auto set = [&target, range](const TomlValue& value) {
     const auto* array = std::get_if<TomlArray>(&value);
-    check(array != nullptr, "expected an array of ", count, " numbers, found ", describe_type(value));
-    check(array->size() == count, "expected ", count, " numbers, found ", array->size());
+    check(array != nullptr, "expected an array of numbers, found ", describe_type(value), " ", format_toml(value));
     std::vector<double> result;
     for (const TomlScalar& scalar : *array) {
       result.push_back(std::visit([&](const auto& v) { return detail::number_of(TomlValue(v), range); }, scalar));

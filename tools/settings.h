@@ -29,7 +29,7 @@ class Settings {
   void number(const std::string& key, T& target, Range range, const std::string& doc);
   void text(std::string key, std::string& target, std::string doc);
   void numbers(std::string key, std::vector<double>& target, Range range, std::string doc);
-  void integers(std::string key, std::vector<int64_t>& target, Range range, std::string doc);  // of any number
+  void integers(std::string key, std::vector<int64_t>& target, Range range, std::string doc);
   void texts(std::string key, std::vector<std::string>& target, std::string doc);
   template <class Enum>
   void choice(const std::string& key, Enum& target, std::vector<std::pair<std::string, Enum>> names,

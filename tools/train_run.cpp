@@ -15,8 +15,12 @@
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tools/data_check.h"
+#include "tools/distill_recipe.h"
+#include "tools/drift_watch.h"
 #include "tools/evaluate_model.h"
 #include "tools/interrupt.h"
+#include "tools/label_notes.h"
+#include "tools/metrics_file.h"
 #include "tools/output_plan.h"
 #include "tools/progress.h"
 #include "tools/report/report.h"
@@ -31,27 +35,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kDecoder = "jpeg_decoder";  // entry of last.safetensors
-
-// metrics.jsonl, appended line by line.
-class MetricsFile {
- public:
-  MetricsFile(std::string path, bool append) : path_(std::move(path)) {
-    file_.reset(std::fopen(path_.c_str(), append ? "a" : "w"));
-    check(file_ != nullptr, path_, ": cannot be written");
-  }
-  void write(const std::string& line) {
-    const bool ok =
-        std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size() && std::fflush(file_.get()) == 0;
-    check(ok, path_, ": cannot be written, is the disk full?");
-  }
-
- private:
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  std::string path_;
-  std::unique_ptr<std::FILE, Close> file_;
-};
 
 std::string epoch_file(int64_t number) {
   char text[48];
@@ -102,6 +85,7 @@ class TrainRun final : public TrainObserver {
   void check_list(const Dataset& data) const;
   void check_first_sample(const TrainingNeeds& needs) const;
   void claim_folder();
+  LoaderOptions loading() const;
   void make_network();
   void recalibrate();
   void train_all();
@@ -118,36 +102,42 @@ class TrainRun final : public TrainObserver {
   std::shared_ptr<const Dataset> data_;
   std::optional<RunFolder> folder_;
   std::unique_ptr<DepthModel> model_;
-  std::optional<TieKd> objective_;
+  std::unique_ptr<Objective> objective_;
+  std::optional<RegionLoading> regions_;  // of a recipe that distils
   std::optional<Trainer> trainer_;
   std::optional<MetricsFile> metrics_;
   Selection selection_;
   std::optional<Progress> progress_;
-  std::string note_;        // text behind the progress bar
+  std::string note_;  // text behind the progress bar
+  LabelNotes label_notes_;
+  DriftWatch drift_;
   std::vector<bool> met_;   // samples that were in a batch of this process
   int64_t empty_maps_ = 0;  // of them, those without anything to learn from
 };
 
-TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options) : recipe_(recipe), options_(options) {
+TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options)
+    : recipe_(recipe), options_(options), drift_(recipe.drift_factor) {
   data_ = std::make_shared<Dataset>(dataset_spec(recipe_, "train"));
+  regions_ = region_loading(recipe_, *data_);
   check_recipe();
   claim_folder();
   make_network();
-  objective_.emplace(make_objective(*model_, recipe_, options_.dead_rows, options_.fused_head));
-  TrainerOptions training;
-  training.loading = loader_options(recipe_);
-  training.schedule = recipe_.schedule;
-  training.optimiser = recipe_.optimiser;
-  training.max_steps = recipe_.train.max_steps;
-  training.log_every = recipe_.train.log_every;
-  training.save_every = recipe_.train.save_every;
-  training.device = options_.device;
-  training.dtype = options_.dtype;
-  training.graph = options_.graph;
+  objective_ = make_objective(*model_, recipe_, options_.dead_rows, options_.fused_head);
+  const TrainRecipe& train = recipe_.train;
+  const TrainerOptions training{.loading = loading(),
+                                .schedule = recipe_.schedule,
+                                .optimiser = recipe_.optimiser,
+                                .max_steps = train.max_steps,
+                                .log_every = train.log_every,
+                                .save_every = train.save_every,
+                                .device = options_.device,
+                                .dtype = options_.dtype,
+                                .graph = options_.graph};
   trainer_.emplace(data_, *objective_, training, *this);
   if (options_.resume) {
     const Metadata saved = trainer_->resume(path("last.safetensors"), describe(*model_));
     selection_ = Selection::from(saved, path("last.safetensors"));
+    drift_.restore(saved);
     name_changed_decoder(saved);
     log_line(concat_text("resuming at epoch ", trainer_->position().epoch + 1, ", step ", trainer_->position().step));
   }
@@ -172,6 +162,9 @@ void TrainRun::check_recipe() const {
   Sample sample = data.start(0);
   data.load_image(sample);
   check_frame(protocol_of(recipe_), sample);
+  const bool relative = recipe_.model.options.head == Head::kRelative;
+  check_kind(protocol_of(recipe_), relative ? kRelativeInverseDepth : kMetricDepth,
+             recipe_.model.name + ": what it predicts");
   check_scored(data, protocol_of(recipe_));
 }
 
@@ -197,6 +190,11 @@ void TrainRun::check_first_sample(const TrainingNeeds& needs) const {
 
 // Names each map without anything to learn from when it is met first.
 void TrainRun::before_step(const Batch& batch) {
+  if (regions_) {
+    const int64_t step = trainer_->position().updates + 1;
+    if (const auto line = label_notes_.after_batch(batch, step, *regions_, *data_)) log_line(*line);
+    return;
+  }
   constexpr int64_t kMostNotes = 20;
   met_.resize(static_cast<size_t>(data_->size()));
   const DepthRange range = range_of(data_->spec());
@@ -248,13 +246,19 @@ void TrainRun::make_network() {
   if (frozen != "nothing") model_->freeze(frozen == "encoder" ? model_->parts().encoder : model_->parts().head);
 }
 
+LoaderOptions TrainRun::loading() const {
+  LoaderOptions loading = loader_options(recipe_);
+  loading.regions = regions_;
+  return loading;
+}
+
 // Takes statistics of the training images for an encoder that came without any.
 void TrainRun::recalibrate() {
-  LoaderOptions loading = loader_options(recipe_);
+  LoaderOptions loading = this->loading();
   loading.drop_last = false;
   loading.epochs = 1;
   loading.cache_bytes = 0;
-  if (recipe_.augment_on) {
+  if (recipe_.augment_on && !regions_) {
     AugmentSpec augment = augment_of(recipe_);
     augment.rotate_probability = augment.colour_probability = 0;
     loading.views = one_crop(augment);
@@ -314,6 +318,7 @@ bool TrainRun::train_steps() {
 
 void TrainRun::log(const StepRecord& record) {
   metrics_->write(to_json_line(record));
+  if (const auto line = drift_.look(record)) log_line(*line);
   char text[64];
   note_ = "epoch " + std::to_string(record.epoch + 1);
   for (const auto& [name, value] : record.losses) {
@@ -342,11 +347,13 @@ void TrainRun::save_last() {
   Metadata metadata = metadata_of(*model_);
   metadata[kDecoder] = image_decoders().jpeg;
   metadata.merge(selection_.metadata());
+  if (regions_) metadata.merge(drift_.metadata());
   trainer_->save(path("last.safetensors"), metadata);
 }
 
 // Leaves a checkpoint, then the figures that decide whether it is the best so far.
 void TrainRun::after_epoch(int64_t epoch) {
+  if (const auto line = label_notes_.after_epoch()) log_line(*line);
   const bool chosen = has_split(recipe_, recipe_.select.on);
   const bool last = trainer_->position().updates == trainer_->total_updates();
   if (chosen && (last || (epoch + 1) % recipe_.eval.every == 0)) selection_.unjudged_epoch = epoch;
@@ -445,16 +452,16 @@ void TrainRun::write_final_report() {
 
 }  // namespace
 
-TieKd make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows, std::optional<bool> fused_head) {
-  check(recipe.loss_name != kDistillAnyDepthLoss, "recipe ", recipe.name,
-        ": expected a loss that trains a network, found ", kDistillAnyDepthLoss,
-        ", which `depthstill loss` alone computes");
+std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows,
+                                          std::optional<bool> fused_head) {
+  const std::vector<ParameterGroup> groups = parameter_groups(recipe, model);
+  if (distills(recipe)) return std::make_unique<DistillAnyDepth>(model, recipe.distill, groups);
   TieKdOptions options;
   options.loss = recipe.loss;
   options.dead_rows = dead_rows;
   options.fused_head = fused_head;
-  options.groups = parameter_groups(recipe, model);
-  return {model, options};
+  options.groups = groups;
+  return std::make_unique<TieKd>(model, options);
 }
 
 LoaderOptions loader_options(const Recipe& recipe) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "kernels/core/error.h"
+#include "tools/distill_recipe.h"
 #include "tools/recipe.h"
 #include "tools/train_run.h"
 
@@ -49,6 +50,7 @@ TrainingNeeds needs_of(const Recipe& recipe) {
   needs.loading = loader_options(recipe);
   needs.weights = recipe.model.weights;
   needs.target = recipe.loss.target;
+  needs.regions = distills(recipe);
   return needs;
 }
 
@@ -60,9 +62,9 @@ std::vector<std::string> training_problems(const Dataset& data, const TrainingNe
     problems.push_back(concat_text("train.batch_size: ", error.what(),
                                    needs.loading.drop_last ? "; train.drop_last = false takes smaller ones" : ""));
   }
-  check_crop_sides(needs, problems);
+  if (!needs.regions) check_crop_sides(needs, problems);
   const int rows = needs.crop.crop.height;
-  if (needs.augment && rows > 0 && needs.top_rows >= rows) {
+  if (!needs.regions && needs.augment && rows > 0 && needs.top_rows >= rows) {
     problems.push_back(concat_text("loss.top_rows: expected fewer than the ", rows, " rows of a training crop, found ",
                                    needs.top_rows));
   }
@@ -71,11 +73,12 @@ std::vector<std::string> training_problems(const Dataset& data, const TrainingNe
                                    ": expected weights, found no such file; a relative path starts from the current "
                                    "folder"));
   }
-  check_targets(data, needs.target, problems);
+  if (!needs.regions) check_targets(data, needs.target, problems);
   return problems;
 }
 
 std::string frame_problem(const TrainingNeeds& needs, ImageSize size, ImageSize first) {
+  if (needs.regions) return "";
   const ImageSize crop = needs.augment ? crop_of(needs.crop, size) : size;
   const int multiple = needs.crop.multiple;
   if (crop.width > size.width || crop.height > size.height) {

@@ -23,6 +23,7 @@ struct TrainingNeeds {
   LoaderOptions loading;  // batch_size and drop_last are read
   std::string weights;    // file to start from; empty: none
   DepthTarget target = DepthTarget::kTeacher;
+  bool regions = false;  // of images of any size are learnt from, with labels that are no part of a sample
 };
 
 TrainingNeeds needs_of(const Recipe& recipe);

@@ -59,6 +59,48 @@ TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
   }
 }
 
+// Labels come with the batch: a step that distils waits for nothing, either.
+TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
+  enable_dry_run();
+  const TemporaryFolder folder;
+  testing_files::write_small_set(folder, 6, 64, 32);
+  Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-4);
+  recipe.model.name = "mobilenet_unet_small";
+  recipe.model.options = {.head = Head::kRelative};
+  recipe.loss_name = kDistillAnyDepthLoss;
+  recipe.loss = {};
+  recipe.data.train.teacher = "";
+  recipe.regions.spec = {.patch = 32, .least = 32, .patches = 0};
+  recipe.regions.size = 32;
+  recipe.regions.teachers = {"teacher"};
+  recipe.train.epochs = 3;
+  recipe.train.log_every = 100;
+  TrainOptions options;
+  options.out = folder / "run";
+  options.device = Device::kCuda;
+  options.dtype = DType::kBf16;
+  std::vector<cuda::DryRun> steps;
+  options.on_step = [&](int64_t) { steps.push_back(cuda::take_dry_run()); };
+  cuda::take_dry_run();
+  train(recipe, options);
+  ASSERT_EQ(steps.size(), 9u);
+  int losses = 0;
+  for (const cuda::Launch& launch : steps[0].launches) {
+    losses += launch.where.find("kernels/context/") != std::string::npos;
+  }
+  EXPECT_GT(losses, 8);
+  EXPECT_LE(losses, 42) << "launches of all losses";
+  for (size_t i = 4; i < steps.size(); ++i) {
+    SCOPED_TRACE(i + 1);
+    EXPECT_EQ(steps[i].graph_launches, 1);
+    EXPECT_EQ(steps[i].mallocs, 0);
+    const bool saved = i % 3 == 0 || i % 3 == 2;
+    if (saved) continue;
+    EXPECT_EQ(steps[i].synchronizations, 0);
+    EXPECT_EQ(steps[i].copies_to_host, 0);
+  }
+}
+
 TEST(DryTrainer, WithoutGraphsAStepLaunchesItsKernelsInTheArena) {
   const std::vector<StepRecord> steps = train_dry(false, 2);
   ASSERT_EQ(steps.size(), 6u);

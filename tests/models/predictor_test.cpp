@@ -54,6 +54,29 @@ TEST(Predictor, SideIsTheShorterSideOfWhatTheNetworkSees) {
   }
 }
 
+// Training on squares leaves such a side in the weights, for networks with a size of their own, too.
+TEST(Predictor, ASideIsKeptWithTheWeights) {
+  const TemporaryFolder folder;
+  const Image8 image = picture(96, 64);
+  for (const char* name : {"mobilenet_unet_small", "midas_small"}) {
+    auto model = make_model(name, {.head = Head::kRelative});
+    model->initialize(2);
+    model->eval();
+    const DepthMap expected = Predictor(*model, {.flip = false, .side = 32})(image);
+    TrainedUse use;
+    use.side = 32;
+    use.flip = false;
+    model->set_trained_use(use);
+    EXPECT_EQ(Predictor(*model, {.flip = false})(image).values, expected.values) << name;
+    save_model(folder / "w.safetensors", *model);
+    const auto loaded = load_model(folder / "w.safetensors");
+    EXPECT_EQ(loaded->trained_use()->side, 32);
+    EXPECT_EQ(input_text(*loaded->trained_use()), "brought to sides of 32");
+    loaded->eval();
+    EXPECT_EQ(Predictor(*loaded, {.flip = false})(image).values, expected.values) << name;
+  }
+}
+
 TEST(Predictor, RefusesASideThatNoNetworkIsMeantFor) {
   auto model = make_model("dpt_s", {.head = Head::kRelative});
   model->eval();
@@ -165,6 +188,7 @@ TEST(Predictor, DamagedRecordsAreRefused) {
     return error_of([&] { load_model(path); });
   };
   EXPECT_EQ(error("input_size", "640"), path + ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '640'");
+  EXPECT_EQ(error("input_side", "0"), path + ": metadata entry 'input_side': expected 1 to 16384, found 0");
   EXPECT_EQ(error("input_size", "0x5"), path + ": metadata entry 'input_size': expected WIDTHxHEIGHT, found '0x5'");
   EXPECT_EQ(error("input_scale", "-1x2"), path + ": metadata entry 'input_scale': expected HEIGHTxWIDTH, found '-1x2'");
   EXPECT_EQ(error("precision", "fp8"), path + ": metadata entry 'precision': expected fp32 or bf16, found 'fp8'");

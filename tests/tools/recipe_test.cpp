@@ -129,6 +129,35 @@ TEST_F(RecipeFiles, ErrorsNameFileLineAndRemedy) {
   EXPECT_EQ(message_of(write("r.toml", long_name)).rfind("r.toml:1: 'inherit': nnn", 0), 0u);
 }
 
+TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
+  const std::string base =
+      "[model]\nname = \"midas_small\"\nhead = \"relative\"\n[loss]\nname = \"distill_any_depth\"\n"
+      "[data.train]\nlist = \"a.txt\"\n[distill]\nsize = 64\npatch = 64\nleast = 80\n";
+  const std::string path = write("r.toml", base + "teachers = [\"t\"]\n");
+  EXPECT_EQ(message_of(path), "accepted");
+  const auto with = [&](const char* setting) { return message_of(path, {setting}); };
+  EXPECT_EQ(
+      with("distill.teachers=[]"),
+      "r.toml: the loss distill_any_depth learns from teachers: expected folders in distill.teachers, found none");
+  EXPECT_EQ(with("model.head=regression"),
+            "r.toml: the loss distill_any_depth needs model.head = \"relative\", found \"regression\"");
+  EXPECT_EQ(with("distill.size=70"), "r.toml: distill.size: expected a multiple of 32 for midas_small, found 70");
+  EXPECT_EQ(with("distill.least=63"), "r.toml: distill.least: expected at least distill.patch, 64, found 63");
+  EXPECT_EQ(with("data.train.teacher=x"),
+            "r.toml: the loss distill_any_depth has its teachers in distill.teachers: expected none in "
+            "data.train.teacher, found x");
+  EXPECT_EQ(with("distill.teacher_shares=[0.7, 0.3]"),
+            "r.toml: distill.teacher_shares: expected one for each of 1 teachers, found 2");
+  EXPECT_EQ(message_of(path, {"distill.teachers=[\"a\", \"b\"]", "distill.norm=none"}),
+            "r.toml: distill.norm is none: expected one teacher, found 2, whose maps have no common scale");
+  EXPECT_EQ(message_of(write("loss.toml", "[loss]\nname = \"distill_any_depth\"\n")), "accepted")
+      << "what `loss` reads";
+
+  const Recipe recipe = load_recipe(path);
+  EXPECT_EQ(network_record(recipe).use->side, 64);
+  EXPECT_EQ(print_recipe(load_recipe(write("printed.toml", print_recipe(recipe)))), print_recipe(recipe));
+}
+
 TEST_F(RecipeFiles, OverridesAreChecked) {
   const std::string path = write("r.toml", "");
   EXPECT_EQ(message_of(path, {"train.epoch=3"}),

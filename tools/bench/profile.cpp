@@ -12,6 +12,7 @@
 #include "kernels/core/dry_run.h"
 #include "kernels/core/tracing.h"
 #include "models/model_table.h"
+#include "tools/distill_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/progress.h"
 #include "tools/train_run.h"
@@ -40,7 +41,7 @@ class ProfiledTraining {
   const Recipe& recipe_;
   const ProfileOptions& options_;
   std::unique_ptr<DepthModel> model_;
-  std::optional<TieKd> objective_;
+  std::unique_ptr<Objective> objective_;
   std::optional<TrainStep> step_;
   std::optional<Loader> loader_;
   Profile profile_;
@@ -51,7 +52,7 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
   model_ = make_model(recipe.model.name, recipe.model.options);
   if (!cuda::dry_running()) model_->initialize(recipe.train.seed);
   model_->to(options.device);
-  objective_.emplace(make_objective(*model_, recipe, options.dead_rows, options.fused_head));
+  objective_ = make_objective(*model_, recipe, options.dead_rows, options.fused_head);
   step_.emplace(
       *objective_,
       TrainStep::Options{
@@ -59,6 +60,7 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
 }
 
 Shape ProfiledTraining::map_shape() const {
+  if (distills(recipe_)) return {recipe_.train.batch_size, recipe_.regions.size, recipe_.regions.size};
   const DataRecipe& data = recipe_.data;
   const ImageSize size = crop_of(augment_of(recipe_), {data.resize_width, data.resize_height});
   check(size.width > 0 && size.height > 0, "profile: expected a size in augment.crop_height and crop_width, or in ",
@@ -77,7 +79,9 @@ void ProfiledTraining::open_data_set() {
   loading.drop_last = true;
   loading.epochs = options_.last_step;  // no epoch is shorter than a step
   loading.cache_bytes = 0;
-  loader_.emplace(std::make_shared<Dataset>(dataset_spec(recipe_, "train")), loading);
+  const auto data = std::make_shared<Dataset>(dataset_spec(recipe_, "train"));
+  loading.regions = region_loading(recipe_, *data);
+  loader_.emplace(data, loading);
 }
 
 Batch ProfiledTraining::next_batch() {
@@ -90,7 +94,8 @@ Profile ProfiledTraining::finish(const BatchViews& views) {
   profile_.batch = recipe_.train.batch_size;
   profile_.height = views[0].image.size(1);
   profile_.width = views[0].image.size(2);
-  profile_.fused_head = objective_->choices().at("fused_head") == "1";
+  const Metadata choices = objective_->choices();
+  profile_.fused_head = choices.contains("fused_head") && choices.at("fused_head") == "1";
   return std::move(profile_);
 }
 

@@ -1,0 +1,167 @@
+#include "tools/distill_recipe.h"
+
+#include <filesystem>
+#include <sstream>
+#include <utility>
+
+#include "engine/io/text_file.h"
+#include "models/model_table.h"
+#include "tools/train_run.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+void bind_loss_parts(Settings& s, DistillOptions& distill) {
+  s.choice("distill.norm", distill.norm,
+           {{"hybrid", ContextNorm::kHybrid},
+            {"local", ContextNorm::kLocal},
+            {"global", ContextNorm::kGlobal},
+            {"none", ContextNorm::kNone}},
+           "normalisation of L_sc (Eq. 1 to 6)");
+  s.choice("distill.contexts", distill.contexts,
+           {{"range", ContextKind::kRange}, {"quantile", ContextKind::kQuantile}, {"grid", ContextKind::kGrid}},
+           "what hybrid and local cut: the teacher's range, its quantiles, or the image");
+  s.number("distill.lambda_sc", distill.lambda_sc, kNotNegative, "weight of the shared-context loss L_sc; 0: left out");
+  s.number("distill.lambda_grad", distill.lambda_grad, kNotNegative, "weight of gradient matching L_grad; 0: left out");
+  s.number("distill.trim", distill.trim, {0, 1}, "share of L_sc's greatest pixel losses that is dropped, per image");
+  s.choice("distill.detach", distill.detach,
+           {{"nothing", ContextDetach::kNothing}, {"median", ContextDetach::kMedian}, {"both", ContextDetach::kBoth}},
+           "statistics of the student that no gradient flows through");
+  s.number("distill.anchor", distill.anchor, kNotNegative,
+           "weight of |ln| of the ratio of the student's to the teacher's deviation, which nothing else holds");
+  s.flag("distill.reference", distill.reference, "true: Hierarchical Depth Normalization as coded");
+}
+
+void bind_regions(Settings& s, RegionRecipe& regions) {
+  s.choice("distill.region", regions.spec.centred, {{"random", false}, {"centre", true}},
+           "square of each image that is learnt from: random place and side, or the middle of the short side");
+  s.integer("distill.size", regions.size, {1, kMaxImageSide}, "pixels of a side that the student sees");
+  s.integer("distill.patch", regions.spec.patch, {1, kMaxImageSide}, "pixels of a side of the teacher's input");
+  s.integer("distill.least", regions.spec.least, {1, kMaxImageSide},
+            "least side of a random region, in pixels of the image, if that is not smaller; at least distill.patch");
+  s.number("distill.flip_probability", regions.spec.flip_probability, {0, 1}, "of random regions, left-right");
+  s.texts("distill.teachers", regions.teachers,
+          "folders of stored maps: of whole images, or of regions (`teach --regions`)");
+  s.numbers("distill.teacher_shares", regions.shares, kNotNegative,
+            "in which teachers are drawn, one per step; []: equal ones");
+  s.choice("distill.teacher_quantity", regions.unstated,
+           {{"inverse_depth", Quantity::kInverseDepth}, {"depth", Quantity::kDepth}},
+           "what the teachers' maps are that do not say it");
+}
+
+std::string text_of(double value) {
+  std::ostringstream text;
+  text.precision(10);
+  text << value;
+  return text.str();
+}
+
+// What maps of whole images are read as. Ground truth is depth.
+TeacherSpec whole_image_spec(const Recipe& recipe, size_t teacher) {
+  const DataRecipe& data = recipe.data;
+  TeacherSpec spec;
+  spec.folder = recipe.regions.teachers[teacher];
+  spec.naming = data.teacher_naming;
+  spec.extension = data.teacher_extension;
+  spec.format.metres_per_unit = 1 / data.teacher_units_per_metre;
+  spec.format.metres_per_float_unit = 1 / data.teacher_float_units;
+  const bool depth = data.teacher_naming == TeacherNaming::kTruth || recipe.regions.unstated == Quantity::kDepth;
+  spec.format.kind = depth ? kMetricDepth : kRelativeInverseDepth;
+  return spec;
+}
+
+}  // namespace
+
+void bind_distill(Settings& settings, Recipe& recipe) {
+  bind_loss_parts(settings, recipe.distill);
+  bind_regions(settings, recipe.regions);
+  settings.number("distill.drift_factor", recipe.drift_factor, {1, 1e30},
+                  "of the student's scale against the teacher's since step 100, beyond which there is a warning");
+}
+
+void check_distill(const Recipe& recipe, const std::string& file) {
+  const DataRecipe& data = recipe.data;
+  const RegionRecipe& regions = recipe.regions;
+  check(regions.spec.patch <= regions.spec.least, file, ": distill.least: expected at least distill.patch, ",
+        regions.spec.patch, ", found ", regions.spec.least);
+  check(regions.shares.empty() || regions.shares.size() == regions.teachers.size(), file,
+        ": distill.teacher_shares: expected one for each of ", regions.teachers.size(), " teachers, found ",
+        regions.shares.size());
+  check(recipe.distill.norm != ContextNorm::kNone || regions.teachers.size() < 2, file,
+        ": distill.norm is none: expected one teacher, found ", regions.teachers.size(),
+        ", whose maps have no common scale");
+  if (data.train.list.empty()) return;  // `loss` reads maps alone
+  const int multiple = input_rule(recipe.model.name).multiple;
+  check(recipe.model.options.head == Head::kRelative, file, ": the loss ", recipe.loss_name,
+        " needs model.head = \"relative\", found \"", name_of(recipe.model.options.head), '"');
+  check(!regions.teachers.empty(), file, ": the loss ", recipe.loss_name,
+        " learns from teachers: expected folders in distill.teachers, found none");
+  check(data.train.teacher.empty(), file, ": the loss ", recipe.loss_name,
+        " has its teachers in distill.teachers: expected none in data.train.teacher, found ",
+        one_line(data.train.teacher));
+  check(regions.size % multiple == 0, file, ": distill.size: expected a multiple of ", multiple, " for ",
+        recipe.model.name, ", found ", regions.size);
+  check(data.resize_height == 0 && data.train_packed.empty(), file, ": the loss ", recipe.loss_name,
+        " takes regions of the stored images: expected neither data.resize_height nor data.train.packed");
+}
+
+int64_t begun_epochs(const Recipe& recipe, int64_t samples) {
+  const int64_t steps = steps_per_epoch(samples, loader_options(recipe)), most = recipe.train.max_steps;
+  const int64_t epochs = recipe.train.epochs;
+  return most > 0 ? std::min(epochs, (most + steps - 1) / steps) : epochs;
+}
+
+RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, size_t teacher) {
+  const RegionRecipe& regions = recipe.regions;
+  PackSettings settings = pack_settings(data.spec());
+  std::erase_if(settings, [](const auto& setting) {  // what does not bear on images and their order
+    return setting.first == "teacher" || setting.first == "data.depth_folder" ||
+           setting.first == "data.depth_units_per_metre" || setting.first == "data.depth_float_units";
+  });
+  settings.emplace_back("train.seed", std::to_string(recipe.train.seed));
+  settings.emplace_back("distill.region", regions.spec.centred ? "centre" : "random");
+  settings.emplace_back("distill.patch", std::to_string(regions.spec.patch));
+  settings.emplace_back("distill.least", std::to_string(regions.spec.least));
+  settings.emplace_back("distill.flip_probability", text_of(regions.spec.flip_probability));
+  if (regions.teachers.size() > 1) {  // else it has every step
+    std::string shares;
+    for (const double share : region_shares(recipe)) shares += (shares.empty() ? "" : " ") + text_of(share);
+    settings.emplace_back("distill.teacher_shares", shares);
+    settings.emplace_back("number of the teacher", std::to_string(teacher + 1));
+    settings.emplace_back("train.batch_size", std::to_string(recipe.train.batch_size));
+    settings.emplace_back("train.drop_last", recipe.train.drop_last ? "true" : "false");
+  }
+  return {settings, data.list_checksum(), begun_epochs(recipe, data.size()), ""};
+}
+
+std::vector<double> region_shares(const Recipe& recipe) {
+  const RegionRecipe& regions = recipe.regions;
+  return regions.shares.empty() ? std::vector<double>(regions.teachers.size(), 1.0) : regions.shares;
+}
+
+std::string teacher_folder(const Recipe& recipe, size_t teacher) {
+  return (fs::path(recipe.data.root) / recipe.regions.teachers.at(teacher)).string();
+}
+
+std::optional<RegionLoading> region_loading(const Recipe& recipe, const Dataset& data) {
+  if (!distills(recipe)) return {};
+  const RegionRecipe& regions = recipe.regions;
+  RegionLoading loading{regions.spec, regions.size, {}, region_shares(recipe)};
+  for (size_t i = 0; i < regions.teachers.size(); ++i) {
+    const std::string folder = teacher_folder(recipe, i);
+    check(fs::is_directory(folder), "distill.teachers: ", folder, ": expected a folder of maps, found none");
+    const TeacherSpec whole = whole_image_spec(recipe, i);
+    const bool regions_of_run = is_region_folder(folder);
+    if (regions_of_run || whole.naming == TeacherNaming::kFlat) check_map_names(data, whole.extension);
+    if (regions_of_run) {
+      loading.teachers.push_back(region_folder_teacher(folder, region_settings(recipe, data, i), whole.format.kind));
+    } else {
+      loading.teachers.push_back(whole_image_teacher(data.spec(), whole));
+    }
+  }
+  return loading;
+}
+
+}  // namespace depthstill
