@@ -1,0 +1,294 @@
+// Whole runs of Distill Any Depth on a few small images: from stored maps to a trained network, and on from any step.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "engine/data/region_teacher.h"
+#include "engine/io/npy.h"
+#include "engine/io/safetensors.h"
+#include "engine/io/text_file.h"
+#include "kernels/core/library_options.h"
+#include "models/model_file.h"
+#include "models/model_table.h"
+#include "tests/tools/small_recipe.h"
+#include "tests/with_options.h"
+#include "tools/data_check.h"
+#include "tools/distill_recipe.h"
+#include "tools/interrupt.h"
+#include "tools/report/run_log.h"
+#include "tools/teach_regions.h"
+#include "tools/train_run.h"
+
+namespace depthstill {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_files::TemporaryFolder;
+
+// Four 96 x 72 images in batches of two; squares of at least 40 pixels, seen as 32.
+Recipe recipe_of(const TemporaryFolder& folder) {
+  testing_files::write_small_set(folder, 4, 96, 72);
+  Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-3);
+  recipe.name = "regions";
+  recipe.model.name = "mobilenet_unet_small";
+  recipe.model.options = {.head = Head::kRelative};
+  recipe.loss_name = kDistillAnyDepthLoss;
+  recipe.loss = {};
+  recipe.data.train.teacher = "";
+  recipe.regions.spec = {.patch = 32, .least = 40, .patches = 0, .flip_probability = 0.5};
+  recipe.regions.size = 32;
+  recipe.regions.teachers = {"teacher"};
+  recipe.regions.unstated = Quantity::kDepth;
+  return recipe;
+}
+
+TrainOptions into(const std::string& out) {
+  TrainOptions options;
+  options.out = out;
+  return options;
+}
+
+void train_until(int64_t step, const Recipe& recipe, TrainOptions options) {
+  install_interrupt_handlers();
+  options.on_step = [step](int64_t updates) {
+    if (updates == step) std::raise(SIGTERM);
+  };
+  EXPECT_THROW(train(recipe, options), Interrupted);
+  clear_interrupt();
+}
+
+void expect_same_files(const std::string& a, const std::string& b) {
+  const SafetensorsFile first(a), second(b);
+  ASSERT_EQ(first.tensors().size(), second.tensors().size());
+  for (const StoredTensor& tensor : first.tensors()) {
+    const auto x = first.bytes(tensor), y = second.bytes(second.at(tensor.name));
+    EXPECT_TRUE(std::equal(x.begin(), x.end(), y.begin(), y.end())) << tensor.name;
+  }
+}
+
+std::string message_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// A network of random weights as a teacher, in a file.
+std::unique_ptr<DepthModel> write_teacher(const std::string& path, uint64_t seed) {
+  auto model = make_model("mobilenet_unet_small", {.head = Head::kRelative});
+  model->initialize(seed);
+  model->eval();
+  save_model(path, *model);
+  return model;
+}
+
+RegionTeachReport teach_all(const Recipe& recipe, size_t teacher, const DepthModel& network, const std::string& file) {
+  RegionTeachOptions options;
+  options.teacher = teacher;
+  return teach_regions(recipe, Dataset(dataset_spec(recipe, "train")), network, file, options, [](int64_t, int64_t) {});
+}
+
+TEST(DistillRun, TrainsOnRegionsAndSaysHowItsWeightsAreUsed) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.train.epochs = 12;
+  train(recipe, into(folder / "run"));
+  const RunLog log = read_run_log(folder / "run/metrics.jsonl");
+  ASSERT_EQ(log.steps.size(), 24u);
+  const auto& losses = log.steps[0].losses;
+  ASSERT_EQ(losses.size(), 3u);
+  ASSERT_EQ(log.steps[0].figures.size(), 5u);
+  EXPECT_EQ(log.steps[0].figures[1].first, "s_student");
+  EXPECT_GT(log.steps[0].figures[1].second, 0);
+  EXPECT_EQ(losses[1].first, "sc");
+  EXPECT_EQ(losses[2].first, "grad");
+  double first = 0, last = 0;
+  for (size_t i = 0; i < 6; ++i) {
+    first += log.steps[i].losses[0].second;
+    last += log.steps[log.steps.size() - 1 - i].losses[0].second;
+  }
+  EXPECT_LT(last, first);
+  const auto trained = load_model(folder / "run/best.safetensors");
+  EXPECT_EQ(trained->options().head, Head::kRelative);
+  ASSERT_TRUE(trained->trained_use());
+  EXPECT_EQ(trained->trained_use()->side, 32);
+}
+
+// With two teachers, one of whole maps and one of regions, from each step of two epochs.
+TEST(DistillRun, GoesOnFromAnyStepBitForBit) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.regions.teachers = {"teacher", "regions"};
+  recipe.regions.shares = {0.5, 0.5};
+  const auto teacher = write_teacher(folder / "teacher.safetensors", 5);
+  teach_all(recipe, 1, *teacher, folder / "teacher.safetensors");
+  train(recipe, into(folder / "whole"));
+  for (int64_t step = 1; step < 4; ++step) {
+    SCOPED_TRACE(step);
+    TrainOptions options = into(folder / ("halves_" + std::to_string(step)));
+    train_until(step, recipe, options);
+    options.resume = true;
+    train(recipe, options);
+    expect_same_files(folder / "whole/last.safetensors", options.out + "/last.safetensors");
+  }
+  TrainOptions options = into(folder / "other");
+  train_until(1, recipe, options);
+  options.resume = true;
+  recipe.regions.shares = {0.6, 0.4};
+  EXPECT_NE(message_of([&] { train(recipe, options); }).find("distill.teacher_shares"), std::string::npos);
+}
+
+// In the arena, as a graph, with batches through the ring; the emulated device where there is none.
+TEST(DistillRun, TheDeviceTrainsAsTheCpuDoes) {
+  if (!built_with_cuda()) enable_emulated_cuda();
+  if (!available(Device::kCuda)) GTEST_SKIP() << "skipped: " << cuda_unavailable_reason();
+  LibraryOptions repeatable = library_options();
+  repeatable.deterministic = true;
+  const test::WithOptions with(repeatable);
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.train.epochs = 3;
+  TrainOptions graph = into(folder / "graph"), plain = into(folder / "plain");
+  graph.device = plain.device = Device::kCuda;
+  plain.graph = false;
+  train(recipe, plain);
+  train(recipe, graph);
+  expect_same_files(folder / "plain/last.safetensors", folder / "graph/last.safetensors");
+
+  // Regions whose deepest maps have more than a pixel: batch norms over two numbers would amplify any difference.
+  recipe.regions.spec.patch = recipe.regions.spec.least = recipe.regions.size = 64;
+  recipe.train.max_steps = 1;
+  TrainOptions device = into(folder / "device");
+  device.device = Device::kCuda;
+  train(recipe, device);
+  train(recipe, into(folder / "cpu"));
+  const StepRecord found = read_run_log(folder / "device/metrics.jsonl").steps.at(0),
+                   expected = read_run_log(folder / "cpu/metrics.jsonl").steps.at(0);
+  const auto expect_same = [](const auto& a, const auto& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t k = 0; k < a.size(); ++k) EXPECT_NEAR(a[k].second, b[k].second, 5e-3 * b[k].second) << a[k].first;
+  };
+  expect_same(found.losses, expected.losses);
+  expect_same(found.figures, expected.figures);
+}
+
+// What teach writes is what the network says of the region that the loader draws.
+TEST(DistillRun, LabelsOfRegionsAreThoseOfTheNetwork) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.regions.teachers = {"regions"};
+  const auto teacher = write_teacher(folder / "teacher.safetensors", 6);
+  const RegionTeachReport report = teach_all(recipe, 0, *teacher, folder / "teacher.safetensors");
+  EXPECT_EQ(report.written, 8);
+  EXPECT_EQ(teach_all(recipe, 0, *teacher, folder / "teacher.safetensors").kept, 8);
+
+  const auto data = std::make_shared<const Dataset>(dataset_spec(recipe, "train"));
+  LoaderOptions loading = loader_options(recipe);
+  loading.regions = region_loading(recipe, *data);
+  Loader loader(data, loading);
+  int labels = 0;
+  while (const auto batch = loader.next()) {
+    const BatchViews views = to_tensors(*batch, DType::kFloat, Device::kCpu);
+    const NoGrad no_grad;
+    const std::vector<float> expected = to_vector<float>(teacher->forward(views[0].image).map);
+    const std::vector<float> found = to_vector<float>(views[0].teacher);
+    const float scale = *std::max_element(expected.begin(), expected.end());
+    for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-3f * scale) << i;
+    labels += static_cast<int>(batch->items.size());
+  }
+  EXPECT_EQ(labels, 8);
+
+  const auto other = write_teacher(folder / "other.safetensors", 7);
+  EXPECT_NE(message_of([&] {
+              teach_all(recipe, 0, *other, folder / "other.safetensors");
+            }).find("holds labels of other weights"),
+            std::string::npos);
+  recipe.train.seed = 71;
+  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("train.seed = 70, but the recipe says 71"),
+            std::string::npos);
+  recipe.train.seed = 70;
+  recipe.train.epochs = 3;
+  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("expected labels of 3 epochs, found 2"),
+            std::string::npos);
+}
+
+// Another program reads the list and writes the files; it may know nothing of some pixels.
+TEST(DistillRun, AnotherProgramMakesLabelsFromTheList) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.regions.teachers = {"theirs"};
+  recipe.regions.unstated = Quantity::kInverseDepth;
+  const Dataset data(dataset_spec(recipe, "train"));
+  list_regions(recipe, data, 0, folder / "regions.csv", [](int64_t, int64_t) {});
+  std::ifstream csv(folder / "regions.csv");
+  std::string line;
+  std::getline(csv, line);
+  EXPECT_EQ(line, "image,epoch,top,left,side,scaled,mirrored,file");
+  int lines = 0;
+  while (std::getline(csv, line)) {
+    ++lines;
+    std::vector<std::string> fields;
+    std::istringstream in(line);
+    for (std::string field; std::getline(in, field, ',');) fields.push_back(field);
+    ASSERT_EQ(fields.size(), 8u);
+    EXPECT_TRUE(fs::exists(fields[0]));
+    const int side = std::stoi(fields[4]);
+    EXPECT_TRUE(side >= 40 && side <= 72) << line;
+    EXPECT_EQ(fields[5], "32");
+    std::vector<float> map(32 * 32);
+    for (size_t i = 0; i < map.size(); ++i) map[i] = static_cast<float>(i % 37 + static_cast<size_t>(side));
+    map[7] = std::nanf("");
+    make_folder(fs::path(fields[7]).parent_path().string());
+    const std::vector<int64_t> shape = {32, 32};
+    write_npy(fields[7], shape, map);
+  }
+  EXPECT_EQ(lines, 8);
+  train(recipe, into(folder / "run"));
+  EXPECT_EQ(read_run_log(folder / "run/metrics.jsonl").steps.size(), 4u);
+}
+
+// A map that is constant teaches nothing, and is no error: it is named.
+TEST(DistillRun, ConstantLabelsDoNotCountAndAreNamed) {
+  const TemporaryFolder folder;
+  const Recipe recipe = recipe_of(folder);
+  write_map(folder / "teacher/images_2.png", {96, 72, std::vector<float>(96 * 72, 4.0f)}, {80.0 / 65535});
+  testing::internal::CaptureStderr();
+  train(recipe, into(folder / "run"));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("1 of 2 labels teach nothing: " + (folder / "teacher/images_2.png") + " is constant"),
+            std::string::npos)
+      << said;
+  EXPECT_NE(said.find("warning: 1 of 4 labels teach nothing, such as "), std::string::npos) << said;
+}
+
+TEST(DistillRun, CheckDataReadsLabels) {
+  const TemporaryFolder folder;
+  const Recipe recipe = recipe_of(folder);
+  const auto check = [&] {
+    CheckOptions options;
+    options.training = needs_of(recipe);
+    options.regions = region_loading(recipe, Dataset(dataset_spec(recipe, "train")));
+    std::ostringstream out;
+    const int result = check_data(dataset_spec(recipe, "train"), nullptr, options, out);
+    return std::pair(result, out.str());
+  };
+  EXPECT_EQ(check().first, 0) << check().second;
+  fs::remove(folder / "teacher/images_1.png");
+  const auto [result, text] = check();
+  EXPECT_EQ(result, 1);
+  EXPECT_NE(text.find("list.txt:2: "), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace depthstill
