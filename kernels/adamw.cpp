@@ -51,17 +51,20 @@ void adamw(Stream, std::span<const AdamWSlot> slots, const AdamWParams& params, 
   for (const AdamWSlot& slot : slots) {
     const AdamWState s = adamw_state_for(*state, slot.lr_factor);
     parallel_ranges(slot.n, 16384, [&](int64_t begin, int64_t end, int) {
+      // Copies, which no write can change: else the loops below are not made of vectors.
+      const AdamWParams constant = params;
+      const AdamWState now = s;
       const float* __restrict grad = slot.grad;
       float* __restrict value = slot.value, * __restrict m = slot.m, * __restrict v = slot.v;
       for (int64_t first = begin; first < end; first += kChunk) {
         const int64_t last = std::min(first + kChunk, end);
-        for (int64_t i = first; i < last; ++i) adamw_update(params, s, grad[i], &value[i], &m[i], &v[i]);
+        for (int64_t i = first; i < last; ++i) adamw_update(constant, now, grad[i], &value[i], &m[i], &v[i]);
         for (int64_t i = first; slot.rounded != nullptr && i < last; ++i) slot.rounded[i] = bf16(value[i]);
         // A loop of its own, while the chunk is in the cache: the update is compiled as if nobody looked.
-        bool finite = true;
-#pragma omp simd reduction(&& : finite)
-        for (int64_t i = first; i < last; ++i) finite = finite && all_finite(value[i], m[i], v[i]);
-        if (!finite) good = false;
+        float none = 0;
+#pragma omp simd reduction(+ : none)
+        for (int64_t i = first; i < last; ++i) none += zero_if_finite(value[i], m[i], v[i]);
+        if (none != 0.0f) good = false;
       }
     });
   }

@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int k = 0; k < kPack; ++k) {
       adamw_update(params, s, grad[k], &value[k], &m[k], &v[k]);
-      finite = finite && all_finite(value[k], m[k], v[k]);
+      finite = finite && zero_if_finite(value[k], m[k], v[k]) == 0.0f;
     }
     store_floats(slot.value + i, value);
     store_floats(slot.m + i, m);
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = piece.begin + packs * kPack + threadIdx.x; i < piece.end; i += kThreads) {
     adamw_update(params, s, slot.grad[i], &slot.value[i], &slot.m[i], &slot.v[i]);
     if (slot.rounded != nullptr) slot.rounded[i] = bf16(slot.value[i]);
-    finite = finite && all_finite(slot.value[i], slot.m[i], slot.v[i]);
+    finite = finite && zero_if_finite(slot.value[i], slot.m[i], slot.v[i]) == 0.0f;
   }
   if (!finite) atomicOr(broken, 1);
 }

@@ -48,9 +48,9 @@ struct AdamWSlot {
   bf16* rounded = nullptr;  // value, rounded; null: not wanted
 };
 
-DS_HOST_DEVICE inline bool all_finite(float value, float m, float v) {
-  // Each difference is 0 or NaN.
-  return (value - value) + (m - m) + (v - v) == 0.0f;
+// NaN otherwise, as each difference then is.
+DS_HOST_DEVICE inline float zero_if_finite(float value, float m, float v) {
+  return (value - value) + (m - m) + (v - v);
 }
 
 // The arithmetic of adamw_prepare and adamw, shared by the twins.
