@@ -14,6 +14,7 @@
 #include "engine/random_data.h"
 #include "engine/train/step.h"
 #include "kernels/core/parallel.h"
+#include "losses/distill_any_depth.h"
 #include "losses/tie_kd.h"
 #include "models/captured_forward.h"
 #include "models/model_table.h"
@@ -73,7 +74,10 @@ class Bench {
   bool captured() const { return (step_ && step_->captured()) || (forward_ && forward_->captured()); }
   std::string size_text() const { return concat_text(size_.height, 'x', size_.width); }
   bool fused_head() const {
-    if (objective_) return objective_->choices().at("fused_head") == "1";
+    if (objective_) {
+      const Metadata choices = objective_->choices();
+      return choices.contains("fused_head") && choices.at("fused_head") == "1";
+    }
     return model_->options().head == Head::kDpm && args_.head.fused.value_or(true) &&
            dpm_head_supported(device_, args_.compute.dtype(), model_->dpm_head().weight.size(3), model_->bins());
   }
@@ -89,17 +93,22 @@ class Bench {
                      CapturedForward::Options{.device = device_, .graph = true, .head = head(), .note = log_line});
   }
 
-  void prepare_training() {
-    TieKdOptions options;
+  std::unique_ptr<Objective> make_objective() {
     const char* const usual = model_->options().head == Head::kDpm ? "tie_kd" : "l1";
     const std::string loss = args_.loss.empty() ? usual : args_.loss;
+    if (loss == kDistillAnyDepthLoss) return std::make_unique<DistillAnyDepth>(*model_, DistillOptions{});
+    TieKdOptions options;
     options.loss = named_loss(loss);
     options.loss.top_rows = args_.top_rows >= 0 ? args_.top_rows : kitti_top_rows(loss, size_.height);
     options.dead_rows = args_.dead_rows;
     options.fused_head = args_.head.fused;
+    return std::make_unique<TieKd>(*model_, options);
+  }
+
+  void prepare_training() {
     views_[0].teacher = random_teacher({args_.batch, size_.height, size_.width}, model_->options().d_max, device_);
     views_[0].truth = views_[0].teacher;
-    objective_.emplace(*model_, options);
+    objective_ = make_objective();
     TrainStep::Options stepping{.device = device_, .graph = as_graph(), .note = log_line};
     if (!as_graph()) stepping.after = [this](TrainStep::Phase phase) { end(phase); };
     step_ = std::make_unique<TrainStep>(*objective_, std::move(stepping));
@@ -158,7 +167,7 @@ class Bench {
   SizeArg size_;
   std::unique_ptr<DepthModel> model_;
   BatchViews views_;
-  std::optional<TieKd> objective_;
+  std::unique_ptr<Objective> objective_;
   std::unique_ptr<TrainStep> step_;
   std::optional<CapturedForward> forward_;
   Parts parts_;  // parts of the present step
@@ -328,8 +337,10 @@ void add_bench_command(CLI::App& app, Run& run) {
   command->add_option("--size", args->size,
                       "HEIGHTxWIDTH in pixels [default: 352x704, or the square that the network is fed]");
   command->add_option("--batch", args->batch, "images per step")->check(CLI::PositiveNumber)->capture_default_str();
+  std::vector<std::string> losses = loss_names();
+  losses.emplace_back(kDistillAnyDepthLoss);
   command->add_option("--loss", args->loss, "of train-step [default: tie_kd with the dpm head, else l1]")
-      ->check(CLI::IsMember(loss_names()));
+      ->check(CLI::IsMember(losses));
   command->add_option(
       "--top-rows", args->top_rows,
       "rows without loss [default: the KITTI recipes' share of the height, 110 of 352, for tie_kd, dpm and depth]");

@@ -2,11 +2,12 @@
 """Depth Anything V2 small, prediction or training step, side by side: depthstill, PyTorch (transformers) and, for
 prediction in fp32, onnxruntime on the file that `depthstill export` wrote. A B C A B C ..., medians and their ratios.
 
-PyTorch runs channels last with an allocator that keeps its memory; an L1 loss, AdamW and gradient clipping in training.
-Where its bf16 (autocast) is slower than its fp32, compare with the latter.
+PyTorch runs channels last with an allocator that keeps its memory; an L1 loss, or with --loss distill_any_depth that of
+compare_context_loss.py, AdamW and gradient clipping in training. Where its bf16 (autocast) is slower than its fp32,
+compare with the latter.
 
-Usage: compare_dpt.py DEPTHSTILL_BINARY [--what infer|train-step] [--precision fp32|bf16] [--size 518x518] [--threads 2]
-                      [--rounds 3] [--steps 7]
+Usage: compare_dpt.py DEPTHSTILL_BINARY [--what infer|train-step] [--precision fp32|bf16] [--size 518x518] [--batch 1]
+                      [--loss l1|distill_any_depth] [--threads 2] [--rounds 3] [--steps 7]
 Needs PyTorch, transformers and NumPy, and onnxruntime if it is to take part; versions are printed.
 """
 import argparse
@@ -17,10 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from compare_context_loss import context_loss, gradient_matching
 from compare_pytorch import KEEP_MEMORY, measured, report, run
 
 
-def make_model(size):
+def make_model(size, batch):
     import torch
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
@@ -29,7 +31,7 @@ def make_model(size):
                             out_features=["stage3", "stage6", "stage9", "stage12"], reshape_hidden_states=False)
     config = DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=384, fusion_hidden_size=64,
                                  neck_hidden_sizes=[48, 96, 192, 384], head_hidden_size=32)
-    return DepthAnythingForDepthEstimation(config), torch.randn(1, 3, *size)
+    return DepthAnythingForDepthEstimation(config), torch.randn(batch, 3, *size)
 
 
 def torch_worker(args, size):
@@ -37,11 +39,11 @@ def torch_worker(args, size):
     import transformers
 
     torch.set_num_threads(args.threads)
-    model, image = make_model(size)
+    model, image = make_model(size, args.batch)
     training = args.what == "train-step"
     model = model.train(training).to(memory_format=torch.channels_last)
     image = image.to(memory_format=torch.channels_last)
-    target = torch.rand(1, *size)
+    target = torch.rand(args.batch, *size)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6)
     times = []
     for _ in range(args.steps + 1):
@@ -50,7 +52,12 @@ def torch_worker(args, size):
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bf16"), torch.set_grad_enabled(training):
             depth = model(image).predicted_depth
         if training:
-            (depth.float() - target).abs().mean().backward()
+            depth = depth.float()
+            if args.loss == "l1":
+                loss = (depth - target).abs().mean()
+            else:
+                loss = context_loss(depth, target) + 2 * gradient_matching(depth, target)
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 35.0)
             optimiser.step()
         times.append(1000 * (time.perf_counter() - start))
@@ -76,7 +83,7 @@ def onnx_worker(args, size):
 
 def export(binary, size, folder):
     """An ONNX file of a model with random weights."""
-    model, _ = make_model(size)
+    model, _ = make_model(size, 1)
     model.save_pretrained(folder)
     path = Path(folder) / "dpt_s.onnx"
     subprocess.run([binary, "export", str(Path(folder) / "model.safetensors"), "--out", str(path), "--size",
@@ -90,6 +97,8 @@ def main():
     parser.add_argument("--what", choices=["infer", "train-step"], default="infer")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--size", default="518x518")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--loss", choices=["l1", "distill_any_depth"], default="l1")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=7)
@@ -101,7 +110,8 @@ def main():
         return {"torch": torch_worker, "onnx": onnx_worker}[args.worker](args, size)
 
     common = ["--precision", args.precision, "--threads", str(args.threads), "--steps", str(args.steps),
-              "--size", args.size]
+              "--size", args.size, "--batch", str(args.batch)]
+    common += ["--loss", args.loss] if args.what == "train-step" else []
     with tempfile.TemporaryDirectory() as folder:
         workers = [["torch"]]
         if args.what == "infer" and args.precision == "fp32":
@@ -112,13 +122,13 @@ def main():
                 print("onnxruntime is not installed and takes no part")
         sides = {}
         for _ in range(args.rounds):
-            ours = run([args.binary, "bench", args.what, "--model", "dpt_s", "--batch", "1", "--json"] + common)
+            ours = run([args.binary, "bench", args.what, "--model", "dpt_s", "--json"] + common)
             sides.setdefault("depthstill", []).append(ours)
             for worker in workers:
                 theirs = run([sys.executable, __file__, "--what", args.what, "--worker", *worker] + common,
                              **KEEP_MEMORY)
                 sides.setdefault(theirs["name"], []).append(theirs)
-    report(f"{args.what}, dpt_s, {args.size}, batch 1, {args.precision}, {args.threads} threads, "
+    report(f"{args.what}, dpt_s, {args.size}, batch {args.batch}, {args.precision}, {args.threads} threads, "
            f"{args.rounds} rounds of {args.steps}", sides)
 
 

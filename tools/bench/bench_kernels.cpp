@@ -218,6 +218,33 @@ Call prepare_ssim(const Dims& d, const Place& place) {
   return [=] { run_passes("backward", dy, [&] { return ssim_loss(leaf(pred), target); }); };
 }
 
+// Maps without a unit: those of a teacher, and a student's that follow them roughly.
+struct RelativeMaps {
+  Tensor x, y;
+  RelativeMaps(const Dims& d, const Place& place)
+      : y(random_teacher({d[0], d[1], d[2]}, 10.0f, place.device)) {
+    x = add(scale(y, 2.0f), place.parameter(y.shape()));
+  }
+};
+
+Call prepare_context_statistics(const Dims& d, const Place& place) {
+  return [maps = RelativeMaps(d, place)] { static_cast<void>(context_statistics(maps.x, maps.y)); };
+}
+
+Call prepare_context_loss(const Dims& d, const Place& place) {
+  const RelativeMaps maps(d, place);
+  const Tensor dy = place.parameter({1});
+  const Contexts contexts = context_statistics(maps.x, maps.y);
+  return [=] { run_passes("backward", dy, [&] { return context_loss(leaf(maps.x), maps.y, contexts); }); };
+}
+
+Call prepare_gradient_matching(const Dims& d, const Place& place) {
+  const RelativeMaps maps(d, place);
+  const Tensor dy = place.parameter({1});
+  const Contexts contexts = context_statistics(maps.x, maps.y);
+  return [=] { run_passes("backward", dy, [&] { return gradient_matching(leaf(maps.x), maps.y, contexts); }); };
+}
+
 Call prepare_adamw(const Dims& d, const Place& place) {
   const Tensor x = leaf(place.parameter({d[0]})), dy = place.parameter({d[0]});
   send_back({x}, {dy});
@@ -280,6 +307,9 @@ const std::vector<Kernel>& kernels() {
        "NxHxWxCxTAPxFACTOR; the tap is larger by the factor",
        {{0, 44, 88, 2048, 96, 1}, {0, 44, 88, 256, 24, 2}},
        prepare_upsample_concat},
+      {"context_statistics", "NxHxW", {{0, 560, 560}}, prepare_context_statistics},
+      {"context_loss", "NxHxW", {{0, 560, 560}}, prepare_context_loss},
+      {"gradient_matching", "NxHxW", {{0, 560, 560}}, prepare_gradient_matching},
       {"preprocess", "HxW", {{352, 704}}, prepare_preprocess},
       {"adamw", "ELEMENTS", {{17646465}}, prepare_adamw},
       {"linear", "ROWSxIxO", {{-1370, 384, 1152}, {-1370, 384, 1536}, {-1370, 1536, 384}}, prepare_linear},
