@@ -44,7 +44,7 @@ void bind_regions(Settings& s, RegionRecipe& regions) {
   s.number("distill.flip_probability", regions.spec.flip_probability, {0, 1}, "of random regions, left-right");
   s.texts("distill.teachers", regions.teachers,
           "folders of stored maps: of whole images, or of regions (`teach --regions`)");
-  s.numbers("distill.teacher_shares", regions.shares, kNotNegative,
+  s.numbers("distill.teacher_weights", regions.shares, kNotNegative,
             "in which teachers are drawn, one per step; []: equal ones");
   s.choice("distill.teacher_quantity", regions.unstated,
            {{"inverse_depth", Quantity::kInverseDepth}, {"depth", Quantity::kDepth}},
@@ -87,7 +87,7 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(regions.spec.patch <= regions.spec.least, file, ": distill.least: expected at least distill.patch, ",
         regions.spec.patch, ", found ", regions.spec.least);
   check(regions.shares.empty() || regions.shares.size() == regions.teachers.size(), file,
-        ": distill.teacher_shares: expected one for each of ", regions.teachers.size(), " teachers, found ",
+        ": distill.teacher_weights: expected one for each of ", regions.teachers.size(), " teachers, found ",
         regions.shares.size());
   check(recipe.distill.norm != ContextNorm::kNone || regions.teachers.size() < 2, file,
         ": distill.norm is none: expected one teacher, found ", regions.teachers.size(),
@@ -101,6 +101,8 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(data.train.teacher.empty(), file, ": the loss ", recipe.loss_name,
         " has its teachers in distill.teachers: expected none in data.train.teacher, found ",
         one_line(data.train.teacher));
+  check(recipe.augment == AugmentSpec{}, file, ": the loss ", recipe.loss_name,
+        " takes regions as [distill] says: expected nothing in [augment], found settings of crops and colours");
   check(regions.size % multiple == 0, file, ": distill.size: expected a multiple of ", multiple, " for ",
         recipe.model.name, ", found ", regions.size);
   check(data.resize_height == 0 && data.train_packed.empty(), file, ": the loss ", recipe.loss_name,
@@ -128,7 +130,7 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
   if (regions.teachers.size() > 1) {  // else it has every step
     std::string shares;
     for (const double share : region_shares(recipe)) shares += (shares.empty() ? "" : " ") + text_of(share);
-    settings.emplace_back("distill.teacher_shares", shares);
+    settings.emplace_back("distill.teacher_weights", shares);
     settings.emplace_back("number of the teacher", std::to_string(teacher + 1));
     settings.emplace_back("train.batch_size", std::to_string(recipe.train.batch_size));
     settings.emplace_back("train.drop_last", recipe.train.drop_last ? "true" : "false");

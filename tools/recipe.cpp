@@ -353,6 +353,7 @@ std::string print_recipe(const Recipe& recipe) {
   return bind(copy).print(
       [plain = bind(named), distils = distills(recipe)](const std::string& key, const TomlValue& value) {
         if (key.starts_with("distill.")) return !distils;
+        if (key.starts_with("augment.")) return distils;
         return key.starts_with("loss.") && key != "loss.top_rows" && !names_loss(key) && plain.value(key) == value;
       });
 }

@@ -146,7 +146,7 @@ TEST(DistillRun, GoesOnFromAnyStepBitForBit) {
   train_until(1, recipe, options);
   options.resume = true;
   recipe.regions.shares = {0.6, 0.4};
-  EXPECT_NE(message_of([&] { train(recipe, options); }).find("distill.teacher_shares"), std::string::npos);
+  EXPECT_NE(message_of([&] { train(recipe, options); }).find("distill.teacher_weights"), std::string::npos);
 }
 
 // In the arena, as a graph, with batches through the ring; the emulated device where there is none.

@@ -146,8 +146,11 @@ TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
   EXPECT_EQ(with("data.train.teacher=x"),
             "r.toml: the loss distill_any_depth has its teachers in distill.teachers: expected none in "
             "data.train.teacher, found x");
-  EXPECT_EQ(with("distill.teacher_shares=[0.7, 0.3]"),
-            "r.toml: distill.teacher_shares: expected one for each of 1 teachers, found 2");
+  EXPECT_EQ(with("augment.flip_probability=0.25"),
+            "r.toml: the loss distill_any_depth takes regions as [distill] says: expected nothing in [augment], found "
+            "settings of crops and colours");
+  EXPECT_EQ(with("distill.teacher_weights=[0.7, 0.3]"),
+            "r.toml: distill.teacher_weights: expected one for each of 1 teachers, found 2");
   EXPECT_EQ(message_of(path, {"distill.teachers=[\"a\", \"b\"]", "distill.norm=none"}),
             "r.toml: distill.norm is none: expected one teacher, found 2, whose maps have no common scale");
   EXPECT_EQ(message_of(write("loss.toml", "[loss]\nname = \"distill_any_depth\"\n")), "accepted")
