@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/io/checksum.h"
+#include "engine/io/json_text.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
@@ -45,10 +46,6 @@ uint64_t parse_hex(const std::string& text, const std::string& path) {
   return value;
 }
 
-std::string dump(const Json& json, int indent = -1) {  // names of files need not be UTF-8
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
 // Turns what the JSON library throws into an Error that names the file.
 template <class F>
 auto parsing(const std::string& path, const F& f) {
@@ -57,16 +54,6 @@ auto parsing(const std::string& path, const F& f) {
   } catch (const Json::exception& error) {
     fail(path, ": expected an index of packed data, found: ", printable(error.what()));
   }
-}
-
-// A whole number that T holds: get<T>() alone would wrap or be undefined. `path` is that of the file.
-template <class T>
-T integer_of(const Json& json, const std::string& path) {
-  const bool whole = json.is_number_unsigned() ? std::in_range<T>(json.get<uint64_t>())
-                                               : json.is_number_integer() && std::in_range<T>(json.get<int64_t>());
-  check(whole, path, ": expected a whole number of ", 8 * sizeof(T), " bits, found ",
-        json.is_number() ? json.dump() : json.type_name());
-  return json.get<T>();
 }
 
 Json to_json(ImageSize size) { return Json::array({size.width, size.height}); }
@@ -175,21 +162,27 @@ void write_pack_manifest(const std::string& folder, const PackManifest& manifest
                      {"list_checksum", manifest.list_checksum},
                      {"settings", settings}};
   make_folder(folder);
-  write_file((fs::path(folder) / kManifest).string(), dump(json, 2) + '\n');
+  write_file((fs::path(folder) / kManifest).string(), json_text(json, 2) + '\n');
+}
+
+void check_settings(const std::string& what, const PackSettings& found, const PackSettings& wanted,
+                    const std::string& remedy) {
+  const auto value_of = [](const PackSettings& settings, const std::string& key) {
+    const auto at = std::find_if(settings.begin(), settings.end(), [&](const auto& s) { return s.first == key; });
+    return at == settings.end() ? std::string("nothing") : at->second;
+  };
+  const auto compare = [&](const std::string& key) {
+    const std::string old = value_of(found, key), value = value_of(wanted, key);
+    check(old == value, what, " with ", one_line(key), " = ", one_line(old), ", but the recipe says ", one_line(value),
+          "; ", remedy);
+  };
+  for (const auto& setting : wanted) compare(setting.first);
+  for (const auto& setting : found) compare(setting.first);
 }
 
 void check_pack_settings(const std::string& folder, const PackManifest& packed, const PackManifest& expected) {
-  const auto value_of = [](const PackSettings& settings, const std::string& key) {
-    const auto found = std::find_if(settings.begin(), settings.end(), [&](const auto& s) { return s.first == key; });
-    return found == settings.end() ? std::string("nothing") : found->second;
-  };
-  const auto compare = [&](const std::string& key) {
-    const std::string old = value_of(packed.settings, key), value = value_of(expected.settings, key);
-    check(old == value, folder, ": packed with ", one_line(key), " = ", one_line(old), ", but the recipe says ",
-          one_line(value), "; pack into another folder, or set what was packed");
-  };
-  for (const auto& setting : expected.settings) compare(setting.first);
-  for (const auto& setting : packed.settings) compare(setting.first);
+  check_settings(folder + ": packed", packed.settings, expected.settings,
+                 "pack into another folder, or set what was packed");
   check(expected.list_checksum.empty() || packed.list_checksum == expected.list_checksum, folder,
         ": the list has changed since it was packed; pack it anew, into another folder");
 }
@@ -285,7 +278,7 @@ void ShardWriter::add(const Sample& sample, const ListEntry& line, double depth_
 void ShardWriter::commit() {
   Json samples = Json::array();
   for (const PackedEntry& entry : entries_) samples.push_back(to_json(entry));
-  const std::string index = dump({{"first", first_}, {"samples", samples}});
+  const std::string index = json_text({{"first", first_}, {"samples", samples}});
   Footer footer{at_, index.size(), checksum64(std::as_bytes(std::span(index))), {}};
   std::memcpy(footer.magic, kMagic, 8);
   write(index.data(), index.size());

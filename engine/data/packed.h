@@ -31,7 +31,10 @@ struct PackManifest {
 std::optional<PackManifest> read_pack_manifest(const std::string& folder);
 void write_pack_manifest(const std::string& folder, const PackManifest& manifest);
 
-// Throws Error "FOLDER: packed with KEY = ..., but ... expected" at the first difference.
+// Throws Error "WHAT with KEY = OLD, but the recipe says NEW; REMEDY" of the first setting that differs.
+void check_settings(const std::string& what, const PackSettings& found, const PackSettings& wanted,
+                    const std::string& remedy);
+// The same of packed data, and of its list.
 void check_pack_settings(const std::string& folder, const PackManifest& packed, const PackManifest& expected);
 
 // A shard's name without its folder, and the first sample of a name of that form.

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/json_text.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
@@ -65,6 +65,15 @@ class WholeImageTeacher final : public RegionTeacher {
   TeacherFolder maps_;
 };
 
+class UnknowingTeacher final : public RegionTeacher {
+ public:
+  bool every_sample() const override { return true; }
+  std::string path(const Dataset&, int64_t, int64_t) const override { return ""; }
+  std::vector<float> load(const Dataset&, const Sample&, const Region&, int64_t, int size) const override {
+    return std::vector<float>(static_cast<size_t>(size) * static_cast<size_t>(size), kUnknown);
+  }
+};
+
 class RegionFolderTeacher final : public RegionTeacher {
  public:
   RegionFolderTeacher(std::string folder, const MapKind& unstated) : folder_(std::move(folder)), unstated_(unstated) {}
@@ -95,8 +104,9 @@ class RegionFolderTeacher final : public RegionTeacher {
 void to_inverse_depth(DepthMap& map) {
   const bool depth = map.kind.quantity == Quantity::kDepth;
   for (float& value : map.values) {
-    const bool counts = std::isfinite(value) && (!depth || value > 0);
-    value = !counts ? kUnknown : depth ? 1.0f / value : value;
+    const float inverse = depth ? 1.0f / value : value;
+    const bool counts = std::isfinite(value) && (!depth || value > 0) && std::isfinite(inverse);
+    value = counts ? inverse : kUnknown;
   }
   map.kind.quantity = Quantity::kInverseDepth;
 }
@@ -150,6 +160,8 @@ std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const
   return std::make_unique<WholeImageTeacher>(set, spec);
 }
 
+std::unique_ptr<RegionTeacher> unknowing_teacher() { return std::make_unique<UnknowingTeacher>(); }
+
 bool is_region_folder(const std::string& folder) { return fs::exists(fs::path(folder) / kRegionsFile); }
 
 std::string region_file(const std::string& image, int64_t epoch) {
@@ -160,11 +172,14 @@ RegionFolderSettings read_region_settings(const std::string& folder) {
   const std::string path = (fs::path(folder) / kRegionsFile).string();
   try {
     const auto json = nlohmann::ordered_json::parse(read_text(path, kMostBytes));
-    check(json.at("version").get<int>() == 1, path, ": expected version 1, found ", json.at("version").get<int>());
+    const auto version = integer_of<int64_t>(json.at("version"), path);
+    check(version == 1, path, ": expected version 1, found ", version);
     RegionFolderSettings found;
-    for (const auto& [key, value] : json.at("settings").items()) found.settings.emplace_back(key, value);
+    for (const auto& [key, value] : json.at("settings").items()) {
+      found.settings.emplace_back(key, value.get<std::string>());
+    }
     found.list_checksum = json.at("list_checksum").get<std::string>();
-    found.epochs = json.at("epochs").get<int64_t>();
+    found.epochs = integer_of<int64_t>(json.at("epochs"), path);
     found.teacher = json.at("teacher").get<std::string>();
     return found;
   } catch (const nlohmann::json::exception& error) {
@@ -179,26 +194,23 @@ void write_region_settings(const std::string& folder, const RegionFolderSettings
   json["list_checksum"] = settings.list_checksum;
   json["epochs"] = settings.epochs;
   json["teacher"] = settings.teacher;
-  write_file((fs::path(folder) / kRegionsFile).string(), json.dump(1) + '\n');
+  write_file((fs::path(folder) / kRegionsFile).string(), json_text(json, 1) + '\n');
+}
+
+RegionFolderSettings check_region_folder(const std::string& folder, const RegionFolderSettings& wanted) {
+  RegionFolderSettings found = read_region_settings(folder);
+  check_settings(folder + ": labels of regions", found.settings, wanted.settings,
+                 "`teach --regions` writes others into another folder");
+  check(found.list_checksum.empty() || wanted.list_checksum.empty() || found.list_checksum == wanted.list_checksum,
+        folder, ": the list has changed since these labels were written; `teach --regions` writes them anew");
+  return found;
 }
 
 std::unique_ptr<RegionTeacher> region_folder_teacher(const std::string& folder, const RegionFolderSettings& wanted,
                                                      const MapKind& unstated) {
-  const RegionFolderSettings found = read_region_settings(folder);
-  const auto value_of = [](const PackSettings& settings, const std::string& key) {
-    const auto at = std::ranges::find_if(settings, [&](const auto& setting) { return setting.first == key; });
-    return at == settings.end() ? std::string("nothing") : at->second;
-  };
-  const auto compare = [&](const std::string& key) {
-    const std::string stored = value_of(found.settings, key), now = value_of(wanted.settings, key);
-    check(stored == now, folder, ": labels of regions with ", one_line(key), " = ", one_line(stored),
-          ", but the recipe says ", one_line(now), "; `teach --regions` writes others into another folder");
-  };
-  for (const auto& setting : wanted.settings) compare(setting.first);
-  for (const auto& setting : found.settings) compare(setting.first);
-  check(found.list_checksum.empty() || wanted.list_checksum.empty() || found.list_checksum == wanted.list_checksum,
-        folder, ": the list has changed since these labels were written; `teach --regions` writes them anew");
-  check(found.epochs >= wanted.epochs, folder, ": expected labels of ", wanted.epochs, " epochs, found ", found.epochs);
+  const RegionFolderSettings found = check_region_folder(folder, wanted);
+  check(found.epochs >= wanted.epochs, folder, ": expected labels of ", wanted.epochs, " epochs, found ", found.epochs,
+        "; `teach --regions` adds those that are missing");
   return std::make_unique<RegionFolderTeacher>(folder, unstated);
 }
 

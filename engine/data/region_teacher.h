@@ -39,13 +39,16 @@ class RegionTeacher {
 // Maps of whole images, of which the region is cut: `spec.format.kind` is what they are where they do not say it.
 std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const TeacherSpec& spec);
 
+// Knows nothing anywhere: for who wants the images alone.
+std::unique_ptr<RegionTeacher> unknowing_teacher();
+
 // Maps of the very regions that a run draws, one per epoch and sample: FOLDER/eEPOCH/NAME.npy. `regions.json` says
 // which draws they are of.
 struct RegionFolderSettings {
   PackSettings settings;      // that decide a draw and its order, in recipes' names
   std::string list_checksum;  // empty: not known
   int64_t epochs = 0;         // stored ones, from 0; of a run: those that it needs
-  std::string teacher;        // checksum of the weights that made them; empty: not known, or not asked for
+  std::string teacher;  // checksum of the weights that made them, and precision; empty: not known, or not asked for
 };
 inline constexpr const char* kRegionsFile = "regions.json";
 bool is_region_folder(const std::string& folder);
@@ -53,7 +56,10 @@ RegionFolderSettings read_region_settings(const std::string& folder);
 void write_region_settings(const std::string& folder, const RegionFolderSettings& settings);
 // The path of a label, relative to the folder: "e3/scene_1_a.npy".
 std::string region_file(const std::string& image, int64_t epoch);
-// Throws Error that names the first difference between what the folder holds and `wanted`.
+// Throws Error that names the first difference between what the folder holds and `wanted`, epochs apart. Gives what it
+// holds.
+RegionFolderSettings check_region_folder(const std::string& folder, const RegionFolderSettings& wanted);
+// The same, and for too few epochs.
 std::unique_ptr<RegionTeacher> region_folder_teacher(const std::string& folder, const RegionFolderSettings& wanted,
                                                      const MapKind& unstated);
 

@@ -271,12 +271,15 @@ TEST_F(Regions, AFolderOfOtherDrawsIsRefused) {
             "--regions` writes others into another folder");
   other = settings_;
   other.epochs = 3;
-  EXPECT_EQ(message_for(other), ": expected labels of 3 epochs, found 2");
+  EXPECT_EQ(message_for(other),
+            ": expected labels of 3 epochs, found 2; `teach --regions` adds those that are missing");
   other = settings_;
   other.list_checksum = "1";
   EXPECT_EQ(message_for(other).rfind(": the list has changed", 0), 0u);
   write_file(folder_ / "regions/regions.json", "{\"version\": 1}");
   EXPECT_EQ(message_for(settings_).rfind("/regions.json: expected what `teach --regions` writes", 0), 0u);
+  write_file(folder_ / "regions/regions.json", "{\"version\": 1e300}");
+  EXPECT_NE(message_for(settings_).find("expected a whole number of 64 bits"), std::string::npos);
   write_file(folder_ / "regions/regions.json", "{\"version\": 2}");
   EXPECT_EQ(message_for(settings_), "/regions.json: expected version 1, found 2");
 }

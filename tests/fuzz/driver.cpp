@@ -237,8 +237,9 @@ Options parse_options(std::span<char* const> arguments) {
 
 int run_program(std::span<char* const> arguments) {
   const Options options = parse_options(arguments);
-  std::vector<Target> targets = {image_target(), npy_target(),  pfm_target(),  safetensors_target(), torch_target(),
-                                 zip_target(),   list_target(), toml_target(), packed_target(),      planted_target()};
+  std::vector<Target> targets = {image_target(),  npy_target(),     pfm_target(),    safetensors_target(),
+                                 torch_target(),  zip_target(),     list_target(),   toml_target(),
+                                 packed_target(), regions_target(), planted_target()};
   if (options.target == "readers") {
     targets.pop_back();
   } else {

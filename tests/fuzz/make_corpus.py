@@ -114,6 +114,17 @@ def make_toml():
     })
 
 
+def make_regions():
+    right = (b'{"version": 1, "settings": {"train.seed": "70", "distill.patch": "560"}, "list_checksum": "12", "epochs": 2,'
+             b' "teacher": "7 fp32"}')
+    add("regions", **{
+        "regions.json": right, "unknown.json": right.replace(b'"7 fp32"', b'""').replace(b'"12"', b'""'),
+        "bad_version.json": right.replace(b"1", b"2", 1), "bad_float.json": right.replace(b"1", b"1e300", 1),
+        "bad_epochs.json": right.replace(b"2,", b"-1.5,"), "bad_settings.json": right.replace(b'"70"', b"70"),
+        "bad_missing.json": b'{"version": 1}', "bad_list.json": b"[1]", "bad_text.json": b'{"version"\n',
+        "bad_utf8.json": right.replace(b"560", b"\xff"), "bad_nested.json": b"[" * 400, "bad_empty.json": b""})
+
+
 ONES = (1 << 64) - 1
 
 
@@ -189,7 +200,7 @@ PLANTED = {"crash": b"c", "exception": b"e", "loop": b"l", "memory": b"m", "line
 
 def main():
     for make in (make_pngs, make_jpegs, make_maps, make_safetensors, make_zips, make_torch, make_lists, make_toml,
-        make_packed):
+        make_packed, make_regions):
         make()
     add("planted", **PLANTED)
     for target, files in FILES.items():

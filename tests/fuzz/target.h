@@ -36,6 +36,7 @@ Target zip_target();
 Target list_target();
 Target toml_target();
 Target packed_target();
+Target regions_target();
 Target planted_target();  // fails in every way that the driver has to notice
 
 // Thrown by a target whose reader gave a result that contradicts itself.
