@@ -19,6 +19,8 @@ void add_part(LossResult& result, const char* name, const Tensor& value, float w
 LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options) {
   check(options.lambda_sc != 0.0f || options.lambda_grad != 0.0f,
         "loss: expected at least one part with a weight other than 0");
+  check(!options.reference || options.anchor == 0.0f, "loss: expected no anchor in reference mode, found ",
+        options.anchor);
   // HDN as coded leaves the greatest pixels out of its contexts; a global norm and L_grad count them.
   const ContextRule whole{options.contexts, options.reference, false};
   const bool normalises = options.lambda_sc != 0.0f && options.norm != ContextNorm::kNone;

@@ -31,8 +31,8 @@ class UnetModel final : public DepthModel {
  public:
   static InputRule input_rule_of(const UnetConfig& config) { return {InputRule::Fit::kPad, 0, 1 << config.doublings}; }
   // The networks stand in models/model_table.cpp. Heads: dpm, regression, or relative, which nobody has published: a
-  // 1 x 1 convolution and ReLU. options.decoder_widths take the place of
-  // the config's; throws Error if there is not one per tap.
+  // 1 x 1 convolution and ReLU. options.decoder_widths take the place of the config's; throws Error if there is not one
+  // per tap.
   UnetModel(std::string_view name, const UnetConfig& config, const ModelOptions& options);
 
   // Draws as the published code does: Kaiming normal over fan-out and zero bias, the output convolution uniform in

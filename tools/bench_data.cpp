@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "engine/data/batch_planes.h"
 #include "engine/data/loader.h"
 #include "tools/args.h"
 #include "tools/distill_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/recipe.h"
-#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {
@@ -40,29 +40,25 @@ double cpu_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// A BatchBuffer holds what is handed to a GPU: whole frames, which crop, colour and normalisation change there.
+// A BatchBuffer holds what is handed to a GPU: whole frames or regions, which crop, colour and normalisation change
+// there.
 class BatchBuffer {
  public:
   void fill(const Batch& batch) {
-    size_t pixels = 0;
-    for (const BatchItem& item : batch.items) pixels += item.sample->image.rgb.size() / 3;
-    rgb_.resize(std::max(rgb_.size(), 3 * pixels));
-    metres_.resize(std::max(metres_.size(), 2 * pixels));
-    uint8_t* rgb = rgb_.data();
-    float* metres = metres_.data();
-    for (const BatchItem& item : batch.items) {
-      const SampleImage& image = item.sample->image;
-      rgb = std::copy(image.rgb.begin(), image.rgb.end(), rgb);
-      for (const SampleDepth* map : {&item.sample->teacher, &item.sample->depth}) {
-        map->write_values(metres);
-        metres += static_cast<ptrdiff_t>(map->width) * map->height;
+    constexpr size_t kAlignment = 64;
+    size_t bytes = 0;
+    for (const Plane& plane : planes_of(batch, 0, DType::kFloat)) {
+      for (const BatchItem& item : batch.items) {
+        const size_t at = bytes;
+        bytes += (source_bytes(item, plane.source) + kAlignment - 1) / kAlignment * kAlignment;
+        buffer_.resize(std::max(buffer_.size(), bytes));
+        write_source(item, plane.source, buffer_.data() + at);
       }
     }
   }
 
  private:
-  std::vector<uint8_t> rgb_;
-  std::vector<float> metres_;
+  std::vector<std::byte> buffer_;
 };
 
 struct Rate {
@@ -75,20 +71,30 @@ Rate measure(const std::shared_ptr<const Dataset>& data, const Recipe& recipe, i
   LoaderOptions loading = loader_options(recipe);
   loading.regions = region_loading(recipe, *data);
   loading.workers = workers;
-  loading.epochs = (int64_t{1} << 24) - 1;
+  if (!loading.regions) {
+    loading.epochs = (int64_t{1} << 24) - 1;
+  } else if (recipe.train.max_steps > 0) {  // labels end where the run does
+    loading.batches = recipe.train.max_steps;
+  }
   loading.cache_bytes = 0;
   Loader loader(data, loading);
+  const auto next = [&] {
+    std::optional<Batch> batch = loader.next();
+    if (batch) return *std::move(batch);
+    loader = Loader(data, loading);
+    return loader.next().value();
+  };
   BatchBuffer buffer;
-  for (int i = 0; i < loading.prefetch_batches + 1; ++i) buffer.fill(loader.next().value());  // batches until it flows
+  for (int i = 0; i < loading.prefetch_batches + 1; ++i) buffer.fill(next());  // batches until it flows
   const auto start = Clock::now();
   const double cpu_start = cpu_seconds();
   Rate rate;
   rate.workers = workers;
   while (seconds_since(start) < seconds) {
     throw_if_interrupted();
-    const std::optional<Batch> batch = loader.next();
-    buffer.fill(batch.value());
-    rate.images += static_cast<int64_t>(batch->items.size());
+    const Batch batch = next();
+    buffer.fill(batch);
+    rate.images += static_cast<int64_t>(batch.items.size());
   }
   rate.images_per_s = static_cast<double>(rate.images) / seconds_since(start);
   rate.images_per_cpu_s = static_cast<double>(rate.images) / (cpu_seconds() - cpu_start);

@@ -32,7 +32,7 @@ int run_check_data(const CheckDataArgs& args) {
 
   CheckOptions options;
   options.training = needs_of(recipe);
-  options.regions = region_loading(recipe, Dataset(dataset_spec(recipe, "train")));
+  if (distills(recipe)) options.distilled = &recipe;
   options.protocol = protocol_of(recipe);
   if (split == "test") options.scored = split;
   options.max_problems_shown = args.shown;

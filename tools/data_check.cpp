@@ -16,6 +16,7 @@
 
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
+#include "tools/distill_recipe.h"
 #include "tools/map_agreement.h"
 
 namespace depthstill {
@@ -89,8 +90,8 @@ DepthSummary check_map(const SampleDepth& map, const std::string& path, const st
 
 // Whether a label of the sample's region in the first epoch teaches something. A teacher that has not drawn it then may
 // have none.
-bool check_labels(const Dataset& dataset, const Sample& sample, const CheckOptions& options, SampleReport& report) {
-  const RegionLoading& regions = *options.regions;
+bool check_labels(const Dataset& dataset, const Sample& sample, const RegionLoading& regions,
+                  const CheckOptions& options, SampleReport& report) {
   const Region region = draw_region(regions.spec, sample.image.size(), options.training->loading.seed, 0, sample.index);
   bool teaches = false;
   for (const auto& teacher : regions.teachers) {
@@ -105,7 +106,8 @@ bool check_labels(const Dataset& dataset, const Sample& sample, const CheckOptio
   return teaches;
 }
 
-SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options) {
+SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOptions& options,
+                          const std::optional<RegionLoading>& regions) {
   SampleReport report;
   const DatasetSpec& spec = dataset.spec();
   const DepthRange range = range_of(spec);
@@ -118,6 +120,11 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
     report.stored = sample.stored_size;
     report.sample = sample.image.size();
     if (options.protocol) attempt(report.problems, [&] { check_frame(*options.protocol, sample); });
+    if (regions) {  // the labels are all that is learnt from
+      report.has_target = check_labels(dataset, sample, *regions, options, report);
+      return;
+    }
+    if (options.distilled != nullptr) return;
     if (attempt(report.problems, [&] { dataset.load_depth(sample); }) && !sample.depth.empty()) {
       report.depth = check_map(sample.depth, dataset.depth_path(index), sample.where, range,
                                first_row(DepthTarget::kTruth), report.notes);
@@ -132,9 +139,7 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
       else
         report.agreement = compare_maps(teacher, sample.depth.copy(), spec.max_depth);
     }
-    if (options.regions) {
-      report.has_target = check_labels(dataset, sample, options, report);
-    } else if (options.training) {
+    if (options.training) {
       const SampleDepth& target = target_of(sample, options.training->target);
       report.has_target = !target.empty() && has_target(target, range, options.training->top_rows);
     }
@@ -145,11 +150,12 @@ SampleReport check_sample(const Dataset& dataset, int64_t index, const CheckOpti
   return report;
 }
 
-std::vector<SampleReport> check_samples(const Dataset& dataset, const CheckOptions& options) {
+std::vector<SampleReport> check_samples(const Dataset& dataset, const CheckOptions& options,
+                                        const std::optional<RegionLoading>& regions) {
   std::vector<SampleReport> reports(static_cast<size_t>(dataset.size()));
   std::atomic<int64_t> done{0};
   parallel_for(dataset.size(), 1, [&](int64_t i) {
-    reports[static_cast<size_t>(i)] = check_sample(dataset, i, options);
+    reports[static_cast<size_t>(i)] = check_sample(dataset, i, options, regions);
     if (options.progress) options.progress(++done, dataset.size());
   });
   return reports;
@@ -271,7 +277,9 @@ std::vector<std::string> check_list_needs(const Dataset& dataset, const std::vec
     target = target || report.has_target;
     scored = scored || report.scored > 0;
   }
-  if (options.training && readable && !target) {
+  if (options.distilled != nullptr && readable && !target) {
+    problems.push_back(list + ": nothing to learn from in any sample: expected labels that are not constant");
+  } else if (options.training && readable && !target) {
     problems.push_back(concat_text(list, ": nothing to learn from in any sample: ",
                                    no_target_text(range_of(dataset.spec()), options.training->top_rows)));
   }
@@ -322,7 +330,14 @@ int64_t check_set(const std::string& title, const DatasetSpec& spec, const Check
     out << "  " << problems[0] << '\n';
     return 1;
   }
-  const std::vector<SampleReport> reports = check_samples(*dataset, options);
+  std::optional<RegionLoading> regions;
+  std::vector<std::string> lacking;
+  attempt(lacking, [&] {
+    if (options.distilled == nullptr) return;
+    regions = region_loading(*options.distilled, *dataset);
+    lacking = missing_labels(*options.distilled, *dataset, *regions);
+  });
+  const std::vector<SampleReport> reports = check_samples(*dataset, options, regions);
   DepthSummary depth, teacher;
   std::vector<MapAgreement> frames;
   int64_t readable = 0;
@@ -333,7 +348,8 @@ int64_t check_set(const std::string& title, const DatasetSpec& spec, const Check
     frames.push_back(report.agreement);
   }
   const ListAgreement list = agreement_of(frames);
-  const DataFindings findings = findings_of(*dataset, reports, options);
+  DataFindings findings = findings_of(*dataset, reports, options);
+  findings.problems.insert(findings.problems.begin(), lacking.begin(), lacking.end());
   out << "  samples        " << dataset->size() << " (" << dataset->skipped()
       << " lines without ground truth left out)\n"
       << "  images         " << readable << " readable: " << describe_sizes(reports, &SampleReport::stored) << '\n'
@@ -423,7 +439,7 @@ int check_data(const DatasetSpec& train, const DatasetSpec* scored, const CheckO
   CheckOptions cropped = options, framed = options;
   cropped.protocol.reset();
   framed.training.reset();
-  framed.regions.reset();
+  framed.distilled = nullptr;
   int64_t problems = check_set("train", train, cropped, out);
   if (scored != nullptr) {
     problems += check_set(options.scored, *scored, framed, out);

@@ -15,7 +15,7 @@ namespace depthstill {
 
 struct CheckOptions {
   std::optional<TrainingNeeds> training;                      // needs that the training list must meet
-  std::optional<RegionLoading> regions;                       // whose labels the training list must have
+  const Recipe* distilled = nullptr;                          // whose labels the training list must have
   std::optional<Protocol> protocol;                           // protocol that the second list is scored under
   std::string scored = "validation";                          // title of the second list
   int max_problems_shown = 50;                                // problems of each list; the rest is counted

@@ -1,17 +1,19 @@
 #include "tools/distill_recipe.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <sstream>
 #include <utility>
 
 #include "engine/io/text_file.h"
 #include "models/model_table.h"
-#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* kDriftFactor = "distill.drift_factor";  // decides when there is a warning, and nothing else
 
 void bind_loss_parts(Settings& s, DistillOptions& distill) {
   s.choice("distill.norm", distill.norm,
@@ -77,7 +79,7 @@ TeacherSpec whole_image_spec(const Recipe& recipe, size_t teacher) {
 void bind_distill(Settings& settings, Recipe& recipe) {
   bind_loss_parts(settings, recipe.distill);
   bind_regions(settings, recipe.regions);
-  settings.number("distill.drift_factor", recipe.drift_factor, {1, 1e30},
+  settings.number(kDriftFactor, recipe.drift_factor, {1, 1e30},
                   "of the student's scale against the teacher's since step 100, beyond which there is a warning");
 }
 
@@ -89,6 +91,14 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(regions.shares.empty() || regions.shares.size() == regions.teachers.size(), file,
         ": distill.teacher_weights: expected one for each of ", regions.teachers.size(), " teachers, found ",
         regions.shares.size());
+  double shares = regions.shares.empty() ? 1 : 0;
+  for (const double share : regions.shares) shares += share;
+  check(shares > 0, file, ": distill.teacher_weights: expected one that is not 0, found none");
+  const DistillOptions& losses = recipe.distill;
+  check(losses.lambda_sc > 0 || losses.lambda_grad > 0, file,
+        ": expected distill.lambda_sc or lambda_grad above 0, found both 0");
+  check(!losses.reference || losses.anchor == 0, file,
+        ": distill.anchor: expected 0 beside distill.reference, which has no scale of its own, found ", losses.anchor);
   check(recipe.distill.norm != ContextNorm::kNone || regions.teachers.size() < 2, file,
         ": distill.norm is none: expected one teacher, found ", regions.teachers.size(),
         ", whose maps have no common scale");
@@ -101,18 +111,60 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(data.train.teacher.empty(), file, ": the loss ", recipe.loss_name,
         " has its teachers in distill.teachers: expected none in data.train.teacher, found ",
         one_line(data.train.teacher));
-  check(recipe.augment == AugmentSpec{}, file, ": the loss ", recipe.loss_name,
-        " takes regions as [distill] says: expected nothing in [augment], found settings of crops and colours");
   check(regions.size % multiple == 0, file, ": distill.size: expected a multiple of ", multiple, " for ",
         recipe.model.name, ", found ", regions.size);
   check(data.resize_height == 0 && data.train_packed.empty(), file, ": the loss ", recipe.loss_name,
         " takes regions of the stored images: expected neither data.resize_height nor data.train.packed");
 }
 
-int64_t begun_epochs(const Recipe& recipe, int64_t samples) {
-  const int64_t steps = steps_per_epoch(samples, loader_options(recipe)), most = recipe.train.max_steps;
-  const int64_t epochs = recipe.train.epochs;
-  return most > 0 ? std::min(epochs, (most + steps - 1) / steps) : epochs;
+Metadata distill_settings(const Recipe& recipe) {
+  Recipe copy = recipe;
+  Settings settings;
+  bind_distill(settings, copy);
+  Metadata text{{"model.frozen", recipe.model.frozen}};
+  for (const std::string& key : settings.keys()) {
+    if (key != kDriftFactor) text[key] = format_toml(settings.value(key));
+  }
+  return text;
+}
+
+std::vector<RegionTask> region_tasks(const Recipe& recipe, const Dataset& data, size_t teacher, int64_t updates) {
+  check_map_names(data, ".npy", RepeatedImages::kRefused);
+  const LoaderOptions loading = loader_options(recipe);
+  const int64_t steps = steps_per_epoch(data.size(), loading), batch = loading.batch_size;
+  const int64_t most = recipe.train.max_steps, all = loading.epochs * steps, end = most > 0 ? std::min(most, all) : all;
+  const std::vector<double> shares = region_shares(recipe);
+  const std::string folder = teacher_folder(recipe, teacher);
+  std::vector<RegionTask> tasks;
+  std::vector<int64_t> order;
+  for (int64_t update = updates; update < end; ++update) {
+    const int64_t epoch = update / steps, step = update % steps;
+    if (order.empty() || step == 0) order = epoch_order(data.size(), loading, epoch);
+    if (draw_teacher(shares, loading.seed, epoch, step) != static_cast<int64_t>(teacher)) continue;
+    const int64_t last = std::min<int64_t>((step + 1) * batch, std::ssize(order));
+    for (int64_t i = step * batch; i < last; ++i) {
+      const int64_t index = order[static_cast<size_t>(i)];
+      tasks.push_back({epoch, index, (fs::path(folder) / region_file(data.entry(index).image, epoch)).string()});
+    }
+  }
+  return tasks;
+}
+
+std::vector<std::string> missing_labels(const Recipe& recipe, const Dataset& data, const RegionLoading& regions,
+                                        int64_t updates) {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < regions.teachers.size(); ++i) {
+    if (regions.teachers[i]->every_sample()) continue;
+    const std::vector<RegionTask> tasks = region_tasks(recipe, data, i, updates);
+    const auto missing = [](const RegionTask& task) { return !fs::exists(task.path); };
+    const auto first = std::ranges::find_if(tasks, missing);
+    if (first == tasks.end()) continue;
+    lines.push_back(concat_text(teacher_folder(recipe, i), ": expected ", tasks.size(),
+                                " labels, of the regions that this run draws; missing are ",
+                                std::count_if(first, tasks.end(), missing), ", the first ", first->path,
+                                "; `teach --regions` writes those that are missing"));
+  }
+  return lines;
 }
 
 RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, size_t teacher) {
@@ -135,7 +187,9 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
     settings.emplace_back("train.batch_size", std::to_string(recipe.train.batch_size));
     settings.emplace_back("train.drop_last", recipe.train.drop_last ? "true" : "false");
   }
-  return {settings, data.list_checksum(), begun_epochs(recipe, data.size()), ""};
+  const int64_t steps = steps_per_epoch(data.size(), loader_options(recipe)), most = recipe.train.max_steps;
+  const int64_t epochs = recipe.train.epochs, begun = most > 0 ? std::min(epochs, (most + steps - 1) / steps) : epochs;
+  return {settings, data.list_checksum(), begun, ""};
 }
 
 std::vector<double> region_shares(const Recipe& recipe) {
@@ -155,11 +209,12 @@ std::optional<RegionLoading> region_loading(const Recipe& recipe, const Dataset&
     const std::string folder = teacher_folder(recipe, i);
     check(fs::is_directory(folder), "distill.teachers: ", folder, ": expected a folder of maps, found none");
     const TeacherSpec whole = whole_image_spec(recipe, i);
-    const bool regions_of_run = is_region_folder(folder);
-    if (regions_of_run || whole.naming == TeacherNaming::kFlat) check_map_names(data, whole.extension);
-    if (regions_of_run) {
-      loading.teachers.push_back(region_folder_teacher(folder, region_settings(recipe, data, i), whole.format.kind));
+    if (is_region_folder(folder)) {
+      const bool depth = regions.unstated == Quantity::kDepth;
+      loading.teachers.push_back(region_folder_teacher(folder, region_settings(recipe, data, i),
+                                                       depth ? kMetricDepth : kRelativeInverseDepth));
     } else {
+      check_map_names(data, whole);
       loading.teachers.push_back(whole_image_teacher(data.spec(), whole));
     }
   }

@@ -1,8 +1,10 @@
 // The table [distill] of a recipe, and what training reads by it.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/data/loader.h"
 #include "tools/recipe.h"
@@ -16,8 +18,22 @@ void bind_distill(Settings& settings, Recipe& recipe);
 // Throws Error, which begins with `file`, for settings that contradict each other.
 void check_distill(const Recipe& recipe, const std::string& file);
 
-// The epochs of a run over `samples` images that are begun.
-int64_t begun_epochs(const Recipe& recipe, int64_t samples);
+// The settings of [distill] that decide what a step computes, and the part that is frozen: those that a run goes on
+// with.
+Metadata distill_settings(const Recipe& recipe);
+
+// A label that a teacher owes: of one sample in one epoch.
+struct RegionTask {
+  int64_t epoch = 0, index = 0;
+  std::string path;  // of its file
+};
+// Those of this teacher in the order in which a run reads them, from the step behind `updates` on; a run that max_steps
+// ends reads none behind its end. Throws Error if two of them have one file.
+std::vector<RegionTask> region_tasks(const Recipe& recipe, const Dataset& data, size_t teacher, int64_t updates = 0);
+// A line per folder of regions that lacks labels which a run from there on reads.
+std::vector<std::string> missing_labels(const Recipe& recipe, const Dataset& data, const RegionLoading& regions,
+                                        int64_t updates = 0);
+
 // What decides the regions of a run, and which of them this teacher has: as regions.json states it.
 RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, size_t teacher);
 std::vector<double> region_shares(const Recipe& recipe);

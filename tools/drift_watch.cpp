@@ -6,7 +6,7 @@
 namespace depthstill {
 namespace {
 
-constexpr const char *kReference = "drift_reference", *kDecades = "drift_warnings";
+constexpr const char *kReference = "drift_reference", *kDecades = "drift_warnings", *kDead = "dead_steps";
 
 std::optional<double> find(const StepRecord& record, const std::string& name) {
   for (const auto& [figure, value] : record.figures) {
@@ -33,17 +33,18 @@ std::optional<std::string> DriftWatch::look(const StepRecord& record) {
   while (drift > factor_ * std::pow(10.0, decades_)) ++decades_;
   return concat_text("warning: step ", record.step, ": the scale of the student's maps has ",
                      ratio > reference_ ? "grown" : "shrunk", " by a factor of ", drift, " since step ", kReferenceStep,
-                     "; no loss holds it: distill.anchor does");
+                     anchored_ ? "; a greater distill.anchor holds it" : "; no loss holds it: distill.anchor does");
 }
 
 Metadata DriftWatch::metadata() const {
-  return {{kReference, metadata_text(reference_)}, {kDecades, metadata_text(decades_)}};
+  return {{kReference, metadata_text(reference_)}, {kDecades, metadata_text(decades_)}, {kDead, metadata_text(dead_)}};
 }
 
 void DriftWatch::restore(const Metadata& saved) {
-  if (!saved.contains(kReference) || !saved.contains(kDecades)) return;
+  if (!saved.contains(kReference) || !saved.contains(kDecades) || !saved.contains(kDead)) return;
   reference_ = metadata_number<double>(saved, kReference, "checkpoint");
   decades_ = metadata_number<int>(saved, kDecades, "checkpoint");
+  dead_ = metadata_number<int>(saved, kDead, "checkpoint");
 }
 
 }  // namespace depthstill

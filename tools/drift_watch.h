@@ -16,8 +16,8 @@ class DriftWatch {
   static constexpr int kDeadSteps = 50;  // logged ones in a row
 
   // factor: of the student's deviation over the teacher's, against its value at the first logged step from
-  // kReferenceStep on, in either direction.
-  explicit DriftWatch(double factor) : factor_(factor) {}
+  // kReferenceStep on, in either direction. anchored: a loss holds it already.
+  explicit DriftWatch(double factor, bool anchored = false) : factor_(factor), anchored_(anchored) {}
 
   // A warning when the factor is passed, and each time that it has grown by ten since. Throws Error for a student whose
   // maps were 0 everywhere for kDeadSteps. A record without figures of scales says nothing.
@@ -29,6 +29,7 @@ class DriftWatch {
 
  private:
   double factor_;
+  bool anchored_;
   double reference_ = 0;  // 0: not known yet
   int decades_ = 0;       // warnings so far
   int dead_ = 0;

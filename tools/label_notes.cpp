@@ -1,8 +1,14 @@
 #include "tools/label_notes.h"
 
 #include <functional>
+#include <utility>
 
 namespace depthstill {
+namespace {
+
+constexpr int64_t kMostNotes = 20;
+
+}  // namespace
 
 std::optional<std::string> LabelNotes::after_batch(const Batch& batch, int64_t step, const RegionLoading& regions,
                                                    const Dataset& data) {
@@ -17,20 +23,22 @@ std::optional<std::string> LabelNotes::after_batch(const Batch& batch, int64_t s
     if (named_.size() < kNamed) named_.push_back(path);
   }
   labels_ += static_cast<int64_t>(batch.items.size());
-  if (empty == 0) return {};
-  constexpr int64_t kMostNotes = 20;
-  const bool note = empty_ < kMostNotes;
   empty_ += empty;
-  if (!note) return {};
+  if (empty == 0 || notes_ == kMostNotes) return {};
   return concat_text("note: step ", step, ": ", empty, " of ", batch.items.size(), " labels teach nothing: ", first,
                      empty > 1 ? ", and others" : "",
-                     empty_ >= kMostNotes ? "; further ones are counted at the end of an epoch" : "");
+                     ++notes_ == kMostNotes ? "; further ones are counted at the end of an epoch" : "");
 }
 
-std::optional<std::string> LabelNotes::after_epoch() {
-  if (warned_ || 100 * empty_ <= labels_) return {};
-  warned_ = true;
-  return concat_text("warning: ", empty_, " of ", labels_, " labels teach nothing, such as ",
+std::optional<std::string> LabelNotes::after_epoch(int64_t epoch) {
+  const int64_t labels = labels_ - std::exchange(labels_before_, labels_);
+  const int64_t empty = empty_ - std::exchange(empty_before_, empty_);
+  check(labels == 0 || empty < labels, "epoch ", epoch + 1, ": expected a label that teaches something, found ", empty,
+        " that are constant or hold nothing finite, such as ", list_text(named_, std::identity()));
+  const bool many = !warned_ && 100 * empty_ > labels_;
+  warned_ = warned_ || many;
+  if (!many && (empty == 0 || notes_ < kMostNotes)) return {};
+  return concat_text(many ? "warning: " : "note: ", empty_, " of ", labels_, " labels teach nothing, such as ",
                      list_text(named_, std::identity()));
 }
 

@@ -15,11 +15,14 @@ class LabelNotes {
   // Both return a line for the log, or nothing. `step`: from 1.
   std::optional<std::string> after_batch(const Batch& batch, int64_t step, const RegionLoading& regions,
                                          const Dataset& data);
-  // A warning, once, where more than one label in a hundred was so.
-  std::optional<std::string> after_epoch();
+  // How many were so, if that was not said; a warning, once, where it was more than one in a hundred. epoch: from 0.
+  // Throws Error after one in which no label taught anything.
+  std::optional<std::string> after_epoch(int64_t epoch);
 
  private:
   int64_t labels_ = 0, empty_ = 0;
+  int64_t labels_before_ = 0, empty_before_ = 0;  // at the end of the epoch before
+  int64_t notes_ = 0;
   bool warned_ = false;
   std::vector<std::string> named_;  // files, the first three
 };

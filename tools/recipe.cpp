@@ -271,10 +271,30 @@ void collect(const std::filesystem::path& path, std::vector<std::filesystem::pat
   entries.insert(entries.end(), own.begin(), own.end());
 }
 
+// What the loss does not read is refused, not passed over.
+void check_unread(const Recipe& recipe, const std::string& file) {
+  Recipe now = recipe, plain;
+  plain.loss_name = recipe.loss_name;
+  plain.loss = implied_loss(plain);
+  const Settings settings = bind(now), defaults = bind(plain);
+  const auto is_read = [distils = distills(recipe)](const std::string& key) {
+    if (!distils) return !key.starts_with("distill.");
+    return !key.starts_with("augment.") && (!key.starts_with("loss.") || key == "loss.name");
+  };
+  for (const std::string& key : settings.keys()) {
+    const TomlValue value = settings.value(key);
+    check(is_read(key) || value == defaults.value(key), file, ": ", key, ": expected nothing, as the loss ",
+          recipe.loss_name, " does not read it, found ", format_toml(value));
+  }
+}
+
 void check_consistency(const Recipe& recipe, const std::string& file) {
+  check_unread(recipe, file);
   const ModelOptions& options = recipe.model.options;
   check(options.d_min < options.d_max, file, ": model.min_depth is ", options.d_min, ", expected less than max_depth ",
         options.d_max);
+  check(recipe.model.parts == InitialParts::kAll || !recipe.model.weights.empty(), file,
+        ": model.init_parts is encoder: expected its weights in model.init, found none");
   check(recipe.model.frozen == "nothing" || !recipe.model.weights.empty(), file, ": model.frozen is ",
         recipe.model.frozen, ": expected its weights in model.init, found none");
   check(recipe.model.frozen != "head" || recipe.model.parts == InitialParts::kAll, file,
@@ -292,9 +312,6 @@ void check_consistency(const Recipe& recipe, const std::string& file) {
         ": data.teacher_extension: expected .png, .npy or .pfm, found '", printable(extension), "'");
   check(!recipe.loss.weights.needs_bins() || options.head == Head::kDpm, file, ": the loss ", recipe.loss_name,
         " needs model.head = \"dpm\"");
-  const TermWeights& weights = recipe.loss.weights;
-  check(recipe.loss_name != kDistillAnyDepthLoss || !(weights.needs_bins() || weights.needs_depth()), file,
-        ": the loss ", kDistillAnyDepthLoss, " has its weights in [distill], found one in [loss]");
   if (distills(recipe)) {
     check_distill(recipe, file);
   } else {
@@ -419,6 +436,23 @@ Protocol protocol_of(const Recipe& recipe) {
   if (eval.crop != "default") protocol.box = find_box(find_benchmark(protocol.dataset), eval.crop);
   protocol.alignment = eval.median_scaling ? Alignment::kMedian : eval.align;
   return protocol;
+}
+
+LoaderOptions loader_options(const Recipe& recipe) {
+  LoaderOptions loading;
+  loading.batch_size = recipe.train.batch_size;
+  loading.workers = recipe.data.workers;
+  loading.drop_last = recipe.train.drop_last;
+  loading.seed = recipe.train.seed;
+  loading.epochs = recipe.train.epochs;
+  loading.cache_bytes = static_cast<size_t>(recipe.data.cache_mib) << 20;
+  if (recipe.augment_on) loading.views = one_crop(augment_of(recipe));
+  return loading;
+}
+
+void freeze_part(DepthModel& model, const Recipe& recipe) {
+  const std::string& frozen = recipe.model.frozen;
+  if (frozen != "nothing") model.freeze(frozen == "encoder" ? model.parts().encoder : model.parts().head);
 }
 
 std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model) {

@@ -9,6 +9,7 @@
 
 #include "engine/data/augment.h"
 #include "engine/data/dataset.h"
+#include "engine/data/loader.h"
 #include "engine/data/region.h"
 #include "engine/eval/protocol.h"
 #include "engine/optim.h"
@@ -120,6 +121,10 @@ DatasetSpec dataset_spec(const Recipe& recipe, const std::string& split);
 std::string report_split(const Recipe& recipe);
 Protocol protocol_of(const Recipe& recipe);
 AugmentSpec augment_of(const Recipe& recipe);  // with the sides that the network needs
+// What the loader draws, but for regions (distill_recipe.h).
+LoaderOptions loader_options(const Recipe& recipe);
+// The part of the network that is not trained keeps its weights.
+void freeze_part(DepthModel& model, const Recipe& recipe);
 // Learning rates of the parts of this network.
 std::vector<ParameterGroup> parameter_groups(const Recipe& recipe, const DepthModel& model);
 // The recipe's network, and the size, precision and flip that its training uses.

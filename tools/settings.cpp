@@ -213,6 +213,12 @@ TomlValue Settings::value(const std::string& key) const {
   return setting->get();
 }
 
+std::vector<std::string> Settings::keys() const {
+  std::vector<std::string> keys;
+  for (const Setting& setting : settings_) keys.push_back(setting.key);
+  return keys;
+}
+
 std::string Settings::print(const std::function<bool(const std::string&, const TomlValue&)>& implied) const {
   std::string text, table;
   for (const Setting& setting : settings_) {

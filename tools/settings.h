@@ -44,6 +44,7 @@ class Settings {
   TomlEntry parse_override(const std::string& assignment) const;
 
   TomlValue value(const std::string& key) const;
+  std::vector<std::string> keys() const;
 
   // All settings as TOML, grouped in tables, with the docs as comments; those for which `implied` is true as comments.
   std::string print(const std::function<bool(const std::string& key, const TomlValue& value)>& implied) const;

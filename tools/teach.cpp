@@ -31,12 +31,13 @@ struct TeachArgs {
 Recipe recipe_of(const TeachArgs& args) {
   std::vector<std::string> overrides = args.overrides;
   if (!args.data.empty()) overrides.push_back("data.root=" + toml_quoted(args.data));
-  if (!args.out.empty()) {  // a recipe's folder is below its root, one of the command line is where the user stands
-    overrides.push_back("data." + args.split +
-                        ".teacher=" + toml_quoted(std::filesystem::absolute(args.out).lexically_normal().string()));
-  }
   Recipe recipe = load_recipe(args.recipe, overrides);
   recipe.data.allow_outside = args.allow_outside;
+  if (!args.out.empty()) {  // a recipe's folder is below its root, one of the command line is where the user stands
+    DataRecipe& data = recipe.data;
+    SplitRecipe& split = args.split == "train" ? data.train : args.split == "val" ? data.val : data.test;
+    split.teacher = std::filesystem::absolute(args.out).lexically_normal().string();
+  }
   return recipe;
 }
 
@@ -69,6 +70,7 @@ int run_teach_regions(const TeachArgs& args) {
   plan.reads(data);
   plan.reads(recipe);
   plan.reads(args.weights);
+  plan.writes(folder + '/' + kRegionsFile, args.recipe);
   if (args.list.empty()) {
     for (const RegionTask& task : region_tasks(recipe, data, teacher)) plan.writes(task.path, task.path);
   }
@@ -153,7 +155,9 @@ void add_teach_command(CLI::App& app, Run& run) {
   command->add_option("--list", args->list,
                       "with --regions, instead of labels: write this CSV, a line per label, for another program to "
                       "make them");
-  command->add_option("--split", args->split, "the recipe's list: train, val or test")->capture_default_str();
+  command->add_option("--split", args->split, "the recipe's list: train, val or test")
+      ->check(CLI::IsMember({"train", "val", "test"}))
+      ->capture_default_str();
   command->add_option("--data", args->data, "root of the data set, in place of the recipe's data.root");
   add_allow_outside(*command, args->allow_outside);
   command->add_option("--out", args->out, "folder of the maps, in place of the recipe's data.SPLIT.teacher");

@@ -8,11 +8,13 @@
 #include "engine/data/region_teacher.h"
 #include "engine/io/atomic_file.h"
 #include "engine/io/checksum.h"
+#include "engine/io/image_header.h"
 #include "engine/io/mapped_file.h"
 #include "engine/io/npy.h"
+#include "engine/io/text_file.h"
 #include "kernels/preprocess_region.h"
+#include "models/model_table.h"
 #include "tools/distill_recipe.h"
-#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {
@@ -20,12 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr float kGreatestHalf = 65504.0f;
-
-Sample load_image(const Dataset& data, int64_t index) {
-  Sample sample = data.start(index);
-  data.load_image(sample);
-  return sample;
-}
 
 // The region as the network sees it: (1, size, size, 3).
 Tensor input_of(const Sample& sample, const Region& region, int size, Device device, DType dtype) {
@@ -44,54 +40,45 @@ Tensor input_of(const Sample& sample, const Region& region, int size, Device dev
   return to_device(input, device);
 }
 
+// Pixels of the stored image that data.crop leaves.
+Rect frame_of(const Dataset& data, int64_t index, const std::string& path) {
+  return at_line(data.where(index), [&] {
+    const std::vector<uint8_t> file = read_bytes(path);
+    return crop_rect(data.spec().crop, check_image_file(file, path).size, path);
+  });
+}
+
 // The folder says what its labels are of before there are any, and an earlier one must say the same.
 void claim_folder(const std::string& folder, const RegionFolderSettings& settings) {
   make_folder(folder);
   if (is_region_folder(folder)) {
-    static_cast<void>(region_folder_teacher(folder, settings, kRelativeInverseDepth));
-    const std::string before = read_region_settings(folder).teacher;
-    check(before == settings.teacher, folder, ": holds labels of ",
-          before.empty() ? "another program" : "other weights", "; expected a folder of its own for each teacher");
-    return;
+    const RegionFolderSettings before = check_region_folder(folder, settings);
+    check(before.teacher == settings.teacher, folder, ": holds labels of ",
+          before.teacher.empty() ? "another program" : "other weights or of another precision",
+          "; expected a folder of its own for each teacher");
+    if (before.epochs >= settings.epochs) return;
+  } else {
+    check(fs::is_empty(folder), folder, ": expected labels of regions or an empty folder, found something else");
   }
   write_region_settings(folder, settings);
 }
 
 }  // namespace
 
-std::vector<RegionTask> region_tasks(const Recipe& recipe, const Dataset& data, size_t teacher) {
-  check_map_names(data, ".npy");
-  const LoaderOptions loading = loader_options(recipe);
-  const int64_t steps = steps_per_epoch(data.size(), loading), batch = loading.batch_size;
-  const std::vector<double> shares = region_shares(recipe);
-  const std::string folder = teacher_folder(recipe, teacher);
-  int64_t left = recipe.train.max_steps > 0 ? recipe.train.max_steps : loading.epochs * steps;
-  std::vector<RegionTask> tasks;
-  for (int64_t epoch = 0; epoch < loading.epochs && left > 0; ++epoch) {
-    const std::vector<int64_t> order = epoch_order(data.size(), loading, epoch);
-    for (int64_t step = 0; step < steps && left > 0; ++step, --left) {
-      if (draw_teacher(shares, loading.seed, epoch, step) != static_cast<int64_t>(teacher)) continue;
-      const int64_t end = std::min<int64_t>((step + 1) * batch, std::ssize(order));
-      for (int64_t i = step * batch; i < end; ++i) {
-        const int64_t index = order[static_cast<size_t>(i)];
-        tasks.push_back({epoch, index, (fs::path(folder) / region_file(data.entry(index).image, epoch)).string()});
-      }
-    }
-  }
-  return tasks;
-}
-
 RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const DepthModel& teacher,
                                 const std::string& weights, const RegionTeachOptions& options,
                                 const std::function<void(int64_t, int64_t)>& progress) {
+  const RegionSpec& spec = recipe.regions.spec;
+  const int multiple = input_rule(teacher.name()).multiple;
+  check(spec.patch % multiple == 0, "distill.patch: expected a multiple of ", multiple, " for the teacher ",
+        teacher.name(), ", found ", spec.patch);
+  const std::vector<RegionTask> tasks = region_tasks(recipe, data, options.teacher);
   RegionFolderSettings settings = region_settings(recipe, data, options.teacher);
   const MappedFile file(weights, "weights");
-  settings.teacher = std::to_string(checksum64(file.bytes()));
+  settings.teacher = concat_text(checksum64(file.bytes()), ' ', name_of(options.dtype));
   claim_folder(teacher_folder(recipe, options.teacher), settings);
-  const RegionSpec& spec = recipe.regions.spec;
   const MapKind kind = teacher.options().head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
   const std::string statement = concat_text(kStatementName, ": ", to_text({kind, 1}));
-  const std::vector<RegionTask> tasks = region_tasks(recipe, data, options.teacher);
   const auto total = static_cast<int64_t>(tasks.size());
   RegionTeachReport report;
   for (const RegionTask& task : tasks) {
@@ -100,7 +87,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
       ++report.kept;
       continue;
     }
-    const Sample sample = load_image(data, task.index);
+    const Sample sample = data.load_image(task.index);
     const Region region = draw_region(spec, sample.image.size(), recipe.train.seed, task.epoch, task.index);
     const NoGrad no_grad;
     const Tensor input = input_of(sample, region, spec.patch, options.device, options.dtype);
@@ -123,6 +110,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
 
 void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, const std::string& path,
                   const std::function<void(int64_t, int64_t)>& progress) {
+  const std::vector<RegionTask> tasks = region_tasks(recipe, data, teacher);
   claim_folder(teacher_folder(recipe, teacher), region_settings(recipe, data, teacher));
   const auto quoted = [](const std::string& text) {
     if (text.find_first_of(",\"\n") == std::string::npos) return text;
@@ -130,18 +118,18 @@ void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, con
     for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
     return out + '"';
   };
-  std::map<int64_t, ImageSize> sizes;  // images are decoded once
-  const std::vector<RegionTask> tasks = region_tasks(recipe, data, teacher);
+  std::map<int64_t, Rect> frames;  // what is learnt from of each image
   std::ostringstream lines;
   lines << "image,epoch,top,left,side,scaled,mirrored,file\n";
   int64_t done = 0;
   for (const RegionTask& task : tasks) {
     progress(done++, std::ssize(tasks));
-    const auto found = sizes.find(task.index);
-    const ImageSize size = found != sizes.end() ? found->second : load_image(data, task.index).image.size();
-    sizes[task.index] = size;
-    const Region region = draw_region(recipe.regions.spec, size, recipe.train.seed, task.epoch, task.index);
-    lines << quoted(data.image_path(task.index)) << ',' << task.epoch << ',' << region.top << ',' << region.left << ','
+    const std::string image = data.image_path(task.index);
+    auto frame = frames.find(task.index);
+    if (frame == frames.end()) frame = frames.emplace(task.index, frame_of(data, task.index, image)).first;
+    const Rect& rect = frame->second;
+    const Region region = draw_region(recipe.regions.spec, rect.size(), recipe.train.seed, task.epoch, task.index);
+    lines << quoted(image) << ',' << task.epoch << ',' << rect.top + region.top << ',' << rect.left + region.left << ','
           << region.side << ',' << recipe.regions.spec.patch << ',' << (region.mirrored ? 1 : 0) << ','
           << quoted(task.path) << '\n';
   }

@@ -58,7 +58,8 @@ std::pair<double, double> fit(const DepthMap& tile, const DepthMap& whole, const
 }
 
 void check_writable(const DatasetSpec& spec) {
-  check(spec.teacher.has_value(), spec.list, ": expected a teacher folder in the recipe to write to, found none");
+  check(spec.teacher.has_value(), spec.list,
+        ": expected a teacher folder to write to in the recipe or --out, found none");
   check(spec.teacher->naming != TeacherNaming::kTruth, spec.list,
         ": the recipe's teacher is the ground truth (teacher_naming = \"truth\"); expected flat or beside");
 }

@@ -116,7 +116,7 @@ class TrainRun final : public TrainObserver {
 };
 
 TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options)
-    : recipe_(recipe), options_(options), drift_(recipe.drift_factor) {
+    : recipe_(recipe), options_(options), drift_(recipe.drift_factor, recipe.distill.anchor > 0) {
   data_ = std::make_shared<Dataset>(dataset_spec(recipe_, "train"));
   regions_ = region_loading(recipe_, *data_);
   check_recipe();
@@ -135,7 +135,10 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options)
                                 .graph = options_.graph};
   trainer_.emplace(data_, *objective_, training, *this);
   if (options_.resume) {
-    const Metadata saved = trainer_->resume(path("last.safetensors"), describe(*model_));
+    Metadata expected = describe(*model_);
+    if (regions_) expected.merge(distill_settings(recipe_));
+    const Metadata saved = trainer_->resume(path("last.safetensors"), expected);
+    if (regions_) fail_if(missing_labels(recipe_, *data_, *regions_, trainer_->position().updates));
     selection_ = Selection::from(saved, path("last.safetensors"));
     drift_.restore(saved);
     name_changed_decoder(saved);
@@ -153,14 +156,14 @@ void TrainRun::check_recipe() const {
   TrainingNeeds needs = needs_of(recipe_);
   if (options_.resume) needs.weights.clear();
   fail_if(training_problems(*data_, needs));
+  if (regions_ && !options_.resume) fail_if(missing_labels(recipe_, *data_, *regions_));
   check_first_sample(needs);
   check_list(*data_);
   const std::string split = report_split(recipe_);
   if (split.empty()) return;
   const Dataset data(dataset_spec(recipe_, split));
   check_list(data);
-  Sample sample = data.start(0);
-  data.load_image(sample);
+  const Sample sample = data.load_image(0);
   check_frame(protocol_of(recipe_), sample);
   const bool relative = recipe_.model.options.head == Head::kRelative;
   check_kind(protocol_of(recipe_), relative ? kRelativeInverseDepth : kMetricDepth,
@@ -181,8 +184,7 @@ void TrainRun::check_list(const Dataset& data) const {
 
 // Of the sizes, the first image says what a list of one size has; check-data looks at all.
 void TrainRun::check_first_sample(const TrainingNeeds& needs) const {
-  Sample sample = data_->start(0);
-  data_->load_image(sample);
+  const Sample sample = data_->load_image(0);
   const ImageSize size = sample.image.size();
   const std::string problem = frame_problem(needs, size, size);
   check(problem.empty(), sample.where, ": ", problem);
@@ -242,8 +244,7 @@ void TrainRun::make_network() {
   }
   model_->to(options_.device);
   if (folded) recalibrate();
-  const std::string& frozen = recipe_.model.frozen;
-  if (frozen != "nothing") model_->freeze(frozen == "encoder" ? model_->parts().encoder : model_->parts().head);
+  freeze_part(*model_, recipe_);
 }
 
 LoaderOptions TrainRun::loading() const {
@@ -255,6 +256,10 @@ LoaderOptions TrainRun::loading() const {
 // Takes statistics of the training images for an encoder that came without any.
 void TrainRun::recalibrate() {
   LoaderOptions loading = this->loading();
+  if (regions_) {
+    loading.regions->teachers = {unknowing_teacher()};
+    loading.regions->shares = {1.0};
+  }
   loading.drop_last = false;
   loading.epochs = 1;
   loading.cache_bytes = 0;
@@ -347,13 +352,16 @@ void TrainRun::save_last() {
   Metadata metadata = metadata_of(*model_);
   metadata[kDecoder] = image_decoders().jpeg;
   metadata.merge(selection_.metadata());
-  if (regions_) metadata.merge(drift_.metadata());
+  if (regions_) {
+    metadata.merge(drift_.metadata());
+    metadata.merge(distill_settings(recipe_));
+  }
   trainer_->save(path("last.safetensors"), metadata);
 }
 
 // Leaves a checkpoint, then the figures that decide whether it is the best so far.
 void TrainRun::after_epoch(int64_t epoch) {
-  if (const auto line = label_notes_.after_epoch()) log_line(*line);
+  if (const auto line = label_notes_.after_epoch(epoch)) log_line(*line);
   const bool chosen = has_split(recipe_, recipe_.select.on);
   const bool last = trainer_->position().updates == trainer_->total_updates();
   if (chosen && (last || (epoch + 1) % recipe_.eval.every == 0)) selection_.unjudged_epoch = epoch;
@@ -462,18 +470,6 @@ std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recip
   options.fused_head = fused_head;
   options.groups = groups;
   return std::make_unique<TieKd>(model, options);
-}
-
-LoaderOptions loader_options(const Recipe& recipe) {
-  LoaderOptions loading;
-  loading.batch_size = recipe.train.batch_size;
-  loading.workers = recipe.data.workers;
-  loading.drop_last = recipe.train.drop_last;
-  loading.seed = recipe.train.seed;
-  loading.epochs = recipe.train.epochs;
-  loading.cache_bytes = static_cast<size_t>(recipe.data.cache_mib) << 20;
-  if (recipe.augment_on) loading.views = one_crop(augment_of(recipe));
-  return loading;
 }
 
 void train(const Recipe& recipe, const TrainOptions& options) { TrainRun(recipe, options).run(); }

@@ -28,9 +28,8 @@ struct TrainOptions {
 // Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.
 void train(const Recipe& recipe, const TrainOptions& options);
 
-// The objective of a recipe over its network, and what the loader draws for it, but for regions (distill_recipe.h).
+// The objective of a recipe over its network.
 std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows,
                                           std::optional<bool> fused_head);
-LoaderOptions loader_options(const Recipe& recipe);
 
 }  // namespace depthstill

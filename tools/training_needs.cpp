@@ -6,7 +6,6 @@
 #include "kernels/core/error.h"
 #include "tools/distill_recipe.h"
 #include "tools/recipe.h"
-#include "tools/train_run.h"
 
 namespace depthstill {
 namespace {

@@ -20,8 +20,6 @@ struct AugmentSpec {
   double colour_probability = 0.5;                     // gamma, brightness and gains, each uniform in 1 +- range
   double gamma_range = 0.1, brightness_range = 0.1, gain_range = 0.1;
   bool rotate_teacher = true;  // false: TIE-KD's published code, which leaves the teacher map unrotated
-
-  bool operator==(const AugmentSpec&) const = default;
 };
 
 // One crop of a sample.

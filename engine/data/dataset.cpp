@@ -57,17 +57,30 @@ std::string map_name(const std::string& image, TeacherNaming naming, const std::
 // Names of stored maps, each with the image that it belongs to.
 class MapNames {
  public:
+  explicit MapNames(RepeatedImages repeated = RepeatedImages::kAllowed) : repeated_(repeated) {}
   // Throws Error if another image's map has the name of this one's.
   void add(const ListEntry& entry, const std::string& map) {
     const auto [at, is_new] = owners_.try_emplace(map, entry.image, entry.line);
     const auto& [image, line] = at->second;
+    check(is_new || image != entry.image || repeated_ == RepeatedImages::kAllowed, "expected each image once, found ",
+          entry.image, " in line ", line, ", too");
     check(is_new || image == entry.image, "expected a map of its own for ", entry.image, ", found ", map,
           ", the name of that of ", image, " in line ", line, ", too");
   }
 
  private:
+  RepeatedImages repeated_;
   std::unordered_map<std::string, std::pair<std::string, int>> owners_;
 };
+
+template <class F>
+void check_names(const Dataset& data, MapNames names, const F& map_of) {
+  BadLines bad;
+  for (int64_t i = 0; i < data.size(); ++i) {
+    bad.attempt(data.where(i), [&] { names.add(data.entry(i), map_of(data.entry(i))); });
+  }
+  bad.check_none();
+}
 
 // For a message: where a list's path starts.
 std::string start_text(const DatasetSpec& spec) {
@@ -120,14 +133,14 @@ PackSettings pack_settings(const DatasetSpec& spec) {
   return settings;
 }
 
-void check_map_names(const Dataset& data, const std::string& extension) {
-  MapNames names;
-  BadLines bad;
-  for (int64_t i = 0; i < data.size(); ++i) {
-    const std::string map = flat_name(data.entry(i).image, extension);
-    bad.attempt(data.where(i), [&] { names.add(data.entry(i), map); });
-  }
-  bad.check_none();
+void check_map_names(const Dataset& data, const std::string& extension, RepeatedImages repeated) {
+  check_names(data, MapNames(repeated), [&](const ListEntry& entry) { return flat_name(entry.image, extension); });
+}
+
+void check_map_names(const Dataset& data, const TeacherSpec& teacher) {
+  if (teacher.naming == TeacherNaming::kTruth) return;
+  check_names(data, MapNames(),
+              [&](const ListEntry& entry) { return map_name(entry.image, teacher.naming, teacher.extension); });
 }
 
 Dataset::Dataset(DatasetSpec spec, BadLines* bad_lines)
@@ -263,9 +276,14 @@ void Dataset::load_teacher(Sample& sample) const {
           [&] { sample.teacher = fit(read_stated(path, spec_.teacher->format), spec_, sample, path, true); });
 }
 
-Sample Dataset::load(int64_t index) const {
+Sample Dataset::load_image(int64_t index) const {
   Sample sample = start(index);
   load_image(sample);
+  return sample;
+}
+
+Sample Dataset::load(int64_t index) const {
+  Sample sample = load_image(index);
   load_depth(sample);
   load_teacher(sample);
   return sample;

@@ -87,6 +87,7 @@ class Dataset {
 
   // Errors name the list line and the file: "LIST:LINE: FILE: expected ..., found ...". Safe from several threads.
   Sample load(int64_t index) const;
+  Sample load_image(int64_t index) const;  // without maps
 
   // load() in parts, for reports that go on after an error. The image comes first: it sets the sizes, and of packed
   // data it brings the maps along.
@@ -111,7 +112,11 @@ class Dataset {
   std::shared_ptr<const PackedSet> packed_;
 };
 
-// Throws Error, naming both lines, if two images of the set have the same flat_name().
-void check_map_names(const Dataset& data, const std::string& extension);
+// Both throw Error, naming the lines, if maps of two images would have one name: their flat_name(), or that of a
+// teacher's maps. An image that is in several lines, with ground truths of its own in each, may be refused as well.
+enum class RepeatedImages : uint8_t { kAllowed, kRefused };
+void check_map_names(const Dataset& data, const std::string& extension,
+                     RepeatedImages repeated = RepeatedImages::kAllowed);
+void check_map_names(const Dataset& data, const TeacherSpec& teacher);
 
 }  // namespace depthstill

@@ -28,7 +28,7 @@ class SampleCache {
       const std::lock_guard lock(mutex_);
       if (slot < samples_.size() && samples_[slot]) return samples_[slot];
     }
-    auto sample = std::make_shared<const Sample>(images_only_ ? load_image(dataset, index) : dataset.load(index));
+    auto sample = std::make_shared<const Sample>(images_only_ ? dataset.load_image(index) : dataset.load(index));
     if (limit_ > 0) {
       const std::lock_guard lock(mutex_);
       samples_.resize(static_cast<size_t>(dataset.size()));
@@ -46,12 +46,6 @@ class SampleCache {
   }
 
  private:
-  static Sample load_image(const Dataset& dataset, int64_t index) {
-    Sample sample = dataset.start(index);
-    dataset.load_image(sample);
-    return sample;
-  }
-
   const size_t limit_;
   const bool images_only_;
   mutable std::mutex mutex_;
@@ -115,7 +109,7 @@ class Loader::Impl {
 
   std::optional<Batch> next() {
     std::unique_lock lock(mutex_);
-    if (open_.empty() && open_epoch_ >= options_.epochs) return std::nullopt;
+    if (open_.empty() && all_open()) return std::nullopt;
     const auto complete = [&] { return !open_.empty() && open_.front().missing == 0; };
     if (!complete()) {
       const auto begin = std::chrono::steady_clock::now();
@@ -146,14 +140,16 @@ class Loader::Impl {
     size_t taken = 0, missing = 0;  // items given to workers, items not yet delivered by them
   };
 
+  bool all_open() const { return open_epoch_ >= options_.epochs || opened_ >= options_.batches; }
+
   // A batch with items that no worker has taken; opens the next one if the window allows. Null: nothing to do now.
   OpenBatch* find_work() {
     if (!open_.empty() && open_.back().taken < open_.back().indices.size()) return &open_.back();
-    if (open_epoch_ >= options_.epochs || open_.size() >= static_cast<size_t>(options_.prefetch_batches))
-      return nullptr;
+    if (all_open() || open_.size() >= static_cast<size_t>(options_.prefetch_batches)) return nullptr;
     if (order_.empty()) order_ = epoch_order(dataset_->size(), options_, open_epoch_);
     const auto first = order_.begin() + open_step_ * options_.batch_size;
     const auto count = std::min<std::ptrdiff_t>(options_.batch_size, order_.end() - first);
+    ++opened_;
     OpenBatch& opened = open_.emplace_back();  // deque: references to the other batches stay valid
     opened.batch.epoch = open_epoch_;
     opened.batch.step = open_step_;
@@ -225,7 +221,7 @@ class Loader::Impl {
   std::condition_variable work_ready_, batch_ready_;
   std::deque<OpenBatch> open_;  // batches in order; only the last may have items that no worker took
   std::vector<int64_t> order_;  // order of open_epoch_; empty until needed
-  int64_t open_epoch_ = 0, open_step_ = 0;
+  int64_t open_epoch_ = 0, open_step_ = 0, opened_ = 0;
   bool stopping_ = false;
   double wait_seconds_ = 0;
 

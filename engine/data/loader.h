@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,9 +34,10 @@ struct LoaderOptions {
   DrawViews views = whole_frame();
   std::optional<RegionLoading> regions;
   uint64_t seed = 0;
-  int64_t first_epoch = 0, first_step = 0;  // position to begin at, for resuming
-  int64_t epochs = 1;                       // the end: after epoch `epochs` - 1
-  size_t cache_bytes = 0;                   // decoded samples kept in memory for the next epoch, at most this much
+  int64_t first_epoch = 0, first_step = 0;                // position to begin at, for resuming
+  int64_t epochs = 1;                                     // the end: after epoch `epochs` - 1
+  int64_t batches = std::numeric_limits<int64_t>::max();  // the end, too: after this many
+  size_t cache_bytes = 0;  // decoded samples kept in memory for the next epoch, at most this much
 };
 
 struct LabelledRegion {

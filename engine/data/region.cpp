@@ -29,6 +29,7 @@ Region draw_region(const RegionSpec& spec, ImageSize image, uint64_t seed, int64
     region.mirrored = false;
   }
   region.scaled = std::max(region.side, spec.least);
+  if (spec.patches == 0) return region;  // what follows is drawn last
 
   const int64_t n = std::max(2, (region.scaled + spec.patch - 1) / spec.patch), rest = region.scaled - spec.patch;
   const auto start = [&](int64_t k) { return static_cast<int>(rest * k / (n - 1)); };

@@ -1,5 +1,6 @@
 #include "engine/train/batch_ring.h"
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
@@ -45,8 +46,12 @@ void BatchRing::push(Batch batch) {
   waiting_.push_back(std::move(batch));
 }
 
-// Memory of the device changes hands between two streams here, which happens for the first batches only.
+// Memory of the device changes hands between two streams here, which happens for the first batches, and when regions
+// are drawn that are larger than all before: then it grows by half at least.
 void BatchRing::reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes) {
+  if (staging_.defined() && staging_.bytes() < pinned_bytes) {
+    pinned_bytes = std::max(pinned_bytes, staging_.bytes() + staging_.bytes() / 2);
+  }
   const bool memory = !slot.memory.defined() || slot.memory.bytes() < batch_bytes;
   const bool staging = !staging_.defined() || staging_.bytes() < pinned_bytes;
   if (memory || staging) {
@@ -59,8 +64,8 @@ void BatchRing::reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes) {
   if (staging) staging_ = depthstill::empty({static_cast<int64_t>(pinned_bytes)}, DType::kUint8, device_);
   if (slot.pinned_bytes < pinned_bytes) {
     cuda::free_pinned(std::exchange(slot.pinned, nullptr));
-    slot.pinned = static_cast<char*>(cuda::malloc_pinned(pinned_bytes));
-    slot.pinned_bytes = pinned_bytes;
+    slot.pinned = static_cast<char*>(cuda::malloc_pinned(staging_.bytes()));
+    slot.pinned_bytes = staging_.bytes();
   }
 }
 
@@ -109,7 +114,7 @@ void BatchRing::upload(const Batch& batch, Slot& slot) {
   cuda::record_event(slot.ready, stream());
 }
 
-void BatchRing::pop(std::span<const BatchTensors> views) {
+Batch BatchRing::pop(std::span<const BatchTensors> views) {
   check(!empty() && fits(front(), views), "batch ring: expected tensors that fit the next batch");
   if (device_ == Device::kCpu) {
     write_tensors(front(), views);
@@ -123,8 +128,10 @@ void BatchRing::pop(std::span<const BatchTensors> views) {
     }
     cuda::record_event(slot.taken, stream_of(device_));
   }
+  Batch popped = std::move(waiting_.front());
   waiting_.pop_front();
   first_ = (first_ + 1) % slots_.size();
+  return popped;
 }
 
 }  // namespace depthstill

@@ -32,7 +32,7 @@ class BatchRing {
   // The batch that was pushed first.
   const Batch& front() const { return waiting_.front(); }
   // Writes it to `views`, which it fits(), before whatever the device is given from now on, and lets go of it.
-  void pop(std::span<const BatchTensors> views);
+  Batch pop(std::span<const BatchTensors> views);
 
  private:
   struct PlacedPlane {

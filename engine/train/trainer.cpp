@@ -35,16 +35,8 @@ int64_t Trainer::total_updates() const {
 
 // The settings that must not change between a run and its continuation, because they decide what a step computes.
 std::string Trainer::fingerprint() const {
-  std::string text =
-      concat_text("seed ", options_.loading.seed, ", batch ", options_.loading.batch_size, ", ", steps_per_epoch_,
-                  " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
-  if (options_.loading.regions) {
-    const RegionLoading& regions = *options_.loading.regions;
-    text += concat_text(regions.spec.centred ? ", middle squares" : ", regions of at least ", regions.spec.least,
-                        " pixels as ", regions.size, ", flipped ", regions.spec.flip_probability, ", teachers");
-    for (const double share : regions.shares) text += concat_text(' ', share);
-  }
-  return text;
+  return concat_text("seed ", options_.loading.seed, ", batch ", options_.loading.batch_size, ", ", steps_per_epoch_,
+                     " steps per epoch, ", total_updates(), " steps in all, ", name_of(options_.dtype));
 }
 
 void Trainer::save(const std::string& path, const Metadata& extra) {
@@ -70,6 +62,7 @@ LoaderOptions Trainer::loading() const {
   LoaderOptions loading = options_.loading;
   loading.first_epoch = position_.epoch;
   loading.first_step = position_.step;
+  loading.batches = total_updates() - position_.updates;
   return loading;
 }
 
@@ -120,12 +113,12 @@ bool Trainer::at_save_point() const {
 }
 
 void Trainer::train_step(BatchRing& ring) {
-  const Batch batch = ring.front();
-  const bool full = static_cast<int>(batch.items.size()) == options_.loading.batch_size;
-  if (full && views_.empty()) views_ = empty_tensors(batch, options_.dtype, options_.device);
-  const bool usual = fits(batch, views_);
-  const BatchViews views = usual ? views_ : empty_tensors(batch, options_.dtype, options_.device);
-  ring.pop(views);
+  const Batch& next = ring.front();
+  const bool full = static_cast<int>(next.items.size()) == options_.loading.batch_size;
+  if (full && views_.empty()) views_ = empty_tensors(next, options_.dtype, options_.device);
+  const bool usual = fits(next, views_);
+  const BatchViews views = usual ? views_ : empty_tensors(next, options_.dtype, options_.device);
+  const Batch batch = ring.pop(views);
   last_views_ = views;
   observer_.before_step(batch);
   const double lr = options_.schedule.at(position_.updates, total_updates());
@@ -216,6 +209,9 @@ void Trainer::log_step(const Batch& batch, double lr) {
       static_cast<double>(images_seen_ - std::exchange(images_at_last_log_, images_seen_)) / seconds;
   record.losses = step_.losses();
   record.figures = step_.figures();
+  if (options_.loading.regions && options_.loading.regions->teachers.size() > 1) {
+    record.figures.emplace_back("teacher", static_cast<double>(batch.teacher));
+  }
   observer_.log(record);
 }
 

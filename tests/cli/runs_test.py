@@ -87,6 +87,50 @@ class Cli(CommandTest):
             self.assertTrue(set(METRICS) <= figures["baselines"][baseline].keys())
         self.assertIn("without looking at an image, from list.txt, 4 images:", scored.stdout)
 
+    @plain_only
+    def test_a_student_learns_from_labels_of_regions(self):
+        weights, recipe = self.make_weights(), self.root / "distil.toml"
+        recipe.write_text(
+            "[model]\nname = 'mobilenet_unet_small'\nhead = 'relative'\n[loss]\nname = 'distill_any_depth'\n[distill]\n"
+            "size = 32\npatch = 32\nleast = 32\nteachers = ['labels', 'whole']\n"
+            "[data]\nteacher_extension = '.npy'\n[data.train]\nlist = 'list.txt'\n[data.test]\nlist = 'list.txt'\n"
+            "[optimiser]\nlr = 1e-3\n[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 1\nprecision = 'fp32'\n"
+            "[eval]\nalign = 'disparity-ls'\n")
+        same, out = ["--data", self.root], self.root / "student"
+        train = ["train", recipe, *same, "--out", out]
+        self.assert_one_line(run(*train), 1, "labels: expected a folder of maps, found none")
+        taught = run("teach", recipe, *same, "--weights", weights, "--out", self.root / "whole")
+        self.assertEqual(taught.stdout.strip(), "4 written, 0 kept", taught.stderr)
+        regions = ["teach", recipe, *same, "--regions", "--weights", weights]
+        self.assert_one_line(run(*regions), 2, "expected --teacher, one of labels, whole")
+        self.assert_one_line(run(*regions, "--teacher", "other"), 2, "one of labels, whole, found 'other'")
+        self.assert_one_line(run(*regions, "--teacher", "labels", "--half"), 2, "expected none of")
+        self.assert_one_line(run(*regions, "--teacher", "whole"), 1, "expected labels of regions or an empty folder")
+        counts = []
+        for _ in range(2):
+            taught = run(*regions, "--teacher", "labels")
+            self.assertEqual(taught.returncode, 0, taught.stderr)
+            counts.append([int(number) for number in taught.stdout.split()[::2]])
+        labels = sorted((self.root / "labels").glob("e*/*.npy"))
+        self.assertGreater(len(labels), 0)
+        self.assertEqual(counts, [[len(labels), 0], [0, len(labels)]])
+        listed = run("teach", recipe, *same, "--regions", "--teacher", "labels", "--list", self.root / "labels.csv")
+        self.assert_one_line(listed, 1, "holds labels of other weights")
+        self.assertEqual(run("check-data", recipe, *same).returncode, 0)
+        done = run(*train)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        teachers = [json.loads(line)["figures"]["teacher"] for line in (out / "metrics.jsonl").read_text().splitlines()
+                    if '"type":"step"' in line]
+        self.assertEqual(teachers.count(0), len(labels) / 2)
+        scored = run("eval", recipe, *same, "--weights", out / "best.safetensors", "--json", self.root / "m.json")
+        self.assertEqual(scored.returncode, 0, scored.stderr)
+        self.assertEqual(json.loads((self.root / "m.json").read_text())["align"], "disparity-ls")
+        labels[0].unlink()
+        self.assert_one_line(run(*train[:-1], self.root / "again"), 1, f"missing are 1, the first {labels[0]}")
+        checked = run("check-data", recipe, *same)
+        self.assertEqual(checked.returncode, 1)
+        self.assertIn("missing are 1", checked.stdout)
+
     def test_published_weights(self):
         ours = self.make_weights()
         tensors, metadata = read_safetensors(ours)

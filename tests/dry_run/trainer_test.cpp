@@ -63,14 +63,14 @@ TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
 TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
   enable_dry_run();
   const TemporaryFolder folder;
-  testing_files::write_small_set(folder, 6, 64, 32);
+  testing_files::write_small_set(folder, 6, 96, 64);
   Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-4);
   recipe.model.name = "mobilenet_unet_small";
   recipe.model.options = {.head = Head::kRelative};
   recipe.loss_name = kDistillAnyDepthLoss;
   recipe.loss = {};
   recipe.data.train.teacher = "";
-  recipe.regions.spec = {.patch = 32, .least = 32, .patches = 0};
+  recipe.regions.spec = {.patch = 32, .least = 40, .patches = 0};
   recipe.regions.size = 32;
   recipe.regions.teachers = {"teacher"};
   recipe.train.epochs = 3;

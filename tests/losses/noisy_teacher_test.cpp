@@ -1,5 +1,5 @@
-// Which normalisation finds the truth behind a teacher that is wrong in places? There is no network: x is a free map per
-// image, fitted to inverse truths with an error drawn anew in each step, and scored by least squares in disparity.
+// Which normalisation finds the truth behind a teacher that is wrong in places? There is no network: x is a free map
+// per image, fitted to inverse truths with an error drawn anew in each step, and scored by least squares in disparity.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -122,8 +122,8 @@ double fitted(const Maps& y, ContextNorm norm, Maps (*error)(const Maps&, Random
   return abs_rel(to_vector<float>(x), y);
 }
 
-// The paper's argument: where a teacher is wrong in a part, hybrid keeps the rest clean. In double precision it comes to
-// 0.57 and 0.80 of global's error.
+// The paper's argument: where a teacher is wrong in a part, hybrid keeps the rest clean. In double precision it comes
+// to 0.57 and 0.80 of global's error.
 TEST(NoisyTeacher, HybridFindsTheTruthBesideAWrongPart) {
   const auto folder = testing_files::find_data_set("nyuv2");
   if (!folder) GTEST_SKIP() << "skipped: no nyuv2";

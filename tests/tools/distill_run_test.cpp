@@ -149,6 +149,26 @@ TEST(DistillRun, GoesOnFromAnyStepBitForBit) {
   EXPECT_NE(message_of([&] { train(recipe, options); }).find("distill.teacher_weights"), std::string::npos);
 }
 
+TEST(DistillRun, GoesOnWithTheSameLossesAndTeachersAlone) {
+  const TemporaryFolder folder;
+  const Recipe recipe = recipe_of(folder);
+  TrainOptions options = into(folder / "run");
+  train_until(1, recipe, options);
+  options.resume = true;
+  Recipe other = recipe;
+  other.distill.norm = ContextNorm::kGlobal;
+  EXPECT_NE(message_of([&] {
+              train(other, options);
+            }).find("expected a checkpoint with distill.norm \"global\", found \"hybrid\""),
+            std::string::npos);
+  other = recipe;
+  other.regions.unstated = Quantity::kInverseDepth;
+  EXPECT_NE(message_of([&] { train(other, options); }).find("distill.teacher_quantity"), std::string::npos);
+  other = recipe;
+  other.drift_factor = 50;  // decides no step
+  train(other, options);
+}
+
 // In the arena, as a graph, with batches through the ring; the emulated device where there is none.
 TEST(DistillRun, TheDeviceTrainsAsTheCpuDoes) {
   if (!built_with_cuda()) enable_emulated_cuda();
@@ -221,6 +241,64 @@ TEST(DistillRun, LabelsOfRegionsAreThoseOfTheNetwork) {
   recipe.train.epochs = 3;
   EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("expected labels of 3 epochs, found 2"),
             std::string::npos);
+  const RegionTeachReport more = teach_all(recipe, 0, *teacher, folder / "teacher.safetensors");
+  EXPECT_EQ(more.written, 4);
+  EXPECT_EQ(more.kept, 8);
+  EXPECT_TRUE(region_loading(recipe, *data));
+}
+
+// A run reads no label behind its end, also on a device, where batches are brought ahead; and those that it lacks are
+// named before it starts.
+TEST(DistillRun, ReadsTheLabelsOfItsOwnStepsAndNoOthers) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.regions.teachers = {"regions"};
+  recipe.train.max_steps = 3;
+  const auto teacher = write_teacher(folder / "teacher.safetensors", 6);
+  EXPECT_EQ(teach_all(recipe, 0, *teacher, folder / "teacher.safetensors").written, 6);
+  train(recipe, into(folder / "cpu"));
+  if (!built_with_cuda()) enable_emulated_cuda();
+  if (available(Device::kCuda)) {
+    TrainOptions options = into(folder / "device");
+    options.device = Device::kCuda;
+    train(recipe, options);
+    EXPECT_EQ(read_run_log(folder / "device/metrics.jsonl").steps.size(), 3u);
+  }
+  TrainOptions halves = into(folder / "halves");
+  train_until(2, recipe, halves);
+  fs::remove_all(folder / "regions/e0");  // read already
+  halves.resume = true;
+  train(recipe, halves);
+  EXPECT_EQ(teach_all(recipe, 0, *teacher, folder / "teacher.safetensors").written, 4);
+
+  recipe.train.max_steps = 4;
+  const std::string lacking =
+      folder / "regions: expected 8 labels, of the regions that this run draws; missing are 2, the first ";
+  EXPECT_EQ(message_of([&] { train(recipe, into(folder / "longer")); }).rfind(lacking, 0), 0u);
+  EXPECT_FALSE(fs::exists(folder / "longer"));
+  CheckOptions options;
+  options.training = needs_of(recipe);
+  options.distilled = &recipe;
+  std::ostringstream out;
+  EXPECT_EQ(check_data(dataset_spec(recipe, "train"), nullptr, options, out), 1);
+  EXPECT_NE(out.str().find(lacking), std::string::npos) << out.str();
+}
+
+TEST(DistillRun, LabelsGoIntoAFolderOfTheirOwn) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);  // whose teacher is a folder of whole images
+  const std::string file = folder / "teacher.safetensors";
+  const auto teacher = write_teacher(file, 6);
+  const auto message = [&] { return message_of([&] { teach_all(recipe, 0, *teacher, file); }); };
+  EXPECT_EQ(message(), folder / "teacher: expected labels of regions or an empty folder, found something else");
+  EXPECT_FALSE(is_region_folder(folder / "teacher"));
+  recipe.regions.teachers = {"regions"};
+  recipe.regions.spec.patch = 33;
+  EXPECT_EQ(message(), "distill.patch: expected a multiple of 2 for the teacher mobilenet_unet_small, found 33");
+  recipe.regions.spec.patch = 32;
+  std::ofstream(folder / "list.txt", std::ios::app) << "images/1.png depth/2.png 50.5\n";
+  EXPECT_EQ(message(), folder / "list.txt:5: expected each image once, found images/1.png in line 2, too");
+  EXPECT_FALSE(fs::exists(folder / "regions"));
 }
 
 // Another program reads the list and writes the files; it may know nothing of some pixels.
@@ -258,6 +336,29 @@ TEST(DistillRun, AnotherProgramMakesLabelsFromTheList) {
   EXPECT_EQ(read_run_log(folder / "run/metrics.jsonl").steps.size(), 4u);
 }
 
+// Places are those of the stored image, which another program opens.
+TEST(DistillRun, AListCountsFromTheCornerOfTheStoredImage) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  testing_files::write_small_set(folder, 2, 640, 480);
+  recipe.data.crop = CropRule::kNyuBorder;
+  recipe.train.epochs = 1;
+  recipe.regions.teachers = {"theirs"};
+  const Dataset data(dataset_spec(recipe, "train"));
+  list_regions(recipe, data, 0, folder / "regions.csv", [](int64_t, int64_t) {});
+  std::ifstream csv(folder / "regions.csv");
+  std::string line;
+  std::getline(csv, line);
+  int lines = 0;
+  for (const RegionTask& task : region_tasks(recipe, data, 0)) {
+    ASSERT_TRUE(std::getline(csv, line)) << ++lines;
+    const Region region = draw_region(recipe.regions.spec, {560, 426}, recipe.train.seed, 0, task.index);
+    EXPECT_NE(line.find(concat_text(",0,", region.top + 45, ',', region.left + 41, ',', region.side, ",32,")),
+              std::string::npos)
+        << line;
+  }
+}
+
 // A map that is constant teaches nothing, and is no error: it is named.
 TEST(DistillRun, ConstantLabelsDoNotCountAndAreNamed) {
   const TemporaryFolder folder;
@@ -270,6 +371,14 @@ TEST(DistillRun, ConstantLabelsDoNotCountAndAreNamed) {
             std::string::npos)
       << said;
   EXPECT_NE(said.find("warning: 1 of 4 labels teach nothing, such as "), std::string::npos) << said;
+  for (const char* name : {"0", "1", "3"}) {
+    write_map(folder / (std::string("teacher/images_") + name + ".png"), {96, 72, std::vector<float>(96 * 72, 4.0f)},
+              {80.0 / 65535});
+  }
+  EXPECT_EQ(message_of([&] {
+              train(recipe, into(folder / "nothing"));
+            }).rfind("epoch 1: expected a label that teaches something, found 4 that are constant", 0),
+            0u);
 }
 
 TEST(DistillRun, CheckDataReadsLabels) {
@@ -278,7 +387,7 @@ TEST(DistillRun, CheckDataReadsLabels) {
   const auto check = [&] {
     CheckOptions options;
     options.training = needs_of(recipe);
-    options.regions = region_loading(recipe, Dataset(dataset_spec(recipe, "train")));
+    options.distilled = &recipe;
     std::ostringstream out;
     const int result = check_data(dataset_spec(recipe, "train"), nullptr, options, out);
     return std::pair(result, out.str());

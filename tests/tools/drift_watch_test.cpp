@@ -33,7 +33,10 @@ TEST(DriftWatch, WarnsOnceADecade) {
 TEST(DriftWatch, ShrinkingIsDriftToo) {
   DriftWatch watch(100);
   EXPECT_FALSE(watch.look(record_of(120, 1.0)));
-  EXPECT_TRUE(watch.look(record_of(121, 0.001)));
+  EXPECT_NE(watch.look(record_of(121, 0.001)).value().find("no loss holds it"), std::string::npos);
+  DriftWatch anchored(100, true);
+  EXPECT_FALSE(anchored.look(record_of(120, 1.0)));
+  EXPECT_NE(anchored.look(record_of(121, 0.001)).value().find("a greater distill.anchor"), std::string::npos);
 }
 
 TEST(DriftWatch, AStudentThatIsZeroEverywhereEndsTheRun) {
@@ -41,7 +44,10 @@ TEST(DriftWatch, AStudentThatIsZeroEverywhereEndsTheRun) {
   for (int i = 0; i < DriftWatch::kDeadSteps - 1; ++i) EXPECT_FALSE(watch.look(record_of(i, 1e-6, 0.0, 1.0)));
   EXPECT_FALSE(watch.look(record_of(60, 1.0))) << "it came back";
   for (int i = 0; i < DriftWatch::kDeadSteps - 1; ++i) EXPECT_FALSE(watch.look(record_of(61 + i, 1e-6, 0.0, 1.0)));
+  DriftWatch resumed(100);
+  resumed.restore(watch.metadata());
   EXPECT_THROW(watch.look(record_of(110, 1e-6, 0.0, 1.0)), Error);
+  EXPECT_THROW(resumed.look(record_of(110, 1e-6, 0.0, 1.0)), Error);
 }
 
 TEST(DriftWatch, OtherLossesHaveNoScale) {

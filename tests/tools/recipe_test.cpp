@@ -147,8 +147,19 @@ TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
             "r.toml: the loss distill_any_depth has its teachers in distill.teachers: expected none in "
             "data.train.teacher, found x");
   EXPECT_EQ(with("augment.flip_probability=0.25"),
-            "r.toml: the loss distill_any_depth takes regions as [distill] says: expected nothing in [augment], found "
-            "settings of crops and colours");
+            "r.toml: augment.flip_probability: expected nothing, as the loss distill_any_depth does not read it, found "
+            "0.25");
+  EXPECT_EQ(with("loss.mask=false").rfind("r.toml: loss.mask: expected nothing, as the loss distill_any_depth", 0), 0u);
+  EXPECT_EQ(with("distill.teacher_weights=[0.0]"),
+            "r.toml: distill.teacher_weights: expected one that is not 0, found none");
+  EXPECT_EQ(message_of(path, {"distill.lambda_sc=0", "distill.lambda_grad=0"}),
+            "r.toml: expected distill.lambda_sc or lambda_grad above 0, found both 0");
+  EXPECT_EQ(message_of(path, {"distill.reference=true", "distill.anchor=1"}),
+            "r.toml: distill.anchor: expected 0 beside distill.reference, which has no scale of its own, found 1");
+  EXPECT_EQ(with("model.init_parts=encoder"),
+            "r.toml: model.init_parts is encoder: expected its weights in model.init, found none");
+  EXPECT_EQ(message_of(write("tie.toml", "[distill]\nnorm = \"global\"\n")),
+            "tie.toml: distill.norm: expected nothing, as the loss tie_kd does not read it, found \"global\"");
   EXPECT_EQ(with("distill.teacher_weights=[0.7, 0.3]"),
             "r.toml: distill.teacher_weights: expected one for each of 1 teachers, found 2");
   EXPECT_EQ(message_of(path, {"distill.teachers=[\"a\", \"b\"]", "distill.norm=none"}),

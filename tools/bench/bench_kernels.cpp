@@ -221,8 +221,7 @@ Call prepare_ssim(const Dims& d, const Place& place) {
 // Maps without a unit: those of a teacher, and a student's that follow them roughly.
 struct RelativeMaps {
   Tensor x, y;
-  RelativeMaps(const Dims& d, const Place& place)
-      : y(random_teacher({d[0], d[1], d[2]}, 10.0f, place.device)) {
+  RelativeMaps(const Dims& d, const Place& place) : y(random_teacher({d[0], d[1], d[2]}, 10.0f, place.device)) {
     x = add(scale(y, 2.0f), place.parameter(y.shape()));
   }
 };

@@ -52,6 +52,7 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
   model_ = make_model(recipe.model.name, recipe.model.options);
   if (!cuda::dry_running()) model_->initialize(recipe.train.seed);
   model_->to(options.device);
+  freeze_part(*model_, recipe);
   objective_ = make_objective(*model_, recipe, options.dead_rows, options.fused_head);
   step_.emplace(
       *objective_,
