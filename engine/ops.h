@@ -129,5 +129,8 @@ Tensor upsample_concat(const Tensor& x, RowWindow in, const Tensor& tap, int64_t
 // Bicubic resize (A = -0.75, edges clamped): output o reads around (o + 1/2) / scale - 1/2; scale 0 means out / in.
 Tensor upsample_bicubic(const Tensor& x, int64_t out_height, int64_t out_width, double scale_height,
                         double scale_width);
+// Windows of x (N, S, S) fp32 resized bilinearly to side x side: (K, patch, patch). windows (K, 4) int32 {image, row,
+// column, side}, inside the resized map, which is checked on the CPU.
+Tensor resize_windows(const Tensor& x, const Tensor& windows, int64_t patch);
 
 }  // namespace depthstill

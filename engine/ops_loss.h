@@ -110,6 +110,9 @@ Tensor context_loss(const Tensor& x, const Tensor& y, const Contexts& contexts, 
 Tensor gradient_matching(const Tensor& x, const Tensor& y, const Contexts& contexts,
                          GradientMatchingOptions options = {});
 
+// L_feat: mean over the tokens of 1 - cos(f, g), counted where it is at least alpha. f, g (..., C), fp32 or bf16.
+Tensor feature_cosine(const Tensor& f, const Tensor& g, float alpha);
+
 // The scale of the maps, which no loss above sees; one element each, over the images in which something counts.
 struct ScaleFigures {
   Tensor t_student, s_student, t_teacher, s_teacher;  // mean median and mean deviation

@@ -11,22 +11,6 @@ namespace {
 
 int64_t grain_rows(int64_t channels) { return (1 << 13) / channels + 1; }
 
-// Sum over a row of what term.operator()<V>(c) returns.
-template <class Term>
-float sum_channels(int64_t channels, const Term& term) {
-  Lanes lanes{};
-  float rest = 0.0f;
-  for_channels(channels, [&]<class V>(int64_t c) {
-    if constexpr (std::is_same_v<V, Lanes>) {
-      lanes += term.template operator()<V>(c);
-    } else {
-      rest += term.template operator()<V>(c);
-    }
-  });
-  for (int i = 0; i < kLanes; ++i) rest += lanes[i];
-  return rest;
-}
-
 // One row of the gradient, whose sums come from the row that is in the L1 cache.
 template <class T>
 void grad_row(int64_t channels, const T* x, const float* weight, float mean, float rstd, const T* dy, T* dx) {

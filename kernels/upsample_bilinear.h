@@ -36,7 +36,7 @@ struct UpsampleAxis {
   int unit;
   float inverse_unit;
 
-  UpsampleAxis(int in_size, int out_size, bool align)
+  DS_HOST_DEVICE UpsampleAxis(int in_size, int out_size, bool align)
       : in(in_size),
         out(out_size),
         align_corners(align),

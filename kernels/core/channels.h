@@ -54,4 +54,20 @@ inline void for_blocks(int64_t begin, int64_t end, const Body& body) {
   for (int64_t i = begin; i < end; i += kBlock) body(i, end - i < kBlock ? end - i : kBlock);
 }
 
+// Sum over a row of what term.operator()<V>(c) returns.
+template <class Term>
+float sum_channels(int64_t channels, const Term& term) {
+  Lanes lanes{};
+  float rest = 0.0f;
+  for_channels(channels, [&]<class V>(int64_t c) {
+    if constexpr (std::is_same_v<V, Lanes>) {
+      lanes += term.template operator()<V>(c);
+    } else {
+      rest += term.template operator()<V>(c);
+    }
+  });
+  for (int i = 0; i < kLanes; ++i) rest += lanes[i];
+  return rest;
+}
+
 }  // namespace depthstill::cpu

@@ -7,6 +7,7 @@
 #include "kernels/depth_loss.h"
 #include "kernels/depthwise/depthwise_conv2d.h"
 #include "kernels/embed_tokens.h"
+#include "kernels/feature_cosine.h"
 #include "kernels/gelu.h"
 #include "kernels/head_conv.h"
 #include "kernels/layer_scale.h"
@@ -135,6 +136,25 @@ TYPED_TEST(ThreadCount, HeadConv) {
       cpu::head_conv_grad<T>(cpu_stream(), rows, channels, Activation::kRelu, x.data(), weight.data(), y.data(),
                              dy.data(), {dx.data(), dweight.data(), dbias.data(), Activation::kRelu, sums.data()});
       return joined(y, dx, dweight, dbias, sums);
+    });
+  }
+}
+
+TYPED_TEST(ThreadCount, FeatureCosine) {
+  using T = TypeParam;
+  for (const Rows& shape : kRows) {
+    const int64_t rows = shape.rows, channels = shape.channels;
+    SCOPED_TRACE(::testing::Message() << rows << " x " << channels);
+    const auto f = random_values<T>(static_cast<size_t>(rows * channels), 1);
+    const auto g = random_values<T>(static_cast<size_t>(rows * channels), 2);
+    const float dloss = 0.7f;
+    expect_same_bits([&] {
+      auto loss = nan_values<float>(1);
+      auto df = nan_values<T>(f.size());
+      std::vector<TokenSlope> slopes(static_cast<size_t>(rows));
+      cpu::feature_cosine(cpu_stream(), rows, channels, 0.15f, f.data(), g.data(), slopes.data(), loss.data());
+      cpu::feature_cosine_grad(cpu_stream(), rows, channels, f.data(), g.data(), slopes.data(), &dloss, df.data());
+      return joined(loss, df);
     });
   }
 }
