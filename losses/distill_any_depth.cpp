@@ -14,17 +14,33 @@ void add_part(LossResult& result, const char* name, const Tensor& value, float w
   result.total = result.total.defined() ? add(result.total, weighted) : weighted;
 }
 
+// HDN as coded leaves the greatest pixels out of its contexts; a global norm counts them.
+bool is_open(ContextNorm norm, const DistillOptions& options) {
+  return options.reference && norm != ContextNorm::kNone && norm != ContextNorm::kGlobal;
+}
+
+Tensor local_global_loss(const Tensor& student, const PatchMaps& patches, const DistillOptions& options) {
+  const Tensor x = resize_windows(student, patches.windows, patches.maps.size(2));
+  Contexts contexts;
+  if (options.patch_norm != ContextNorm::kNone) {
+    contexts = context_statistics(x, patches.maps,
+                                  {options.contexts, options.reference, is_open(options.patch_norm, options)});
+  }
+  return context_loss(x, patches.maps, contexts, {options.patch_norm, options.detach, options.trim});
+}
+
 }  // namespace
 
-LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options) {
-  check(options.lambda_sc != 0.0f || options.lambda_grad != 0.0f,
+LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options,
+                              const PatchMaps& patches) {
+  const bool local = patches.maps.defined() && options.lambda_lg != 0.0f;
+  check(options.lambda_sc != 0.0f || options.lambda_grad != 0.0f || local,
         "loss: expected at least one part with a weight other than 0");
   check(!options.reference || options.anchor == 0.0f, "loss: expected no anchor in reference mode, found ",
         options.anchor);
-  // HDN as coded leaves the greatest pixels out of its contexts; a global norm and L_grad count them.
   const ContextRule whole{options.contexts, options.reference, false};
   const bool normalises = options.lambda_sc != 0.0f && options.norm != ContextNorm::kNone;
-  const bool open = normalises && options.reference && options.norm != ContextNorm::kGlobal;
+  const bool open = normalises && is_open(options.norm, options);  // which L_grad is not
   LossResult result;
   Contexts contexts;
   if (normalises || options.lambda_grad != 0.0f || options.anchor != 0.0f) {
@@ -35,6 +51,10 @@ LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, cons
     const ProfileRange range("loss", "sc");
     const Tensor value = context_loss(student, teacher, contexts, {options.norm, options.detach, options.trim});
     add_part(result, "sc", value, options.lambda_sc);
+  }
+  if (local) {
+    const ProfileRange range("loss", "lg");
+    add_part(result, "lg", local_global_loss(student, patches, options), options.lambda_lg);
   }
   if (options.lambda_grad != 0.0f) {
     const ProfileRange range("loss", "grad");
@@ -56,21 +76,37 @@ LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, cons
   return result;
 }
 
-DistillAnyDepth::DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups)
-    : NetworkObjective(model, std::move(groups)), options_(options) {
+DistillAnyDepth::DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups,
+                                 std::shared_ptr<const DinoV2> frozen)
+    : NetworkObjective(model, std::move(groups)), options_(options), frozen_(std::move(frozen)) {
   check(model.options().head == Head::kRelative, model.name(), ": expected a relative head for the loss ",
         kDistillAnyDepthLoss, ", found ", name_of(model.options().head));
+}
+
+void DistillAnyDepth::make_labels(std::span<const BatchTensors> views) {
+  if (!frozen_) return;
+  const Tensor& image = views[0].image;
+  const Tensor features = frozen_->forward(image).back();
+  Tensor& kept = features_[image.size(0)];
+  if (!kept.defined()) kept = empty_like(features);
+  copy_(kept, features);
 }
 
 LossResult DistillAnyDepth::losses(std::span<const BatchTensors> views) {
   const BatchTensors& batch = views[0];
   const Prediction output = [&] {
     const ProfileRange range("fwd");
-    return model_.forward(batch.image);
+    return frozen_ ? model_.forward_with_features(batch.image) : model_.forward(batch.image);
   }();
   end_forward();
   const ProfileRange range("loss");
-  return cross_context_loss(output.map, batch.teacher, options_);
+  LossResult result = cross_context_loss(output.map, batch.teacher, options_, {batch.patches, batch.windows});
+  if (frozen_) {
+    const ProfileRange part("loss", "feat");
+    const Tensor label = features_.at(batch.image.size(0));
+    add_part(result, "feat", feature_cosine(output.features, label, options_.alpha), options_.lambda_feat);
+  }
+  return result;
 }
 
 }  // namespace depthstill

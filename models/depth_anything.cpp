@@ -17,9 +17,10 @@ DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& c
   add_child(kHead, head_);
 }
 
-Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
+Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const {
   const int64_t height = image.size(1), width = image.size(2), patch = DinoV2::kPatch;
   std::vector<Tensor> taps = encoder_.forward(image);
+  if (features != nullptr) *features = taps.back();
   for (Tensor& tap : taps) tap = reshape(tap, {image.size(0), height / patch, width / patch, tap.size(2)});
   const Tensor y = head_.forward(taps, height, width, last);
   const ProfileRange range("fwd", head_.path());

@@ -35,7 +35,7 @@ class DepthAnything final : public DepthModel {
   const DptHead& head() const { return head_; }
 
  protected:
-  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last) const override;
+  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const override;
 
  private:
   DinoV2 encoder_;

@@ -40,14 +40,26 @@ void DepthModel::check_image(const Tensor& image) const {
 
 Tensor DepthModel::forward_raw(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  const Tensor y = run(image, first_needed_row, Activation::kNone);
+  const Tensor y = run(image, first_needed_row, Activation::kNone, nullptr);
   return options_.head == Head::kDpm ? dpm_logits({y, dpm_head(), bins()}) : y;
 }
 
 Prediction DepthModel::forward(const Tensor& image, int64_t first_needed_row) const {
+  return predict(image, first_needed_row, nullptr);
+}
+
+Prediction DepthModel::forward_with_features(const Tensor& image) const {
+  Tensor features;
+  Prediction prediction = predict(image, 0, &features);
+  check(features.defined(), name_, ": expected a network with a DINOv2 encoder, which has features");
+  prediction.features = features;
+  return prediction;
+}
+
+Prediction DepthModel::predict(const Tensor& image, int64_t first_needed_row, Tensor* features) const {
   check_image(image);
   const bool relative = options_.head == Head::kRelative;
-  Tensor y = run(image, first_needed_row, relative ? Activation::kRelu : Activation::kNone);
+  Tensor y = run(image, first_needed_row, relative ? Activation::kRelu : Activation::kNone, features);
   if (options_.head == Head::kDpm) return DpmMap(y, dpm_head(), bins());
   const ProfileRange range("fwd", "output");
   // The output is made in fp32: sigmoid in bf16 would round depth to steps of a third of a metre.

@@ -46,6 +46,9 @@ class DepthModel : public Module {
   // size_multiple(). Returns rows [first_needed_row, H): after the last activation (kRegression, kRelative), or depth
   // bins (kDpm). A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
   Prediction forward(const Tensor& image, int64_t first_needed_row = 0) const;
+  // The same with the features that the encoder ends in: the last tap of a DINOv2, after its norm. Throws Error for a
+  // network without tokens.
+  Prediction forward_with_features(const Tensor& image) const;
   // The same before the last activation: (N, rows, W, bins or 1), of the image's type but where a head ends in fp32.
   Tensor forward_raw(const Tensor& image, int64_t first_needed_row = 0) const;
 
@@ -82,14 +85,15 @@ class DepthModel : public Module {
  protected:
   DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
   // Takes a checked image and returns what forward_raw() returns, but for kDpm what dpm_head() reads. A relative head
-  // goes on to the activation `last` and ends in fp32.
-  virtual Tensor run(const Tensor& image, int64_t first_needed_row, Activation last) const = 0;
+  // goes on to the activation `last` and ends in fp32. `features` that are not null are set by a network that has them.
+  virtual Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const = 0;
   // The initial weights of this layer, which ends a head, are made positive if that one is relative: over a map of
   // ReLUs its own ReLU is then open, where a map below 0 would never learn.
   void start_above_zero(const Conv2d& output) const;
 
  private:
   void check_image(const Tensor& image) const;
+  Prediction predict(const Tensor& image, int64_t first_needed_row, Tensor* features) const;
 
   std::string name_;
   ModelOptions options_;

@@ -145,7 +145,7 @@ std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
   return taps;
 }
 
-Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
+Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor*) const {
   const std::vector<Tensor> taps = encode(image);
   Tensor path;
   for (size_t k = taps.size(); k-- > 0;) {

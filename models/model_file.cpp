@@ -169,6 +169,22 @@ void load_weights(DepthModel& model, const std::string& path) {
   if (record && record->use) model.set_trained_use(record->use);
 }
 
+std::unique_ptr<DinoV2> load_dinov2(std::string_view name, const std::string& path) {
+  const auto* config = std::get_if<DepthAnythingConfig>(&find_model(name).config);
+  check(config != nullptr, name, ": expected a network with a DINOv2 encoder");
+  const auto file = open_mapped_weights(path);
+  check(file->map().architecture == name, path, ": expected the DINOv2 encoder of ", name, ", found weights for ",
+        file->map().architecture);
+  LoadOptions options;
+  options.prefix = "pretrained.";
+  options.may_ignore = [prefix = options.prefix](const std::string& stored) {
+    return !stored.starts_with(prefix) || stored == prefix + "mask_token";
+  };
+  auto encoder = std::make_unique<DinoV2>(config->encoder);
+  load_state(*encoder, *file, options);
+  return encoder;
+}
+
 InitialWeights load_initial(DepthModel& model, const std::string& path, InitialParts parts) {
   const auto file = open_mapped_weights(path);
   const KeyMap& map = file->map();

@@ -10,6 +10,7 @@
 
 #include "engine/checkpoint.h"
 #include "models/depth_model.h"
+#include "models/dinov2.h"
 
 namespace depthstill {
 
@@ -37,6 +38,10 @@ std::unique_ptr<DepthModel> load_model(const std::string& path, const std::funct
 // Reads weights into an existing model, which takes over the trained use that the file states. Published checkpoints'
 // unused layers are passed over. Throws Error if the file says that it is of another network.
 void load_weights(DepthModel& model, const std::string& path);
+
+// The DINOv2 encoder of the network `name`, from a file of that encoder or of a whole network that has it. Throws Error
+// for another one's.
+std::unique_ptr<DinoV2> load_dinov2(std::string_view name, const std::string& path);
 
 // Training starts from a whole network, or from an encoder alone (ImageNet classifier, DINOv2); the rest then keeps its
 // values.

@@ -11,6 +11,7 @@ namespace depthstill {
 struct Prediction {
   Tensor map;                 // (N, rows, W) fp32: depth in metres, or inverse depth; undefined if there are bins
   std::optional<DpmMap> dpm;  // depth bins over the same pixels, instead of the map
+  Tensor features;            // (N, tokens, C) of the encoder, where they were asked for
 
   Prediction(Tensor depth) : map(std::move(depth)) {}  // implicit, as is the other: a network returns what it has
   Prediction(DpmMap bins) : dpm(std::move(bins)) {}

@@ -24,7 +24,7 @@ UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const Mode
   add_child("decode_head", decoder_);
 }
 
-Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row, Activation last) const {
+Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor*) const {
   const Tensor y = decoder_.forward(encoder_->forward(image), first_needed_row);
   return options().head == Head::kRelative ? decoder_.output_conv().forward_head(y, last) : y;
 }

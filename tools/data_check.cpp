@@ -98,7 +98,7 @@ bool check_labels(const Dataset& dataset, const Sample& sample, const RegionLoad
     attempt(report.problems, [&] {
       const std::string path = teacher->path(dataset, sample.index, 0);
       if (!teacher->every_sample() && !std::filesystem::exists(path)) return;
-      const std::string problem = label_problem(teacher->load(dataset, sample, region, 0, regions.size));
+      const std::string problem = label_problem(teacher->load(dataset, sample, region, 0, regions.size).region);
       teaches = teaches || problem.empty();
       if (!problem.empty()) report.notes.push_back(concat_text(sample.where, ": ", path, ' ', problem));
     });

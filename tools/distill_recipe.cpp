@@ -4,8 +4,12 @@
 #include <filesystem>
 #include <sstream>
 #include <utility>
+#include <variant>
 
+#include "engine/io/checksum.h"
+#include "engine/io/mapped_file.h"
 #include "engine/io/text_file.h"
+#include "models/model_file.h"
 #include "models/model_table.h"
 
 namespace depthstill {
@@ -13,20 +17,26 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kFeatures = "distill.features";
 constexpr const char* kDriftFactor = "distill.drift_factor";  // decides when there is a warning, and nothing else
 
 void bind_loss_parts(Settings& s, DistillOptions& distill) {
-  s.choice("distill.norm", distill.norm,
-           {{"hybrid", ContextNorm::kHybrid},
-            {"local", ContextNorm::kLocal},
-            {"global", ContextNorm::kGlobal},
-            {"none", ContextNorm::kNone}},
-           "normalisation of L_sc (Eq. 1 to 6)");
+  const std::vector<std::pair<std::string, ContextNorm>> norms = {{"hybrid", ContextNorm::kHybrid},
+                                                                  {"local", ContextNorm::kLocal},
+                                                                  {"global", ContextNorm::kGlobal},
+                                                                  {"none", ContextNorm::kNone}};
+  s.choice("distill.norm", distill.norm, norms, "normalisation of L_sc (Eq. 1 to 6)");
+  s.choice("distill.patch_norm", distill.patch_norm, norms, "the same of L_lg");
   s.choice("distill.contexts", distill.contexts,
            {{"range", ContextKind::kRange}, {"quantile", ContextKind::kQuantile}, {"grid", ContextKind::kGrid}},
            "what hybrid and local cut: the teacher's range, its quantiles, or the image");
   s.number("distill.lambda_sc", distill.lambda_sc, kNotNegative, "weight of the shared-context loss L_sc; 0: left out");
+  s.number("distill.lambda_lg", distill.lambda_lg, kNotNegative,
+           "weight of the local-global loss L_lg, of patches that the teacher sees at their own size; 0: left out");
   s.number("distill.lambda_grad", distill.lambda_grad, kNotNegative, "weight of gradient matching L_grad; 0: left out");
+  s.number("distill.lambda_feat", distill.lambda_feat, kPositive, "weight of the feature alignment L_feat");
+  s.number("distill.alpha", distill.alpha, {0, 2},
+           "L_feat leaves a token alone whose distance 1 - cos from its label is below this");
   s.number("distill.trim", distill.trim, {0, 1}, "share of L_sc's greatest pixel losses that is dropped, per image");
   s.choice("distill.detach", distill.detach,
            {{"nothing", ContextDetach::kNothing}, {"median", ContextDetach::kMedian}, {"both", ContextDetach::kBoth}},
@@ -41,6 +51,7 @@ void bind_regions(Settings& s, RegionRecipe& regions) {
            "square of each image that is learnt from: random place and side, or the middle of the short side");
   s.integer("distill.size", regions.size, {1, kMaxImageSide}, "pixels of a side that the student sees");
   s.integer("distill.patch", regions.spec.patch, {1, kMaxImageSide}, "pixels of a side of the teacher's input");
+  s.integer("distill.patches", regions.spec.patches, {1, 64}, "of a region, for L_lg");
   s.integer("distill.least", regions.spec.least, {1, kMaxImageSide},
             "least side of a random region, in pixels of the image, if that is not smaller; at least distill.patch");
   s.number("distill.flip_probability", regions.spec.flip_probability, {0, 1}, "of random regions, left-right");
@@ -78,6 +89,8 @@ TeacherSpec whole_image_spec(const Recipe& recipe, size_t teacher) {
 
 void bind_distill(Settings& settings, Recipe& recipe) {
   bind_loss_parts(settings, recipe.distill);
+  settings.text(kFeatures, recipe.features,
+                "DINOv2 weights of the student's size, frozen: its features are the labels of L_feat; empty: left out");
   bind_regions(settings, recipe.regions);
   settings.number(kDriftFactor, recipe.drift_factor, {1, 1e30},
                   "of the student's scale against the teacher's since step 100, beyond which there is a warning");
@@ -95,8 +108,8 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   for (const double share : regions.shares) shares += share;
   check(shares > 0, file, ": distill.teacher_weights: expected one that is not 0, found none");
   const DistillOptions& losses = recipe.distill;
-  check(losses.lambda_sc > 0 || losses.lambda_grad > 0, file,
-        ": expected distill.lambda_sc or lambda_grad above 0, found both 0");
+  check(losses.lambda_sc > 0 || losses.lambda_lg > 0 || losses.lambda_grad > 0, file,
+        ": expected distill.lambda_sc, lambda_lg or lambda_grad above 0, found all 0");
   check(!losses.reference || losses.anchor == 0, file,
         ": distill.anchor: expected 0 beside distill.reference, which has no scale of its own, found ", losses.anchor);
   check(recipe.distill.norm != ContextNorm::kNone || regions.teachers.size() < 2, file,
@@ -111,6 +124,9 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(data.train.teacher.empty(), file, ": the loss ", recipe.loss_name,
         " has its teachers in distill.teachers: expected none in data.train.teacher, found ",
         one_line(data.train.teacher));
+  check(recipe.features.empty() || std::holds_alternative<DepthAnythingConfig>(find_model(recipe.model.name).config),
+        file, ": ", kFeatures, ": expected none for ", recipe.model.name, ", which has no DINOv2 encoder, found ",
+        one_line(recipe.features));
   check(regions.size % multiple == 0, file, ": distill.size: expected a multiple of ", multiple, " for ",
         recipe.model.name, ", found ", regions.size);
   check(data.resize_height == 0 && data.train_packed.empty(), file, ": the loss ", recipe.loss_name,
@@ -124,6 +140,10 @@ Metadata distill_settings(const Recipe& recipe) {
   Metadata text{{"model.frozen", recipe.model.frozen}};
   for (const std::string& key : settings.keys()) {
     if (key != kDriftFactor) text[key] = format_toml(settings.value(key));
+  }
+  if (!recipe.features.empty()) {  // wherever it lies
+    const MappedFile file(recipe.features, "weights");
+    text[kFeatures] = std::to_string(checksum64(file.bytes()));
   }
   return text;
 }
@@ -178,6 +198,7 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
   settings.emplace_back("distill.region", regions.spec.centred ? "centre" : "random");
   settings.emplace_back("distill.patch", std::to_string(regions.spec.patch));
   settings.emplace_back("distill.least", std::to_string(regions.spec.least));
+  settings.emplace_back("distill.patches", std::to_string(region_spec(recipe).patches));
   settings.emplace_back("distill.flip_probability", text_of(regions.spec.flip_probability));
   if (regions.teachers.size() > 1) {  // else it has every step
     std::string shares;
@@ -192,6 +213,20 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
   return {settings, data.list_checksum(), begun, ""};
 }
 
+std::shared_ptr<const DinoV2> frozen_encoder(const Recipe& recipe, Device device) {
+  if (recipe.features.empty()) return nullptr;
+  std::unique_ptr<DinoV2> encoder = load_dinov2(recipe.model.name, recipe.features);
+  encoder->to(device);
+  encoder->eval();
+  return encoder;
+}
+
+RegionSpec region_spec(const Recipe& recipe) {
+  RegionSpec spec = recipe.regions.spec;
+  if (recipe.distill.lambda_lg == 0.0f) spec.patches = 0;
+  return spec;
+}
+
 std::vector<double> region_shares(const Recipe& recipe) {
   const RegionRecipe& regions = recipe.regions;
   return regions.shares.empty() ? std::vector<double>(regions.teachers.size(), 1.0) : regions.shares;
@@ -204,16 +239,20 @@ std::string teacher_folder(const Recipe& recipe, size_t teacher) {
 std::optional<RegionLoading> region_loading(const Recipe& recipe, const Dataset& data) {
   if (!distills(recipe)) return {};
   const RegionRecipe& regions = recipe.regions;
-  RegionLoading loading{regions.spec, regions.size, {}, region_shares(recipe)};
+  RegionLoading loading{region_spec(recipe), regions.size, {}, region_shares(recipe)};
   for (size_t i = 0; i < regions.teachers.size(); ++i) {
     const std::string folder = teacher_folder(recipe, i);
     check(fs::is_directory(folder), "distill.teachers: ", folder, ": expected a folder of maps, found none");
     const TeacherSpec whole = whole_image_spec(recipe, i);
     if (is_region_folder(folder)) {
       const bool depth = regions.unstated == Quantity::kDepth;
-      loading.teachers.push_back(region_folder_teacher(folder, region_settings(recipe, data, i),
-                                                       depth ? kMetricDepth : kRelativeInverseDepth));
+      loading.teachers.push_back(region_folder_teacher(
+          folder, region_settings(recipe, data, i), depth ? kMetricDepth : kRelativeInverseDepth, regions.spec.patch));
     } else {
+      check(loading.spec.patches == 0,
+            "distill.lambda_lg: expected 0 with maps of whole images, which have no patches, "
+            "found ",
+            recipe.distill.lambda_lg, " with ", folder);
       check_map_names(data, whole);
       loading.teachers.push_back(whole_image_teacher(data.spec(), whole));
     }

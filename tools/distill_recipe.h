@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/data/loader.h"
+#include "models/dinov2.h"
 #include "tools/recipe.h"
 #include "tools/settings.h"
 
@@ -34,6 +36,10 @@ std::vector<RegionTask> region_tasks(const Recipe& recipe, const Dataset& data, 
 std::vector<std::string> missing_labels(const Recipe& recipe, const Dataset& data, const RegionLoading& regions,
                                         int64_t updates = 0);
 
+// The frozen encoder of L_feat; null: the recipe names none.
+std::shared_ptr<const DinoV2> frozen_encoder(const Recipe& recipe, Device device);
+// What is drawn of the images: with patches if a loss reads them.
+RegionSpec region_spec(const Recipe& recipe);
 // What decides the regions of a run, and which of them this teacher has: as regions.json states it.
 RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, size_t teacher);
 std::vector<double> region_shares(const Recipe& recipe);

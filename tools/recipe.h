@@ -63,7 +63,7 @@ struct TrainRecipe {
 
 // Of the loss distill_any_depth: the regions that it is of, and its teachers.
 struct RegionRecipe {
-  RegionSpec spec{.patches = 0};
+  RegionSpec spec;
   int size = 560;                               // pixels of a side that the student sees
   std::vector<std::string> teachers;            // folders of stored maps, below the root
   std::vector<double> shares;                   // in which they are drawn; empty: equal ones
@@ -94,6 +94,7 @@ struct Recipe {
   float loss_alpha = 0.1f, loss_beta = 10.0f;
   LossOptions loss = named_loss("tie_kd");  // named_loss() with the recipe's changes
   DistillOptions distill;                   // of the loss distill_any_depth
+  std::string features;                     // weights of the frozen encoder of its L_feat; empty: none
   RegionRecipe regions;
   double drift_factor = 100;  // of the student's scale, beyond which it is a warning
   DataRecipe data;

@@ -23,8 +23,9 @@ namespace fs = std::filesystem;
 
 constexpr float kGreatestHalf = 65504.0f;
 
-// The region as the network sees it: (1, size, size, 3).
+// The region as the network sees it, and its patches at their own size: (1 + patches, size, size, 3).
 Tensor input_of(const Sample& sample, const Region& region, int size, Device device, DType dtype) {
+  const auto patches = std::ssize(region.patches);
   RegionParams params;
   params.top = region.top;
   params.left = region.left;
@@ -33,9 +34,18 @@ Tensor input_of(const Sample& sample, const Region& region, int size, Device dev
   params.scaled = size;
   const ImageSize image = sample.image.size();
   const Frame frame{image.height, image.width, image.width};
-  Tensor input = empty({1, size, size, 3}, dtype);
+  Tensor input = empty({1 + patches, size, size, 3}, dtype);
   visit(dtype, [&]<class T>() {
-    cpu::preprocess_region<T>(stream_of(Device::kCpu), frame, sample.image.rgb.data(), params, size, input.data<T>());
+    T* to = input.data<T>();
+    for (int64_t k = 0; k <= patches; ++k, to += int64_t{size} * size * 3) {
+      if (k > 0) {
+        const Region::Patch& patch = region.patches[static_cast<size_t>(k - 1)];
+        params.scaled = region.scaled;
+        params.row = patch.row;
+        params.column = patch.column;
+      }
+      cpu::preprocess_region<T>(stream_of(Device::kCpu), frame, sample.image.rgb.data(), params, size, to);
+    }
   });
   return to_device(input, device);
 }
@@ -68,7 +78,7 @@ void claim_folder(const std::string& folder, const RegionFolderSettings& setting
 RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const DepthModel& teacher,
                                 const std::string& weights, const RegionTeachOptions& options,
                                 const std::function<void(int64_t, int64_t)>& progress) {
-  const RegionSpec& spec = recipe.regions.spec;
+  const RegionSpec spec = region_spec(recipe);
   const int multiple = input_rule(teacher.name()).multiple;
   check(spec.patch % multiple == 0, "distill.patch: expected a multiple of ", multiple, " for the teacher ",
         teacher.name(), ", found ", spec.patch);
@@ -78,7 +88,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
   settings.teacher = concat_text(checksum64(file.bytes()), ' ', name_of(options.dtype));
   claim_folder(teacher_folder(recipe, options.teacher), settings);
   const MapKind kind = teacher.options().head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
-  const std::string statement = concat_text(kStatementName, ": ", to_text({kind, 1}));
+  const std::string statement = named_text({kind, 1});
   const auto total = static_cast<int64_t>(tasks.size());
   RegionTeachReport report;
   for (const RegionTask& task : tasks) {
@@ -100,7 +110,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
             ", which half precision holds, found ", value);
     }
     make_folder(fs::path(task.path).parent_path().string());
-    const std::vector<int64_t> shape = {1, spec.patch, spec.patch};
+    const std::vector<int64_t> shape = {1 + spec.patches, spec.patch, spec.patch};
     write_npy(task.path, shape, values, NpyType::kHalf, statement);
     ++report.written;
   }
@@ -120,7 +130,8 @@ void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, con
   };
   std::map<int64_t, Rect> frames;  // what is learnt from of each image
   std::ostringstream lines;
-  lines << "image,epoch,top,left,side,scaled,mirrored,file\n";
+  lines << "image,epoch,top,left,side,scaled,mirrored,virtual,patches,file\n";
+  const RegionSpec spec = region_spec(recipe);
   int64_t done = 0;
   for (const RegionTask& task : tasks) {
     progress(done++, std::ssize(tasks));
@@ -128,10 +139,14 @@ void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, con
     auto frame = frames.find(task.index);
     if (frame == frames.end()) frame = frames.emplace(task.index, frame_of(data, task.index, image)).first;
     const Rect& rect = frame->second;
-    const Region region = draw_region(recipe.regions.spec, rect.size(), recipe.train.seed, task.epoch, task.index);
+    const Region region = draw_region(spec, rect.size(), recipe.train.seed, task.epoch, task.index);
+    std::string patches;
+    for (const Region::Patch& patch : region.patches) {
+      patches += concat_text(patches.empty() ? "" : " ", patch.row, ':', patch.column);
+    }
     lines << quoted(image) << ',' << task.epoch << ',' << rect.top + region.top << ',' << rect.left + region.left << ','
-          << region.side << ',' << recipe.regions.spec.patch << ',' << (region.mirrored ? 1 : 0) << ','
-          << quoted(task.path) << '\n';
+          << region.side << ',' << spec.patch << ',' << (region.mirrored ? 1 : 0) << ',' << region.scaled << ','
+          << patches << ',' << quoted(task.path) << '\n';
   }
   progress(done, done);
   write_file(path, lines.str());

@@ -22,15 +22,17 @@ struct RegionTeachReport {
   int64_t written = 0, kept = 0;
 };
 
-// Writes them as (1, patch, patch) in half precision, and regions.json. Throws Error that names the file for a value
-// that half precision cannot hold; and before anything is written, if the folder holds labels of other regions, of
-// another teacher or precision, or other files. `weights`: the file of the teacher's network.
+// Writes them as (1 + patches, patch, patch), the region first, in half precision, and regions.json. Throws Error that
+// names the file for a value that half precision cannot hold; and before anything is written, if the folder holds
+// labels of other regions, of another teacher or precision, or other files. `weights`: the file of the teacher's
+// network.
 RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const DepthModel& teacher,
                                 const std::string& weights, const RegionTeachOptions& options,
                                 const std::function<void(int64_t done, int64_t total)>& progress);
 
-// Writes regions.json, and to `path` a CSV of a line per label: image, epoch, top, left, side, scaled, mirrored, file.
-// Places are pixels of the stored image, before data.crop.
+// Writes regions.json, and to `path` a CSV of a line per label: image, epoch, top, left, side, scaled, mirrored,
+// virtual, patches, file. Places are pixels of the stored image, before data.crop; those of patches, "row:column
+// row:column", pixels of the mirrored region at `virtual` pixels a side.
 void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, const std::string& path,
                   const std::function<void(int64_t done, int64_t total)>& progress);
 

@@ -156,6 +156,10 @@ void TrainRun::check_recipe() const {
   TrainingNeeds needs = needs_of(recipe_);
   if (options_.resume) needs.weights.clear();
   fail_if(training_problems(*data_, needs));
+  if (regions_ && regions_->spec.patches > 0 && recipe_.distill.patch_norm == ContextNorm::kNone &&
+      regions_->teachers.size() > 1) {
+    log_line("warning: distill.patch_norm is none with several teachers, whose maps have no common scale");
+  }
   if (regions_ && !options_.resume) fail_if(missing_labels(recipe_, *data_, *regions_));
   check_first_sample(needs);
   check_list(*data_);
@@ -224,6 +228,7 @@ void TrainRun::claim_folder() {
     plan.reads(*data_);
     plan.reads(recipe_);
     plan.reads(recipe_.model.weights);
+    plan.reads(recipe_.features);
   }
   plan.approve();
   folder_.emplace(options_.out, options_.resume);
@@ -463,7 +468,10 @@ void TrainRun::write_final_report() {
 std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows,
                                           std::optional<bool> fused_head) {
   const std::vector<ParameterGroup> groups = parameter_groups(recipe, model);
-  if (distills(recipe)) return std::make_unique<DistillAnyDepth>(model, recipe.distill, groups);
+  if (distills(recipe)) {
+    return std::make_unique<DistillAnyDepth>(model, recipe.distill, groups,
+                                             frozen_encoder(recipe, model.parameter_tensors().front().device()));
+  }
   TieKdOptions options;
   options.loss = recipe.loss;
   options.dead_rows = dead_rows;

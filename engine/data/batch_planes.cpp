@@ -1,5 +1,6 @@
 #include "engine/data/batch_planes.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/core/runtime.h"
@@ -14,7 +15,33 @@ const SampleDepth& depth_of(const BatchItem& item, BatchSource source) {
   return source == BatchSource::kTeacher ? item.sample->teacher : item.sample->depth;
 }
 
+static_assert(sizeof(float) == sizeof(int32_t));
 size_t pixel_bytes(BatchSource source) { return source == BatchSource::kImage ? 3 : sizeof(float); }
+
+int patch_count(const BatchItem& item) {
+  return item.region ? static_cast<int>(item.region->region.patches.size()) : 0;
+}
+
+// Of the square maps of its patches.
+int patch_side(const BatchItem& item) {
+  const size_t pixels = item.region->label.patches.size() / item.region->region.patches.size();
+  return static_cast<int>(std::lround(std::sqrt(static_cast<double>(pixels))));
+}
+
+SourceData label_in_place(const BatchItem& item, BatchSource source) {
+  const LabelledRegion& drawn = *item.region;
+  const int count = patch_count(item);
+  switch (source) {
+    case BatchSource::kPatches: {
+      const int side = patch_side(item);
+      return {drawn.label.patches.data(), {int64_t{count} * side, side, side}};
+    }
+    case BatchSource::kWindows:
+      return {drawn.windows.data(), {count, 4, 4}};
+    default:
+      return {drawn.label.region.data(), whole({drawn.size, drawn.size})};
+  }
+}
 
 template <class T>
 void make_image(Device device, Stream stream, const Frame& frame, const uint8_t* from, const AugmentParams& crop,
@@ -48,7 +75,7 @@ SourceData source_in_place(const BatchItem& item, BatchSource source) {
     }
     return {from, frame};
   }
-  if (item.region) return {item.region->label.data(), whole({item.region->size, item.region->size})};
+  if (item.region) return label_in_place(item, source);
   const SampleDepth& depth = depth_of(item, source);
   return {depth.units.empty() ? depth.values.data() : nullptr, whole(depth.size())};
 }
@@ -87,6 +114,11 @@ std::vector<Plane> planes_of(const Batch& batch, size_t view, DType dtype) {
   if (first.region || !first.sample->teacher.empty()) {
     planes.push_back({&BatchTensors::teacher, BatchSource::kTeacher, map, DType::kFloat});
   }
+  if (patch_count(first) > 0) {
+    const int64_t patches = count * patch_count(first), side = patch_side(first);
+    planes.push_back({&BatchTensors::patches, BatchSource::kPatches, {patches, side, side}, DType::kFloat});
+    planes.push_back({&BatchTensors::windows, BatchSource::kWindows, {patches, 4}, DType::kInt32});
+  }
   if (!first.region && !first.sample->depth.empty()) {
     planes.push_back({&BatchTensors::truth, BatchSource::kTruth, map, DType::kFloat});
   }
@@ -98,14 +130,17 @@ int64_t make_parts(Device device, Stream stream, const Plane& plane, const Batch
   const auto* pixels = static_cast<const uint8_t*>(from.data);
   const bool image = plane.source == BatchSource::kImage;
   if (item.region) {
+    const bool several = plane.source == BatchSource::kPatches || plane.source == BatchSource::kWindows;
+    const int parts = several ? patch_count(item) : 1;
+    const size_t bytes = static_cast<size_t>(parts) * plane.part_bytes();
     if (image) {
       visit(plane.dtype, [&]<class T>() { make_region<T>(device, stream, from.frame, pixels, *item.region, to); });
     } else if (device == Device::kCpu) {
-      std::memcpy(to, from.data, plane.part_bytes());
+      std::memcpy(to, from.data, bytes);
     } else {
-      cuda::copy(to, from.data, plane.part_bytes(), cuda::Direction::kOnDevice, stream);
+      cuda::copy(to, from.data, bytes, cuda::Direction::kOnDevice, stream);
     }
-    return 1;
+    return parts;
   }
   char* part = static_cast<char*>(to);
   for (const AugmentParams& crop : item.views[view]) {

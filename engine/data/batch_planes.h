@@ -13,9 +13,8 @@
 namespace depthstill {
 
 // What an item brings: pixels of its image (3 bytes each), or the numbers of a map (fp32). Of an item with a region it
-// is the region alone.
-enum class BatchSource : uint8_t { kImage, kTeacher, kTruth };
-inline constexpr BatchSource kBatchSources[] = {BatchSource::kImage, BatchSource::kTeacher, BatchSource::kTruth};
+// is the region alone, and there may be maps of patches of it and their windows (int32).
+enum class BatchSource : uint8_t { kImage, kTeacher, kTruth, kPatches, kWindows };
 
 struct SourceData {
   const void* data = nullptr;

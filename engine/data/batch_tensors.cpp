@@ -64,7 +64,7 @@ bool fits(const Batch& batch, std::span<const BatchTensors> views) {
       if (!tensor.defined() || !(tensor.shape() == plane.shape)) return false;
       wanted.*plane.tensor = tensor;
     }
-    for (const auto tensor : {&BatchTensors::image, &BatchTensors::teacher, &BatchTensors::truth}) {
+    for (const auto tensor : kBatchTensors) {
       if ((views[v].*tensor).defined() != (wanted.*tensor).defined()) return false;
     }
   }
@@ -77,8 +77,9 @@ void check_crops(const Batch& batch) {
   for (const BatchItem& item : batch.items) {
     const std::string& where = item.sample->where;
     check(item.region.has_value() == first.region.has_value() &&
-              (!item.region || item.region->size == first.region->size),
-          where, ": expected a region of the batch's size");
+              (!item.region || (item.region->size == first.region->size &&
+                                item.region->label.patches.size() == first.region->label.patches.size())),
+          where, ": expected a region of the batch's size, with as many patches");
     check(item.views.size() == first.views.size(), where, ": expected ", first.views.size(), " views, found ",
           item.views.size());
     for (size_t v = 0; v < item.views.size(); ++v) {

@@ -16,7 +16,12 @@ struct BatchTensors {
   Tensor image;    // (N, H, W, 3), normalised
   Tensor teacher;  // (N, H, W) metres, 0 = none; undefined if the samples have no teacher map
   Tensor truth;    // the same from the ground truth
+  // Of regions with K patches each: the teacher's maps of them, and where in the region they lie (resize_windows).
+  Tensor patches = {};  // (N K, P, P)
+  Tensor windows = {};  // (N K, 4) int32
 };
+inline constexpr Tensor BatchTensors::*kBatchTensors[] = {
+    &BatchTensors::image, &BatchTensors::teacher, &BatchTensors::truth, &BatchTensors::patches, &BatchTensors::windows};
 using BatchViews = std::vector<BatchTensors>;
 
 // Applies each item's augmentation on `device`; the images come out as `dtype`.

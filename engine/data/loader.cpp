@@ -168,7 +168,8 @@ class Loader::Impl {
     return &opened;
   }
 
-  BatchItem load(int64_t epoch, int64_t index, int64_t teacher) {
+  // The item `slot` of its batch.
+  BatchItem load(int64_t epoch, int64_t index, int64_t teacher, size_t slot) {
     BatchItem item;
     item.sample = cache_.load(*dataset_, index);
     const ImageSize frame = item.sample->image.size();
@@ -184,8 +185,16 @@ class Loader::Impl {
     LabelledRegion& drawn = *item.region;
     const RegionTeacher& labels = *options_.regions->teachers[static_cast<size_t>(teacher)];
     drawn.label = labels.load(*dataset_, *item.sample, drawn.region, epoch, drawn.size);
-    drawn.problem = label_problem(drawn.label);
-    if (!drawn.problem.empty()) std::ranges::fill(drawn.label, std::numeric_limits<float>::quiet_NaN());
+    drawn.problem = label_problem(drawn.label.region);
+    if (!drawn.problem.empty()) {
+      for (std::vector<float>* map : {&drawn.label.region, &drawn.label.patches}) {
+        std::ranges::fill(*map, std::numeric_limits<float>::quiet_NaN());
+      }
+    }
+    for (const Region::Patch& patch : drawn.region.patches) {
+      drawn.windows.insert(drawn.windows.end(),
+                           {static_cast<int32_t>(slot), patch.row, patch.column, drawn.region.scaled});
+    }
     return item;
   }
 
@@ -201,7 +210,7 @@ class Loader::Impl {
       BatchItem item;
       std::exception_ptr error;
       try {
-        item = load(epoch, index, teacher);
+        item = load(epoch, index, teacher, slot);
       } catch (...) {
         error = std::current_exception();
       }

@@ -43,8 +43,9 @@ struct LoaderOptions {
 struct LabelledRegion {
   Region region;
   int size = 0;
-  std::vector<float> label;  // (size, size), NaN where nothing is known
-  std::string problem = {};  // label_problem() of the stored label, which is then NaN throughout; empty: none
+  RegionLabel label;                  // NaN where nothing is known
+  std::string problem = {};           // label_problem() of the stored label, which is then NaN throughout; empty: none
+  std::vector<int32_t> windows = {};  // (patches, 4): the item's number in its batch, row, column, region.scaled
 };
 
 struct BatchItem {

@@ -8,6 +8,7 @@
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/json_text.h"
+#include "engine/io/npy.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
@@ -50,13 +51,13 @@ class WholeImageTeacher final : public RegionTeacher {
   std::string path(const Dataset& data, int64_t index, int64_t) const override {
     return maps_.path(data.entry(index), data.where(index));
   }
-  std::vector<float> load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
-                          int size) const override {
+  RegionLabel load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
+                   int size) const override {
     const std::string file = path(data, sample.index, epoch);
-    return at_line(sample.where, [&] {
+    return at_line(sample.where, [&]() -> RegionLabel {
       DepthMap map = data.fitted(read_map(file, spec_.format), sample, file);
       to_inverse_depth(map);
-      return region_label(map, region, size);
+      return {region_label(map, region, size), {}};
     });
   }
 
@@ -69,34 +70,56 @@ class UnknowingTeacher final : public RegionTeacher {
  public:
   bool every_sample() const override { return true; }
   std::string path(const Dataset&, int64_t, int64_t) const override { return ""; }
-  std::vector<float> load(const Dataset&, const Sample&, const Region&, int64_t, int size) const override {
-    return std::vector<float>(static_cast<size_t>(size) * static_cast<size_t>(size), kUnknown);
+  RegionLabel load(const Dataset&, const Sample&, const Region& region, int64_t, int size) const override {
+    check(region.patches.empty(), "region: expected none with patches, of which nothing is known");
+    return {std::vector<float>(static_cast<size_t>(size) * static_cast<size_t>(size), kUnknown), {}};
   }
 };
 
 class RegionFolderTeacher final : public RegionTeacher {
  public:
-  RegionFolderTeacher(std::string folder, const MapKind& unstated) : folder_(std::move(folder)), unstated_(unstated) {}
+  RegionFolderTeacher(std::string folder, const MapKind& unstated, int patch)
+      : folder_(std::move(folder)), unstated_(unstated), patch_(patch) {}
   bool every_sample() const override { return false; }
   std::string path(const Dataset& data, int64_t index, int64_t epoch) const override {
     return (fs::path(folder_) / region_file(data.entry(index).image, epoch)).string();
   }
-  std::vector<float> load(const Dataset& data, const Sample& sample, const Region&, int64_t epoch,
-                          int size) const override {
+  RegionLabel load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
+                   int size) const override {
     const std::string file = path(data, sample.index, epoch);
-    return at_line(sample.where, [&] {
-      DepthMap map = read_map(file, kept({.metres_per_unit = 0, .kind = unstated_}));
-      check(map.width == map.height, file, ": expected the map of a square region, found ", map.size());
+    return at_line(sample.where, [&]() -> RegionLabel {
+      const auto patches = static_cast<int64_t>(region.patches.size());
+      DepthMap map = read_planes(file, 1 + patches);
       to_inverse_depth(map);
       Region whole{};
       whole.side = map.width;
-      return region_label(map, whole, size);
+      RegionLabel label{region_label(map, whole, size), {}};
+      label.patches.assign(map.values.begin() + int64_t{map.width} * map.width, map.values.end());
+      return label;
     });
   }
 
  private:
+  // The planes one below the other.
+  DepthMap read_planes(const std::string& file, int64_t planes) const {
+    const std::vector<uint8_t> bytes = read_bytes(file);
+    FloatArray array = decode_npy(bytes, file);
+    if (array.shape.size() == 2) array.shape.insert(array.shape.begin(), 1);
+    const bool square = array.shape.size() == 3 && array.shape[0] == planes && array.shape[1] == array.shape[2] &&
+                        array.shape[1] >= 1 && array.shape[1] <= kMaxImageSide;
+    check(square && (planes == 1 || array.shape[1] == patch_), file, ": expected ",
+          planes == 1 ? "the square map of a region" : concat_text("maps (", planes, ", ", patch_, ", ", patch_, ')'),
+          ", found ", list_text(array.shape, [](int64_t n) { return std::to_string(n); }), " numbers");
+    const auto statement = named_statement(parse_npy(bytes, bytes.size(), file).comment, file);
+    DepthMap map{static_cast<int>(array.shape[2]), static_cast<int>(planes * array.shape[1]), std::move(array.values),
+                 statement ? statement->kind : unstated_};
+    for (float& value : map.values) value *= static_cast<float>(statement ? statement->unit : 1.0);
+    return map;
+  }
+
   std::string folder_;
   MapKind unstated_;
+  int patch_;
 };
 
 }  // namespace
@@ -207,11 +230,11 @@ RegionFolderSettings check_region_folder(const std::string& folder, const Region
 }
 
 std::unique_ptr<RegionTeacher> region_folder_teacher(const std::string& folder, const RegionFolderSettings& wanted,
-                                                     const MapKind& unstated) {
+                                                     const MapKind& unstated, int patch) {
   const RegionFolderSettings found = check_region_folder(folder, wanted);
   check(found.epochs >= wanted.epochs, folder, ": expected labels of ", wanted.epochs, " epochs, found ", found.epochs,
         "; `teach --regions` adds those that are missing");
-  return std::make_unique<RegionFolderTeacher>(folder, unstated);
+  return std::make_unique<RegionFolderTeacher>(folder, unstated, patch);
 }
 
 }  // namespace depthstill

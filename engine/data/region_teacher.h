@@ -21,6 +21,12 @@ void to_inverse_depth(DepthMap& map);
 // count. Whole maps of a region are those of {.side = the map's}.
 std::vector<float> region_label(const DepthMap& map, const Region& region, int size);
 
+// What a teacher says of a sample's region, and of patches of it that it sees at their own size.
+struct RegionLabel {
+  std::vector<float> region;   // (size, size)
+  std::vector<float> patches;  // (patches of the region, patch, patch)
+};
+
 // Why a label teaches nothing: "holds no finite value", "is constant"; empty: it does.
 std::string label_problem(const std::vector<float>& label);
 
@@ -31,19 +37,21 @@ class RegionTeacher {
   virtual bool every_sample() const = 0;
   // The file that holds the label of a sample's region in this epoch.
   virtual std::string path(const Dataset& data, int64_t index, int64_t epoch) const = 0;
-  // The label (size, size). Throws Error that names list line and file. Safe from several threads.
-  virtual std::vector<float> load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
-                                  int size) const = 0;
+  // Throws Error that names list line and file. Safe from several threads.
+  virtual RegionLabel load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
+                           int size) const = 0;
 };
 
-// Maps of whole images, of which the region is cut: `spec.format.kind` is what they are where they do not say it.
+// Maps of whole images, of which the region is cut: `spec.format.kind` is what they are where they do not say it. They
+// have no patches.
 std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const TeacherSpec& spec);
 
 // Knows nothing anywhere: for who wants the images alone.
 std::unique_ptr<RegionTeacher> unknowing_teacher();
 
-// Maps of the very regions that a run draws, one per epoch and sample: FOLDER/eEPOCH/NAME.npy. `regions.json` says
-// which draws they are of.
+// Maps of the very regions that a run draws, one file per epoch and sample: FOLDER/eEPOCH/NAME.npy, (1 + patches,
+// patch, patch), the region's first; without patches any square of two dimensions, too. `regions.json` says which draws
+// they are of.
 struct RegionFolderSettings {
   PackSettings settings;      // that decide a draw and its order, in recipes' names
   std::string list_checksum;  // empty: not known
@@ -61,6 +69,6 @@ std::string region_file(const std::string& image, int64_t epoch);
 RegionFolderSettings check_region_folder(const std::string& folder, const RegionFolderSettings& wanted);
 // The same, and for too few epochs.
 std::unique_ptr<RegionTeacher> region_folder_teacher(const std::string& folder, const RegionFolderSettings& wanted,
-                                                     const MapKind& unstated);
+                                                     const MapKind& unstated, int patch);
 
 }  // namespace depthstill

@@ -80,14 +80,6 @@ namespace {
 
 constexpr size_t kMostHeaderBytes = 65536;
 
-// "depthstill: STATEMENT"; nullopt for text that begins otherwise.
-std::optional<MapStatement> named_statement(std::string_view text, const std::string& path) {
-  const std::string before = std::string(kStatementName) + ": ";
-  if (!text.starts_with(before)) return std::nullopt;
-  return parse_statement(text.substr(before.size()), path);
-}
-std::string named_text(const MapStatement& statement) { return concat_text(kStatementName, ": ", to_text(statement)); }
-
 // A .pfm has no room for a statement.
 constexpr std::string_view kChecksum = "\nchecksum ";
 std::string beside_pfm(const std::string& path) { return path + ".txt"; }

@@ -47,4 +47,12 @@ MapStatement parse_statement(std::string_view text, const std::string& where) {
   return statement;
 }
 
+std::string named_text(const MapStatement& statement) { return concat_text(kStatementName, ": ", to_text(statement)); }
+
+std::optional<MapStatement> named_statement(std::string_view text, const std::string& where) {
+  const std::string before = std::string(kStatementName) + ": ";
+  if (!text.starts_with(before)) return std::nullopt;
+  return parse_statement(text.substr(before.size()), where);
+}
+
 }  // namespace depthstill

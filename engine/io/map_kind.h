@@ -35,5 +35,8 @@ inline constexpr std::string_view kStatementName = "depthstill";
 std::string to_text(const MapStatement& statement);  // "depth in metres, unit 0.00390625"
 // Throws Error that begins with `where` if the text is no statement.
 MapStatement parse_statement(std::string_view text, const std::string& where);
+// The same behind its name, "depthstill: ..."; nullopt for text that begins otherwise.
+std::string named_text(const MapStatement& statement);
+std::optional<MapStatement> named_statement(std::string_view text, const std::string& where);
 
 }  // namespace depthstill

@@ -195,6 +195,23 @@ class Cli(CommandTest):
                                "distill.lambda_grad=0").stdout)
         self.assertEqual(list(plain), ["total", "sc"])
         self.assertAlmostEqual(plain["sc"], 4 / 11, places=6)  # four pixels are off by 1
+        square, windows, patches = (self.root / name for name in ("s.npy", "w.npy", "p.npy"))
+        write_npy(square, 3, 3, [1, 2, 4, 3, 5, 9, 7, 6, 8])
+        write_npy(windows, 1, 4, [0, 1, 0, 3])
+        header = patches.with_suffix(".2d.npy")
+        write_npy(header, 2, 2, [3, 4, 7, 8])
+        patches.write_bytes(header.read_bytes().replace(b"(2, 2), }  ", b"(1, 2, 2),}"))
+        both = ["--pred", square, "--teacher", square, "--patches", patches]
+        lg = json.loads(run("loss", recipe, *both, "--windows", windows, "--json", "--set", "distill.patch_norm=none").stdout)
+        self.assertEqual(list(lg), ["total", "sc", "lg", "grad"])
+        self.assertAlmostEqual(lg["lg"], 3 / 4, places=6)  # 3, 5, 7, 6 against 3, 4, 7, 8
+        self.assertAlmostEqual(lg["total"], lg["lg"] / 2, places=6)
+        alone = run("loss", recipe, *both)
+        self.assertEqual(alone.returncode, 2)
+        self.assertIn("--patches requires --windows", alone.stderr)
+        write_npy(windows, 1, 4, [0, 2, 0, 3])
+        self.assert_one_line(run("loss", recipe, *both, "--windows", windows), 1, "found image 0, row 2, column 0, side 3")
+        self.assert_one_line(run("loss", recipe, *maps, "--patches", patches, "--windows", windows), 1, "x.npy: expected square")
         l1 = json.loads(run("loss", recipe, *maps, "--json", "--set", "loss.name=l1", "--set", "loss.mask=true").stdout)
         self.assertEqual(list(l1), ["total", "l1"])
         self.assertAlmostEqual(l1["l1"], 4 / 11, places=6)

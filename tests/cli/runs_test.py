@@ -92,7 +92,7 @@ class Cli(CommandTest):
         weights, recipe = self.make_weights(), self.root / "distil.toml"
         recipe.write_text(
             "[model]\nname = 'mobilenet_unet_small'\nhead = 'relative'\n[loss]\nname = 'distill_any_depth'\n[distill]\n"
-            "size = 32\npatch = 32\nleast = 32\nteachers = ['labels', 'whole']\n"
+            "lambda_lg = 0.0\nsize = 32\npatch = 32\nleast = 32\nteachers = ['labels', 'whole']\n"
             "[data]\nteacher_extension = '.npy'\n[data.train]\nlist = 'list.txt'\n[data.test]\nlist = 'list.txt'\n"
             "[optimiser]\nlr = 1e-3\n[train]\nepochs = 2\nbatch_size = 2\ncheckpoint_keep = 1\nprecision = 'fp32'\n"
             "[eval]\nalign = 'disparity-ls'\n")

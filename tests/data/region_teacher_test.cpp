@@ -96,6 +96,15 @@ TEST(RegionLabel, SaysWhatTeachesNothing) {
   EXPECT_EQ(label_problem({0.0f, 1e-3f, kNan}), "");
 }
 
+std::string message_of_next(Loader& loader) {
+  try {
+    loader.next();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
 // Four images of 40 x 30, whose first teacher knows their depth and whose second one knows the inverse of it, in files
 // of each region.
 class Regions : public testing::Test {
@@ -159,7 +168,7 @@ TEST_F(Regions, TheLoaderDrawsThemAndReadsTheirLabels) {
       DepthMap map =
           read_map(folder_ / ("teacher/images_" + std::to_string(item.sample->index) + ".png"), teacher_.format);
       for (float& value : map.values) value = 1.0f / value;
-      EXPECT_EQ(item.region->label, region_label(map, expected, kSize));
+      EXPECT_EQ(item.region->label.region, region_label(map, expected, kSize));
     }
   }
   EXPECT_EQ(batches, 4);
@@ -167,7 +176,7 @@ TEST_F(Regions, TheLoaderDrawsThemAndReadsTheirLabels) {
 
 TEST_F(Regions, TheTeacherOfAnIterationServesAllItsSamples) {
   write_regions();
-  regions().teachers = {whole(), region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth)};
+  regions().teachers = {whole(), region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth, kSize)};
   regions().shares = {0.5, 0.5};
   loading_.epochs = 2;
   Loader loader(data_, loading_);
@@ -175,8 +184,9 @@ TEST_F(Regions, TheTeacherOfAnIterationServesAllItsSamples) {
     EXPECT_EQ(batch->teacher, draw_teacher(regions().shares, kSeed, batch->epoch, batch->step));
     for (const BatchItem& item : batch->items) {
       const float stored = static_cast<float>(100 * batch->epoch + item.sample->index);
-      EXPECT_EQ(item.region->label[5] == stored, batch->teacher == 1);
-      EXPECT_TRUE(batch->teacher == 0 || item.region->label[1] == 0.5f) << "a region's own map is not mirrored again";
+      EXPECT_EQ(item.region->label.region[5] == stored, batch->teacher == 1);
+      EXPECT_TRUE(batch->teacher == 0 || item.region->label.region[1] == 0.5f)
+          << "a region's own map is not mirrored again";
     }
   }
 }
@@ -184,7 +194,7 @@ TEST_F(Regions, TheTeacherOfAnIterationServesAllItsSamples) {
 // The same from any step on: what a step reads follows from its position alone.
 TEST_F(Regions, GoOnFromAnyStep) {
   write_regions();
-  regions().teachers = {whole(), region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth)};
+  regions().teachers = {whole(), region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth, kSize)};
   regions().shares = {0.5, 0.5};
   std::vector<Batch> all;
   Loader loader(data_, loading_);
@@ -200,7 +210,7 @@ TEST_F(Regions, GoOnFromAnyStep) {
       EXPECT_EQ(batch->teacher, all[i].teacher);
       for (size_t k = 0; k < 2; ++k) {
         EXPECT_EQ(batch->items[k].sample->index, all[i].items[k].sample->index);
-        EXPECT_EQ(batch->items[k].region->label, all[i].items[k].region->label);
+        EXPECT_EQ(batch->items[k].region->label.region, all[i].items[k].region->label.region);
       }
     }
   }
@@ -225,7 +235,9 @@ TEST_F(Regions, BecomeTensorsWithTheirLabelsInAPlaneOfTheirOwn) {
     const std::vector<float> image = to_vector<float>(views[0].image), labels = to_vector<float>(views[0].teacher);
     for (size_t n = 0; n < 4; ++n) {
       const LabelledRegion& drawn = *batch.items[n].region;
-      for (size_t i = 0; i < drawn.label.size(); ++i) ASSERT_EQ(labels[n * kSize * kSize + i], drawn.label[i]);
+      for (size_t i = 0; i < drawn.label.region.size(); ++i) {
+        ASSERT_EQ(labels[n * kSize * kSize + i], drawn.label.region[i]);
+      }
       if (drawn.region.side != kSize) continue;
       exact = true;
       for (int r = 0; r < kSize; ++r) {
@@ -245,6 +257,45 @@ TEST_F(Regions, BecomeTensorsWithTheirLabelsInAPlaneOfTheirOwn) {
   EXPECT_TRUE(exact);
 }
 
+// Planes behind the region's are those of its patches, each with its window; without them a file is another's.
+TEST_F(Regions, PatchesComeWithTheirWindows) {
+  regions().spec.patches = 3;
+  make_folder(folder_ / "regions/e0");
+  write_region_settings(folder_ / "regions", settings_);
+  for (int64_t i = 0; i < kImages; ++i) {
+    std::vector<float> values(4 * kSize * kSize);
+    for (size_t k = 0; k < values.size(); ++k) values[k] = static_cast<float>(k) + 1000.0f * static_cast<float>(i);
+    const std::vector<int64_t> shape = {4, kSize, kSize};
+    write_npy(folder_ / ("regions/" + region_file(data_->entry(i).image, 0)), shape, values);
+  }
+  regions().teachers = {region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth, kSize)};
+  regions().shares = {1.0};
+  loading_.epochs = 1;
+  Loader loader(data_, loading_);
+  while (const auto batch = loader.next()) {
+    const BatchViews views = to_tensors(*batch, DType::kFloat, Device::kCpu);
+    ASSERT_EQ(views[0].patches.shape(), (Shape{6, kSize, kSize}));
+    ASSERT_EQ(views[0].windows.shape(), (Shape{6, 4}));
+    const std::vector<float> maps = to_vector<float>(views[0].patches);
+    const std::vector<int32_t> windows = to_vector<int32_t>(views[0].windows);
+    for (size_t k = 0; k < 6; ++k) {
+      const BatchItem& item = batch->items[k / 3];
+      const Region drawn = draw_region(regions().spec, {40, 30}, kSeed, 0, item.sample->index);
+      const Region::Patch& patch = drawn.patches.at(k % 3);
+      const std::vector<int32_t> window(windows.begin() + static_cast<int64_t>(4 * k),
+                                        windows.begin() + static_cast<int64_t>(4 * k) + 4);
+      EXPECT_EQ(window, (std::vector<int32_t>{static_cast<int32_t>(k / 3), patch.row, patch.column, drawn.scaled}));
+      const float first =
+          static_cast<float>((1 + k % 3) * kSize * kSize) + 1000.0f * static_cast<float>(item.sample->index);
+      EXPECT_EQ(maps[k * kSize * kSize], first);
+      EXPECT_EQ(maps[(k + 1) * kSize * kSize - 1], first + kSize * kSize - 1);
+    }
+  }
+  regions().spec.patches = 2;
+  Loader other(data_, loading_);
+  EXPECT_NE(message_of_next(other).find("expected maps (3, 12, 12), found 4, 12, 12 numbers"), std::string::npos);
+}
+
 TEST_F(Regions, AFolderOfOtherDrawsIsRefused) {
   write_regions();
   const std::string folder = folder_ / "regions";
@@ -252,7 +303,7 @@ TEST_F(Regions, AFolderOfOtherDrawsIsRefused) {
   EXPECT_FALSE(is_region_folder(folder_ / "teacher"));
   const auto message_for = [&](const RegionFolderSettings& wanted) {
     try {
-      region_folder_teacher(folder, wanted, kRelativeInverseDepth);
+      region_folder_teacher(folder, wanted, kRelativeInverseDepth, kSize);
     } catch (const Error& error) {
       return std::string(error.what()).substr(folder.size());
     }
@@ -286,7 +337,7 @@ TEST_F(Regions, AFolderOfOtherDrawsIsRefused) {
 
 TEST_F(Regions, AMissingLabelIsNamedWithItsLine) {
   write_regions();
-  regions().teachers = {region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth)};
+  regions().teachers = {region_folder_teacher(folder_ / "regions", settings_, kRelativeInverseDepth, kSize)};
   regions().shares = {1.0};
   std::filesystem::remove(folder_ / "regions/e1/images_2.npy");
   Loader loader(data_, loading_);

@@ -1,11 +1,14 @@
 // `depthstill train` as it would run on a GPU: what each step asks of the device.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/io/npy.h"
 #include "kernels/core/dry_run.h"
 #include "tests/tools/small_recipe.h"
+#include "tools/teach_regions.h"
 #include "tools/train_run.h"
 
 namespace depthstill {
@@ -59,6 +62,19 @@ TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
   }
 }
 
+// Labels of all regions and their patches, as another program writes them.
+void write_labels(const Recipe& recipe, const TemporaryFolder& folder) {
+  const Dataset data(dataset_spec(recipe, "train"));
+  list_regions(recipe, data, 0, folder / "regions.csv", [](int64_t, int64_t) {});
+  const std::vector<int64_t> shape = {3, 32, 32};
+  std::vector<float> values(3 * 32 * 32);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 7 % 101);
+  for (const RegionTask& task : region_tasks(recipe, data, 0)) {
+    make_folder(std::filesystem::path(task.path).parent_path().string());
+    write_npy(task.path, shape, values);
+  }
+}
+
 // Labels come with the batch: a step that distils waits for nothing, either.
 TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
   enable_dry_run();
@@ -72,9 +88,11 @@ TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
   recipe.data.train.teacher = "";
   recipe.regions.spec = {.patch = 32, .least = 40, .patches = 0};
   recipe.regions.size = 32;
-  recipe.regions.teachers = {"teacher"};
+  recipe.regions.teachers = {"regions"};
+  recipe.regions.spec.patches = 2;
   recipe.train.epochs = 3;
   recipe.train.log_every = 100;
+  write_labels(recipe, folder);
   TrainOptions options;
   options.out = folder / "run";
   options.device = Device::kCuda;

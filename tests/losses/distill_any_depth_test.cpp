@@ -55,6 +55,32 @@ TEST(DistillAnyDepth, AnAnchorIsAPartAndScalesAreFigures) {
   EXPECT_FLOAT_EQ(item(larger.parts[0].second), item(result.parts[0].second)) << "which L_sc does not see";
 }
 
+// The student's map is read where each patch lies in it, which gives what a map of that patch alone would.
+TEST(DistillAnyDepth, PatchesAreAPart) {
+  Tensor x = random_tensor({2, 12, 12}, 1, 1.0f, 5.0f).set_requires_grad();
+  const Tensor y = random_tensor({2, 12, 12}, 2, 0.0f, 3.0f), maps = random_tensor({2, 5, 5}, 3, 0.0f, 3.0f);
+  const PatchMaps patches{maps, tensor<int32_t>({2, 4}, std::vector<int32_t>{1, 0, 7, 12, 0, 3, 2, 12})};
+  const LossResult result = cross_context_loss(x, y, {}, patches);
+  ASSERT_EQ(result.parts.size(), 3u);
+  EXPECT_EQ(result.parts[1].first, "lg");
+  EXPECT_FLOAT_EQ(item(result.total), item(result.parts[0].second) + 0.5f * item(result.parts[1].second) +
+                                          2.0f * item(result.parts[2].second));
+  DistillOptions alone;
+  alone.lambda_sc = alone.lambda_grad = 0.0f;
+  alone.patch_norm = ContextNorm::kNone;
+  const LossResult raw = cross_context_loss(x, y, alone, patches);
+  ASSERT_EQ(raw.parts.size(), 1u);
+  const std::vector<float> all = values_of(x), teacher = values_of(maps);
+  double sum = 0;
+  for (size_t i = 0; i < 25; ++i) {
+    const size_t row = i / 5, column = i % 5;
+    sum += std::fabs(static_cast<double>(all[144 + row * 12 + 7 + column]) - static_cast<double>(teacher[i]));
+    sum += std::fabs(static_cast<double>(all[(3 + row) * 12 + 2 + column]) - static_cast<double>(teacher[25 + i]));
+  }
+  EXPECT_NEAR(static_cast<double>(item(raw.parts[0].second)), sum / 50, 1e-6);
+  EXPECT_THROW(cross_context_loss(x, y, alone), Error) << "nothing is left without patches";
+}
+
 TEST(DistillAnyDepth, TrainsRelativeHeadsAlone) {
   const auto metric = make_model("mobilenet_unet_small", {.head = Head::kRegression});
   try {

@@ -17,6 +17,7 @@
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/library_options.h"
+#include "kernels/preprocess_region.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/tools/small_recipe.h"
@@ -45,6 +46,7 @@ Recipe recipe_of(const TemporaryFolder& folder) {
   recipe.loss = {};
   recipe.data.train.teacher = "";
   recipe.regions.spec = {.patch = 32, .least = 40, .patches = 0, .flip_probability = 0.5};
+  recipe.distill.lambda_lg = 0;  // whole maps have no patches
   recipe.regions.size = 32;
   recipe.regions.teachers = {"teacher"};
   recipe.regions.unstated = Quantity::kDepth;
@@ -301,6 +303,91 @@ TEST(DistillRun, LabelsGoIntoAFolderOfTheirOwn) {
   EXPECT_FALSE(fs::exists(folder / "regions"));
 }
 
+// L_lg: the teacher sees patches of a region at their own size, the student the region once.
+TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.distill.lambda_lg = 0.5f;
+  recipe.regions.spec.patches = 3;
+  EXPECT_NE(message_of([&] { train(recipe, into(folder / "run")); }).find("distill.lambda_lg: expected 0 with maps of"),
+            std::string::npos);
+  recipe.regions.teachers = {"regions"};
+  const auto teacher = write_teacher(folder / "teacher.safetensors", 6);
+  teach_all(recipe, 0, *teacher, folder / "teacher.safetensors");
+
+  const auto data = std::make_shared<const Dataset>(dataset_spec(recipe, "train"));
+  LoaderOptions loading = loader_options(recipe);
+  loading.regions = region_loading(recipe, *data);
+  Loader loader(data, loading);
+  const Batch batch = loader.next().value();
+  const LabelledRegion& drawn = *batch.items[1].region;
+  const SampleImage& photo = batch.items[1].sample->image;
+  ASSERT_EQ(drawn.region.patches.size(), 3u);
+  RegionParams params;
+  params.top = drawn.region.top;
+  params.left = drawn.region.left;
+  params.side = drawn.region.side;
+  params.mirrored = drawn.region.mirrored;
+  params.scaled = drawn.region.scaled;
+  params.row = drawn.region.patches[2].row;
+  params.column = drawn.region.patches[2].column;
+  Tensor input = empty({1, 32, 32, 3}, DType::kFloat);
+  cpu::preprocess_region<float>(stream_of(Device::kCpu), {72, 96, 96}, photo.rgb.data(), params, 32,
+                                input.data<float>());
+  const std::vector<float> expected = [&] {
+    const NoGrad no_grad;
+    return to_vector<float>(teacher->forward(input).map);
+  }();
+  const float scale = *std::max_element(expected.begin(), expected.end());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_NEAR(drawn.label.patches[2 * 32 * 32 + i], expected[i], 1e-3f * scale) << i;
+  }
+
+  train(recipe, into(folder / "run"));
+  const auto& losses = read_run_log(folder / "run/metrics.jsonl").steps.at(0).losses;
+  ASSERT_EQ(losses.size(), 4u);
+  EXPECT_EQ(losses[2].first, "lg");
+  EXPECT_NEAR(losses[0].second, losses[1].second + 0.5 * losses[2].second + 2 * losses[3].second, 1e-5);
+  TrainOptions halves = into(folder / "halves");
+  train_until(3, recipe, halves);
+  halves.resume = true;
+  train(recipe, halves);
+  expect_same_files(folder / "run/last.safetensors", folder / "halves/last.safetensors");
+  recipe.distill.lambda_lg = 0;
+  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("distill.patches = 3, but the recipe says 0"),
+            std::string::npos);
+}
+
+// L_feat: features of a frozen encoder, from a file of it or of a whole network that has it.
+TEST(DistillRun, AFrozenEncoderHoldsTheStudentsFeatures) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.model.name = "dpt_s";
+  recipe.regions.spec.patch = recipe.regions.size = 28;
+  recipe.train.max_steps = 2;
+  auto other = make_model("dpt_s", {.head = Head::kRelative});
+  other->initialize(9);
+  save_model(folder / "other.safetensors", *other);
+  recipe.features = folder / "other.safetensors";
+  train(recipe, into(folder / "run"));
+  const RunLog log = read_run_log(folder / "run/metrics.jsonl");
+  const auto& losses = log.steps.at(0).losses;
+  ASSERT_EQ(losses.size(), 4u);
+  EXPECT_EQ(losses[3].first, "feat");
+  EXPECT_GT(losses[3].second, 0.15) << "features of two random networks";
+  EXPECT_NEAR(losses[0].second, losses[1].second + 2 * losses[2].second + losses[3].second, 1e-4);
+  TrainOptions again = into(folder / "run");
+  again.resume = true;
+  other->initialize(10);
+  save_model(folder / "other.safetensors", *other);
+  EXPECT_NE(message_of([&] { train(recipe, again); }).find("distill.features"), std::string::npos);
+  recipe.model.name = "dpt_b";
+  EXPECT_NE(message_of([&] {
+              train(recipe, into(folder / "b"));
+            }).find("other.safetensors: expected the DINOv2 encoder of dpt_b, found weights for dpt_s"),
+            std::string::npos);
+}
+
 // Another program reads the list and writes the files; it may know nothing of some pixels.
 TEST(DistillRun, AnotherProgramMakesLabelsFromTheList) {
   const TemporaryFolder folder;
@@ -312,14 +399,15 @@ TEST(DistillRun, AnotherProgramMakesLabelsFromTheList) {
   std::ifstream csv(folder / "regions.csv");
   std::string line;
   std::getline(csv, line);
-  EXPECT_EQ(line, "image,epoch,top,left,side,scaled,mirrored,file");
+  EXPECT_EQ(line, "image,epoch,top,left,side,scaled,mirrored,virtual,patches,file");
   int lines = 0;
   while (std::getline(csv, line)) {
     ++lines;
     std::vector<std::string> fields;
     std::istringstream in(line);
     for (std::string field; std::getline(in, field, ',');) fields.push_back(field);
-    ASSERT_EQ(fields.size(), 8u);
+    ASSERT_EQ(fields.size(), 10u);
+    EXPECT_EQ(fields[8], "");
     EXPECT_TRUE(fs::exists(fields[0]));
     const int side = std::stoi(fields[4]);
     EXPECT_TRUE(side >= 40 && side <= 72) << line;
@@ -327,9 +415,9 @@ TEST(DistillRun, AnotherProgramMakesLabelsFromTheList) {
     std::vector<float> map(32 * 32);
     for (size_t i = 0; i < map.size(); ++i) map[i] = static_cast<float>(i % 37 + static_cast<size_t>(side));
     map[7] = std::nanf("");
-    make_folder(fs::path(fields[7]).parent_path().string());
+    make_folder(fs::path(fields[9]).parent_path().string());
     const std::vector<int64_t> shape = {32, 32};
-    write_npy(fields[7], shape, map);
+    write_npy(fields[9], shape, map);
   }
   EXPECT_EQ(lines, 8);
   train(recipe, into(folder / "run"));

@@ -152,8 +152,10 @@ TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
   EXPECT_EQ(with("loss.mask=false").rfind("r.toml: loss.mask: expected nothing, as the loss distill_any_depth", 0), 0u);
   EXPECT_EQ(with("distill.teacher_weights=[0.0]"),
             "r.toml: distill.teacher_weights: expected one that is not 0, found none");
-  EXPECT_EQ(message_of(path, {"distill.lambda_sc=0", "distill.lambda_grad=0"}),
-            "r.toml: expected distill.lambda_sc or lambda_grad above 0, found both 0");
+  EXPECT_EQ(message_of(path, {"distill.lambda_sc=0", "distill.lambda_lg=0", "distill.lambda_grad=0"}),
+            "r.toml: expected distill.lambda_sc, lambda_lg or lambda_grad above 0, found all 0");
+  EXPECT_EQ(with("distill.features=dinov2.pth"),
+            "r.toml: distill.features: expected none for midas_small, which has no DINOv2 encoder, found dinov2.pth");
   EXPECT_EQ(message_of(path, {"distill.reference=true", "distill.anchor=1"}),
             "r.toml: distill.anchor: expected 0 beside distill.reference, which has no scale of its own, found 1");
   EXPECT_EQ(with("model.init_parts=encoder"),

@@ -43,10 +43,14 @@ LoaderOptions two_views(int batch_size) {
 std::vector<std::vector<float>> values_of(const BatchViews& views) {
   std::vector<std::vector<float>> values;
   for (const BatchTensors& tensors : views) {
-    for (const Tensor& t : {tensors.image, tensors.teacher, tensors.truth}) {
+    for (const auto member : kBatchTensors) {
+      const Tensor& t = tensors.*member;
       if (!t.defined()) continue;
       if (t.dtype() == DType::kFloat) {
         values.push_back(to_vector<float>(t));
+      } else if (t.dtype() == DType::kInt32) {
+        values.emplace_back();
+        for (const int32_t v : to_vector<int32_t>(t)) values.back().push_back(static_cast<float>(v));
       } else {
         values.emplace_back();
         for (const bf16 v : to_vector<bf16>(t)) values.back().push_back(static_cast<float>(v));
@@ -103,6 +107,30 @@ void expect_same_regions(Device device, DType dtype, int slots) {
   expect_same_tensors(std::make_shared<const Dataset>(spec), options, device, dtype, slots);
 }
 
+// Knows a region and two patches of it by the sample's number.
+class CountingTeacher final : public RegionTeacher {
+ public:
+  bool every_sample() const override { return true; }
+  std::string path(const Dataset&, int64_t, int64_t) const override { return ""; }
+  RegionLabel load(const Dataset&, const Sample& sample, const Region&, int64_t epoch, int size) const override {
+    RegionLabel label{std::vector<float>(static_cast<size_t>(size * size)), std::vector<float>(2 * 8 * 8)};
+    float value = static_cast<float>(1000 * sample.index + 100 * epoch);
+    for (float& v : label.region) v = value++;
+    for (float& v : label.patches) v = -value++;
+    return label;
+  }
+};
+
+void expect_same_patches(Device device, DType dtype) {
+  const TemporaryFolder folder;
+  DatasetSpec spec = testing_files::write_small_set(folder, 7);
+  spec.teacher.reset();
+  LoaderOptions options = augmented(3);
+  options.regions =
+      RegionLoading{{.patch = 8, .least = 9, .patches = 2}, 14, {std::make_shared<CountingTeacher>()}, {1.0}};
+  expect_same_tensors(std::make_shared<const Dataset>(spec), options, device, dtype, 3);
+}
+
 // The host reads nothing before the last batch was given out: the device may be as far behind as it likes.
 void expect_same_tensors_late(DType dtype, int slots) {
   const TemporaryFolder folder;
@@ -126,6 +154,7 @@ TEST(BatchRing, GivesTheSameTensorsOnTheCpu) {
   expect_same_tensors(Device::kCpu, DType::kFloat, 3);
   expect_same_tensors(Device::kCpu, DType::kBf16, 1);
   expect_same_regions(Device::kCpu, DType::kFloat, 1);
+  expect_same_patches(Device::kCpu, DType::kFloat);
 }
 
 TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
@@ -137,6 +166,7 @@ TEST(BatchRing, GivesTheSameTensorsOnTheDevice) {
       expect_same_tensors(Device::kCuda, DType::kBf16, slots);
       expect_same_tensors(Device::kCuda, DType::kBf16, slots, two_views(3));
       expect_same_regions(Device::kCuda, DType::kBf16, slots);
+      expect_same_patches(Device::kCuda, DType::kBf16);
       expect_same_tensors_late(DType::kFloat, slots);
     }
   });

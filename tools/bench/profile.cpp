@@ -1,6 +1,7 @@
 #include "tools/bench/profile.h"
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -33,6 +34,7 @@ class ProfiledTraining {
 
  private:
   Shape map_shape() const;
+  BatchViews batch_of(const std::function<Tensor(const Shape&)>& make) const;
   BatchViews random_batch() const;
   void open_data_set();
   Batch next_batch();
@@ -69,10 +71,28 @@ Shape ProfiledTraining::map_shape() const {
   return {recipe_.train.batch_size, size.height, size.width};
 }
 
-BatchViews ProfiledTraining::random_batch() const {
+// What a batch has in training, of tensors that `make` makes: images have four dimensions, maps three.
+BatchViews ProfiledTraining::batch_of(const std::function<Tensor(const Shape&)>& make) const {
   const Shape map = map_shape();
-  const Tensor teacher = random_teacher(map, recipe_.model.options.d_max, options_.device);
-  return {{random_values({map[0], map[1], map[2], 3}, options_.dtype, options_.device), teacher, teacher}};
+  const Tensor teacher = make(map);
+  BatchTensors batch{make({map[0], map[1], map[2], 3}), teacher, teacher};
+  const RegionSpec spec = region_spec(recipe_);
+  if (!distills(recipe_) || spec.patches == 0) return {batch};
+  const int64_t patches = map[0] * spec.patches;
+  std::vector<int32_t> windows;
+  for (int64_t k = 0; k < patches; ++k) {
+    windows.insert(windows.end(), {static_cast<int32_t>(k / spec.patches), 0, 0, spec.least});
+  }
+  batch.patches = make({patches, spec.patch, spec.patch});
+  batch.windows = tensor<int32_t>({patches, 4}, windows, options_.device);
+  return {batch};
+}
+
+BatchViews ProfiledTraining::random_batch() const {
+  return batch_of([&](const Shape& shape) {
+    return shape.rank() == 4 ? random_values(shape, options_.dtype, options_.device)
+                             : random_teacher(shape, recipe_.model.options.d_max, options_.device);
+  });
 }
 
 void ProfiledTraining::open_data_set() {
@@ -132,9 +152,9 @@ Profile ProfiledTraining::run() {
 
 // The first step makes what is made once; the second one counts.
 StepEstimate ProfiledTraining::estimate(const MachinePeak& peak) {
-  const Shape map = map_shape();
-  const Tensor teacher = empty(map, DType::kFloat, options_.device);
-  const BatchViews views = {{empty({map[0], map[1], map[2], 3}, options_.dtype, options_.device), teacher, teacher}};
+  const BatchViews views = batch_of([&](const Shape& shape) {
+    return empty(shape, shape.rank() == 4 ? options_.dtype : DType::kFloat, options_.device);
+  });
   step_->run(views);
   Profiler profiler(options_.device);
   cuda::take_dry_run();
