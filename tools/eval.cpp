@@ -6,9 +6,12 @@
 #include <memory>
 #include <optional>
 
+#include "engine/eval/evaluate_files.h"
+#include "engine/eval/evaluation_text.h"
 #include "engine/io/atomic_file.h"
 #include "engine/io/image_header.h"
 #include "engine/io/text_file.h"
+#include "kernels/core/parallel.h"
 #include "tools/args.h"
 #include "tools/evaluate_model.h"
 #include "tools/load_network.h"
@@ -184,7 +187,7 @@ std::optional<ImageSize> size_without_header(const EvalArgs& args, const Dataset
 }
 
 Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const Baselines* baselines) {
-  const StoredPredictions stored = stored_predictions(setup, args);
+  StoredPredictions stored = stored_predictions(setup, args);
   if (args.pred_names == "flat") check_map_names(data, ".npy");
   const std::vector<EvalItem> items = eval_items(data, setup.protocol);
   stored.check_exist(items);
@@ -195,8 +198,8 @@ Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Datase
   options.scoring = args.scoring;
   options.baselines = baselines;
   options.size_advice = "; --pred-resize brings it there";
-  const auto predict = [&](const EvalItem& item) { return stored.read(item); };
-  Evaluation evaluation = evaluate(setup.protocol, items, predict, options);
+  const auto open = [&](const EvalItem& item) { return stored.open(item); };
+  Evaluation evaluation = evaluate_files(setup.protocol, items, open, options);
   evaluation.list = describe_data(data, setup.protocol);
   return evaluation;
 }
@@ -236,6 +239,7 @@ int run_eval(const EvalArgs& args) {
   check_usage(!stored || args.weights.empty(),
               "eval: --pred-kind, --pred-scale, --pred-names and --pred-resize are about --pred, got --weights");
   check_usage(args.picture.empty() || !args.weights.empty(), "eval: --picture needs --weights");
+  if (args.compute.threads > 0) set_num_threads(args.compute.threads);
   const EvalSetup setup = make_setup(args);
   const Dataset data(setup.data);
   const OutputPlan plan = plan_outputs(setup, args, data);
@@ -292,7 +296,8 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
   command.add_option(
       "--pred", args.predictions,
       "folder of stored predictions instead of a model: .npy, 16-bit PNG or .pfm, in metres unless --align "
-      "says otherwise, of the size of the protocol's frame (kitti by tie-kd and marigold: 352x1216)");
+      "says otherwise, of the size of the protocol's frame (kitti by tie-kd and marigold: 352x1216); or one .npy "
+      "(N, H, W) of all of them in the order of the list");
   command
       .add_option("--dataset", args.dataset,
                   "data set without a recipe: kitti, nyu, eth3d, scannet, diode or plain (no crops)")

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "engine/eval/evaluation_text.h"
 #include "tools/progress.h"
 
 namespace depthstill {

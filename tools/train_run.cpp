@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/allocator.h"
+#include "engine/eval/evaluation_text.h"
 #include "engine/io/atomic_file.h"
 #include "engine/io/image.h"
 #include "engine/train/trainer.h"

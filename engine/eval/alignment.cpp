@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/eval/l1_fit.h"
+#include "engine/eval/least_squares.h"
 #include "engine/eval/pixel_blocks.h"
 #include "kernels/core/error.h"
 
@@ -34,52 +35,12 @@ void for_each_pixel(const Pixels& pixels, size_t begin, size_t end, const F& f) 
   }
 }
 
-// Count, means, and sums of products of deviations from them. Two such are merged without the cancellation of
-// n sum p^2 - (sum p)^2 (Chan, Golub, LeVeque 1979), since predictions may have offsets of many times their range.
-struct Moments {
-  double n = 0, p = 0, y = 0, pp = 0, py = 0;
-  Moments& operator+=(const Moments& other) {
-    if (other.n == 0) return *this;
-    const double all = n + other.n, dp = other.p - p, dy = other.y - y, weight = n * other.n / all;
-    pp += other.pp + dp * dp * weight;
-    py += other.py + dp * dy * weight;
-    p += dp * other.n / all;
-    y += dy * other.n / all;
-    n = all;
-    return *this;
-  }
-};
-
-template <class Target>
-Moments moments_of(const Pixels& pixels, const Target& target) {
-  return sum_pixel_blocks<Moments>(pixels.mask.size(), [&](size_t begin, size_t end) {
-    Moments m;
-    for_each_pixel(pixels, begin, end, [&](double p, double g) {
-      ++m.n;
-      m.p += p;
-      m.y += target(g);
-    });
-    if (m.n == 0) return m;
-    m.p /= m.n;
-    m.y /= m.n;
-    for_each_pixel(pixels, begin, end, [&](double p, double g) {
-      const double dp = p - m.p;
-      m.pp += dp * dp;
-      m.py += dp * (target(g) - m.y);
-    });
-    return m;
-  });
-}
-
-// Of all lines through (p, y), that of least norm.
-Fit least_norm(double p, double y) { return {y * p / (p * p + 1), y / (p * p + 1)}; }
-
 Fit fit_least_squares(const Pixels& pixels, bool inverse) {
-  const Moments m =
-      inverse ? moments_of(pixels, [](double g) { return 1 / g; }) : moments_of(pixels, [](double g) { return g; });
-  if (m.pp == 0) return least_norm(m.p, m.y);
-  const double scale = m.py / m.pp;
-  return {scale, m.y - scale * m.p};
+  return line_of(sum_pixel_blocks<Moments>(pixels.mask.size(), [&](size_t begin, size_t end) {
+    const size_t n = end - begin;
+    return moments_of(pixels.prediction.subspan(begin, n), pixels.truth.subspan(begin, n),
+                      pixels.mask.subspan(begin, n), inverse);
+  }));
 }
 
 float median(std::vector<float>& values, bool lower) {
@@ -112,7 +73,7 @@ Fit fit_l1(const Pixels& pixels, bool with_shift) {
   if (least->x == greatest->x) {
     std::vector<WeightedValue> truths;
     for (const WeightedPair& pair : pairs) truths.push_back({pair.y, pair.weight});
-    return least_norm(least->x, weighted_median(truths));
+    return least_norm_line(least->x, weighted_median(truths));
   }
   const L1Line line = fit_line_l1(pairs, fit_least_squares(pixels, false).scale);
   return {line.scale, line.shift};
@@ -150,12 +111,16 @@ Alignment find_alignment(std::string_view name) {
        ", got '", name, "'");
 }
 
+void check_fitted(Alignment alignment, const std::string& name, int64_t pixels) {
+  check(pixels > 0, name, ": expected a pixel to fit by ", row_of(alignment).name, ", found none");
+}
+
 Fit fit(Alignment alignment, const MedianRule& rule, const std::string& name, std::span<const float> prediction,
         std::span<const float> truth, std::span<const uint8_t> mask) {
   if (alignment == Alignment::kNone) return {};
   const Pixels pixels{prediction, truth, mask};
   const auto count = static_cast<int64_t>(mask.size()) - std::count(mask.begin(), mask.end(), uint8_t{0});
-  check(count > 0, name, ": expected a pixel to fit by ", row_of(alignment).name, ", found none");
+  check_fitted(alignment, name, count);
   try {
     Fit found = fit_pixels(alignment, rule, pixels);
     found.pixels = count;

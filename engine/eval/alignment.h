@@ -49,4 +49,7 @@ struct MedianRule {
 Fit fit(Alignment alignment, const MedianRule& rule, const std::string& name, std::span<const float> prediction,
         std::span<const float> truth, std::span<const uint8_t> mask);
 
+// What fit() throws without pixels.
+void check_fitted(Alignment alignment, const std::string& name, int64_t pixels);
+
 }  // namespace depthstill

@@ -14,6 +14,7 @@
 #include "engine/eval/metrics.h"
 #include "engine/eval/protocol.h"
 #include "engine/eval/score.h"
+#include "engine/eval/truth_file.h"
 #include "engine/io/image.h"
 #include "engine/io/map_file.h"
 
@@ -48,13 +49,6 @@ struct Evaluation {
   std::string baseline_source;           // "train.txt, 48 images"
 };
 
-// How alignments went, over the images that were scored.
-struct FitSummary {
-  int64_t images = 0, negative_scale = 0;
-  double limited_share = 0;  // mean over images of the share of valid pixels whose depth a limit has changed
-};
-FitSummary summarize_fits(const Evaluation& evaluation);
-
 struct EvaluateOptions {
   MapFormat truth_format;
   const Baselines* baselines = nullptr;  // scored beside the predictions
@@ -69,10 +63,33 @@ struct EvaluateOptions {
   std::function<void(const EvalItem&, const DepthMap& truth, const DepthMap& prediction, const ImageMetrics&)> observe;
 };
 
+// What an evaluation finds of one item.
+struct ItemScore {
+  ImageScore score;
+  MapKind predicted = kMetricDepth;       // the kind of the prediction as it was given
+  std::vector<ImageMetrics> baselines{};  // of each of EvaluateOptions::baselines
+};
+// truth, prediction: of the protocol's frame, or the prediction of another size that the protocol brings there; it
+// becomes what was scored.
+ItemScore score_item(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction,
+                     const EvaluateOptions& options);
+// What messages on an item's prediction begin with.
+std::string score_name(const EvalItem& item);
+// Throws Error for a prediction that is not of the frame's size or that the protocol cannot make metres of.
+void check_prediction(const Protocol& protocol, const EvalItem& item, const MapKind& kind, ImageSize size,
+                      ImageSize frame, const EvaluateOptions& options);
+// The evaluation made of the scores of all items, in order; nothing: one without truth.
+Evaluation gather(const Protocol& protocol, std::vector<std::optional<ItemScore>> scores, const Baselines* baselines);
+
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options);
 
-// The truth of an item within the protocol's frame, in metres. raw_size: see read_truth().
+// Whether the protocol's truth does not say its size.
+bool needs_raw_size(const Protocol& protocol);
+// The truth of an item in metres, of the whole image; raw_size: see TruthReader. Throws Error that names the list's
+// line.
+TruthReader open_truth(const Protocol& protocol, const EvalItem& item, const MapFormat& format, ImageSize raw_size);
+// All of it within the protocol's frame.
 DepthMap read_truth_frame(const Protocol& protocol, const EvalItem& item, const MapFormat& format,
                           ImageSize raw_size = {});
 
@@ -80,15 +97,5 @@ DepthMap read_truth_frame(const Protocol& protocol, const EvalItem& item, const 
 std::vector<EvalItem> eval_items(const Dataset& data, Target target);
 // With masks, where the protocol's data set has them.
 std::vector<EvalItem> eval_items(const Dataset& data, const Protocol& protocol);
-// "list test.txt, 697 lines; truth in 1/256 m": what describe(Evaluation) says of the data.
-std::string describe_data(const Dataset& data, const Protocol& protocol);
-
-// describe(protocol), and how predictions were made.
-std::string describe(const Evaluation& evaluation);
-
-// Protocol, counts, the protocol's metrics and those of the baselines: what `eval` prints, and the JSON of its
-// contract, which has the key "baselines" only where there are some.
-std::string format_evaluation(const Evaluation& evaluation);
-std::string evaluation_json(const Evaluation& evaluation);
 
 }  // namespace depthstill

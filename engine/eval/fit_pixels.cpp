@@ -74,19 +74,23 @@ std::vector<int> fitted_columns(ImageSize frame, int fit_side) {
   return columns;
 }
 
+FittedPixels::FittedPixels(const Protocol& protocol, ImageSize frame, bool inverted)
+    : positive_(inverted || (protocol.alignment == Alignment::kDisparityLs && protocol.rules->fits_positive)) {
+  if (row_of(protocol.alignment).ambiguity != Ambiguity::kScaleAndShift || protocol.fit_side == 0) return;
+  columns_.assign(static_cast<size_t>(frame.width), 0);
+  for (const int x : fitted_columns(frame, protocol.fit_side)) columns_[static_cast<size_t>(x)] = 1;
+}
+
+void FittedPixels::leave(size_t first, std::span<const float> prediction, std::span<uint8_t> mask) const {
+  for (size_t i = 0; i < mask.size() && !columns_.empty(); ++i) mask[i] &= columns_[(first + i) % columns_.size()];
+  for (size_t i = 0; i < mask.size() && positive_; ++i) mask[i] &= prediction[i] > 0;
+}
+
 std::vector<uint8_t> fit_mask(const Protocol& protocol, ImageSize frame, std::span<const float> prediction,
                               bool inverted, std::span<const uint8_t> valid) {
-  const Alignment alignment = protocol.alignment;
   std::vector<uint8_t> mask(valid.begin(), valid.end());
-  if (row_of(alignment).ambiguity == Ambiguity::kScaleAndShift && protocol.fit_side > 0) {
-    std::vector<uint8_t> column(static_cast<size_t>(frame.width), 0);
-    for (const int x : fitted_columns(frame, protocol.fit_side)) column[static_cast<size_t>(x)] = 1;
-    for (size_t i = 0; i < mask.size(); ++i) mask[i] &= column[i % column.size()];
-  }
-  if (inverted || (alignment == Alignment::kDisparityLs && protocol.rules->fits_positive)) {
-    for (size_t i = 0; i < mask.size(); ++i) mask[i] &= prediction[i] > 0;
-  }
-  const bool l1 = alignment == Alignment::kScaleL1 || alignment == Alignment::kDepthL1;
+  FittedPixels(protocol, frame, inverted).leave(0, prediction, mask);
+  const bool l1 = protocol.alignment == Alignment::kScaleL1 || protocol.alignment == Alignment::kDepthL1;
   return l1 && protocol.rules->l1_on_grid ? grid_mask(frame, mask) : mask;
 }
 

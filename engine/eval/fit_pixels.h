@@ -10,6 +10,18 @@
 
 namespace depthstill {
 
+// The pixels that an alignment sees by their column and value, part of a frame by part; see fit_mask().
+class FittedPixels {
+ public:
+  FittedPixels(const Protocol& protocol, ImageSize frame, bool inverted);
+  // Sets the mask of pixels from `first` on, in row-major order, to 0 where they are not seen.
+  void leave(size_t first, std::span<const float> prediction, std::span<uint8_t> mask) const;
+
+ private:
+  std::vector<uint8_t> columns_;  // empty: all
+  bool positive_;
+};
+
 // 1 for the pixels of `valid` that the protocol's alignment fits. `prediction`: as it was given, before any inversion;
 // `inverted`: whether the alignment sees its inverse, which only a positive prediction has.
 std::vector<uint8_t> fit_mask(const Protocol& protocol, ImageSize frame, std::span<const float> prediction,

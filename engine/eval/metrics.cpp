@@ -19,41 +19,29 @@ const MetricField& metric_field(std::string_view name) {
        ", got '", name, "'");
 }
 
-namespace {
+MetricSums& MetricSums::operator+=(const MetricSums& other) {
+  pixels += other.pixels;
+  for (const MetricField& field : kEvalFields) sum.*field.value += other.sum.*field.value;
+  square += other.square;
+  log += other.log;
+  log_square += other.log_square;
+  inverse_square += other.inverse_square;
+  return *this;
+}
 
-// Sums over pixels; of silog and the roots, what they are made of.
-struct MetricSums {
-  int64_t pixels = 0;
-  Metrics sum;
-  double square = 0, log = 0, log_square = 0, inverse_square = 0;
-
-  MetricSums& operator+=(const MetricSums& other) {
-    pixels += other.pixels;
-    for (const MetricField& field : kEvalFields) sum.*field.value += other.sum.*field.value;
-    square += other.square;
-    log += other.log;
-    log_square += other.log_square;
-    inverse_square += other.inverse_square;
-    return *this;
-  }
-
-  void add(double p, double g, double abs_rel_offset) {
-    const double difference = p - g, e = std::log(p / g), ratio = std::max(p / g, g / p), inverse = 1 / p - 1 / g;
-    ++pixels;
-    sum.abs_rel += std::abs(difference) / (g + abs_rel_offset);
-    sum.sq_rel += difference * difference / g;
-    sum.log10 += std::abs(e);
-    sum.d1 += ratio < 1.25;
-    sum.d2 += ratio < 1.25 * 1.25;
-    sum.d3 += ratio < 1.25 * 1.25 * 1.25;
-    square += difference * difference;
-    log += e;
-    log_square += e * e;
-    inverse_square += inverse * inverse;
-  }
-};
-
-}  // namespace
+std::optional<Metrics> MetricSums::mean(const MetricRule& rule) const {
+  if (pixels == 0) return std::nullopt;
+  Metrics mean;
+  const double n = static_cast<double>(pixels), log_mean = log / n;
+  for (const MetricField& field : kEvalFields) mean.*field.value = sum.*field.value / n;
+  mean.rmse = std::sqrt(square / n);
+  mean.rmse_log = std::sqrt(log_square / n);
+  mean.log10 /= std::numbers::ln10;
+  const double variance = log_square / n - rule.silog_mean * log_mean * log_mean;
+  mean.silog = rule.silog_factor * std::sqrt(variance < 0 ? 0.0 : variance);
+  mean.i_rmse = std::sqrt(inverse_square / n);
+  return mean;
+}
 
 std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::span<const float> truth,
                                        std::span<const uint8_t> valid, const MetricRule& rule) {
@@ -62,21 +50,11 @@ std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::s
   const auto sums = sum_pixel_blocks<MetricSums>(valid.size(), [&](size_t begin, size_t end) {
     MetricSums block;
     for (size_t i = begin; i < end; ++i) {
-      if (valid[i]) block.add(prediction[i], truth[i], rule.abs_rel_offset);
+      if (valid[i]) block.add(prediction[i], truth[i], rule);
     }
     return block;
   });
-  if (sums.pixels == 0) return std::nullopt;
-  Metrics mean;
-  const double n = static_cast<double>(sums.pixels), log_mean = sums.log / n;
-  for (const MetricField& field : kEvalFields) mean.*field.value = sums.sum.*field.value / n;
-  mean.rmse = std::sqrt(sums.square / n);
-  mean.rmse_log = std::sqrt(sums.log_square / n);
-  mean.log10 /= std::numbers::ln10;
-  const double variance = sums.log_square / n - rule.silog_mean * log_mean * log_mean;
-  mean.silog = rule.silog_factor * std::sqrt(variance < 0 ? 0.0 : variance);
-  mean.i_rmse = std::sqrt(sums.inverse_square / n);
-  return mean;
+  return sums.mean(rule);
 }
 
 MetricsSummary summarize(std::span<const ImageMetrics> images) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -55,6 +56,32 @@ const MetricField& metric_field(std::string_view name);
 struct MetricRule {
   double abs_rel_offset = 0;                  // metres: abs_rel is mean |p - g| / (g + this)
   double silog_mean = 1, silog_factor = 100;  // silog is factor sqrt(mean e^2 - mean weight (mean e)^2)
+};
+
+// Sums over pixels; of silog and the roots, what they are made of.
+struct MetricSums {
+  int64_t pixels = 0;
+  Metrics sum;
+  double square = 0, log = 0, log_square = 0, inverse_square = 0;
+
+  MetricSums& operator+=(const MetricSums& other);
+  // prediction, truth: metres, truth > 0.
+  void add(double prediction, double truth, const MetricRule& rule) {
+    const double p = prediction, g = truth;
+    const double difference = p - g, e = std::log(p / g), ratio = std::max(p / g, g / p), inverse = 1 / p - 1 / g;
+    ++pixels;
+    sum.abs_rel += std::abs(difference) / (g + rule.abs_rel_offset);
+    sum.sq_rel += difference * difference / g;
+    sum.log10 += std::abs(e);
+    sum.d1 += ratio < 1.25;
+    sum.d2 += ratio < 1.25 * 1.25;
+    sum.d3 += ratio < 1.25 * 1.25 * 1.25;
+    square += difference * difference;
+    log += e;
+    log_square += e * e;
+    inverse_square += inverse * inverse;
+  }
+  std::optional<Metrics> mean(const MetricRule& rule) const;  // nothing without pixels
 };
 
 // Metrics over the pixels with valid != 0, in double, with the same bits for any number of threads. Nothing if there

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "kernels/core/error.h"
@@ -76,7 +77,8 @@ double quantile(std::vector<float> values, double q) {
   return below + (at - std::floor(at)) * (above - below);
 }
 
-DepthRange range_of(const Protocol& protocol, const Rect& rect, ImageSize frame, std::span<const float> truth) {
+// Metres; nothing where it depends on all of truth.
+std::optional<DepthRange> fixed_range(const Protocol& protocol) {
   const DepthRange within{static_cast<float>(protocol.min_depth), static_cast<float>(protocol.max_depth)};
   if (protocol.target == Target::kTeacher) return within;
   switch (protocol.truth) {
@@ -85,10 +87,14 @@ DepthRange range_of(const Protocol& protocol, const Rect& rect, ImageSize frame,
     case TruthRule::kWithin:
       return within;
     case TruthRule::kMask:
-      return {};
+      return DepthRange{};
     case TruthRule::kNoOutliers:
       break;
   }
+  return std::nullopt;
+}
+
+DepthRange range_without_outliers(const Rect& rect, ImageSize frame, std::span<const float> truth) {
   std::vector<float> known;
   for (int y = rect.top; y < rect.bottom(); ++y) {
     const size_t row = static_cast<size_t>(y) * static_cast<size_t>(frame.width);
@@ -101,21 +107,35 @@ DepthRange range_of(const Protocol& protocol, const Rect& rect, ImageSize frame,
   return {0, static_cast<float>(1000 * quantile(std::move(known), 0.01))};
 }
 
+void find_valid(const Rect& rect, ImageSize frame, const DepthRange& range, size_t first, std::span<const float> truth,
+                std::span<uint8_t> valid) {
+  const auto width = static_cast<size_t>(frame.width);
+  std::fill(valid.begin(), valid.end(), uint8_t{0});
+  for (size_t y = first / width; y * width < first + truth.size(); ++y) {
+    if (y < static_cast<size_t>(rect.top) || y >= static_cast<size_t>(rect.bottom())) continue;
+    const size_t begin = std::max(y * width + static_cast<size_t>(rect.left), first);
+    const size_t end = std::min(y * width + static_cast<size_t>(rect.right()), first + truth.size());
+    for (size_t i = begin; i < end; ++i) valid[i - first] = valid_depth(truth[i - first], range);
+  }
+}
+
 }  // namespace
 
 std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::span<const float> truth) {
   const Rect rect = eval_rect(protocol, frame);
-  std::vector<uint8_t> valid(truth.size(), 0);
+  std::vector<uint8_t> valid(truth.size());
   check(static_cast<size_t>(frame.height) * static_cast<size_t>(frame.width) == truth.size(), "protocol: expected ",
         frame.height, "x", frame.width, " truths, got ", truth.size());
-  const DepthRange range = range_of(protocol, rect, frame, truth);
-  for (int y = rect.top; y < rect.bottom(); ++y) {
-    for (int x = rect.left; x < rect.right(); ++x) {
-      const size_t i = static_cast<size_t>(y) * static_cast<size_t>(frame.width) + static_cast<size_t>(x);
-      valid[i] = valid_depth(truth[i], range);
-    }
-  }
+  const std::optional<DepthRange> fixed = fixed_range(protocol);
+  find_valid(rect, frame, fixed ? *fixed : range_without_outliers(rect, frame, truth), 0, truth, valid);
   return valid;
+}
+
+ValidPixels::ValidPixels(const Protocol& protocol, ImageSize frame)
+    : frame_(frame), rect_(eval_rect(protocol, frame)), range_(*fixed_range(protocol)) {}
+
+void ValidPixels::find(size_t first, std::span<const float> truth, std::span<uint8_t> valid) const {
+  find_valid(rect_, frame_, range_, first, truth, valid);
 }
 
 namespace {

@@ -49,6 +49,20 @@ Rect eval_rect(const Protocol& protocol, ImageSize frame);
 // that the protocol's TruthRule says; a teacher's map is compared within min_depth and max_depth, as training takes it.
 std::vector<uint8_t> valid_mask(const Protocol& protocol, ImageSize frame, std::span<const float> truth);
 
+// The same for a part of a frame, where the range does not depend on the whole of it (by any TruthRule but
+// kNoOutliers).
+class ValidPixels {
+ public:
+  ValidPixels(const Protocol& protocol, ImageSize frame);
+  // truth: of the pixels from `first` on, in row-major order; valid: one per truth, assigned.
+  void find(size_t first, std::span<const float> truth, std::span<uint8_t> valid) const;
+
+ private:
+  ImageSize frame_;
+  Rect rect_;
+  DepthRange range_;
+};
+
 // One paragraph: frame, valid pixels, crop with its indices, clamp, alignment, what is particular to its metrics,
 // averaging.
 std::string describe(const Protocol& protocol);

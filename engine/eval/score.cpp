@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "engine/eval/aligned_depth.h"
 #include "engine/eval/boundary.h"
 #include "engine/eval/fit_pixels.h"
 #include "engine/eval/pixel_blocks.h"
@@ -54,9 +55,7 @@ class Scorer {
     for (size_t i = 0; i < values.size(); ++i) {
       float& value = values[i];
       if (std::isfinite(value)) continue;
-      const auto width = static_cast<size_t>(truth_.width);
-      check(!valid_[i] || rules_.nonfinite_to_limits, name_, ": row ", i / width, ", column ", i % width, " is ", value,
-            ", expected a finite number where there is truth");
+      if (valid_[i] && !rules_.nonfinite_to_limits) fail_nonfinite(name_, truth_.size(), i, value);
       if (valid_[i]) limited_.push_back({i, value < 0 ? protocol_.min_depth : protocol_.max_depth});
       if (!valid_[i]) ++unused;
       known_[i] = 0;
@@ -73,18 +72,14 @@ class Scorer {
   // Fits over `pixels` and makes limited depths of the values, in place.
   Fit make_depth(std::vector<float>& values, const Mask& pixels, Counts& counts) const {
     const Fit found = fit(protocol_.alignment, rules_.median, name_, values, truth_.values, pixels);
-    const bool inverse = protocol_.alignment == Alignment::kDisparityLs;
-    const double least = inverse ? least_inverse() : 0;
-    const auto low = static_cast<float>(protocol_.min_depth), high = static_cast<float>(protocol_.max_depth);
+    const AlignedDepth depth_of(protocol_, found, least_inverse());
     counts = sum_pixel_blocks<Counts>(values.size(), [&](size_t begin, size_t end) {
       Counts block;
       for (size_t i = begin; i < end; ++i) {
-        const double aligned = found.scale * static_cast<double>(values[i]) + found.shift;
-        const bool raised = inverse && !(aligned >= least);
-        const auto depth = static_cast<float>(inverse ? 1 / (raised ? least : aligned) : aligned);
-        values[i] = rules_.clamps ? std::clamp(depth, low, high) : depth;
+        bool limited = false;
+        values[i] = depth_of(values[i], limited);
         if (!known_[i]) continue;
-        block.limited += raised || values[i] != depth;
+        block.limited += limited;
         block.negative += !(values[i] > 0);
       }
       return block;
@@ -99,8 +94,9 @@ class Scorer {
   }
 
  private:
-  // 1/m.
+  // 1/m; 0 where no inverse depth is fitted.
   double least_inverse() const {
+    if (protocol_.alignment != Alignment::kDisparityLs) return 0;
     if (rules_.least_inverse > 0) return rules_.least_inverse;
     float greatest = 0;
     for (size_t i = 0; i < valid_.size(); ++i) {
@@ -117,12 +113,21 @@ class Scorer {
   std::vector<std::pair<size_t, double>> limited_;  // valid pixels without a number, and the depths that they take
 };
 
-bool takes_logarithms(const ProtocolRow& rules) {
-  return std::any_of(rules.metrics.begin(), rules.metrics.end(),
-                     [](const MetricField& field) { return field.value == &Metrics::rmse_log; });
+}  // namespace
+
+void fail_nonfinite(const std::string& name, ImageSize frame, size_t pixel, float value) {
+  const auto width = static_cast<size_t>(frame.width);
+  fail(name, ": row ", pixel / width, ", column ", pixel % width, " is ", value,
+       ", expected a finite number where there is truth");
 }
 
-}  // namespace
+void check_negative(const Protocol& protocol, const std::string& name, int64_t pixels) {
+  const ProtocolRow& rules = *protocol.rules;
+  const bool takes_logarithms = std::any_of(rules.metrics.begin(), rules.metrics.end(),
+                                            [](const MetricField& field) { return field.value == &Metrics::rmse_log; });
+  check(pixels == 0 || !takes_logarithms, name, ": expected depths > 0 at valid pixels, found ", pixels,
+        " that are not, which protocol ", rules.name, " does not clamp");
+}
 
 bool is_inverted(const Protocol& protocol, const MapKind& prediction) {
   return prediction.quantity != row_of(protocol.alignment).quantity &&
@@ -161,9 +166,7 @@ ImageScore score(const Protocol& protocol, const std::string& name, const DepthM
   prediction.kind = kMetricDepth;
   image.limited = counts.limited;
   image.negative = counts.negative;
-  check(counts.negative == 0 || !takes_logarithms(*protocol.rules), name,
-        ": expected depths > 0 at valid pixels, found ", counts.negative, " that are not, which protocol ",
-        protocol.rules->name, " does not clamp");
+  check_negative(protocol, name, counts.negative);
   image.metrics = scorer.metrics(values, scorer.valid());
   if (options.boundary) image.boundary_f1 = boundary_f1(prediction, truth);
   if (!options.local_fit) return result;

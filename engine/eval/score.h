@@ -40,4 +40,9 @@ struct ImageScore {
 ImageScore score(const Protocol& protocol, const std::string& name, const DepthMap& truth, DepthMap& prediction,
                  const ScoreOptions& options = {});
 
+// What score() throws: for a number at a valid pixel that is not finite, and for valid pixels with a depth <= 0 under a
+// protocol that takes their logarithm.
+[[noreturn]] void fail_nonfinite(const std::string& name, ImageSize frame, size_t pixel, float value);
+void check_negative(const Protocol& protocol, const std::string& name, int64_t pixels);
+
 }  // namespace depthstill

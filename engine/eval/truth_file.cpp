@@ -3,40 +3,55 @@
 #include <bit>
 #include <cmath>
 #include <span>
+#include <vector>
 
-#include "engine/io/open_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
-namespace {
 
-DepthMap read_raw_floats(const std::string& path, ImageSize size) {
-  static_assert(std::endian::native == std::endian::little, "the file's byte order is this machine's");
-  const OpenFile file(path);
-  DepthMap map{size.width, size.height,
-               std::vector<float>(static_cast<size_t>(size.width) * static_cast<size_t>(size.height))};
-  const uint64_t bytes = uint64_t{sizeof(float)} * map.values.size();
-  check(file.size() == bytes, path, ": expected ", bytes, " bytes, floats of ", size, " (width x height), found ",
-        file.size());
-  file.read(0, {reinterpret_cast<uint8_t*>(map.values.data()), bytes});
-  for (float& metres : map.values) {
-    if (!std::isfinite(metres) || metres < 0) metres = 0;
+TruthReader::TruthReader(TruthFile kind, const std::string& path, const std::string& mask, const MapFormat& format,
+                         ImageSize raw_size) {
+  if (kind == TruthFile::kRawFloats) {
+    raw_ = std::make_unique<OpenFile>(path);
+    size_ = raw_size;
+    const uint64_t bytes = sizeof(float) * static_cast<uint64_t>(size_.width) * static_cast<uint64_t>(size_.height);
+    check(raw_->size() == bytes, path, ": expected ", bytes, " bytes, floats of ", size_, " (width x height), found ",
+          raw_->size());
+  } else {
+    map_.emplace(path, format);
+    size_ = map_->size();
   }
-  return map;
+  if (mask.empty()) return;
+  mask_.emplace(mask, MapFormat{.metres_per_unit = 1});
+  check(mask_->size() == size_, mask, ": expected a mask of ", size_, " (width x height) like ", path, ", found ",
+        mask_->size());
 }
 
-}  // namespace
-
-DepthMap read_truth(TruthFile kind, const std::string& path, const std::string& mask, const MapFormat& format,
-                    ImageSize raw_size) {
-  DepthMap truth = kind == TruthFile::kRawFloats ? read_raw_floats(path, raw_size) : read_map(path, format);
-  if (mask.empty()) return truth;
-  const DepthMap counts = read_map(mask, {.metres_per_unit = 1});
-  check(counts.size() == truth.size(), mask, ": expected a mask of ", truth.size(), " (width x height) like ", path,
-        ", found ", counts.size());
-  for (size_t i = 0; i < truth.values.size(); ++i) {
-    if (counts.values[i] == 0) truth.values[i] = 0;
+void TruthReader::read_rows(int first, int last, float* values) const {
+  static_assert(std::endian::native == std::endian::little, "the file's byte order is this machine's");
+  const size_t width = static_cast<size_t>(size_.width), count = static_cast<size_t>(last - first) * width;
+  if (raw_) {
+    raw_->read(sizeof(float) * static_cast<uint64_t>(first) * width,
+               {reinterpret_cast<uint8_t*>(values), sizeof(float) * count});
+    for (size_t i = 0; i < count; ++i) {
+      if (!std::isfinite(values[i]) || values[i] < 0) values[i] = 0;
+    }
+  } else {
+    map_->read_rows(first, last, values);
   }
+  if (!mask_) return;
+  std::vector<float> counts(count);
+  mask_->read_rows(first, last, counts.data());
+  for (size_t i = 0; i < count; ++i) {
+    if (counts[i] == 0) values[i] = 0;
+  }
+}
+
+DepthMap read_truth(const TruthReader& reader) {
+  const ImageSize size = reader.size();
+  DepthMap truth{size.width, size.height,
+                 std::vector<float>(static_cast<size_t>(size.width) * static_cast<size_t>(size.height)), reader.kind()};
+  reader.read_rows(0, size.height, truth.values.data());
   return truth;
 }
 

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "engine/io/atomic_file.h"
 #include "engine/io/checksum.h"
@@ -116,6 +117,7 @@ class PngSource final : public MapReader::Source {
 };
 
 void scale(std::span<float> values, double unit) {
+  if (unit == 1) return;
   for (float& value : values) value = static_cast<float>(value * unit);
 }
 
@@ -133,6 +135,21 @@ class NpySource final : public MapReader::Source {
           ": expected an array (height, width) of 1 to ", kMaxImageSide, " a side, found ", shape_text(layout_.shape));
     size_ = {static_cast<int>(shape[1]), static_cast<int>(shape[0])};
   }
+  NpySource(const std::string& path, int64_t index) : file_(path), layout_(parse_stack(file_)) {
+    const std::vector<int64_t>& shape = layout_.shape;
+    check(index >= 0 && index < shape[0], path, ": expected a map ", index, " in the stack, found ", shape[0], " maps");
+    size_ = {static_cast<int>(shape[2]), static_cast<int>(shape[1])};
+    layout_.data_offset += static_cast<uint64_t>(index * shape[1] * shape[2]) * layout_.element_bytes;
+  }
+  static NpyLayout parse_stack(const OpenFile& file) {
+    NpyLayout layout = parse_npy(head_of(file), file.size(), file.path());
+    const std::vector<int64_t>& shape = layout.shape;
+    check(shape.size() == 3 && *std::min_element(shape.begin(), shape.end()) >= 1 &&
+              std::max(shape[1], shape[2]) <= kMaxImageSide && !layout.fortran_order,
+          file.path(), ": expected a stack of maps (maps, height, width) in C order, of 1 to ", kMaxImageSide,
+          " a side, found ", shape_text(shape), layout.fortran_order ? " in Fortran order" : "");
+    return layout;
+  }
   ImageSize size() const override { return size_; }
   bool integers() const override { return layout_.integers; }
   std::optional<MapStatement> statement() const override { return named_statement(layout_.comment, file_.path()); }
@@ -148,6 +165,11 @@ class NpySource final : public MapReader::Source {
  private:
   // The numbers of the file from the given one on.
   void read_values(uint64_t from, std::span<float> values) const {
+    if (layout_.element_bytes == sizeof(float) && !layout_.integers && !layout_.swapped) {
+      file_.read(layout_.data_offset + from * sizeof(float),
+                 {reinterpret_cast<uint8_t*>(values.data()), values.size_bytes()});
+      return;
+    }
     std::vector<uint8_t> stored(values.size() * layout_.element_bytes);
     file_.read(layout_.data_offset + from * layout_.element_bytes, stored);
     layout_.to_floats(stored, values);
@@ -224,10 +246,14 @@ std::unique_ptr<MapReader::Source> open_source(const std::string& path) {
 
 }  // namespace
 
-MapReader::MapReader(const std::string& path, const MapFormat& format)
+MapReader::MapReader(const std::string& path, const MapFormat& format) : MapReader(path, format, open_source(path)) {}
+MapReader MapReader::of_stack(const std::string& path, int64_t index, const MapFormat& format) {
+  return {path, format, std::make_unique<NpySource>(path, index)};
+}
+MapReader::MapReader(const std::string& path, const MapFormat& format, std::unique_ptr<Source> source)
     : path_(path),
       format_(format),
-      source_(open_source(path)),
+      source_(std::move(source)),
       statement_(source_->statement().value_or(MapStatement{format.kind, 0})) {
   if (statement_.unit == 0) statement_.unit = unit_of(path, format, source_->integers());
 }
@@ -253,8 +279,11 @@ void MapReader::read_rows(int first, int last, float* values) const {
   }
 }
 
-DepthMap read_map(const std::string& path, const MapFormat& format) {
-  const MapReader reader(path, format);
+int64_t stack_size(const std::string& path) { return NpySource::parse_stack(OpenFile(path)).shape[0]; }
+
+DepthMap read_map(const std::string& path, const MapFormat& format) { return read_map(MapReader(path, format)); }
+
+DepthMap read_map(const MapReader& reader) {
   const ImageSize size = reader.size();
   DepthMap map{size.width, size.height,
                std::vector<float>(static_cast<size_t>(size.width) * static_cast<size_t>(size.height)), reader.kind()};

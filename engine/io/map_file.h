@@ -46,6 +46,8 @@ class MapReader {
   // dimensions, (H, W) or with more dimensions of size 1 around them), .pfm (one channel). Throws Error that names the
   // file.
   MapReader(const std::string& path, const MapFormat& format);
+  // The map at `index`, from 0, of a stack: an .npy (N, H, W) in C order.
+  static MapReader of_stack(const std::string& path, int64_t index, const MapFormat& format);
   ~MapReader();
   MapReader(MapReader&&) noexcept;
   MapReader& operator=(MapReader&&) noexcept;
@@ -58,13 +60,19 @@ class MapReader {
   class Source;
 
  private:
+  MapReader(const std::string& path, const MapFormat& format, std::unique_ptr<Source> source);
+
   std::string path_;
   MapFormat format_;
   std::unique_ptr<Source> source_;
   MapStatement statement_;  // the file's, else the caller's
 };
 
+// How many maps a stack holds: N of an .npy (N, H, W). Throws Error for another file.
+int64_t stack_size(const std::string& path);
+
 // All rows.
+DepthMap read_map(const MapReader& reader);
 DepthMap read_map(const std::string& path, const MapFormat& format);
 
 // A Clipping says what a file's numbers could not hold of a map.

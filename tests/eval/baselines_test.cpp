@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/eval/evaluate.h"
+#include "engine/eval/evaluation_text.h"
 #include "engine/io/map_file.h"
 #include "kernels/core/error.h"
 #include "tests/io/test_files.h"

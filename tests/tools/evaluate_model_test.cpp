@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "engine/eval/evaluate_files.h"
+#include "engine/eval/evaluation_text.h"
 #include "models/depth_anything.h"
 #include "tests/data/small_set.h"
 #include "tools/stored_predictions.h"
@@ -55,11 +57,13 @@ TEST_F(EvaluateModel, AModelAndItsStoredMapsHaveTheSameFigures) {
       write_map(maps + "/" + flat_name(item.name, ".npy"), map, {});
     };
     const Evaluation expected = evaluate_model(*model, data_, protocol, options_, extras);
-    const StoredPredictions stored(maps, PredictionNames::kFlat, std::nullopt, 0, protocol);
+    StoredPredictions stored(maps, PredictionNames::kFlat, std::nullopt, 0, protocol);
     EvaluateOptions options;
     options.truth_format = data_.spec().depth;
-    const Evaluation found = evaluate(
-        protocol, eval_items(data_, protocol), [&](const EvalItem& item) { return stored.read(item); }, options);
+    const std::vector<EvalItem> items = eval_items(data_, protocol);
+    stored.check_exist(items);
+    const Evaluation found = evaluate_files(
+        protocol, items, [&](const EvalItem& item) { return stored.open(item); }, options);
     EXPECT_EQ(found.summary.mean.abs_rel, expected.summary.mean.abs_rel);
     EXPECT_EQ(found.images[1].fit.scale, expected.images[1].fit.scale);
     EXPECT_GT(found.images[1].fit.pixels, 0);

@@ -366,6 +366,31 @@ TEST_F(EvalContract, TeacherSimilarityTakesRowsFrom110) {
   EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.1, 1e-4);
 }
 
+TEST_F(EvalContract, AStackHoldsPredictionsInTheOrderOfTheList) {
+  make(40, 60, 256, 80, 1.25f);
+  const std::string stack = (root_ / "stack.npy").string(), list = (root_ / "list.txt").string();
+  std::vector<std::string> args = arguments("plain");
+  *std::find(args.begin(), args.end(), (root_ / "pred").string()) = stack;
+  const auto write = [&](int64_t maps) {
+    std::vector<float> values;
+    for (int64_t i = 0; i < maps; ++i) {
+      const FloatArray map =
+          read_npy((root_ / "pred" / concat_text("a_b.c_", std::min<int64_t>(i, 1), ".npy")).string());
+      values.insert(values.end(), map.values.begin(), map.values.end());
+    }
+    const int64_t shape[] = {maps, 40, 60};
+    write_npy(stack, shape, values);
+  };
+  for (const int64_t maps : {2, 3}) {  // of the lines with truth, or of all
+    write(maps);
+    ASSERT_EQ(eval_command(args), "0");
+    EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.25, 1e-6);
+  }
+  write(4);
+  EXPECT_EQ(eval_command(args),
+            stack + ": expected 3 maps, one per line of the list, or 2, one per line with truth, found 4");
+}
+
 TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
   make(375, 1242, 256, 80, 1.0f);
   const std::string list = (root_ / "list.txt").string(), pred = (root_ / "pred" / "a_b.c_1.npy").string();

@@ -1,0 +1,237 @@
+#include "engine/eval/score_parts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+
+#include "engine/eval/aligned_depth.h"
+#include "engine/eval/fit_pixels.h"
+#include "engine/eval/least_squares.h"
+#include "engine/eval/pixel_blocks.h"
+#include "kernels/core/error.h"
+
+namespace depthstill {
+namespace {
+
+constexpr size_t kHeldPixels = size_t{1} << 20;
+
+// What the fit and the metrics need of all parts.
+struct Tally {
+  int64_t pixels = 0, fitted = 0, nonfinite = 0, limited = 0, negative = 0;
+  size_t bad = std::numeric_limits<size_t>::max();  // the first valid pixel that is NaN or infinite
+  float bad_value = 0;
+  Moments moments;
+  MetricSums sums;
+
+  Tally& operator+=(const Tally& other) {
+    pixels += other.pixels;
+    fitted += other.fitted;
+    nonfinite += other.nonfinite;
+    limited += other.limited;
+    negative += other.negative;
+    if (other.bad < bad) {
+      bad = other.bad;
+      bad_value = other.bad_value;
+    }
+    moments += other.moments;
+    sums += other.sums;
+    return *this;
+  }
+};
+
+class PartScorer {
+ public:
+  PartScorer(const Protocol& protocol, const FramePair& pair)
+      : protocol_(protocol),
+        pair_(pair),
+        valid_(protocol, pair.size()),
+        inverted_(is_inverted(protocol, pair.kind())),
+        fitted_(protocol, pair.size(), inverted_) {}
+
+  // Counts the pixels and, with an alignment, takes the sums of its fit.
+  Tally look() const {
+    return over_parts([&](size_t begin, const FramePair::Part& part) { return look_at(begin, part); });
+  }
+
+  Tally measure(const AlignedDepth& depth) const {
+    return over_parts([&](size_t begin, const FramePair::Part& part) { return measure_at(begin, part, depth); });
+  }
+
+  // Both at once, which needs no sums of a fit.
+  Tally look_and_measure(const AlignedDepth& depth) const {
+    return over_parts([&](size_t begin, const FramePair::Part& part) {
+      Tally tally = look_at(begin, part);
+      tally += measure_at(begin, part, depth);
+      return tally;
+    });
+  }
+
+ private:
+  template <class Body>
+  Tally over_parts(const Body& body) const {
+    const auto pixels = static_cast<size_t>(pair_.size().width) * static_cast<size_t>(pair_.size().height);
+    std::vector<std::exception_ptr> errors(pixels / kPixelBlock + 1);  // threads must not throw
+    const Tally all = sum_pixel_blocks<Tally>(pixels, [&](size_t begin, size_t end) {
+      try {
+        return body(begin, pair_.read(begin, end));
+      } catch (...) {
+        errors[begin / kPixelBlock] = std::current_exception();
+      }
+      return Tally{};
+    });
+    for (const std::exception_ptr& error : errors) {
+      if (error) std::rethrow_exception(error);
+    }
+    return all;
+  }
+
+  std::vector<uint8_t> valid_of(size_t begin, const FramePair::Part& part) const {
+    std::vector<uint8_t> valid(part.truth.size());
+    valid_.find(begin, part.truth, valid);
+    return valid;
+  }
+
+  Tally look_at(size_t begin, const FramePair::Part& part) const {
+    Tally tally;
+    std::vector<uint8_t> mask = valid_of(begin, part);
+    for (size_t i = 0; i < mask.size(); ++i) {
+      tally.pixels += mask[i];
+      const float value = part.prediction[i];
+      if (std::isfinite(value)) continue;
+      if (mask[i] == 0) ++tally.nonfinite;
+      if (mask[i] != 0 && begin + i < tally.bad) {
+        tally.bad = begin + i;
+        tally.bad_value = value;
+      }
+      mask[i] = 0;
+    }
+    if (protocol_.alignment == Alignment::kNone) return tally;
+    fitted_.leave(begin, part.prediction, mask);
+    for (const uint8_t used : mask) tally.fitted += used;
+    const bool inverse = protocol_.alignment == Alignment::kDisparityLs;
+    if (!inverted_) {
+      tally.moments = moments_of(part.prediction, part.truth, mask, inverse);
+      return tally;
+    }
+    std::vector<float> values(part.prediction.begin(), part.prediction.end());
+    for (float& value : values) value = 1 / value;
+    tally.moments = moments_of(values, part.truth, mask, inverse);
+    return tally;
+  }
+
+  Tally measure_at(size_t begin, const FramePair::Part& part, const AlignedDepth& depth_of) const {
+    Tally tally;
+    const std::vector<uint8_t> valid = valid_of(begin, part);
+    for (size_t i = 0; i < valid.size(); ++i) {
+      if (valid[i] == 0) continue;
+      const float value = part.prediction[i];
+      bool limited = true;
+      float depth = 0;
+      if (std::isfinite(value)) {
+        depth = depth_of(inverted_ ? 1 / value : value, limited);
+        tally.negative += !(depth > 0);
+      } else {
+        depth = static_cast<float>(value < 0 ? protocol_.min_depth : protocol_.max_depth);
+      }
+      tally.limited += limited;
+      tally.sums.add(static_cast<double>(depth), static_cast<double>(part.truth[i]), protocol_.rules->metric_rule);
+    }
+    return tally;
+  }
+
+  const Protocol& protocol_;
+  const FramePair& pair_;
+  ValidPixels valid_;
+  bool inverted_;
+  FittedPixels fitted_;
+};
+
+}  // namespace
+
+bool scores_by_parts(const Protocol& protocol, const ScoreOptions& options) {
+  const ProtocolRow& rules = *protocol.rules;
+  if (options.local_fit || options.boundary) return false;
+  if (protocol.target == Target::kTruth && protocol.truth == TruthRule::kNoOutliers) return false;
+  switch (protocol.alignment) {
+    case Alignment::kNone:
+    case Alignment::kDepthLs:
+      return true;
+    case Alignment::kDisparityLs:
+      return rules.least_inverse > 0;
+    case Alignment::kMedian:
+    case Alignment::kScaleL1:
+    case Alignment::kDepthL1:
+      break;
+  }
+  return false;
+}
+
+FramePair::FramePair(const Protocol& protocol, const TruthReader& truth, const MapReader& prediction)
+    : truth_(truth), prediction_(prediction), frame_(frame_rect(protocol, truth.size())) {
+  check(prediction.size() == frame_.size(), "score: expected a prediction of ", frame_.size(), ", got ",
+        prediction.size());
+  const auto pixels = static_cast<size_t>(frame_.width) * static_cast<size_t>(frame_.height);
+  if (pixels > kHeldPixels) return;
+  held_truth_.resize(pixels);
+  held_prediction_.resize(pixels);
+  read_rows(0, frame_.height, held_truth_.data(), held_prediction_.data());
+}
+
+void FramePair::read_rows(int first, int last, float* truth, float* prediction) const {
+  const auto width = static_cast<size_t>(frame_.width), stored = static_cast<size_t>(truth_.size().width);
+  prediction_.read_rows(first, last, prediction);
+  if (stored == width) {
+    truth_.read_rows(frame_.top + first, frame_.top + last, truth);
+    return;
+  }
+  std::vector<float> rows(static_cast<size_t>(last - first) * stored);
+  truth_.read_rows(frame_.top + first, frame_.top + last, rows.data());
+  for (size_t y = 0; y < static_cast<size_t>(last - first); ++y) {
+    std::copy_n(&rows[y * stored + static_cast<size_t>(frame_.left)], width, truth + y * width);
+  }
+}
+
+FramePair::Part FramePair::read(size_t begin, size_t end) const {
+  if (!held_truth_.empty()) {
+    return {std::span(held_truth_).subspan(begin, end - begin),
+            std::span(held_prediction_).subspan(begin, end - begin)};
+  }
+  const auto width = static_cast<size_t>(frame_.width);
+  const size_t first = begin / width, last = (end + width - 1) / width, pixels = (last - first) * width;
+  Part part;
+  part.memory.resize(2 * pixels);
+  float* truth = part.memory.data();
+  read_rows(static_cast<int>(first), static_cast<int>(last), truth, truth + pixels);
+  part.truth = {truth + (begin - first * width), end - begin};
+  part.prediction = {truth + pixels + (begin - first * width), end - begin};
+  return part;
+}
+
+ImageMetrics score_parts(const Protocol& protocol, const std::string& name, const FramePair& pair) {
+  const ProtocolRow& rules = *protocol.rules;
+  const PartScorer scorer(protocol, pair);
+  const bool fits = protocol.alignment != Alignment::kNone;
+  const double least_inverse = protocol.alignment == Alignment::kDisparityLs ? rules.least_inverse : 0;
+  const AlignedDepth as_it_is(protocol, Fit{}, least_inverse);
+  const Tally seen = fits ? scorer.look() : scorer.look_and_measure(as_it_is);
+  ImageMetrics image;
+  image.pixels = seen.pixels;
+  if (image.pixels < rules.least_pixels) return image;
+  const bool any_bad = seen.bad != std::numeric_limits<size_t>::max();
+  if (any_bad && !rules.nonfinite_to_limits) fail_nonfinite(name, pair.size(), seen.bad, seen.bad_value);
+  image.nonfinite = seen.nonfinite;
+  if (fits) {
+    check_fitted(protocol.alignment, name, seen.fitted);
+    image.fit = line_of(seen.moments);
+    image.fit.pixels = seen.fitted;
+  }
+  const Tally measured = fits ? scorer.measure(AlignedDepth(protocol, image.fit, least_inverse)) : seen;
+  image.limited = measured.limited;
+  image.negative = measured.negative;
+  check_negative(protocol, name, measured.negative);
+  image.metrics = measured.sums.mean(rules.metric_rule);
+  return image;
+}
+
+}  // namespace depthstill
