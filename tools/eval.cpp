@@ -1,13 +1,16 @@
 // depthstill eval: scores a model, or stored predictions of any system.
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "engine/eval/evaluate_files.h"
 #include "engine/eval/evaluation_text.h"
+#include "engine/eval/metrics_csv.h"
 #include "engine/io/atomic_file.h"
 #include "engine/io/image_header.h"
 #include "engine/io/text_file.h"
@@ -27,6 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kPngLevel = 9;
+constexpr int64_t kComparisonDraws = 1000;  // without --bootstrap
 
 struct EvalArgs {
   std::string recipe, weights, data, split;
@@ -38,6 +42,7 @@ struct EvalArgs {
   double min_depth = 0, max_depth = 0, pred_units = 0;
   int fit_side = -1;
   BootstrapOptions bootstrap;
+  std::string bootstrap_by = "image", compare;
   bool no_flip = false, teacher_similarity = false, median_scaling = false, allow_outside = false;
   ScoreOptions scoring;
   ExistingArgs existing;
@@ -133,7 +138,7 @@ constexpr std::array<Choice<PredictionNames>, 3> kNamings{
 constexpr std::array<Choice<Quantity>, 2> kPredictionKinds{
     {{"depth", Quantity::kDepth}, {"disparity", Quantity::kInverseDepth}}};
 
-StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& args) {
+StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& args, const std::string& place) {
   PredictionNames names = PredictionNames::kFlat;
   for (const auto& [name, naming] : kNamings) {
     if (name == args.pred_names) names = naming;
@@ -142,7 +147,7 @@ StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& arg
   for (const auto& [name, quantity] : kPredictionKinds) {
     if (name == args.pred_kind) kind = quantity;
   }
-  return {args.predictions, names, kind, args.pred_units, setup.protocol};
+  return {place, names, kind, args.pred_units, setup.protocol};
 }
 
 // The folder of the weights, which is that of their run where nobody has moved them; empty if there are none.
@@ -150,8 +155,13 @@ std::string run_folder(const EvalArgs& args) {
   return args.weights.empty() ? "" : fs::absolute(args.weights).parent_path().string();
 }
 
+bool is_table(const std::string& path) { return fs::path(path).extension() == ".csv"; }
+
 OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
-  const StoredPredictions stored = stored_predictions(setup, args);
+  std::vector<StoredPredictions> stored;
+  for (const std::string& place : {args.predictions, args.compare}) {
+    if (!place.empty() && !is_table(place)) stored.push_back(stored_predictions(setup, args, place));
+  }
   OutputPlan plan(args.existing.choice(), args.save);
   if (setup.recipe) {
     plan.reads(*setup.recipe);
@@ -164,9 +174,10 @@ OutputPlan plan_outputs(const EvalSetup& setup, const EvalArgs& args, const Data
     if (item.truth.empty()) continue;  // not scored
     plan.reads(item.truth);
     plan.reads(item.mask);
-    if (!args.predictions.empty()) plan.reads(stored.path(item));
+    for (const StoredPredictions& one : stored) plan.reads(one.path(item));
     if (!args.save.empty()) plan.writes(saved_path(args.save, item), item.name);
   }
+  if (is_table(args.compare)) plan.reads(args.compare);
   plan.replaces(args.json, "--json");
   plan.replaces(args.csv, "--csv");
   plan.replaces(args.picture, "--picture");
@@ -186,8 +197,10 @@ std::optional<ImageSize> size_without_header(const EvalArgs& args, const Dataset
   return check_image_file(read_bytes(image), image).size;
 }
 
-Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const Baselines* baselines) {
-  StoredPredictions stored = stored_predictions(setup, args);
+// Scores the predictions in `place`: --pred, or those that it is compared with.
+Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const std::string& place,
+                      const Baselines* baselines) {
+  StoredPredictions stored = stored_predictions(setup, args, place);
   if (args.pred_names == "flat") check_map_names(data, ".npy");
   const std::vector<EvalItem> items = eval_items(data, setup.protocol);
   stored.check_exist(items);
@@ -232,12 +245,51 @@ Evaluation run_model(const EvalSetup& setup, const EvalArgs& args, const Dataset
   return evaluate_model(*student, data, setup.protocol, options, extras);
 }
 
+// The figures that --compare names: those of a table, or of predictions scored now.
+std::vector<ImageMetrics> other_figures(const EvalSetup& setup, const EvalArgs& args, const Dataset& data) {
+  if (!is_table(args.compare)) return run_stored(setup, args, data, args.compare, nullptr).images;
+  MetricsTable table = read_metrics_csv(args.compare);
+  const bool fits = setup.protocol.alignment != Alignment::kNone;
+  check(table.fits == fits, args.compare, ": expected figures ", fits ? "with" : "without",
+        " an alignment, as --align says, found ", table.fits ? "some with" : "some without");
+  for (const MetricField& field : setup.protocol.rules->metrics) {
+    check(std::any_of(table.fields.begin(), table.fields.end(),
+                      [&](const MetricField& one) { return one.value == field.value; }),
+          args.compare, ":1: expected the column ", field.name, " of protocol ", setup.protocol.rules->name,
+          ", found none");
+  }
+  return std::move(table.images);
+}
+
+void add_intervals(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, Evaluation& evaluation) {
+  SceneOf scenes;
+  if (args.bootstrap_by == "scene") {
+    const Benchmark& benchmark = find_benchmark(setup.protocol.dataset);
+    scenes = [&benchmark](const std::string& image) { return scene_of(benchmark, image); };
+    std::set<std::string> names;
+    for (const ImageMetrics& image : evaluation.images) {
+      if (image.metrics) names.insert(scenes(image.name));
+    }
+    evaluation.drawn_scenes = static_cast<int64_t>(names.size());
+  }
+  const auto& metrics = setup.protocol.rules->metrics;
+  evaluation.intervals = bootstrap(evaluation.images, metrics, args.bootstrap, scenes);
+  if (args.compare.empty()) return;
+  BootstrapOptions paired = args.bootstrap;
+  if (paired.draws == 0) paired.draws = kComparisonDraws;
+  evaluation.comparison =
+      compare(evaluation.images, other_figures(setup, args, data), args.compare, metrics, paired, scenes);
+}
+
 int run_eval(const EvalArgs& args) {
   check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
   const bool stored =
       !args.pred_kind.empty() || args.pred_units > 0 || args.pred_names != "flat" || !args.pred_resize.empty();
-  check_usage(!stored || args.weights.empty(),
+  const bool reads_maps = !args.predictions.empty() || (!args.compare.empty() && !is_table(args.compare));
+  check_usage(!stored || reads_maps,
               "eval: --pred-kind, --pred-scale, --pred-names and --pred-resize are about --pred, got --weights");
+  check_usage(args.bootstrap_by == "image" || args.bootstrap.draws > 0 || !args.compare.empty(),
+              "eval: --bootstrap-by needs --bootstrap or --compare");
   check_usage(args.picture.empty() || !args.weights.empty(), "eval: --picture needs --weights");
   if (args.compute.threads > 0) set_num_threads(args.compute.threads);
   const EvalSetup setup = make_setup(args);
@@ -253,10 +305,10 @@ int run_eval(const EvalArgs& args) {
     extras.wanted_panels = 1;
   }
   Evaluation evaluation = args.predictions.empty() ? run_model(setup, args, data, plan, extras)
-                                                   : run_stored(setup, args, data, extras.baselines);
+                                                   : run_stored(setup, args, data, args.predictions, extras.baselines);
   check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
         evaluation.images.size());
-  evaluation.intervals = bootstrap(evaluation.images, setup.protocol.rules->metrics, args.bootstrap);
+  add_intervals(setup, args, data, evaluation);
   std::printf("%s", format_evaluation(evaluation).c_str());
   std::fflush(stdout);  // what is shown already is not lost if a file cannot be written
   if (!args.csv.empty()) {
@@ -353,8 +405,17 @@ void add_alignment_options(CLI::App& command, EvalArgs& args) {
                    "also compare, on the centre of the image, the fit to all of it with one to the centre alone");
   command
       .add_option("--bootstrap", args.bootstrap.draws,
-                  "draws of images that 95 % intervals of the means are found from [default: 0, no intervals]")
+                  "draws that 95 % intervals of the means are found from [default: 0, no intervals; with --compare "
+                  "1000 for the differences]")
       ->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--bootstrap-by", args.bootstrap_by,
+                  "what is drawn: image, or scene, whose images are alike (nyu and eth3d scenes, kitti drives, scannet "
+                  "and diode scans; else an image's folder) [default: image]")
+      ->check(CLI::IsMember({"image", "scene"}));
+  command.add_option("--compare", args.compare,
+                     "another system on the same images, paired with this one: stored predictions, as --pred takes "
+                     "them, or a table of --csv");
   command.add_option("--seed", args.bootstrap.seed, "of these draws [default: 0]");
   command.add_option("--truth-size", args.truth_size,
                      "HxW of ground truth without a header (eth3d) [default: the image's size, else the prediction's]");

@@ -28,7 +28,8 @@ const std::vector<Benchmark>& table() {
                  {"eigen", "Eigen", {43, 117, 1129, 204}, 0.3324324, 0.91351351, kLeft, kRight}},
        .min_depth = kMinDepth,
        .max_depth = 80,
-       .teacher_first_row = 110},
+       .teacher_first_row = 110,
+       .scene_level = 3},
       {.name = "nyu",
        .title = "NYU",
        .citation = "NYU Depth v2 (Silberman et al. 2012) by BTS' evaluation: Eigen et al. 2014",
@@ -43,13 +44,15 @@ const std::vector<Benchmark>& table() {
        .truth = TruthFile::kRawFloats,
        .units_per_metre = 1000,
        .min_depth = 1e-5,
-       .max_depth = std::numeric_limits<double>::infinity()},
+       .max_depth = std::numeric_limits<double>::infinity(),
+       .scene_level = 3},
       {.name = "scannet",
        .title = "ScanNet",
        .citation = "ScanNet (Dai et al. 2017), Marigold's list",
        .units_per_metre = 1000,
        .min_depth = kMinDepth,
-       .max_depth = 10},
+       .max_depth = 10,
+       .scene_level = 2},
       {.name = "diode",
        .title = "DIODE",
        .citation = "DIODE (Vasiljevic et al. 2019), Marigold's list",
@@ -98,6 +101,16 @@ DatasetSpec dataset_spec(const Benchmark& benchmark, std::string root, std::stri
   spec.max_depth = benchmark.max_depth;
   spec.order = benchmark.order;
   return spec;
+}
+
+std::string scene_of(const Benchmark& benchmark, std::string_view image) {
+  std::string_view scene = image;
+  for (int level = 0; level < benchmark.scene_level; ++level) {
+    const size_t slash = scene.rfind('/');
+    if (slash == std::string_view::npos) return level == 0 ? "" : std::string(scene);
+    scene = scene.substr(0, slash);
+  }
+  return std::string(scene);
 }
 
 const EvalBox* find_box(const Benchmark& benchmark, std::string_view name) {

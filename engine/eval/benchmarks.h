@@ -48,6 +48,7 @@ struct Benchmark {
   std::vector<EvalBox> boxes = {};       // the first is the default
   double min_depth, max_depth;           // metres: truth outside is left out, predictions are clamped
   int teacher_first_row = 0;             // against a teacher, rows above are left out
+  int scene_level = 1;                   // which folder above an image, counted from it, is that of its scene
 };
 
 std::span<const Benchmark> benchmarks();
@@ -55,6 +56,10 @@ const Benchmark& find_benchmark(std::string_view name);  // throws Error that li
 
 // The set under `root`, as training reads it; `list` is relative to the root. Teacher not set.
 DatasetSpec dataset_spec(const Benchmark& benchmark, std::string root, std::string list);
+
+// What the images of a scene have in common: the path of an image up to the folder of its scene, "" without a folder.
+// KITTI: the drive; ScanNet and DIODE: the scan; else the scene.
+std::string scene_of(const Benchmark& benchmark, std::string_view image);
 
 // The box of that name: "none" is no box (null), "default" the first, if any. Throws Error if the set has no such box.
 const EvalBox* find_box(const Benchmark& benchmark, std::string_view name);

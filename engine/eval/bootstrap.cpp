@@ -1,6 +1,7 @@
 #include "engine/eval/bootstrap.h"
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "kernels/core/parallel.h"
 
@@ -22,6 +23,26 @@ double quantile(const std::vector<double>& sorted, double q) {
   return sorted[low] + (at - static_cast<double>(low)) * (sorted[low + 1] - sorted[low]);
 }
 
+// What is drawn at once.
+struct Unit {
+  double images = 0;
+  std::vector<double> sums;  // of each field over its images
+};
+
+std::vector<Unit> units_of(std::span<const ImageMetrics> images, std::span<const MetricField> fields,
+                           const SceneOf& scene_of) {
+  std::vector<Unit> units;
+  std::unordered_map<std::string, size_t> scenes;
+  for (const ImageMetrics& image : images) {
+    if (!image.metrics) continue;
+    const size_t at = scene_of ? scenes.try_emplace(scene_of(image.name), units.size()).first->second : units.size();
+    if (at == units.size()) units.push_back({0, std::vector<double>(fields.size(), 0.0)});
+    ++units[at].images;
+    for (size_t f = 0; f < fields.size(); ++f) units[at].sums[f] += *image.metrics.*fields[f].value;
+  }
+  return units;
+}
+
 }  // namespace
 
 int64_t bootstrap_index(uint64_t seed, int64_t draw, int64_t position, int64_t n) {
@@ -31,21 +52,20 @@ int64_t bootstrap_index(uint64_t seed, int64_t draw, int64_t position, int64_t n
 }
 
 std::vector<Interval> bootstrap(std::span<const ImageMetrics> images, std::span<const MetricField> fields,
-                                const BootstrapOptions& options) {
-  std::vector<const Metrics*> scored;
-  for (const ImageMetrics& image : images) {
-    if (image.metrics) scored.push_back(&*image.metrics);
-  }
-  if (options.draws <= 0 || scored.empty()) return {};
-  const auto n = static_cast<int64_t>(scored.size());
+                                const BootstrapOptions& options, const SceneOf& scene_of) {
+  const std::vector<Unit> units = units_of(images, fields, scene_of);
+  if (options.draws <= 0 || units.empty()) return {};
+  const auto n = static_cast<int64_t>(units.size());
   std::vector<std::vector<double>> means(fields.size(), std::vector<double>(static_cast<size_t>(options.draws)));
   parallel_for(options.draws, 8, [&](int64_t draw) {
     std::vector<double> sums(fields.size(), 0.0);
+    double count = 0;
     for (int64_t j = 0; j < n; ++j) {
-      const Metrics& image = *scored[static_cast<size_t>(bootstrap_index(options.seed, draw, j, n))];
-      for (size_t f = 0; f < fields.size(); ++f) sums[f] += image.*fields[f].value;
+      const Unit& unit = units[static_cast<size_t>(bootstrap_index(options.seed, draw, j, n))];
+      count += unit.images;
+      for (size_t f = 0; f < fields.size(); ++f) sums[f] += unit.sums[f];
     }
-    for (size_t f = 0; f < fields.size(); ++f) means[f][static_cast<size_t>(draw)] = sums[f] / static_cast<double>(n);
+    for (size_t f = 0; f < fields.size(); ++f) means[f][static_cast<size_t>(draw)] = sums[f] / count;
   });
   std::vector<Interval> intervals;
   for (std::vector<double>& mean : means) {

@@ -11,6 +11,7 @@
 #include "engine/data/dataset.h"
 #include "engine/eval/baselines.h"
 #include "engine/eval/bootstrap.h"
+#include "engine/eval/comparison.h"
 #include "engine/eval/metrics.h"
 #include "engine/eval/protocol.h"
 #include "engine/eval/score.h"
@@ -39,8 +40,10 @@ struct Evaluation {
   Protocol protocol;
   std::vector<ImageMetrics> images;  // metrics in the order of the items
   MetricsSummary summary;
-  std::vector<GlobalLocal> centres;  // of the images that have one, with ScoreOptions::local_fit
-  std::vector<Interval> intervals;   // of the protocol's metrics, from bootstrap(); empty: not asked for
+  std::vector<GlobalLocal> centres;      // of the images that have one, with ScoreOptions::local_fit
+  std::vector<Interval> intervals;       // of the protocol's metrics, from bootstrap(); empty: not asked for
+  int64_t drawn_scenes = 0;              // that the intervals are of draws of; 0: of draws of images
+  std::optional<Comparison> comparison;  // with another system
   std::string prediction;            // text on how predictions were made, for the protocol's description; may be empty
   std::string list;                  // text on the list of images, likewise
   MapKind predicted = kMetricDepth;  // the kind of the predictions as they were given

@@ -95,8 +95,37 @@ std::string fit_line(const Evaluation& evaluation) {
   return text + '\n';
 }
 
+std::string drawn_text(const Evaluation& evaluation) {
+  if (evaluation.drawn_scenes == 0) return " over images";
+  return concat_text(" over ", evaluation.drawn_scenes, " scenes");
+}
+
+std::string comparison_lines(const Evaluation& evaluation) {
+  const Comparison& comparison = *evaluation.comparison;
+  std::string text = concat_text("against ", comparison.other, ", on the same ", comparison.images,
+                                 " images: mean difference with its 95 % interval, by bootstrap",
+                                 drawn_text(evaluation), "; share of images on which it is better than the other\n");
+  for (const ComparedMetric& metric : comparison.metrics) {
+    char line[128];
+    std::snprintf(line, sizeof line, "%10s %+.4f [%+.4f, %+.4f]  %5.1f %%\n", metric.field.name, metric.difference,
+                  metric.interval.low, metric.interval.high, 100 * metric.better_share);
+    text += line;
+  }
+  return text;
+}
+
+nlohmann::ordered_json comparison_json(const Comparison& comparison) {
+  nlohmann::ordered_json json{{"other", comparison.other}, {"images", comparison.images}};
+  for (const ComparedMetric& metric : comparison.metrics) {
+    json[metric.field.name] = {{"difference", metric.difference},
+                               {"ci", {metric.interval.low, metric.interval.high}},
+                               {"better_share", metric.better_share}};
+  }
+  return json;
+}
+
 std::string interval_lines(const Evaluation& evaluation) {
-  std::string text = "95 % intervals of the mean over images, by bootstrap\n";
+  std::string text = "95 % intervals of the mean over images, by bootstrap" + drawn_text(evaluation) + '\n';
   for (size_t i = 0; i < evaluation.intervals.size(); ++i) {
     const MetricField& field = evaluation.protocol.rules->metrics[i];
     const auto [low, high] = evaluation.intervals[i];
@@ -142,6 +171,7 @@ std::string format_evaluation(const Evaluation& evaluation) {
   }
   text += format_metrics(evaluation.summary.mean, evaluation.protocol.rules->metrics);
   if (!evaluation.intervals.empty()) text += interval_lines(evaluation);
+  if (evaluation.comparison) text += comparison_lines(evaluation);
   if (!evaluation.baselines.empty()) text += "without looking at an image, from " + evaluation.baseline_source + ":\n";
   for (const BaselineScore& baseline : evaluation.baselines) {
     text += format_values(baseline.summary.mean, evaluation.protocol.rules->metrics) + "  " + baseline.text + '\n';
@@ -175,6 +205,8 @@ std::string evaluation_json(const Evaluation& evaluation) {
   for (size_t i = 0; i < evaluation.intervals.size(); ++i) {
     json["ci"][protocol.rules->metrics[i].name] = {evaluation.intervals[i].low, evaluation.intervals[i].high};
   }
+  if (evaluation.drawn_scenes > 0) json["scenes"] = evaluation.drawn_scenes;
+  if (evaluation.comparison) json["compare"] = comparison_json(*evaluation.comparison);
   json["protocol"] = describe(evaluation);
   for (const BaselineScore& baseline : evaluation.baselines) {
     nlohmann::ordered_json& entry = json["baselines"][baseline.name] =

@@ -6,7 +6,6 @@
 #include <numbers>
 
 #include "engine/eval/pixel_blocks.h"
-#include "engine/io/atomic_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
@@ -72,55 +71,6 @@ MetricsSummary summarize(std::span<const ImageMetrics> images) {
         summary.images ? summary.mean.*field.value / static_cast<double>(summary.images) : std::nan("");
   }
   return summary;
-}
-
-namespace {
-
-std::string quoted(const std::string& name) {
-  if (name.find_first_of(",\"\n") == std::string::npos) return name;
-  std::string text = name;
-  for (size_t at = 0; (at = text.find('"', at)) != std::string::npos; at += 2) text.insert(at, 1, '"');
-  return '"' + text + '"';
-}
-
-std::string number(double value) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.9g", value);
-  return text;
-}
-
-bool among(const MetricField& field, std::span<const MetricField> fields) {
-  return std::any_of(fields.begin(), fields.end(), [&](const MetricField& one) { return one.value == field.value; });
-}
-
-}  // namespace
-
-void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images,
-                       std::span<const MetricField> fields, bool fits) {
-  std::vector<MetricField> first, last;
-  for (const MetricField& field : fields) (among(field, kMetricFields) ? first : last).push_back(field);
-  std::string text = "image,pixels";
-  for (const MetricField& field : first) text += std::string(",") + field.name;
-  if (fits) text += ",scale,shift,fit_pixels";
-  for (const MetricField& field : last) text += std::string(",") + field.name;
-  const bool boundary = std::any_of(images.begin(), images.end(),
-                                    [](const ImageMetrics& image) { return image.boundary_f1.has_value(); });
-  if (boundary) text += ",boundary_f1";
-  text += '\n';
-  for (const ImageMetrics& image : images) {
-    const auto add = [&](double value) { text += image.metrics ? ',' + number(value) : ","; };
-    text += quoted(image.name) + ',' + std::to_string(image.pixels);
-    for (const MetricField& field : first) add(image.metrics ? *image.metrics.*field.value : 0);
-    if (fits) {
-      add(image.fit.scale);
-      add(image.fit.shift);
-      add(static_cast<double>(image.fit.pixels));
-    }
-    for (const MetricField& field : last) add(image.metrics ? *image.metrics.*field.value : 0);
-    if (boundary) add(image.boundary_f1.value_or(0));
-    text += '\n';
-  }
-  write_file(path, text);
 }
 
 std::string format_values(const Metrics& metrics, std::span<const MetricField> fields) {

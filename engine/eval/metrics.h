@@ -109,11 +109,6 @@ struct MetricsSummary {
 };
 MetricsSummary summarize(std::span<const ImageMetrics> images);
 
-// One line per image: name, pixels and metrics (empty where skipped), written atomically. The columns are the nine of
-// kMetricFields that are among `fields`, then, with `fits`, scale, shift and fit_pixels, then the others of `fields`,
-// and boundary_f1 if the images have it.
-void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> images,
-                       std::span<const MetricField> fields = kMetricFields, bool fits = false);
 // Two aligned lines, names over values with four decimals.
 std::string format_metrics(const Metrics& metrics, std::span<const MetricField> fields = kMetricFields);
 // The second one alone, without its end.

@@ -1,11 +1,10 @@
-#include "engine/eval/metrics.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <fstream>
 #include <sstream>
 
+#include "engine/eval/metrics_csv.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {

@@ -391,6 +391,33 @@ TEST_F(EvalContract, AStackHoldsPredictionsInTheOrderOfTheList) {
             stack + ": expected 3 maps, one per line of the list, or 2, one per line with truth, found 4");
 }
 
+TEST_F(EvalContract, TwoSystemsAreComparedImageByImage) {
+  make(40, 60, 256, 80, 1.25f);
+  fs::copy(root_ / "pred", root_ / "other");
+  const std::string first = (root_ / "other" / "a_b.c_0.npy").string();
+  FloatArray map = read_npy(first);
+  for (float& metres : map.values) metres *= 0.84f;  // 1.05 times the truth
+  write_npy(first, map.shape, map.values);
+  std::vector<std::string> args = arguments("plain");
+  args.insert(args.end(), {"--csv", (root_ / "ours.csv").string(), "--bootstrap-by", "scene", "--compare",
+                           (root_ / "other").string()});
+  ASSERT_EQ(eval_command(args), "0");
+  const nlohmann::json by_maps = result()["compare"];
+  EXPECT_EQ(result()["scenes"], 1);  // both lie in a/b.c
+  EXPECT_EQ(by_maps["images"], 2);
+  EXPECT_NEAR(by_maps["abs_rel"]["difference"].get<double>(), 0.1, 1e-5);
+  EXPECT_EQ(by_maps["abs_rel"]["better_share"], 0);
+  args = arguments("plain");
+  *std::find(args.begin(), args.end(), (root_ / "pred").string()) = (root_ / "other").string();
+  args.insert(args.end(), {"--compare", (root_ / "ours.csv").string()});
+  ASSERT_EQ(eval_command(args), "0");
+  EXPECT_NEAR(result()["compare"]["abs_rel"]["difference"].get<double>(), -0.1, 1e-5);
+  EXPECT_EQ(result()["compare"]["abs_rel"]["better_share"], 0.5);
+  args.insert(args.end(), {"--align", "depth-ls"});
+  EXPECT_EQ(eval_command(args), (root_ / "ours.csv").string() +
+                                    ": expected figures with an alignment, as --align says, found some without");
+}
+
 TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
   make(375, 1242, 256, 80, 1.0f);
   const std::string list = (root_ / "list.txt").string(), pred = (root_ / "pred" / "a_b.c_1.npy").string();
