@@ -45,6 +45,7 @@ int run_program(int argc, char** argv) {
   app.require_subcommand(1);
   Run run;
   add_train_command(app, run);
+  add_sweep_command(app, run);
   add_eval_command(app, run);
   add_predict_command(app, run);
   add_convert_command(app, run);
@@ -59,7 +60,8 @@ int run_program(int argc, char** argv) {
   add_bench_data_command(app, run);
   add_profile_command(app, run);
   int64_t max_pixels = 0;
-  for (const char* name : {"train", "eval", "predict", "check-data", "teach", "pack", "bench-data"}) {
+  for (const char* name :
+       {"train", "sweep", "eval", "predict", "check-data", "teach", "pack", "bench-data"}) {
     app.get_subcommand(name)
         ->add_option("--max-pixels", max_pixels, "most pixels of an image that is read [default: 134217728]")
         ->check(CLI::Range(1, kMaxImageSide * kMaxImageSide));
