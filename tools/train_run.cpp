@@ -449,6 +449,7 @@ void TrainRun::write_final_report() {
                                                    .wanted_panels = static_cast<size_t>(recipe_.eval.report_panels),
                                                    .baselines = baselines ? &*baselines : nullptr});
     report.final = evaluation.summary;
+    report.images = evaluation.images;
     const std::string by = chosen ? concat_text(" (chosen by ", recipe_.select.metric, ")") : "";
     report.final_label =
         concat_text(chosen ? "best epoch " : "last epoch ", selection_.best_epoch + 1, by, ", ", split, " list");

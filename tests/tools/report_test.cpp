@@ -170,6 +170,24 @@ TEST(Report, IsOneSelfContainedPage) {
   }
 }
 
+TEST(Report, TheWorstImagesComeFirst) {
+  Report report;
+  report.final = MetricsSummary{{}, 25, 1};
+  report.select_metric = "abs_rel";
+  report.images.push_back({"none", 0});
+  for (int i = 0; i < 25; ++i) {
+    report.images.push_back({concat_text("image", i, "<"), 7, Metrics{.abs_rel = 0.01 * (i * 7 % 25)}});
+  }
+  const auto at = [&](const std::string& text) { return render_report(report).find(text); };
+  EXPECT_LT(at("<td>image7&lt;</td><td>7</td><td>0.2400</td>"), at("<td>image14&lt;</td><td>7</td><td>0.2300</td>"));
+  EXPECT_NE(at("<td>image15&lt;</td>"), std::string::npos) << "0.05, the last of 20";
+  EXPECT_EQ(at("<td>image22&lt;</td>"), std::string::npos) << "0.04";
+  EXPECT_NE(at("By abs_rel, of 25 images"), std::string::npos);
+  report.select_metric = "d1";  // higher is better, and the same for all: in the list's order
+  EXPECT_NE(at("<th>image</th>"), std::string::npos);
+  EXPECT_LT(at("<td>image0&lt;</td>"), at("<td>image19&lt;</td>"));
+}
+
 TEST(Report, APanelIsOnePicture) {
   ReportPanel panel{"a", {2, 1, {1, 2, 3, 4, 5, 6}}, {2, 1, {4, 8}}, {2, 1, {4, 12}}};
   const Image8 picture = panel_picture(panel);

@@ -16,6 +16,7 @@ namespace {
 constexpr int kPanelWidth = 640;
 constexpr double kErrorLimit = 0.5;  // relative error at the end of the error colours
 constexpr size_t kSmoothFrom = 50;   // steps from which the loss curves are smoothed
+constexpr size_t kWorstImages = 20;
 
 constexpr const char* kStyle = R"css(
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--text:#1c2128;--muted:#667085;--grid:#e4e7ec;--accent:#2563eb;
@@ -257,6 +258,28 @@ std::string comparison(const Report& report) {
   return html + metric_meanings();
 }
 
+// Most of what a mean hides is in its worst images, and often in their ground truth.
+std::string worst_images(const Report& report) {
+  const MetricField& field = metric_field(report.select_metric);
+  std::vector<const ImageMetrics*> images;
+  for (const ImageMetrics& image : report.images) {
+    if (image.metrics) images.push_back(&image);
+  }
+  if (images.empty()) return "";
+  std::stable_sort(images.begin(), images.end(), [&](const ImageMetrics* a, const ImageMetrics* b) {
+    const double x = *a->metrics.*field.value, y = *b->metrics.*field.value;
+    return field.lower_is_better ? x > y : x < y;
+  });
+  std::string html = concat_text("<h2>Worst images</h2><div class='scroll'><table><tr><th>image</th><th>pixels</th>",
+                                 metric_heads(), "</tr>");
+  for (size_t i = 0; i < std::min(images.size(), kWorstImages); ++i) {
+    html += concat_text("<tr><td>", escape_html(images[i]->name), "</td><td>", images[i]->pixels, "</td>",
+                        metric_cells(*images[i]->metrics), "</tr>");
+  }
+  return html + concat_text("</table></div><p class='muted'>By ", field.name, ", of ", images.size(),
+                            " images; eval --csv has all</p>");
+}
+
 std::string final_tiles(const Report& report) {
   std::string html =
       "<h2>Result" + (report.final_label.empty() ? "" : ": " + escape_html(report.final_label)) + "</h2>";
@@ -311,7 +334,7 @@ std::string render_report(const Report& report) {
     html += "<li><b>" + escape_html(name) + "</b>" + escape_html(value) + "</li>";
   }
   html += "</ul>";
-  if (report.final) html += final_tiles(report);
+  if (report.final) html += final_tiles(report) + worst_images(report);
   html += "<h2>Training</h2><div class='grid'>" + loss_charts(report.log) + "</div>";
   if (!report.log.evals.empty()) {
     html += "<h2>Metrics against epochs</h2><div class='grid'>" + metric_charts(report) + "</div><h2>Evaluations</h2>" +

@@ -29,6 +29,7 @@ struct Report {
   std::string final_label;                                 // "best epoch 7, val list"
   std::string split;                                       // list of `final`, whose epochs stand beside it
   std::string select_metric = "d1";                        // name of the metric that the kept epoch is best in
+  std::vector<ImageMetrics> images;                        // of `final`, of which the worst are shown
   std::vector<BaselineScore> baselines;                    // on the same images as `final`
   std::string baseline_source;                             // "train.txt, 48 images"
   std::string protocol;                                    // describe(protocol)
