@@ -30,6 +30,7 @@ void add_synth_command(CLI::App& app, Run& run);
 void add_teach_command(CLI::App& app, Run& run);
 void add_pack_command(CLI::App& app, Run& run);
 void add_sweep_command(CLI::App& app, Run& run);
+void add_tables_command(CLI::App& app, Run& run);
 void add_loss_command(CLI::App& app, Run& run);
 void add_bench_command(CLI::App& app, Run& run);
 void add_bench_data_command(CLI::App& app, Run& run);

@@ -1,4 +1,5 @@
 // depthstill eval: scores a model, or stored predictions of any system.
+#include "tools/eval.h"
 
 #include <algorithm>
 #include <array>
@@ -281,7 +282,7 @@ void add_intervals(const EvalSetup& setup, const EvalArgs& args, const Dataset& 
       compare(evaluation.images, other_figures(setup, args, data), args.compare, metrics, paired, scenes);
 }
 
-int run_eval(const EvalArgs& args) {
+int run_eval(const EvalArgs& args, bool prints) {
   check_usage(args.predictions.empty() != args.weights.empty(), "eval: expected either --weights or --pred");
   const bool stored =
       !args.pred_kind.empty() || args.pred_units > 0 || args.pred_names != "flat" || !args.pred_resize.empty();
@@ -309,7 +310,7 @@ int run_eval(const EvalArgs& args) {
   check(evaluation.summary.images > 0, setup.data.list, ": expected an image with a valid pixel, found none among ",
         evaluation.images.size());
   add_intervals(setup, args, data, evaluation);
-  std::printf("%s", format_evaluation(evaluation).c_str());
+  if (prints) std::printf("%s", format_evaluation(evaluation).c_str());
   std::fflush(stdout);  // what is shown already is not lost if a file cannot be written
   if (!args.csv.empty()) {
     write_metrics_csv(args.csv, evaluation.images, setup.protocol.rules->metrics,
@@ -450,18 +451,35 @@ void add_protocol_options(CLI::App& command, EvalArgs& args) {
   args.existing.add_to(command, "predictions of --save-pred");
 }
 
+void add_options(CLI::App& command, EvalArgs& args) {
+  add_source_options(command, args);
+  add_prediction_options(command, args);
+  add_alignment_options(command, args);
+  add_protocol_options(command, args);
+  args.compute.add_to(command);
+}
+
 }  // namespace
+
+void evaluate_quietly(std::vector<std::string> arguments) {
+  CLI::App command("eval");
+  EvalArgs args;
+  add_options(command, args);
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+  try {
+    command.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(concat_text("eval: ", error.what()));
+  }
+  run_eval(args, false);
+}
 
 void add_eval_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<EvalArgs>();
   CLI::App* command = app.add_subcommand(
       "eval", "Score a model (RECIPE --weights) or stored predictions (--dataset --root --list --pred)");
-  add_source_options(*command, *args);
-  add_prediction_options(*command, *args);
-  add_alignment_options(*command, *args);
-  add_protocol_options(*command, *args);
-  args->compute.add_to(*command);
-  command->callback([args, &run] { run = [args] { return run_eval(*args); }; });
+  add_options(*command, *args);
+  command->callback([args, &run] { run = [args] { return run_eval(*args, true); }; });
 }
 
 }  // namespace depthstill

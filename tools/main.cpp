@@ -47,6 +47,7 @@ int run_program(int argc, char** argv) {
   add_train_command(app, run);
   add_sweep_command(app, run);
   add_eval_command(app, run);
+  add_tables_command(app, run);
   add_predict_command(app, run);
   add_convert_command(app, run);
   add_export_command(app, run);
@@ -61,7 +62,7 @@ int run_program(int argc, char** argv) {
   add_profile_command(app, run);
   int64_t max_pixels = 0;
   for (const char* name :
-       {"train", "sweep", "eval", "predict", "check-data", "teach", "pack", "bench-data"}) {
+       {"train", "sweep", "eval", "tables", "predict", "check-data", "teach", "pack", "bench-data"}) {
     app.get_subcommand(name)
         ->add_option("--max-pixels", max_pixels, "most pixels of an image that is read [default: 134217728]")
         ->check(CLI::Range(1, kMaxImageSide * kMaxImageSide));

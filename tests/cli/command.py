@@ -14,7 +14,7 @@ from pathlib import Path
 BINARY = sys.argv.pop(1)
 # A sanitizer makes steps of training ten times as long: what repeats the code paths of another test is left to the plain build.
 plain_only = unittest.skipIf("ASAN_OPTIONS" in os.environ, "skipped: tested in the plain build")
-COMMANDS = ["train", "sweep", "eval", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth",
+COMMANDS = ["train", "sweep", "eval", "tables", "predict", "teach", "pack", "convert", "export", "info", "check-data", "synth",
             "bench", "bench-data", "profile", "loss"]
 METRICS = ["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", "d3"]
 

@@ -323,13 +323,16 @@ Image8 panel_picture(const ReportPanel& whole) {
   return picture;
 }
 
+std::string report_page(const std::string& title, const std::string& subtitle, const std::string& body) {
+  return "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+         "content='width=device-width,initial-scale=1'><title>" +
+         escape_html(title) + " - depthstill</title><style>" + kStyle + "</style></head><body><main><h1>" +
+         escape_html(title) + "</h1><div class='muted'>" + escape_html(subtitle) + "</div>" + body +
+         "</main></body></html>\n";
+}
+
 std::string render_report(const Report& report) {
-  std::string html =
-      "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-      "content='width=device-width,initial-scale=1'><title>" +
-      escape_html(report.title) + " - depthstill</title><style>" + kStyle + "</style></head><body><main>";
-  html +=
-      "<h1>" + escape_html(report.title) + "</h1><div class='muted'>depthstill training report</div><ul class='facts'>";
+  std::string html = "<ul class='facts'>";
   for (const auto& [name, value] : report.facts) {
     html += "<li><b>" + escape_html(name) + "</b>" + escape_html(value) + "</li>";
   }
@@ -352,7 +355,7 @@ std::string render_report(const Report& report) {
     html += "<h2>Recipe</h2><details><summary>every setting of this run</summary><pre>" + escape_html(report.recipe) +
             "</pre></details>";
   }
-  return html + "</main></body></html>\n";
+  return report_page(report.title, "depthstill training report", html);
 }
 
 void write_report(const std::string& path, const Report& report) { write_file(path, render_report(report)); }

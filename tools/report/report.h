@@ -43,6 +43,9 @@ struct Report {
 // input above prediction. Each view is brought down to at most 640 pixels of width.
 Image8 panel_picture(const ReportPanel& panel);
 
+// A page of its own in the report's style; `body` is HTML, the other two are text.
+std::string report_page(const std::string& title, const std::string& subtitle, const std::string& body);
+
 std::string render_report(const Report& report);
 void write_report(const std::string& path, const Report& report);  // an atomic write
 

@@ -1,0 +1,289 @@
+#include "tools/paper_tables.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "engine/eval/metrics.h"
+#include "engine/eval/ranks.h"
+#include "engine/io/text_file.h"
+#include "kernels/core/error.h"
+#include "tools/report/chart.h"
+#include "tools/report/report.h"
+#include "tools/toml_document.h"
+
+namespace depthstill {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+
+// The entries in the order of their lines; tables of TOML have none.
+std::vector<TomlEntry> entries_in_order(const std::string& path) {
+  std::vector<TomlEntry> entries = parse_toml(read_text(path), path);
+  const auto line = [](const TomlEntry& entry) {
+    int number = 0;
+    const size_t colon = entry.where.rfind(':');
+    std::from_chars(entry.where.data() + colon + 1, entry.where.data() + entry.where.size(), number);
+    return number;
+  };
+  std::stable_sort(entries.begin(), entries.end(),
+                   [&](const TomlEntry& a, const TomlEntry& b) { return line(a) < line(b); });
+  return entries;
+}
+
+std::string text_of(const TomlEntry& entry) {
+  const auto* text = std::get_if<std::string>(&entry.value);
+  check(text != nullptr, entry.where, ": '", entry.key, "': expected a string, found ", describe_type(entry.value));
+  return *text;
+}
+
+std::vector<std::string> texts_of(const TomlEntry& entry) {
+  const auto* array = std::get_if<TomlArray>(&entry.value);
+  check(array != nullptr, entry.where, ": '", entry.key, "': expected an array, found ", describe_type(entry.value));
+  std::vector<std::string> texts;
+  for (const TomlScalar& scalar : *array) {
+    const auto* text = std::get_if<std::string>(&scalar);
+    check(text != nullptr, entry.where, ": '", entry.key, "': expected strings");
+    texts.push_back(*text);
+  }
+  return texts;
+}
+
+std::vector<double> figures_of(const TomlEntry& entry, const std::string& system, size_t columns) {
+  const auto* array = std::get_if<TomlArray>(&entry.value);
+  check(array != nullptr && array->size() == columns, entry.where, ": '", system, "': expected ", columns,
+        " figures, one per column, found ", array == nullptr ? 0 : array->size());
+  std::vector<double> figures;
+  for (const TomlScalar& scalar : *array) {
+    const auto* number = std::get_if<double>(&scalar);
+    const auto* integer = std::get_if<int64_t>(&scalar);
+    const auto* text = std::get_if<std::string>(&scalar);
+    check(number != nullptr || integer != nullptr || (text != nullptr && *text == "-"), entry.where, ": '", system,
+          "': expected numbers, or \"-\" for none");
+    figures.push_back(number != nullptr ? *number : integer != nullptr ? static_cast<double>(*integer) : kNone);
+  }
+  return figures;
+}
+
+// What follows `prefix` in a key, if it begins with that.
+std::optional<std::string> after(const std::string& key, std::string_view prefix) {
+  if (!key.starts_with(prefix)) return std::nullopt;
+  return key.substr(prefix.size());
+}
+
+class TablesReader {
+ public:
+  explicit TablesReader(std::string path) : path_(std::move(path)) {}
+
+  PaperTables read() {
+    for (const TomlEntry& entry : entries_in_order(path_)) take(entry);
+    check(!tables_.paper.empty(), path_, ": expected the key paper, found none");
+    check(!tables_.tables.empty(), path_, ": expected [tables.NUMBER], found none");
+    return std::move(tables_);
+  }
+
+ private:
+  void take(const TomlEntry& entry) {
+    const bool is_table = std::holds_alternative<std::monostate>(entry.value);
+    if (entry.key == "paper") {
+      tables_.paper = text_of(entry);
+    } else if (const auto name = after(entry.key, "evaluations.")) {
+      if (!is_table) take_evaluation(entry, *name);
+    } else if (const auto key = after(entry.key, "tables.")) {
+      const size_t dot = key->find('.');
+      if (dot == std::string::npos && is_table) {
+        tables_.tables.push_back({*key, "", {}, {}, false});
+      } else if (!is_table) {
+        check(
+            dot != std::string::npos && !tables_.tables.empty() && tables_.tables.back().number == key->substr(0, dot),
+            entry.where, ": '", entry.key, "': expected it below its [tables.NUMBER]");
+        take_table(entry, key->substr(dot + 1));
+      }
+    } else {
+      check(is_table, entry.where, ": '", entry.key, "': expected paper, [evaluations.NAME] or [tables.NUMBER]");
+    }
+  }
+
+  void take_evaluation(const TomlEntry& entry, const std::string& key) {
+    const size_t dot = key.find('.');
+    const std::string name = key.substr(0, dot), field = dot == std::string::npos ? "" : key.substr(dot + 1);
+    TableEvaluation& evaluation = tables_.evaluations[name];
+    if (evaluation.source.empty()) evaluation.source = name;
+    if (field == "source") {
+      evaluation.source = text_of(entry);
+    } else {
+      check(field == "arguments", entry.where, ": '", entry.key, "': expected arguments or source");
+      evaluation.arguments = texts_of(entry);
+    }
+  }
+
+  void take_table(const TomlEntry& entry, const std::string& key) {
+    PaperTable& table = tables_.tables.back();
+    if (const auto system = after(key, "rows.")) {
+      table.rows.push_back({*system, figures_of(entry, *system, table.columns.size())});
+    } else if (key == "title") {
+      table.title = text_of(entry);
+    } else if (key == "average_rank") {
+      const auto* flag = std::get_if<bool>(&entry.value);
+      check(flag != nullptr, entry.where, ": '", entry.key, "': expected a boolean, found ",
+            describe_type(entry.value));
+      table.average_rank = *flag;
+    } else {
+      check(key == "columns", entry.where, ": '", entry.key, "': expected title, columns, average_rank or rows");
+      for (const std::string& column : texts_of(entry)) take_column(entry.where, column, table);
+    }
+  }
+
+  void take_column(const std::string& where, const std::string& column, PaperTable& table) {
+    const size_t blank = column.find(' ');
+    check(blank != std::string::npos && tables_.evaluations.contains(column.substr(0, blank)), where, ": '", column,
+          "': expected an evaluation and a metric, of the evaluations ",
+          list_text(tables_.evaluations, [](const auto& each) { return each.first; }));
+    table.columns.push_back({column.substr(0, blank), metric_field(column.substr(blank + 1)).name});
+  }
+
+  std::string path_;
+  PaperTables tables_;
+};
+
+double figure(const TableFigures& ours, const std::string& system, const TableColumn& column) {
+  const auto found = ours.find({system, column.name()});
+  return found == ours.end() ? kNone : found->second;
+}
+
+std::string formatted(const char* format, double value) {
+  if (std::isnan(value)) return "";
+  std::array<char, 40> text{};
+  std::snprintf(text.data(), text.size(), format, value);
+  return text.data();
+}
+
+// A table of text cells: the head, then a line per system.
+struct Cells {
+  std::vector<std::vector<std::string>> lines;
+};
+
+std::vector<std::optional<double>> ranks_of(const PaperTable& table, const TableFigures* ours) {
+  std::vector<RankedColumn> columns;
+  for (size_t c = 0; c < table.columns.size(); ++c) {
+    RankedColumn column{{}, metric_field(table.columns[c].metric).lower_is_better};
+    for (const TableRow& row : table.rows) {
+      column.values.push_back(ours != nullptr ? figure(*ours, row.system, table.columns[c]) : row.paper[c]);
+    }
+    columns.push_back(std::move(column));
+  }
+  return average_ranks(columns, table.rows.size());
+}
+
+// Three cells a column: ours, the paper's, the difference; with ranks two more.
+Cells cells_of(const PaperTable& table, const TableFigures& ours) {
+  Cells cells{{{"system"}}};
+  for (const TableColumn& column : table.columns) {
+    cells.lines[0].insert(cells.lines[0].end(), {column.name(), "paper", "difference"});
+  }
+  if (table.average_rank) cells.lines[0].insert(cells.lines[0].end(), {"average rank", "paper"});
+  const auto our_ranks = ranks_of(table, &ours), their_ranks = ranks_of(table, nullptr);
+  for (size_t r = 0; r < table.rows.size(); ++r) {
+    std::vector<std::string> line{table.rows[r].system};
+    for (size_t c = 0; c < table.columns.size(); ++c) {
+      const double mine = figure(ours, table.rows[r].system, table.columns[c]), theirs = table.rows[r].paper[c];
+      line.insert(line.end(), {formatted("%.4f", mine), formatted("%.4f", theirs), formatted("%+.4f", mine - theirs)});
+    }
+    if (table.average_rank) {
+      line.push_back(formatted("%.1f", our_ranks[r].value_or(kNone)));
+      line.push_back(formatted("%.1f", their_ranks[r].value_or(kNone)));
+    }
+    cells.lines.push_back(std::move(line));
+  }
+  return cells;
+}
+
+std::string title_of(const PaperTables& tables, const PaperTable& table) {
+  return concat_text(tables.paper, ", Table ", table.number, ": ", table.title);
+}
+
+// The system, then groups of columns below each other where a line would be too long.
+std::string text_of_cells(const Cells& cells) {
+  constexpr size_t kLine = 120, kGroup = 3;  // ours, the paper's, the difference; the two ranks come last
+  std::vector<size_t> widths;
+  for (size_t c = 0; c < cells.lines[0].size(); ++c) {
+    size_t width = 1;
+    for (const auto& line : cells.lines) width = std::max(width, line[c].size());
+    widths.push_back(width);
+  }
+  std::string text;
+  for (size_t first = 1; first < widths.size();) {
+    size_t last = first;
+    for (size_t length = widths[0]; last < widths.size();) {
+      const size_t end = std::min(last + kGroup, widths.size());
+      for (size_t c = last; c < end; ++c) length += widths[c] + 2;
+      if (last > first && length > kLine) break;
+      last = end;
+    }
+    for (const auto& line : cells.lines) {
+      text += line[0] + std::string(widths[0] - line[0].size(), ' ');
+      for (size_t c = first; c < last; ++c) {
+        const std::string cell = line[c].empty() ? "-" : line[c];
+        text += "  " + std::string(widths[c] - cell.size(), ' ') + cell;
+      }
+      text += '\n';
+    }
+    first = last;
+  }
+  return text;
+}
+
+}  // namespace
+
+PaperTables read_paper_tables(const std::string& path) { return TablesReader(path).read(); }
+
+std::string tables_text(const PaperTables& tables, const TableFigures& ours) {
+  std::string text;
+  for (const PaperTable& table : tables.tables) {
+    text += title_of(tables, table) + '\n' + text_of_cells(cells_of(table, ours)) + '\n';
+  }
+  return text;
+}
+
+std::string tables_csv(const PaperTables& tables, const TableFigures& ours) {
+  std::string text = kTablesCsvHead;
+  for (const PaperTable& table : tables.tables) {
+    for (const TableRow& row : table.rows) {
+      for (size_t c = 0; c < table.columns.size(); ++c) {
+        const double mine = figure(ours, row.system, table.columns[c]), theirs = row.paper[c];
+        text +=
+            concat_text(table.number, ",\"", row.system, "\",", table.columns[c].name(), ',', formatted("%.9g", mine),
+                        ',', formatted("%.9g", theirs), ',', formatted("%.9g", mine - theirs), '\n');
+      }
+    }
+  }
+  return text;
+}
+
+std::string tables_html(const PaperTables& tables, const TableFigures& ours, const std::vector<std::string>& missing) {
+  std::string html;
+  for (const PaperTable& table : tables.tables) {
+    html += "<section><h2>" + escape_html(title_of(tables, table)) + "</h2><div class='scroll'><table>";
+    const Cells cells = cells_of(table, ours);
+    for (const auto& line : cells.lines) {
+      const std::string tag = &line == &cells.lines[0] ? "th" : "td";
+      html += "<tr>";
+      for (const std::string& cell : line) html += concat_text('<', tag, '>', escape_html(cell), "</", tag, '>');
+      html += "</tr>";
+    }
+    html += "</table></div></section>";
+  }
+  if (!missing.empty()) html += "<section><h2>Missing</h2><ul>";
+  for (const std::string& each : missing) html += "<li>" + escape_html(each) + "</li>";
+  if (!missing.empty()) html += "</ul></section>";
+  return report_page(tables.paper, "figures of ours, of the paper, and their difference", html);
+}
+
+}  // namespace depthstill
