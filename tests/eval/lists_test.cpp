@@ -15,7 +15,7 @@ TEST(BenchmarkLists, HaveTheImagesAndScenesOfThePublishedOnes) {
     size_t lines, with_truth, scenes;
     bool third_path;
   } cases[] = {{"nyu", "nyu_test_654.txt", 654, 654, 215, true},
-               {"kitti", "kitti_eigen_test_697.txt", 697, 652, 28, false},
+               {"kitti", "kitti_eigen_test_652.txt", 652, 652, 28, false},
                {"eth3d", "eth3d_454.txt", 454, 454, 13, false},
                {"scannet", "scannet_val_800.txt", 800, 800, 271, false},
                {"diode", "diode_val_771.txt", 771, 771, 20, true}};
