@@ -75,7 +75,7 @@ Result run(const std::string& name, Maps maps, bool training, DType dtype) {
   }
   const Tensor y = network.forward(dtype == DType::kBf16 ? to_bf16(image) : image);
   const Tensor dy = random_tensor(y.shape(), 2);
-  backward(y, dtype == DType::kBf16 ? to_bf16(dy) : dy);
+  backward(y, y.dtype() == DType::kBf16 ? to_bf16(dy) : dy);
   Result result{values_of(y), {}, {}};
   for (const StateEntry& entry : network.module->state()) {
     const Tensor& x = *entry.tensor;
