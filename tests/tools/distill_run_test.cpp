@@ -344,7 +344,7 @@ TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
   }
 
   train(recipe, into(folder / "run"));
-  const auto& losses = read_run_log(folder / "run/metrics.jsonl").steps.at(0).losses;
+  const auto losses = read_run_log(folder / "run/metrics.jsonl").steps.at(0).losses;
   ASSERT_EQ(losses.size(), 4u);
   EXPECT_EQ(losses[2].first, "lg");
   EXPECT_NEAR(losses[0].second, losses[1].second + 0.5 * losses[2].second + 2 * losses[3].second, 1e-5);
