@@ -60,7 +60,8 @@ struct Case {
 
 TYPED_TEST(FeatureCosineKernel, MatchesTheFormulas) {
   using T = TypeParam;
-  for (const auto& [tokens, channels] : {std::pair<size_t, size_t>{1, 3}, {5, 7}, {19, 48}, {9, 1031}, {33, 384}}) {
+  for (const auto& size : {std::pair<size_t, size_t>{1, 3}, {5, 7}, {19, 48}, {9, 1031}, {33, 384}}) {
+    const size_t tokens = size.first, channels = size.second;
     SCOPED_TRACE(::testing::Message() << tokens << " x " << channels);
     const Case<T> c(tokens, channels);
     EXPECT_TRUE(tokens < 5 || (c.counted > 0 && c.counted < static_cast<int>(tokens)));

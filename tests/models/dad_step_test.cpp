@@ -80,7 +80,8 @@ BatchViews make_batch(Device device) {
   std::vector<float> images(2 * kPixels * 3), regions, patches;
   for (size_t n = 0; n < 2; ++n) {
     for (size_t i = 0; i < kPixels; ++i) {
-      const auto r = static_cast<double>(i / kSide), c = static_cast<double>(i % kSide);
+      const size_t row = i / kSide, column = i % kSide;
+      const auto r = static_cast<double>(row), c = static_cast<double>(column);
       for (size_t k = 0; k < 3; ++k) {
         images[(n * kPixels + i) * 3 + k] = static_cast<float>(2 * hash(1000 + 10 * n + k, i));
       }
@@ -91,7 +92,8 @@ BatchViews make_batch(Device device) {
   }
   for (size_t k = 0; k < 4; ++k) {
     for (size_t i = 0; i < kPixels; ++i) {
-      const auto r = static_cast<double>(i / kSide), c = static_cast<double>(i % kSide);
+      const size_t row = i / kSide, column = i % kSide;
+      const auto r = static_cast<double>(row), c = static_cast<double>(column);
       patches.push_back(static_cast<float>(2 + std::sin(0.05 * r + 0.7 * static_cast<double>(k)) + std::cos(0.07 * c) +
                                            (r + c > 80 ? 1.0 : 0.0)));
     }
