@@ -152,7 +152,7 @@ std::vector<RegionTask> region_tasks(const Recipe& recipe, const Dataset& data, 
   check_map_names(data, ".npy", RepeatedImages::kRefused);
   const LoaderOptions loading = loader_options(recipe);
   const int64_t steps = steps_per_epoch(data.size(), loading), batch = loading.batch_size;
-  const int64_t most = recipe.train.max_steps, all = loading.epochs * steps, end = most > 0 ? std::min(most, all) : all;
+  const int64_t end = steps_of_run(data.size(), loading, recipe.train.max_steps);
   const std::vector<double> shares = region_shares(recipe);
   const std::string folder = teacher_folder(recipe, teacher);
   std::vector<RegionTask> tasks;
@@ -208,9 +208,10 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
     settings.emplace_back("train.batch_size", std::to_string(recipe.train.batch_size));
     settings.emplace_back("train.drop_last", recipe.train.drop_last ? "true" : "false");
   }
-  const int64_t steps = steps_per_epoch(data.size(), loader_options(recipe)), most = recipe.train.max_steps;
-  const int64_t epochs = recipe.train.epochs, begun = most > 0 ? std::min(epochs, (most + steps - 1) / steps) : epochs;
-  return {settings, data.list_checksum(), begun, ""};
+  const LoaderOptions loading = loader_options(recipe);
+  const int64_t steps = steps_per_epoch(data.size(), loading);
+  const int64_t read = steps_of_run(data.size(), loading, recipe.train.max_steps);
+  return {settings, data.list_checksum(), (read + steps - 1) / steps, ""};
 }
 
 std::shared_ptr<const DinoV2> frozen_encoder(const Recipe& recipe, Device device) {

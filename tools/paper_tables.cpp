@@ -13,6 +13,7 @@
 
 #include "engine/eval/metrics.h"
 #include "engine/eval/ranks.h"
+#include "engine/io/csv_cell.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "tools/report/chart.h"
@@ -42,18 +43,6 @@ std::string text_of(const TomlEntry& entry) {
   const auto* text = std::get_if<std::string>(&entry.value);
   check(text != nullptr, entry.where, ": '", entry.key, "': expected a string, found ", describe_type(entry.value));
   return *text;
-}
-
-std::vector<std::string> texts_of(const TomlEntry& entry) {
-  const auto* array = std::get_if<TomlArray>(&entry.value);
-  check(array != nullptr, entry.where, ": '", entry.key, "': expected an array, found ", describe_type(entry.value));
-  std::vector<std::string> texts;
-  for (const TomlScalar& scalar : *array) {
-    const auto* text = std::get_if<std::string>(&scalar);
-    check(text != nullptr, entry.where, ": '", entry.key, "': expected strings");
-    texts.push_back(*text);
-  }
-  return texts;
 }
 
 std::vector<double> figures_of(const TomlEntry& entry, const std::string& system, size_t columns) {
@@ -258,9 +247,9 @@ std::string tables_csv(const PaperTables& tables, const TableFigures& ours) {
     for (const TableRow& row : table.rows) {
       for (size_t c = 0; c < table.columns.size(); ++c) {
         const double mine = figure(ours, row.system, table.columns[c]), theirs = row.paper[c];
-        text +=
-            concat_text(table.number, ",\"", row.system, "\",", table.columns[c].name(), ',', formatted("%.9g", mine),
-                        ',', formatted("%.9g", theirs), ',', formatted("%.9g", mine - theirs), '\n');
+        text += concat_text(table.number, ',', csv_quoted(row.system), ',', table.columns[c].name(), ',',
+                            formatted("%.9g", mine), ',', formatted("%.9g", theirs), ',',
+                            formatted("%.9g", mine - theirs), '\n');
       }
     }
   }

@@ -9,6 +9,7 @@
 #include <variant>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/csv_cell.h"
 #include "engine/io/text_file.h"
 #include "tools/interrupt.h"
 #include "tools/output_plan.h"
@@ -174,7 +175,7 @@ class Sweep {
     for (size_t i = 0; i < runs_.size(); ++i) {
       const std::optional<EvalRecord> record = result(i);
       text += '"' + runs_[i].name + "\"," + (record ? "done" : failed_[i].empty() ? "waiting" : "failed");
-      for (const auto& [key, value] : runs_[i].values) text += ',' + quoted_cell(value);
+      for (const auto& [key, value] : runs_[i].values) text += ',' + csv_cell(value);
       text += record ? concat_text(',', record->epoch + 1, ',', record->step) : ",,";
       for (const MetricField& field : kMetricFields) {
         char cell[40] = "";
@@ -224,14 +225,6 @@ class Sweep {
       text += cell;
     }
     return text;
-  }
-
-  // As CSV has it, for a value of TOML, which may be a string in quotes.
-  static std::string quoted_cell(const std::string& value) {
-    if (value.find_first_of(",\"") == std::string::npos) return value;
-    std::string cell = "\"";
-    for (const char c : value) cell += c == '"' ? "\"\"" : std::string(1, c);
-    return cell + '"';
   }
 
   const SweepOptions& options_;

@@ -37,19 +37,6 @@ struct Systems {
   std::map<std::string, std::vector<std::string>> arguments;          // more of a system
 };
 
-std::vector<std::string> strings_of(const TomlEntry& entry) {
-  const auto* array = std::get_if<TomlArray>(&entry.value);
-  check(array != nullptr, entry.where, ": '", entry.key, "': expected an array of arguments of eval, found ",
-        describe_type(entry.value));
-  std::vector<std::string> texts;
-  for (const TomlScalar& scalar : *array) {
-    const auto* text = std::get_if<std::string>(&scalar);
-    check(text != nullptr, entry.where, ": '", entry.key, "': expected strings");
-    texts.push_back(*text);
-  }
-  return texts;
-}
-
 Systems read_systems(const std::string& path, const PaperTables& tables) {
   Systems systems;
   std::set<std::string> sources, names;
@@ -63,7 +50,7 @@ Systems read_systems(const std::string& path, const PaperTables& tables) {
       const std::string name = entry.key.substr(5);
       check(tables.evaluations.contains(name), entry.where, ": '", entry.key, "': expected the data of an evaluation (",
             list_text(tables.evaluations, [](const auto& each) { return each.first; }), ")");
-      systems.data[name] = strings_of(entry);
+      systems.data[name] = texts_of(entry);
       continue;
     }
     const size_t dot = entry.key.rfind('.');
@@ -73,7 +60,7 @@ Systems read_systems(const std::string& path, const PaperTables& tables) {
     const std::string name = entry.key.substr(kPrefix.size(), dot - kPrefix.size()), key = entry.key.substr(dot + 1);
     check(names.contains(name), entry.where, ": '", name, "': expected a system of the tables, which has no such row");
     if (key == "arguments") {
-      systems.arguments[name] = strings_of(entry);
+      systems.arguments[name] = texts_of(entry);
       continue;
     }
     const auto* source = std::get_if<std::string>(&entry.value);

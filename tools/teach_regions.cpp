@@ -8,6 +8,7 @@
 #include "engine/data/region_teacher.h"
 #include "engine/io/atomic_file.h"
 #include "engine/io/checksum.h"
+#include "engine/io/csv_cell.h"
 #include "engine/io/image_header.h"
 #include "engine/io/mapped_file.h"
 #include "engine/io/npy.h"
@@ -26,12 +27,7 @@ constexpr float kGreatestHalf = 65504.0f;
 // The region as the network sees it, and its patches at their own size: (1 + patches, size, size, 3).
 Tensor input_of(const Sample& sample, const Region& region, int size, Device device, DType dtype) {
   const auto patches = std::ssize(region.patches);
-  RegionParams params;
-  params.top = region.top;
-  params.left = region.left;
-  params.side = region.side;
-  params.mirrored = region.mirrored;
-  params.scaled = size;
+  RegionParams params = region_params(region, size);
   const ImageSize image = sample.image.size();
   const Frame frame{image.height, image.width, image.width};
   Tensor input = empty({1 + patches, size, size, 3}, dtype);
@@ -122,12 +118,6 @@ void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, con
                   const std::function<void(int64_t, int64_t)>& progress) {
   const std::vector<RegionTask> tasks = region_tasks(recipe, data, teacher);
   claim_folder(teacher_folder(recipe, teacher), region_settings(recipe, data, teacher));
-  const auto quoted = [](const std::string& text) {
-    if (text.find_first_of(",\"\n") == std::string::npos) return text;
-    std::string out = "\"";
-    for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-    return out + '"';
-  };
   std::map<int64_t, Rect> frames;  // what is learnt from of each image
   std::ostringstream lines;
   lines << "image,epoch,top,left,side,scaled,mirrored,virtual,patches,file\n";
@@ -144,9 +134,9 @@ void list_regions(const Recipe& recipe, const Dataset& data, size_t teacher, con
     for (const Region::Patch& patch : region.patches) {
       patches += concat_text(patches.empty() ? "" : " ", patch.row, ':', patch.column);
     }
-    lines << quoted(image) << ',' << task.epoch << ',' << rect.top + region.top << ',' << rect.left + region.left << ','
-          << region.side << ',' << spec.patch << ',' << (region.mirrored ? 1 : 0) << ',' << region.scaled << ','
-          << patches << ',' << quoted(task.path) << '\n';
+    lines << csv_cell(image) << ',' << task.epoch << ',' << rect.top + region.top << ',' << rect.left + region.left
+          << ',' << region.side << ',' << spec.patch << ',' << (region.mirrored ? 1 : 0) << ',' << region.scaled << ','
+          << patches << ',' << csv_cell(task.path) << '\n';
   }
   progress(done, done);
   write_file(path, lines.str());

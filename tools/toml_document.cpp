@@ -197,4 +197,16 @@ std::string format_toml(const TomlValue& value) {
   return std::visit(Visitor{}, value);
 }
 
+std::vector<std::string> texts_of(const TomlEntry& entry) {
+  const auto* array = std::get_if<TomlArray>(&entry.value);
+  check(array != nullptr, entry.where, ": '", entry.key, "': expected an array, found ", describe_type(entry.value));
+  std::vector<std::string> texts;
+  for (const TomlScalar& scalar : *array) {
+    const auto* text = std::get_if<std::string>(&scalar);
+    check(text != nullptr, entry.where, ": '", entry.key, "': expected strings");
+    texts.push_back(*text);
+  }
+  return texts;
+}
+
 }  // namespace depthstill

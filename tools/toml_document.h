@@ -29,5 +29,7 @@ const char* describe_type(const TomlValue& value);
 // Writes the value as TOML: strings are quoted and escaped, numbers read back to the same value.
 std::string format_toml(const TomlValue& value);
 std::string toml_quoted(const std::string& text);  // a TOML string
+// The strings of an array. Throws Error "WHERE: 'KEY': expected ..." for another value.
+std::vector<std::string> texts_of(const TomlEntry& entry);
 
 }  // namespace depthstill

@@ -53,10 +53,8 @@ void make_image(Device device, Stream stream, const Frame& frame, const uint8_t*
 template <class T>
 void make_region(Device device, Stream stream, const Frame& frame, const uint8_t* from, const LabelledRegion& drawn,
                  void* to) {
-  RegionParams params;  // of what source_in_place() has cut
-  params.side = drawn.region.side;
-  params.mirrored = drawn.region.mirrored;
-  params.scaled = drawn.size;
+  RegionParams params = region_params(drawn.region, drawn.size);
+  params.top = params.left = 0;  // of what source_in_place() has cut
   auto* make = device == Device::kCpu ? cpu::preprocess_region<T> : cuda::preprocess_region<T>;
   make(stream, frame, from, params, drawn.size, static_cast<T*>(to));
 }

@@ -82,6 +82,11 @@ int64_t steps_per_epoch(int64_t samples, const LoaderOptions& options) {
   return steps;
 }
 
+int64_t steps_of_run(int64_t samples, const LoaderOptions& options, int64_t most) {
+  const int64_t all = steps_per_epoch(samples, options) * options.epochs;
+  return most > 0 ? std::min(all, most) : all;
+}
+
 class Loader::Impl {
  public:
   Impl(std::shared_ptr<const Dataset> dataset, LoaderOptions options)

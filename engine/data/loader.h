@@ -81,6 +81,8 @@ class Loader {
 
 // Batches of an epoch over `samples`. Throws Error if there are none.
 int64_t steps_per_epoch(int64_t samples, const LoaderOptions& options);
+// Those of all epochs of a run, but at most `most`, if that is not 0.
+int64_t steps_of_run(int64_t samples, const LoaderOptions& options, int64_t most);
 
 // The sample indices of an epoch in the order of delivery.
 std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int64_t epoch);

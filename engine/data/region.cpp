@@ -41,6 +41,16 @@ Region draw_region(const RegionSpec& spec, ImageSize image, uint64_t seed, int64
   return region;
 }
 
+RegionParams region_params(const Region& region, int scaled) {
+  RegionParams params;
+  params.top = region.top;
+  params.left = region.left;
+  params.side = region.side;
+  params.mirrored = region.mirrored;
+  params.scaled = scaled;
+  return params;
+}
+
 int64_t draw_teacher(std::span<const double> weights, uint64_t seed, int64_t epoch, int64_t step) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   check(sum > 0 && std::isfinite(sum) && std::ranges::all_of(weights, [](double weight) { return weight >= 0; }),

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/io/image.h"
+#include "kernels/preprocess_region.h"
 
 namespace depthstill {
 
@@ -35,6 +36,9 @@ struct Region {
 // random choice from a grid of n x n evenly spread ones, n = max(2, ceil(scaled / patch)), without repetition as long
 // as there are any left. Throws Error for an empty image, or if a patch is larger than the least side.
 Region draw_region(const RegionSpec& spec, ImageSize image, uint64_t seed, int64_t epoch, int64_t index);
+
+// What cuts the region from its image and resizes it to scaled x scaled pixels (preprocess_region).
+RegionParams region_params(const Region& region, int scaled);
 
 // The teacher that serves iteration `step` of `epoch`, as an index into `weights`: the shares in which teachers are
 // drawn, not negative, which need not add up to 1. Throws Error if their sum is not a positive number.

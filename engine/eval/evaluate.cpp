@@ -26,7 +26,12 @@ TruthFile truth_file(const Protocol& protocol) {
 
 }  // namespace
 
-bool needs_raw_size(const Protocol& protocol) { return truth_file(protocol) == TruthFile::kRawFloats; }
+ImageSize raw_truth_size(const Protocol& protocol, const EvalItem& item, const EvaluateOptions& options,
+                         const std::function<ImageSize()>& prediction_size) {
+  if (truth_file(protocol) != TruthFile::kRawFloats) return {};
+  const std::optional<ImageSize> size = options.truth_size ? options.truth_size(item) : std::nullopt;
+  return size ? *size : prediction_size();
+}
 
 TruthReader open_truth(const Protocol& protocol, const EvalItem& item, const MapFormat& format, ImageSize raw_size) {
   const TruthFile kind = truth_file(protocol);
@@ -107,12 +112,10 @@ Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, c
     const EvalItem& item = items[i];
     if (item.truth.empty()) continue;
     std::optional<DepthMap> made;  // before truth is read only if that needs its size
-    ImageSize raw_size;
-    if (needs_raw_size(protocol)) {
-      const std::optional<ImageSize> size = options.truth_size ? options.truth_size(item) : std::nullopt;
-      if (!size) made = predict(item);
-      raw_size = size ? *size : made->size();
-    }
+    const ImageSize raw_size = raw_truth_size(protocol, item, options, [&] {
+      made = predict(item);
+      return made->size();
+    });
     const DepthMap truth = read_truth_frame(protocol, item, options.truth_format, raw_size);
     DepthMap prediction = made ? std::move(*made) : predict(item);
     scores[i] = score_item(protocol, item, truth, prediction, options);

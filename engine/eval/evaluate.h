@@ -87,8 +87,10 @@ Evaluation gather(const Protocol& protocol, std::vector<std::optional<ItemScore>
 Evaluation evaluate(const Protocol& protocol, std::span<const EvalItem> items, const PredictItem& predict,
                     const EvaluateOptions& options);
 
-// Whether the protocol's truth does not say its size.
-bool needs_raw_size(const Protocol& protocol);
+// The size of truth that does not say it: options.truth_size's, else that of the prediction, which is made or opened
+// for it. {} where the protocol's truth says its size.
+ImageSize raw_truth_size(const Protocol& protocol, const EvalItem& item, const EvaluateOptions& options,
+                         const std::function<ImageSize()>& prediction_size);
 // The truth of an item in metres, of the whole image; raw_size: see TruthReader. Throws Error that names the list's
 // line.
 TruthReader open_truth(const Protocol& protocol, const EvalItem& item, const MapFormat& format, ImageSize raw_size);

@@ -85,12 +85,10 @@ class FileScorer {
     const EvalItem& item = items_[index];
     if (item.truth.empty()) return;
     std::optional<MapReader> prediction;  // is opened before truth only if that needs its size
-    ImageSize raw_size;
-    if (needs_raw_size(protocol_)) {
-      const std::optional<ImageSize> size = options_.truth_size ? options_.truth_size(item) : std::nullopt;
-      if (!size) prediction.emplace(open_(item));
-      raw_size = size ? *size : prediction->size();
-    }
+    const ImageSize raw_size = raw_truth_size(protocol_, item, options_, [&] {
+      prediction.emplace(open_(item));
+      return prediction->size();
+    });
     const TruthReader truth = open_truth(protocol_, item, options_.truth_format, raw_size);
     if (!prediction) prediction.emplace(open_(item));
     const Rect frame = frame_rect(protocol_, truth.size());

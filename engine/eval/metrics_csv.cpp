@@ -9,18 +9,12 @@
 #include <string_view>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/csv_cell.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
 namespace {
-
-std::string quoted(const std::string& name) {
-  if (name.find_first_of(",\"\n") == std::string::npos) return name;
-  std::string text = name;
-  for (size_t at = 0; (at = text.find('"', at)) != std::string::npos; at += 2) text.insert(at, 1, '"');
-  return '"' + text + '"';
-}
 
 std::string number(double value) {
   char text[40];
@@ -48,7 +42,7 @@ void write_metrics_csv(const std::string& path, std::span<const ImageMetrics> im
   text += '\n';
   for (const ImageMetrics& image : images) {
     const auto add = [&](double value) { text += image.metrics ? ',' + number(value) : ","; };
-    text += quoted(image.name) + ',' + std::to_string(image.pixels);
+    text += csv_cell(image.name) + ',' + std::to_string(image.pixels);
     for (const MetricField& field : first) add(image.metrics ? *image.metrics.*field.value : 0);
     if (fits) {
       add(image.fit.scale);

@@ -28,10 +28,7 @@ Trainer::Trainer(std::shared_ptr<const Dataset> data, Objective& objective, cons
   }
 }
 
-int64_t Trainer::total_updates() const {
-  const int64_t all = steps_per_epoch_ * options_.loading.epochs;
-  return options_.max_steps > 0 ? std::min(all, options_.max_steps) : all;
-}
+int64_t Trainer::total_updates() const { return steps_of_run(data_->size(), options_.loading, options_.max_steps); }
 
 // The settings that must not change between a run and its continuation, because they decide what a step computes.
 std::string Trainer::fingerprint() const {

@@ -96,15 +96,6 @@ TEST(RegionLabel, SaysWhatTeachesNothing) {
   EXPECT_EQ(label_problem({0.0f, 1e-3f, kNan}), "");
 }
 
-std::string message_of_next(Loader& loader) {
-  try {
-    loader.next();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 // Four images of 40 x 30, whose first teacher knows their depth and whose second one knows the inverse of it, in files
 // of each region.
 class Regions : public testing::Test {
@@ -293,7 +284,8 @@ TEST_F(Regions, PatchesComeWithTheirWindows) {
   }
   regions().spec.patches = 2;
   Loader other(data_, loading_);
-  EXPECT_NE(message_of_next(other).find("expected maps (3, 12, 12), found 4, 12, 12 numbers"), std::string::npos);
+  EXPECT_NE(testing_files::error_of([&] { other.next(); }).find("expected maps (3, 12, 12), found 4, 12, 12 numbers"),
+            std::string::npos);
 }
 
 TEST_F(Regions, AFolderOfOtherDrawsIsRefused) {

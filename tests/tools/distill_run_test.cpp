@@ -20,6 +20,7 @@
 #include "kernels/preprocess_region.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
+#include "tests/tools/runs.h"
 #include "tests/tools/small_recipe.h"
 #include "tests/with_options.h"
 #include "tools/data_check.h"
@@ -33,7 +34,9 @@ namespace depthstill {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_files::error_of;
 using testing_files::TemporaryFolder;
+using namespace testing_runs;
 
 // Four 96 x 72 images in batches of two; squares of at least 40 pixels, seen as 32.
 Recipe recipe_of(const TemporaryFolder& folder) {
@@ -51,39 +54,6 @@ Recipe recipe_of(const TemporaryFolder& folder) {
   recipe.regions.teachers = {"teacher"};
   recipe.regions.unstated = Quantity::kDepth;
   return recipe;
-}
-
-TrainOptions into(const std::string& out) {
-  TrainOptions options;
-  options.out = out;
-  return options;
-}
-
-void train_until(int64_t step, const Recipe& recipe, TrainOptions options) {
-  install_interrupt_handlers();
-  options.on_step = [step](int64_t updates) {
-    if (updates == step) std::raise(SIGTERM);
-  };
-  EXPECT_THROW(train(recipe, options), Interrupted);
-  clear_interrupt();
-}
-
-void expect_same_files(const std::string& a, const std::string& b) {
-  const SafetensorsFile first(a), second(b);
-  ASSERT_EQ(first.tensors().size(), second.tensors().size());
-  for (const StoredTensor& tensor : first.tensors()) {
-    const auto x = first.bytes(tensor), y = second.bytes(second.at(tensor.name));
-    EXPECT_TRUE(std::equal(x.begin(), x.end(), y.begin(), y.end())) << tensor.name;
-  }
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 // A network of random weights as a teacher, in a file.
@@ -148,7 +118,7 @@ TEST(DistillRun, GoesOnFromAnyStepBitForBit) {
   train_until(1, recipe, options);
   options.resume = true;
   recipe.regions.shares = {0.6, 0.4};
-  EXPECT_NE(message_of([&] { train(recipe, options); }).find("distill.teacher_weights"), std::string::npos);
+  EXPECT_NE(error_of([&] { train(recipe, options); }).find("distill.teacher_weights"), std::string::npos);
 }
 
 TEST(DistillRun, GoesOnWithTheSameLossesAndTeachersAlone) {
@@ -159,13 +129,13 @@ TEST(DistillRun, GoesOnWithTheSameLossesAndTeachersAlone) {
   options.resume = true;
   Recipe other = recipe;
   other.distill.norm = ContextNorm::kGlobal;
-  EXPECT_NE(message_of([&] {
+  EXPECT_NE(error_of([&] {
               train(other, options);
             }).find("expected a checkpoint with distill.norm \"global\", found \"hybrid\""),
             std::string::npos);
   other = recipe;
   other.regions.unstated = Quantity::kInverseDepth;
-  EXPECT_NE(message_of([&] { train(other, options); }).find("distill.teacher_quantity"), std::string::npos);
+  EXPECT_NE(error_of([&] { train(other, options); }).find("distill.teacher_quantity"), std::string::npos);
   other = recipe;
   other.drift_factor = 50;  // decides no step
   train(other, options);
@@ -232,16 +202,16 @@ TEST(DistillRun, LabelsOfRegionsAreThoseOfTheNetwork) {
   EXPECT_EQ(labels, 8);
 
   const auto other = write_teacher(folder / "other.safetensors", 7);
-  EXPECT_NE(message_of([&] {
+  EXPECT_NE(error_of([&] {
               teach_all(recipe, 0, *other, folder / "other.safetensors");
             }).find("holds labels of other weights"),
             std::string::npos);
   recipe.train.seed = 71;
-  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("train.seed = 70, but the recipe says 71"),
+  EXPECT_NE(error_of([&] { region_loading(recipe, *data); }).find("train.seed = 70, but the recipe says 71"),
             std::string::npos);
   recipe.train.seed = 70;
   recipe.train.epochs = 3;
-  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("expected labels of 3 epochs, found 2"),
+  EXPECT_NE(error_of([&] { region_loading(recipe, *data); }).find("expected labels of 3 epochs, found 2"),
             std::string::npos);
   const RegionTeachReport more = teach_all(recipe, 0, *teacher, folder / "teacher.safetensors");
   EXPECT_EQ(more.written, 4);
@@ -276,7 +246,7 @@ TEST(DistillRun, ReadsTheLabelsOfItsOwnStepsAndNoOthers) {
   recipe.train.max_steps = 4;
   const std::string lacking =
       folder / "regions: expected 8 labels, of the regions that this run draws; missing are 2, the first ";
-  EXPECT_EQ(message_of([&] { train(recipe, into(folder / "longer")); }).rfind(lacking, 0), 0u);
+  EXPECT_EQ(error_of([&] { train(recipe, into(folder / "longer")); }).rfind(lacking, 0), 0u);
   EXPECT_FALSE(fs::exists(folder / "longer"));
   CheckOptions options;
   options.training = needs_of(recipe);
@@ -291,7 +261,7 @@ TEST(DistillRun, LabelsGoIntoAFolderOfTheirOwn) {
   Recipe recipe = recipe_of(folder);  // whose teacher is a folder of whole images
   const std::string file = folder / "teacher.safetensors";
   const auto teacher = write_teacher(file, 6);
-  const auto message = [&] { return message_of([&] { teach_all(recipe, 0, *teacher, file); }); };
+  const auto message = [&] { return error_of([&] { teach_all(recipe, 0, *teacher, file); }); };
   EXPECT_EQ(message(), folder / "teacher: expected labels of regions or an empty folder, found something else");
   EXPECT_FALSE(is_region_folder(folder / "teacher"));
   recipe.regions.teachers = {"regions"};
@@ -309,7 +279,7 @@ TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
   Recipe recipe = recipe_of(folder);
   recipe.distill.lambda_lg = 0.5f;
   recipe.regions.spec.patches = 3;
-  EXPECT_NE(message_of([&] { train(recipe, into(folder / "run")); }).find("distill.lambda_lg: expected 0 with maps of"),
+  EXPECT_NE(error_of([&] { train(recipe, into(folder / "run")); }).find("distill.lambda_lg: expected 0 with maps of"),
             std::string::npos);
   recipe.regions.teachers = {"regions"};
   const auto teacher = write_teacher(folder / "teacher.safetensors", 6);
@@ -323,12 +293,7 @@ TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
   const LabelledRegion& drawn = *batch.items[1].region;
   const SampleImage& photo = batch.items[1].sample->image;
   ASSERT_EQ(drawn.region.patches.size(), 3u);
-  RegionParams params;
-  params.top = drawn.region.top;
-  params.left = drawn.region.left;
-  params.side = drawn.region.side;
-  params.mirrored = drawn.region.mirrored;
-  params.scaled = drawn.region.scaled;
+  RegionParams params = region_params(drawn.region, drawn.region.scaled);
   params.row = drawn.region.patches[2].row;
   params.column = drawn.region.patches[2].column;
   Tensor input = empty({1, 32, 32, 3}, DType::kFloat);
@@ -354,7 +319,7 @@ TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
   train(recipe, halves);
   expect_same_files(folder / "run/last.safetensors", folder / "halves/last.safetensors");
   recipe.distill.lambda_lg = 0;
-  EXPECT_NE(message_of([&] { region_loading(recipe, *data); }).find("distill.patches = 3, but the recipe says 0"),
+  EXPECT_NE(error_of([&] { region_loading(recipe, *data); }).find("distill.patches = 3, but the recipe says 0"),
             std::string::npos);
 }
 
@@ -380,9 +345,9 @@ TEST(DistillRun, AFrozenEncoderHoldsTheStudentsFeatures) {
   again.resume = true;
   other->initialize(10);
   save_model(folder / "other.safetensors", *other);
-  EXPECT_NE(message_of([&] { train(recipe, again); }).find("distill.features"), std::string::npos);
+  EXPECT_NE(error_of([&] { train(recipe, again); }).find("distill.features"), std::string::npos);
   recipe.model.name = "dpt_b";
-  EXPECT_NE(message_of([&] {
+  EXPECT_NE(error_of([&] {
               train(recipe, into(folder / "b"));
             }).find("other.safetensors: expected the DINOv2 encoder of dpt_b, found weights for dpt_s"),
             std::string::npos);
@@ -463,7 +428,7 @@ TEST(DistillRun, ConstantLabelsDoNotCountAndAreNamed) {
     write_map(folder / (std::string("teacher/images_") + name + ".png"), {96, 72, std::vector<float>(96 * 72, 4.0f)},
               {80.0 / 65535});
   }
-  EXPECT_EQ(message_of([&] {
+  EXPECT_EQ(error_of([&] {
               train(recipe, into(folder / "nothing"));
             }).rfind("epoch 1: expected a label that teaches something, found 4 that are constant", 0),
             0u);

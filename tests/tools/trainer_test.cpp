@@ -17,6 +17,7 @@
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "models/predictor.h"
+#include "tests/tools/runs.h"
 #include "tests/tools/small_recipe.h"
 #include "tools/interrupt.h"
 #include "tools/report/run_log.h"
@@ -27,6 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing_files::TemporaryFolder;
+using namespace testing_runs;
 
 // Four 64x32 images, batches of two: two steps an epoch.
 Recipe small_recipe(const TemporaryFolder& folder) {
@@ -34,33 +36,6 @@ Recipe small_recipe(const TemporaryFolder& folder) {
   Recipe recipe = testing_files::recipe_of_small_set(folder, 1e-4);
   recipe.train.checkpoint_keep = 1;
   return recipe;
-}
-
-TrainOptions into(const std::string& out) {
-  TrainOptions options;
-  options.out = out;
-  return options;
-}
-
-// Trains up to this step, after which SIGTERM arrives.
-void train_until(int64_t step, const Recipe& recipe, TrainOptions options) {
-  install_interrupt_handlers();
-  options.on_step = [step](int64_t updates) {
-    if (updates == step) std::raise(SIGTERM);
-  };
-  EXPECT_THROW(train(recipe, options), Interrupted);
-  clear_interrupt();
-}
-
-// Tensors of a checkpoint, byte for byte.
-void expect_same_files(const std::string& a, const std::string& b) {
-  const SafetensorsFile first(a), second(b);
-  ASSERT_EQ(first.tensors().size(), second.tensors().size());
-  for (const StoredTensor& tensor : first.tensors()) {
-    const auto x = first.bytes(tensor), y = second.bytes(second.at(tensor.name));
-    ASSERT_EQ(x.size(), y.size()) << tensor.name;
-    EXPECT_TRUE(std::equal(x.begin(), x.end(), y.begin())) << tensor.name;
-  }
 }
 
 std::string message_of(const Recipe& recipe, const TrainOptions& options) {
