@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/context/leaf_lanes.h"
 #include "kernels/context/select.h"
 #include "kernels/core/parallel.h"
 
@@ -24,137 +25,125 @@ struct Problem {
   int64_t chunks_of_image() const { return (shape.pixels() + kChunk - 1) / kChunk; }
 };
 
-// The contexts of an image by column; the last one is for pixels that have none.
+// The contexts of an image by column.
 template <class Tree>
 struct PairTable {
-  float tx[Tree::kContexts + 1], sx[Tree::kContexts + 1], ty[Tree::kContexts + 1], sy[Tree::kContexts + 1];
+  float tx[Tree::kContexts], sx[Tree::kContexts], ty[Tree::kContexts], sy[Tree::kContexts];
 
   PairTable(const Problem& p, int64_t n) {
-    for (int u = 0; u <= Tree::kContexts; ++u) {
-      ContextPair pair = no_context();
-      if (u < Tree::kContexts && p.stats != nullptr) {
-        const ContextStats& student = p.stats[n * Tree::kContexts + u];
-        const ContextStats& teacher = p.stats[(p.shape.N + n) * Tree::kContexts + u];
-        pair = {student.t, student.s, teacher.t, teacher.s};
-      }
-      tx[u] = pair.tx;
-      sx[u] = pair.sx;
-      ty[u] = pair.ty;
-      sy[u] = pair.sy;
+    for (int u = 0; p.stats != nullptr && u < Tree::kContexts; ++u) {
+      const ContextStats& student = p.stats[n * Tree::kContexts + u];
+      const ContextStats& teacher = p.stats[(p.shape.N + n) * Tree::kContexts + u];
+      tx[u] = student.t;
+      sx[u] = student.s;
+      ty[u] = teacher.t;
+      sy[u] = teacher.s;
     }
   }
 };
 
-// Up to kBlock pixels and what both directions need of them. The loops run along the pixels.
+// kLanes pixels side by side and what both directions need of them.
 template <class Tree, ContextNorm norm>
-struct PixelBlock {
+struct PixelLanes {
   static constexpr int kFirst = first_level(norm), kEnd = end_level(norm), kCount = level_count(norm);
-  int64_t count;
-  int32_t counted[kBlock], leaf[kBlock];
-  float x[kBlock], y[kBlock], loss[kBlock];
-  float sigma[kCount][kBlock], a[kCount][kBlock];  // sign(a - b) and a, by level
+  LaneInts counted, in;  // masks: pixels that count, those that have contexts
+  LeafLanes<Tree> contexts;
+  Lanes x, y;  // 0 without contexts
+  Lanes loss;
+  Lanes sigma[kCount], a[kCount];  // sign(a - b) and a, by level
 
-  void load(const Problem& p, int64_t at, int64_t n) {
-    count = n;
+  // The first `count` of the pixels from `at` on; others do not count.
+  PixelLanes(const Problem& p, int64_t at, int64_t count) {
+    const Lanes xs = load_first(p.x + at, count), ys = load_first(p.y + at, count);
     if constexpr (norm == ContextNorm::kNone) {
-#pragma omp simd
-      for (int64_t i = 0; i < count; ++i) {
-        counted[i] = is_finite(p.y[at + i]) ? 1 : 0;
-        leaf[i] = counted[i] != 0 ? 0 : Tree::kLeaves;
-      }
+      in = counted = (ys - ys == 0.0f) & first_lanes(count);
     } else {
-#pragma omp simd
-      for (int64_t i = 0; i < count; ++i) {
-        const int32_t byte = p.leaves[at + i];
-        counted[i] = byte != kNotCounted ? 1 : 0;
-        leaf[i] = byte < Tree::kLeaves ? byte : Tree::kLeaves;
-      }
+      contexts.leaf = load_first(p.leaves + at, count, kNotCounted);
+      counted = contexts.leaf != kNotCounted;
+      in = contexts.leaf < Tree::kLeaves;
     }
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const bool in = leaf[i] < Tree::kLeaves;
-      x[i] = in ? p.x[at + i] : 0.0f;
-      y[i] = in ? p.y[at + i] : 0.0f;
-    }
+    x = where(in, xs);
+    y = where(in, ys);
   }
 
   void compare(const PairTable<Tree>& pairs) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) loss[i] = 0.0f;
+    if constexpr (norm == ContextNorm::kNone) {
+      loss = magnitude(x - y);
+      sigma[0] = sign_of(x - y);
+      return;
+    }
+    loss = Lanes{};
     for (int level = kFirst; level < kEnd; ++level) {
-      float *sigmas = sigma[level - kFirst], *as = a[level - kFirst];
-#pragma omp simd
-      for (int64_t i = 0; i < count; ++i) {
-        const int u = Tree::context(leaf[i], level);
-        const float ai = (x[i] - pairs.tx[u]) / pairs.sx[u], difference = ai - (y[i] - pairs.ty[u]) / pairs.sy[u];
-        loss[i] += std::fabs(difference);
-        sigmas[i] = sign_of(difference);
-        as[i] = ai;
-      }
+      const Lanes ai = (x - contexts.pick(pairs.tx, level)) / contexts.pick(pairs.sx, level);
+      const Lanes bi = (y - contexts.pick(pairs.ty, level)) / contexts.pick(pairs.sy, level);
+      const Lanes difference = where(in, ai - bi);
+      loss += magnitude(difference);
+      sigma[level - kFirst] = sign_of(difference);
+      a[level - kFirst] = ai;
     }
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      if constexpr (norm == ContextNorm::kNone) {
-        loss[i] = std::fabs(x[i] - y[i]);
-        sigma[0][i] = sign_of(x[i] - y[i]);
-      } else {
-        loss[i] = loss[i] / static_cast<float>(kCount);
-      }
-    }
+    if (kCount > 1) loss /= static_cast<float>(kCount);
   }
 
   // Multiplies losses and signs by what the trim keeps of them.
   void trim(const TrimBorder& border) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      const float kept = border.kept(loss[i]);
-      loss[i] *= kept;
-      for (int level = 0; level < kCount; ++level) sigma[level][i] *= kept;
+    const Lanes kept = loss > border.border ? Lanes{} : loss == border.border ? lanes_of(border.share) : lanes_of(1.0f);
+    loss *= kept;
+    for (Lanes& sign : sigma) sign *= kept;
+  }
+};
+
+// Sums over a block of pixels, added up in double.
+template <class Tree, ContextNorm norm>
+struct BlockSums {
+  Lanes loss{}, A[Tree::kContexts]{}, B[Tree::kContexts]{};
+  LaneInts counted{};
+
+  void add(const PixelLanes<Tree, norm>& pixels) {
+    loss += pixels.loss;
+    counted -= pixels.counted;
+    for (int level = pixels.kFirst; level < pixels.kEnd; ++level) {
+      const Lanes sigma = pixels.sigma[level - pixels.kFirst], product = sigma * pixels.a[level - pixels.kFirst];
+      for (int u = Tree::first(level); u < Tree::end(level); ++u) {
+        const LaneInts in = pixels.contexts.in(u, level);
+        A[u] += where(in, product);
+        B[u] += where(in, sigma);
+      }
     }
   }
-
   // sums: {loss, counted pixels}, then {A, B} per context.
-  void add_sums(double* sums) const {
-    float total = 0.0f;
-    int32_t pixels = 0;
-#pragma omp simd reduction(+ : total, pixels)
-    for (int64_t i = 0; i < count; ++i) {
-      total += loss[i];
-      pixels += counted[i];
-    }
-    sums[0] += static_cast<double>(total);
-    sums[1] += pixels;
-    for (int u = Tree::context(0, kFirst); kEnd > 0 && u < Tree::kContexts; ++u) {
-      const int level = u < Tree::kLeaves ? 0 : u < Tree::kContexts - 1 ? 1 : 2;
-      if (level >= kEnd) break;
-      const int first = Tree::leaves(u).first, end = Tree::leaves(u).end;
-      const float *sigmas = sigma[level - kFirst], *as = a[level - kFirst];
-      float A = 0.0f, B = 0.0f;
-#pragma omp simd reduction(+ : A, B)
-      for (int64_t i = 0; i < count; ++i) {
-        const float s = leaf[i] >= first && leaf[i] < end ? sigmas[i] : 0.0f;
-        A += s * as[i];
-        B += s;
+  void add_to(double* sums) const {
+    sums[0] += sum_of(loss);
+    for (int i = 0; i < kLanes; ++i) sums[1] += counted[i];
+    for (int level = first_level(norm); level < end_level(norm); ++level) {
+      for (int u = Tree::first(level); u < Tree::end(level); ++u) {
+        sums[2 + 2 * u] += sum_of(A[u]);
+        sums[3 + 2 * u] += sum_of(B[u]);
       }
-      sums[2 + 2 * u] += static_cast<double>(A);
-      sums[3 + 2 * u] += static_cast<double>(B);
     }
   }
 };
 
-// body(block, n, chunk, at) for every block of the batch, compared; `at` is its first pixel. Blocks of a chunk come in
-// order.
+// body(pixels, at, count) for the `count` pixels from `first` on of image n, compared.
 template <class Tree, ContextNorm norm, class Body>
+void for_each_lanes(const Problem& p, const PairTable<Tree>& pairs, int64_t first, int64_t count, const Body& body) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t lanes = std::min<int64_t>(kLanes, count - i);
+    PixelLanes<Tree, norm> pixels(p, first + i, lanes);
+    pixels.compare(pairs);
+    body(pixels, first + i, lanes);
+  }
+}
+
+// body(n, chunk, pairs, at, count) for every block of the batch; `at` is its first pixel. Blocks of a chunk come in
+// order.
+template <class Tree, class Body>
 void for_each_block(const Problem& p, const Body& body) {
   const int64_t pixels = p.shape.pixels(), chunks = p.chunks_of_image();
   parallel_for(p.shape.N * chunks, 2, [&](int64_t chunk) {
     const int64_t n = chunk / chunks, first = chunk % chunks * kChunk, end = std::min(pixels, first + kChunk);
     const PairTable<Tree> pairs(p, n);
-    PixelBlock<Tree, norm> block;
     for (int64_t at = first; at < end; at += kBlock) {
-      block.load(p, n * pixels + at, std::min(kBlock, end - at));
-      block.compare(pairs);
-      body(block, n, chunk, n * pixels + at);
+      body(n, chunk, pairs, n * pixels + at, std::min(kBlock, end - at));
     }
   });
 }
@@ -162,8 +151,10 @@ void for_each_block(const Problem& p, const Body& body) {
 // Losses of all pixels -> the border of each image. A pixel that does not count has the loss -1.
 template <class Tree, ContextNorm norm>
 void find_borders(const Problem& p, float* losses, uint32_t* counters, TrimBorder* borders) {
-  for_each_block<Tree, norm>(p, [&](const PixelBlock<Tree, norm>& block, int64_t, int64_t, int64_t at) {
-    for (int64_t i = 0; i < block.count; ++i) losses[at + i] = block.counted[i] != 0 ? block.loss[i] : -1.0f;
+  for_each_block<Tree>(p, [&](int64_t, int64_t, const PairTable<Tree>& pairs, int64_t begin, int64_t count) {
+    for_each_lanes<Tree, norm>(p, pairs, begin, count, [&](const PixelLanes<Tree, norm>& of, int64_t at, int64_t n) {
+      store_first(losses + at, n, of.counted ? of.loss : lanes_of(-1.0f));
+    });
   });
   WantedBorder wanted;
   wanted.trim = p.options.trim;
@@ -192,9 +183,13 @@ void loss_of(Stream stream, const Problem& p, const ContextLossResult& result) {
     find_borders<Tree, norm>(p, free, reinterpret_cast<uint32_t*>(free + losses), result.borders);
   }
   std::fill_n(sums, doubles, 0.0);
-  for_each_block<Tree, norm>(p, [&](PixelBlock<Tree, norm>& block, int64_t n, int64_t chunk, int64_t) {
-    if (trims) block.trim(result.borders[n]);
-    block.add_sums(sums + chunk * kSums);
+  for_each_block<Tree>(p, [&](int64_t n, int64_t chunk, const PairTable<Tree>& pairs, int64_t begin, int64_t pixels) {
+    BlockSums<Tree, norm> block;
+    for_each_lanes<Tree, norm>(p, pairs, begin, pixels, [&](PixelLanes<Tree, norm>& of, int64_t, int64_t) {
+      if (trims) of.trim(result.borders[n]);
+      block.add(of);
+    });
+    block.add_to(sums + chunk * kSums);
   });
   double loss = 0, count = 0;
   for (int64_t n = 0; n < p.shape.N; ++n) {
@@ -212,54 +207,52 @@ void loss_of(Stream stream, const Problem& p, const ContextLossResult& result) {
   finish_context_loss(loss, count, result.loss);
 }
 
-// The slopes of an image by column; the last one is for pixels that have no context.
+// The slopes of an image by column.
 template <class Tree>
 struct SlopeTable {
-  float t[Tree::kContexts + 1], scale[Tree::kContexts + 1], deviation[Tree::kContexts + 1], median[Tree::kContexts + 1];
+  float t[Tree::kContexts], scale[Tree::kContexts], deviation[Tree::kContexts], median[Tree::kContexts];
 
   SlopeTable(const Problem& p, int64_t n, double weight, const ContextSums* sums) {
-    for (int u = 0; u <= Tree::kContexts; ++u) {
-      ContextSlope slope{};
-      if (u < Tree::kContexts) {
-        const int64_t at = n * Tree::kContexts + u;
-        slope = slope_of(p.stats[at], weight, static_cast<double>(sums[at].A), static_cast<double>(sums[at].B),
-                         p.options.reference, p.options.detach);
-      }
+    for (int u = 0; u < Tree::kContexts; ++u) {
+      const int64_t at = n * Tree::kContexts + u;
+      const ContextSlope slope = slope_of(p.stats[at], weight, static_cast<double>(sums[at].A),
+                                          static_cast<double>(sums[at].B), p.options.reference, p.options.detach);
       t[u] = slope.t;
       scale[u] = slope.scale;
       deviation[u] = slope.deviation;
       median[u] = slope.median;
     }
   }
+
+  // dx of pixels with contexts.
+  template <ContextNorm norm>
+  Lanes at(const PixelLanes<Tree, norm>& of) const {
+    Lanes sum{};
+    for (int level = of.kFirst; level < of.kEnd; ++level) {
+      const Lanes border = of.contexts.pick(t, level), one = lanes_of(1.0f);
+      const Lanes side = where(of.x > border, one) - where(of.x < border, one);
+      const Lanes at_median = where(of.x == border, of.contexts.pick(median, level));
+      sum += of.contexts.pick(scale, level) *
+             (of.sigma[level - of.kFirst] - of.contexts.pick(deviation, level) * side + at_median);
+    }
+    return sum;
+  }
 };
 
 template <class Tree, ContextNorm norm>
 void grad_of(const Problem& p, const ContextLossResult& result, float dloss, float* dx) {
-  using Block = PixelBlock<Tree, norm>;
   const double weight = static_cast<double>(dloss) * static_cast<double>(result.loss[1]) / level_count(norm);
   std::vector<SlopeTable<Tree>> slopes;
   for (int64_t n = 0; norm != ContextNorm::kNone && n < p.shape.N; ++n) slopes.emplace_back(p, n, weight, result.sums);
-  for_each_block<Tree, norm>(p, [&](Block& block, int64_t n, int64_t, int64_t at) {
-    if (p.options.trim > 0) block.trim(result.borders[n]);
-    float* out = dx + at;
-    if constexpr (norm == ContextNorm::kNone) {
-      const auto w = static_cast<float>(weight);
-#pragma omp simd
-      for (int64_t i = 0; i < block.count; ++i) out[i] = w * block.sigma[0][i];
-      return;
-    }
-    const SlopeTable<Tree>& slope = slopes[static_cast<size_t>(n)];
-    std::fill_n(out, block.count, 0.0f);
-    for (int level = Block::kFirst; level < Block::kEnd; ++level) {
-      const float* sigma = block.sigma[level - Block::kFirst];
-#pragma omp simd
-      for (int64_t i = 0; i < block.count; ++i) {
-        const int u = Tree::context(block.leaf[i], level);
-        const float v = block.x[i], t = slope.t[u];
-        const float side = v > t ? 1.0f : v < t ? -1.0f : 0.0f, median = v == t ? slope.median[u] : 0.0f;
-        out[i] += slope.scale[u] * (sigma[i] - slope.deviation[u] * side + median);
+  for_each_block<Tree>(p, [&](int64_t n, int64_t, const PairTable<Tree>& pairs, int64_t begin, int64_t pixels) {
+    for_each_lanes<Tree, norm>(p, pairs, begin, pixels, [&](PixelLanes<Tree, norm>& of, int64_t at, int64_t count) {
+      if (p.options.trim > 0) of.trim(result.borders[n]);
+      if constexpr (norm == ContextNorm::kNone) {
+        store_first(dx + at, count, static_cast<float>(weight) * of.sigma[0]);
+      } else {
+        store_first(dx + at, count, where(of.in, slopes[static_cast<size_t>(n)].at(of)));
       }
-    }
+    });
   });
 }
 

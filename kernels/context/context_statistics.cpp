@@ -1,8 +1,8 @@
 #include "kernels/context/context_statistics.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/context/leaf_lanes.h"
 #include "kernels/context/select.h"
 #include "kernels/core/parallel.h"
 
@@ -10,18 +10,29 @@
 namespace depthstill::cpu {
 namespace {
 
+constexpr int64_t kBlock = 128;  // pixels between two additions in double
+
+// Of the pixels that count: those whose stored leaf says so, or without leaves the finite ones.
 KeyBounds bounds_of(int64_t pixels, const float* v, const uint8_t* leaves) {
-  uint32_t low_complement = 0, high = 0, n = 0;
-#pragma omp simd reduction(max : low_complement, high) reduction(+ : n)
-  for (int64_t i = 0; i < pixels; ++i) {
-    const bool counts = leaves[i] != kNotCounted;
-    const uint32_t key = key_of(v[i]);
-    const uint32_t complement = counts ? ~key : 0u, counted = counts ? key : 0u;
+  LaneBits low_complement{}, high{}, n{};
+  for (int64_t i = 0; i < pixels; i += kLanes) {
+    const int64_t lanes = std::min<int64_t>(kLanes, pixels - i);
+    const Lanes value = load_first(v + i, lanes);
+    const LaneInts counts = leaves != nullptr ? load_first(leaves + i, lanes, kNotCounted) != kNotCounted
+                                              : (value - value == 0.0f) & first_lanes(lanes);
+    const LaneBits mask = std::bit_cast<LaneBits>(counts), key = keys_of(value);
+    const LaneBits complement = ~key & mask, counted = key & mask;
     low_complement = complement > low_complement ? complement : low_complement;
     high = counted > high ? counted : high;
-    n += counts ? 1u : 0u;
+    n -= mask;
   }
-  return {low_complement, high, n};
+  KeyBounds bounds{};
+  for (int i = 0; i < kLanes; ++i) {
+    bounds.low_complement = std::max(bounds.low_complement, low_complement[i]);
+    bounds.high = std::max(bounds.high, high[i]);
+    bounds.n += n[i];
+  }
+  return bounds;
 }
 
 // Assigns the leaves of one image; counters as for select().
@@ -36,39 +47,40 @@ void assign_leaves(const MapShape& shape, const ContextRule& rule, const float* 
     }
     return;
   }
-  for (int64_t i = 0; i < pixels; ++i) leaves[i] = is_finite(y[i]) ? uint8_t{0} : kNotCounted;
-  const KeyBounds bounds = bounds_of(pixels, y, leaves);
+  const KeyBounds bounds = bounds_of(pixels, y, nullptr);
   LeafBorders borders = LeafBorders::of_range(rule, value_of(~bounds.low_complement), value_of(bounds.high));
   if (rule.kind == ContextKind::kQuantile) {
     Selection quartiles[WantedQuartiles::kSelections];
-    select(WantedQuartiles{}, pixels, y, leaves, bounds, counters, quartiles);
-    for (int k = 0; k < 3; ++k) borders.border[k] = static_cast<double>(value_of(quartiles[k].low));
+    select(WantedQuartiles{}, pixels, y, nullptr, bounds, counters, quartiles);
+    for (int k = 0; k < 3; ++k) borders.border[k] = value_of(quartiles[k].low);
   }
-#pragma omp simd
-  for (int64_t i = 0; i < pixels; ++i) leaves[i] = borders.leaf(y[i]);
+  for (int64_t i = 0; i < pixels; i += kLanes) {
+    const int64_t lanes = std::min<int64_t>(kLanes, pixels - i);
+    const Lanes v = load_first(y + i, lanes);
+    const LaneInts leaf = -(v >= borders.border[0]) - (v >= borders.border[1]) - (v >= borders.border[2]);
+    const LaneInts counted = v >= borders.top ? LaneInts{} + kNoContext : leaf;
+    store_first(leaves + i, lanes, v - v == 0.0f ? counted : LaneInts{} + kNotCounted);
+  }
 }
 
 // Sums of |v - t| over each context of one map.
 template <class Tree>
 void add_deviations(int64_t pixels, const float* v, const uint8_t* leaves, const ContextStats* stats, double* sums) {
   std::fill_n(sums, Tree::kContexts, 0.0);
-  for (int64_t begin = 0; begin < pixels; begin += kSelectBlock) {
-    const int64_t count = std::min(kSelectBlock, pixels - begin);
-    const float* block = v + begin;
-    int32_t leaf[kSelectBlock];
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) leaf[i] = leaves[begin + i];
-    for (int u = 0; u < Tree::kContexts; ++u) {
-      const int first = Tree::leaves(u).first, end = Tree::leaves(u).end;
-      const auto t = static_cast<double>(stats[u].t);
-      double sum = 0;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < count; ++i) {
-        const double deviation = std::fabs(static_cast<double>(block[i]) - t);
-        sum += leaf[i] >= first && leaf[i] < end ? deviation : 0.0;
+  for (int64_t begin = 0; begin < pixels; begin += kBlock) {
+    const int64_t end = std::min(pixels, begin + kBlock);
+    Lanes block[Tree::kContexts] = {};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const int64_t lanes = std::min<int64_t>(kLanes, end - i);
+      const Lanes value = load_first(v + i, lanes);
+      const LeafLanes<Tree> contexts{load_first(leaves + i, lanes, kNotCounted)};
+      for (int level = 0; level < kContextLevels; ++level) {
+        for (int u = Tree::first(level); u < Tree::end(level); ++u) {
+          block[u] += where(contexts.in(u, level), magnitude(value - stats[u].t));
+        }
       }
-      sums[u] += sum;
     }
+    for (int u = 0; u < Tree::kContexts; ++u) sums[u] += sum_of(block[u]);
   }
 }
 

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __shared__ Selection found[WantedQuartiles::kSelections];
     choose_digits(WantedQuartiles{}, quartiles, n, kSelectionPasses, found);
     __syncthreads();
-    for (int k = 0; k < 3; ++k) borders.border[k] = static_cast<double>(value_of(found[k].low));
+    for (int k = 0; k < 3; ++k) borders.border[k] = value_of(found[k].low);
   }
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < pixels; i += stride) {

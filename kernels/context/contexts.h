@@ -59,7 +59,11 @@ struct LeafRange {
 // kFan = 2: intervals; kFan = 4: cells. The contexts are kFan^2 leaves, kFan of the level above, and the root.
 template <int kFan>
 struct ContextTree {
-  static constexpr int kLeaves = kFan * kFan, kContexts = kFan * kFan + kFan + 1;
+  static constexpr int kFanBits = kFan == 2 ? 1 : 2, kLeaves = kFan * kFan, kContexts = kFan * kFan + kFan + 1;
+
+  // The contexts of a level are first(level) to end(level) - 1.
+  DS_HOST_DEVICE static constexpr int first(int level) { return level == 0 ? 0 : level == 1 ? kLeaves : kContexts - 1; }
+  DS_HOST_DEVICE static constexpr int end(int level) { return level == 0 ? kLeaves : kContexts - (2 - level); }
 
   // The context of a level (0: leaves) that a leaf lies in; also kContexts where leaf == kLeaves, "none".
   DS_HOST_DEVICE static constexpr int context(int leaf, int level) {
@@ -87,26 +91,31 @@ inline constexpr int context_count(ContextKind kind) {
 
 DS_HOST_DEVICE inline bool is_finite(float v) { return v - v == 0.0f; }
 
-// Borders of the leaves among the values of y. In double the borders of `range` are exact for floats within 2^27 of one
-// another, so that every device draws the same ones.
+// The least float that is not below v: y >= v in double where y >= this.
+DS_HOST_DEVICE inline float least_not_below(double v) {
+  const auto nearest = static_cast<float>(v);
+  return static_cast<double>(nearest) < v ? nextafterf(nearest, INFINITY) : nearest;
+}
+
+// Borders of the leaves among the values of y. Those of `range` are found in double, exact for floats within 2^27 of
+// one another, so that every device draws the same ones.
 struct LeafBorders {
-  double border[3], top;  // a value >= top has no context
+  float border[3], top;  // a value >= top has no context
 
   DS_HOST_DEVICE static LeafBorders of_range(const ContextRule& rule, float low, float high) {
     const double m = static_cast<double>(low), M = static_cast<double>(high);
     LeafBorders borders{};
     for (int k = 1; k < 4; ++k) {
       // HDN's own order of operations differs in the last bit.
-      borders.border[k - 1] = rule.reference ? m + (M - m) * k / 4 : ((4 - k) * m + k * M) / 4;
+      borders.border[k - 1] = least_not_below(rule.reference ? m + (M - m) * k / 4 : ((4 - k) * m + k * M) / 4);
     }
-    borders.top = rule.open ? M : static_cast<double>(INFINITY);
+    borders.top = rule.open ? high : INFINITY;
     return borders;
   }
   DS_HOST_DEVICE uint8_t leaf(float y) const {
     if (!is_finite(y)) return kNotCounted;
-    const double v = static_cast<double>(y);
-    if (v >= top) return kNoContext;
-    return static_cast<uint8_t>((v >= border[0]) + (v >= border[1]) + (v >= border[2]));
+    if (y >= top) return kNoContext;
+    return static_cast<uint8_t>((y >= border[0]) + (y >= border[1]) + (y >= border[2]));
   }
 };
 

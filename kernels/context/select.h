@@ -2,12 +2,20 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/context/selection.h"
+#include "kernels/core/lanes.h"
 
 namespace depthstill::cpu {
 
 inline constexpr int64_t kSelectBlock = 256;  // pixels whose counters are found before any of them is counted
+
+// key_of() of each lane.
+inline LaneBits keys_of(Lanes v) {
+  const auto bits = std::bit_cast<LaneInts>(v + 0.0f);
+  return std::bit_cast<LaneBits>(bits ^ ((bits >> 31) | std::numeric_limits<int32_t>::min()));
+}
 
 // Counters that select() needs.
 template <class Wanted>
@@ -42,65 +50,104 @@ void choose_digits(const Wanted& wanted, bool first, const uint32_t* counters, S
   }
 }
 
+// The leaves that `wanted` sees of pixels with values v and stored leaves.
+template <class Tree>
+LaneInts leaves_of(const WantedMedians<Tree>&, Lanes, LaneInts leaf) {
+  return leaf < Tree::kLeaves ? leaf : LaneInts{} + Tree::kLeaves;
+}
+inline LaneInts leaves_of(const WantedQuartiles&, Lanes y, LaneInts) { return 1 + (y - y == 0.0f); }
+inline LaneInts leaves_of(const WantedBorder&, Lanes loss, LaneInts) { return -(loss < 0.0f); }
+
+// A block of a map: keys, leaves, and the counters of the first digit.
+template <class Wanted>
+struct SelectBlock {
+  uint32_t key[kSelectBlock], first[kSelectBlock];
+  int32_t leaf[kSelectBlock];
+
+  void load(const Wanted& wanted, const Selection& start, const float* v, const uint8_t* leaves, int64_t count) {
+    const uint32_t low = start.low;
+    const int shift = start.shift();
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const int64_t lanes = std::min<int64_t>(kLanes, count - i);
+      const Lanes value = load_first(v + i, lanes);
+      const LaneInts stored = leaves != nullptr ? load_first(leaves + i, lanes, kNotCounted) : LaneInts{};
+      const LaneInts in = leaves_of(wanted, value, stored);
+      const LaneBits keys = keys_of(value);
+      const LaneBits digits = (keys - low) >> shift & (kDigits - 1);
+      std::memcpy(key + i, &keys, sizeof(keys));
+      std::memcpy(leaf + i, &in, sizeof(in));
+      const LaneBits counters = std::bit_cast<LaneBits>(in) * kDigits + digits;
+      std::memcpy(first + i, &counters, sizeof(counters));
+    }
+  }
+};
+
+// What the passes behind the first look at: the keys whose first digit is in an interval still to be divided. Few are,
+// unless a map has few values.
+template <class Wanted>
+struct OpenIntervals {
+  static constexpr int kCount = Wanted::kSelections + 1;  // the last one is for pixels that none wants
+  uint8_t open[(Wanted::kLeaves + 1) * kDigits] = {};
+  uint32_t low[kCount] = {}, width[kCount] = {}, shift[kCount] = {};
+  bool any = false;
+
+  OpenIntervals(const Wanted& wanted, const Selection& start, const Selection* selections) {
+    for (int u = 0; u < Wanted::kSelections; ++u) {
+      low[u] = selections[u].low;
+      width[u] = selections[u].width();
+      shift[u] = static_cast<uint32_t>(selections[u].shift());
+      any = any || width[u] != 0;
+    }
+    for (int leaf = 0; leaf < Wanted::kLeaves; ++leaf) {
+      for (int level = 0; level < Wanted::kLevels; ++level) {
+        const int u = wanted.selection(leaf, level);
+        if (width[u] != 0) open[static_cast<uint32_t>(leaf) * kDigits + start.digit(low[u])] = 1;
+      }
+    }
+  }
+
+  void count(const Wanted& wanted, const SelectBlock<Wanted>& block, int64_t pixels, uint32_t* counters) const {
+    int32_t listed[kSelectBlock];
+    int64_t found = 0;
+    for (int64_t i = 0; i < pixels; ++i) {
+      listed[found] = static_cast<int32_t>(i);
+      found += open[block.first[i]];
+    }
+    for (int64_t k = 0; k < found; ++k) {
+      const int32_t i = listed[k];
+      for (int level = 0; level < Wanted::kLevels; ++level) {
+        const int u = wanted.selection(block.leaf[i], level);
+        const uint32_t d = block.key[i] - low[u];
+        if (d < width[u]) ++counters[static_cast<uint32_t>(u) * kDigits + (d >> shift[u])];
+      }
+    }
+  }
+};
+
 // counters: select_counters(). Assigns selections (kSelections); `bounds` hold the keys that are in a leaf.
 template <class Wanted>
 void select(const Wanted& wanted, int64_t pixels, const float* v, const uint8_t* leaves, const KeyBounds& bounds,
             uint32_t* counters, Selection* selections) {
-  constexpr int kSelections = Wanted::kSelections;
-  uint32_t at[kSelectBlock], key[kSelectBlock];
-  int32_t leaf[kSelectBlock];
-  const auto load = [&](int64_t begin, int64_t count) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      key[i] = key_of(v[begin + i]);
-      leaf[i] = wanted.leaf(v[begin + i], leaves != nullptr ? leaves[begin + i] : uint8_t{0});
-    }
-  };
-  std::fill_n(selections, kSelections, Selection::from(wanted.bounds(bounds)));
-  std::fill_n(counters, Wanted::kLeaves * kDigits, 0u);
-  const uint32_t first_low = selections[0].low;
-  const int first_shift = selections[0].shift();
-  for (int64_t begin = 0; begin < pixels; begin += kSelectBlock) {
-    const int64_t count = std::min(kSelectBlock, pixels - begin);
-    load(begin, count);
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-      at[i] = static_cast<uint32_t>(leaf[i]) * kDigits + ((key[i] - first_low) >> first_shift & (kDigits - 1));
-    }
-    for (int64_t i = 0; i < count; ++i) ++counters[at[i]];  // pixels without a leaf have a row of their own
-  }
-  choose_digits(wanted, true, counters, selections);
-
-  for (int pass = 1; pass < kSelectionPasses; ++pass) {
-    uint32_t low[kSelections + 1] = {}, width[kSelections + 1] = {}, shift[kSelections + 1] = {};
-    bool open = false;
-    for (int u = 0; u < kSelections; ++u) {
-      low[u] = selections[u].low;
-      width[u] = selections[u].width();
-      shift[u] = static_cast<uint32_t>(selections[u].shift());
-      open = open || width[u] != 0;
-    }
-    if (!open) return;
-    constexpr uint32_t kOutside = 0xffffffffu;
-    std::fill_n(counters, kSelections * kDigits, 0u);
+  const Selection start = Selection::from(wanted.bounds(bounds));
+  SelectBlock<Wanted> block;
+  const auto for_each_block = [&](const auto& body) {
     for (int64_t begin = 0; begin < pixels; begin += kSelectBlock) {
       const int64_t count = std::min(kSelectBlock, pixels - begin);
-      load(begin, count);
-      for (int level = 0; level < Wanted::kLevels; ++level) {
-#pragma omp simd
-        for (int64_t i = 0; i < count; ++i) {
-          const int u = wanted.selection(leaf[i], level);
-          const uint32_t d = key[i] - low[u];
-          at[i] = d < width[u] ? static_cast<uint32_t>(u) * kDigits + (d >> shift[u]) : kOutside;
-        }
-        int64_t inside = 0;
-        for (int64_t i = 0; i < count; ++i) {
-          at[inside] = at[i];
-          inside += at[i] != kOutside;
-        }
-        for (int64_t i = 0; i < inside; ++i) ++counters[at[i]];
-      }
+      block.load(wanted, start, v + begin, leaves != nullptr ? leaves + begin : nullptr, count);
+      body(count);
     }
+  };
+  std::fill_n(selections, Wanted::kSelections, start);
+  std::fill_n(counters, Wanted::kLeaves * kDigits, 0u);
+  for_each_block([&](int64_t count) {
+    for (int64_t i = 0; i < count; ++i) ++counters[block.first[i]];  // pixels without a leaf have a row of their own
+  });
+  choose_digits(wanted, true, counters, selections);
+  for (int pass = 1; pass < kSelectionPasses; ++pass) {
+    const OpenIntervals<Wanted> intervals(wanted, start, selections);
+    if (!intervals.any) return;
+    std::fill_n(counters, Wanted::kSelections * kDigits, 0u);
+    for_each_block([&](int64_t count) { intervals.count(wanted, block, count, counters); });
     choose_digits(wanted, false, counters, selections);
   }
 }
