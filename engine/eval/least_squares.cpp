@@ -6,22 +6,31 @@ namespace {
 template <class Target>
 Moments moments_by(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> mask,
                    const Target& target) {
+  double n = 0, p = 0, y = 0;
+#pragma omp simd reduction(+ : n, p, y)
+  for (size_t i = 0; i < mask.size(); ++i) {
+    const bool in = mask[i] != 0;
+    n += in ? 1.0 : 0.0;
+    p += in ? static_cast<double>(prediction[i]) : 0.0;
+    y += in ? target(static_cast<double>(truth[i])) : 0.0;
+  }
   Moments m;
+  if (n == 0) return m;
+  const double p_mean = p / n, y_mean = y / n;
+  double pp = 0, py = 0;
+#pragma omp simd reduction(+ : pp, py)
   for (size_t i = 0; i < mask.size(); ++i) {
-    if (mask[i] == 0) continue;
-    ++m.n;
-    m.p += static_cast<double>(prediction[i]);
-    m.y += target(static_cast<double>(truth[i]));
+    const bool in = mask[i] != 0;
+    const double dp = in ? static_cast<double>(prediction[i]) - p_mean : 0.0;
+    const double dy = in ? target(static_cast<double>(truth[i])) - y_mean : 0.0;
+    pp += dp * dp;
+    py += dp * dy;
   }
-  if (m.n == 0) return m;
-  m.p /= m.n;
-  m.y /= m.n;
-  for (size_t i = 0; i < mask.size(); ++i) {
-    if (mask[i] == 0) continue;
-    const double dp = static_cast<double>(prediction[i]) - m.p;
-    m.pp += dp * dp;
-    m.py += dp * (target(static_cast<double>(truth[i])) - m.y);
-  }
+  m.n = n;
+  m.p = p_mean;
+  m.y = y_mean;
+  m.pp = pp;
+  m.py = py;
   return m;
 }
 

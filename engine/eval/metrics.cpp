@@ -7,6 +7,7 @@
 
 #include "engine/eval/pixel_blocks.h"
 #include "kernels/core/error.h"
+#include "kernels/core/vector_math.h"
 
 namespace depthstill {
 
@@ -28,6 +29,37 @@ MetricSums& MetricSums::operator+=(const MetricSums& other) {
   return *this;
 }
 
+void MetricSums::add(std::span<const double> predictions, std::span<const double> truths, const MetricRule& rule) {
+  double abs_rel = 0, sq_rel = 0, log_size = 0, squares = 0, logs = 0, log_squares = 0, inverse_squares = 0;
+  double d1 = 0, d2 = 0, d3 = 0;
+#pragma omp simd reduction(+ : abs_rel, sq_rel, log_size, squares, logs, log_squares, inverse_squares, d1, d2, d3)
+  for (size_t i = 0; i < truths.size(); ++i) {
+    const double p = predictions[i], g = truths[i], difference = p - g, over = p / g, under = g / p;
+    const double e = vector_log(over), ratio = over < under ? under : over, inverse = 1 / p - 1 / g;
+    abs_rel += std::abs(difference) / (g + rule.abs_rel_offset);
+    sq_rel += difference * difference / g;
+    log_size += std::abs(e);
+    squares += difference * difference;
+    logs += e;
+    log_squares += e * e;
+    inverse_squares += inverse * inverse;
+    d1 += ratio < 1.25 ? 1.0 : 0.0;
+    d2 += ratio < 1.25 * 1.25 ? 1.0 : 0.0;
+    d3 += ratio < 1.25 * 1.25 * 1.25 ? 1.0 : 0.0;
+  }
+  pixels += static_cast<int64_t>(truths.size());
+  sum.abs_rel += abs_rel;
+  sum.sq_rel += sq_rel;
+  sum.log10 += log_size;
+  sum.d1 += d1;
+  sum.d2 += d2;
+  sum.d3 += d3;
+  square += squares;
+  log += logs;
+  log_square += log_squares;
+  inverse_square += inverse_squares;
+}
+
 std::optional<Metrics> MetricSums::mean(const MetricRule& rule) const {
   if (pixels == 0) return std::nullopt;
   Metrics mean;
@@ -47,11 +79,11 @@ std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::s
   check(prediction.size() == truth.size() && truth.size() == valid.size(), "metrics: prediction has ",
         prediction.size(), " pixels, truth ", truth.size(), ", mask ", valid.size());
   const auto sums = sum_pixel_blocks<MetricSums>(valid.size(), [&](size_t begin, size_t end) {
-    MetricSums block;
+    MetricAdder block(rule);
     for (size_t i = begin; i < end; ++i) {
-      if (valid[i]) block.add(prediction[i], truth[i], rule);
+      if (valid[i]) block.add(prediction[i], truth[i]);
     }
-    return block;
+    return block.sums();
   });
   return sums.mean(rule);
 }

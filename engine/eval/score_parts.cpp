@@ -122,6 +122,7 @@ class PartScorer {
 
   Tally measure_at(size_t begin, const FramePair::Part& part, const AlignedDepth& depth_of) const {
     Tally tally;
+    MetricAdder metrics(protocol_.rules->metric_rule);
     const std::vector<uint8_t> valid = valid_of(begin, part);
     for (size_t i = 0; i < valid.size(); ++i) {
       if (valid[i] == 0) continue;
@@ -135,8 +136,9 @@ class PartScorer {
         depth = static_cast<float>(value < 0 ? protocol_.min_depth : protocol_.max_depth);
       }
       tally.limited += limited;
-      tally.sums.add(static_cast<double>(depth), static_cast<double>(part.truth[i]), protocol_.rules->metric_rule);
+      metrics.add(depth, part.truth[i]);
     }
+    tally.sums = metrics.sums();
     return tally;
   }
 
