@@ -42,13 +42,14 @@ inline void fill_with_hash(Module& network, const std::map<std::string, std::str
   for (const StateEntry& entry : network.state()) {
     const auto found = std::lower_bound(names.begin(), names.end(), published.at(entry.name));
     const auto t = static_cast<uint32_t>(std::distance(names.begin(), found));
-    const Tensor file = empty(to_file_shape(entry.tensor->shape(), entry.layout));
+    const bool plain = entry.layout == Layout::kPlain;
+    const Tensor file = plain ? *entry.tensor : empty(to_file_shape(entry.tensor->shape(), entry.layout));
     const HashRange range = hash_range(entry.name, file.shape());
     float* values = file.data<float>();
     parallel_for(file.numel(), 1 << 14, [&](int64_t i) {
       values[i] = static_cast<float>(range.offset + range.scale * hash_uniform(t, static_cast<uint32_t>(i)));
     });
-    copy_(*entry.tensor, from_file_layout(file, entry.layout));
+    if (!plain) copy_(*entry.tensor, from_file_layout(file, entry.layout));
   }
 }
 
