@@ -22,16 +22,18 @@ class CapturedForward {
   // stay where they are.
   CapturedForward(const DepthModel& model, Options options);
 
-  // image (N, H, W, 3) on the device. Returns the depth (N, H, W) as depth_of() gives it, which the next call
-  // overwrites. Another size or type begins anew.
-  Tensor operator()(const Tensor& image);
+  // image (N, H, W, 3) on the device. Returns the depth (N, H, W) as depth_of() gives it, as the prediction's map, and
+  // its sky; the next call overwrites both. Another size or type begins anew.
+  Prediction operator()(const Tensor& image);
 
   bool captured() const { return step_ && step_->captured(); }
 
  private:
+  Prediction maps(const Tensor& image) const;
+
   const DepthModel& model_;
   Options options_;
-  Tensor image_, depth_;  // at fixed addresses, for the graph
+  Tensor image_, depth_, sky_;  // at fixed addresses, for the graph
   std::optional<CapturedStep> step_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -16,6 +17,7 @@
 namespace depthstill {
 namespace {
 
+const std::string kSkyBranch = "scratch.sky_output_conv2.", kOldSkyBranch = "scratch.output_conv2_additional.sky_mask.";
 constexpr int kMaxPrefixes = 8;  // wrappers around wrappers: "module._orig_mod.model.student."
 
 // The names of a file without their first `skip` characters, which all of them share.
@@ -47,6 +49,11 @@ class Keys {
 std::optional<KeyFamily> recognise(const Keys& keys) {
   if (keys.has("pretrained.layer1.0.weight")) return KeyFamily::kMidas;
   if (keys.has("pretrained.cls_token")) return KeyFamily::kDepthAnything;
+  // Before Distill-Any-Depth, whose encoder LightlyTrain's is called alike; and with the sky branch, which the authors'
+  // networks for several views do not have.
+  for (const std::string head : {"head.", "all_heads.head.", "decoder."}) {
+    if (keys.has_prefix(head + kSkyBranch) || keys.has_prefix(head + kOldSkyBranch)) return KeyFamily::kDepthAnything3;
+  }
   if (keys.has_prefix("backbone.blocks.")) return KeyFamily::kDistillAnyDepth;
   if (keys.has("backbone.embeddings.cls_token") || keys.has("embeddings.cls_token")) return KeyFamily::kHuggingFace;
   if (keys.has("cls_token") && keys.has("patch_embed.proj.weight")) return KeyFamily::kDinoV2;
@@ -72,7 +79,8 @@ std::optional<size_t> behind_shared_component(const std::vector<StoredTensor>& t
   const auto quoted = [](const StoredTensor& tensor) { return concat_text("'", printable(tensor.name), "'"); };
   const auto first = std::span(file.tensors()).first(std::min<size_t>(file.tensors().size(), 3));
   fail(file.path(),
-       ": expected names of Depth Anything V2, Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS small ",
+       ": expected names of Depth Anything V2 or 3 (monocular), Distill-Any-Depth, transformers, DINOv2, TIE-KD, MiDaS "
+       "small ",
        "or a MobileNetV2 or ResNet classifier of torchvision or OpenMMLab, found ",
        first.empty() ? "no tensors" : list_text(first, quoted, " and "),
        first.size() < file.tensors().size() ? concat_text(" among ", file.tensors().size(), " names") : "");
@@ -106,9 +114,13 @@ std::vector<std::pair<Config, std::string>> rows_of() {
   return rows;
 }
 
-std::string dpt_architecture(const Keys& keys, const std::string& class_token) {
+std::string dpt_architecture(const Keys& keys, const std::string& class_token, bool sky) {
   const int64_t width = keys.size(class_token, 2);
-  const auto rows = rows_of<DepthAnythingConfig>();
+  auto rows = rows_of<DepthAnythingConfig>();
+  std::set<int64_t> widths;  // of networks with the same weights, the first
+  std::erase_if(rows, [&](const auto& row) {
+    return row.first.looks_for_sky() != sky || !widths.insert(row.first.encoder.dim).second;
+  });
   for (const auto& [config, name] : rows) {
     if (config.encoder.dim == width) return name;
   }
@@ -158,7 +170,8 @@ void infer_unet(const Keys& keys, KeyMap& map) {
 
 void infer_architecture(const Keys& keys, KeyMap& map) {
   const auto dpt = [&](const char* class_token, bool whole) {
-    map.architecture = dpt_architecture(keys, class_token);
+    const bool sky = map.family == KeyFamily::kDepthAnything3 || keys.has_prefix("depth_head." + kSkyBranch);
+    map.architecture = dpt_architecture(keys, class_token, sky);
     map.encoder_only = !whole;
   };
   const auto classifier = [&](const std::string& architecture) {
@@ -173,6 +186,11 @@ void infer_architecture(const Keys& keys, KeyMap& map) {
       return dpt("pretrained.cls_token", keys.has_prefix("depth_head."));
     case KeyFamily::kDistillAnyDepth:
       return dpt("backbone.cls_token", keys.has_prefix("depth_head."));
+    case KeyFamily::kDepthAnything3:
+      for (const char* token : {"backbone.pretrained.cls_token", "net.pretrained.cls_token", "backbone.cls_token"}) {
+        if (keys.has(token)) return dpt(token, true);
+      }
+      fail(keys.path(), ": expected the encoder's cls_token beside the head of Depth Anything 3, found none");
     case KeyFamily::kHuggingFace: {
       const bool prefixed = keys.has("backbone.embeddings.cls_token");
       return dpt(prefixed ? "backbone.embeddings.cls_token" : "embeddings.cls_token", keys.has_prefix("neck."));
@@ -212,6 +230,8 @@ Renamed rename(const KeyMap& map, const Table& table, const std::string& key) {
   switch (map.family) {
     case KeyFamily::kDistillAnyDepth:
       return rename_distill_any_depth(key);
+    case KeyFamily::kDepthAnything3:
+      return rename_depth_anything_3(key);
     case KeyFamily::kHuggingFace:
       return rename_hugging_face(key);
     case KeyFamily::kDinoV2:
@@ -305,6 +325,7 @@ std::map<std::string, Expected> expected_tensors(const KeyMap& map, const DepthM
 const char* name_of(KeyFamily family) {
   constexpr const char* kNames[] = {"Depth Anything V2",
                                     "Distill-Any-Depth large",
+                                    "Depth Anything 3",
                                     "transformers (Hugging Face)",
                                     "DINOv2",
                                     "TIE-KD",

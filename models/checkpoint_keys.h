@@ -1,5 +1,5 @@
 // Published checkpoints name the same tensors differently. This recognises whose names a file has, infers the network
-// from names and shapes, and shows the file under our names: those of Depth Anything V2 for the dpt_* networks
+// from names and shapes, and shows the file under our names: those of Depth Anything V2 for the dpt_* and da3* networks
 // (`pretrained.*`, `depth_head.*`), of TIE-KD for the U-Nets (`backbone.*`, `decode_head.*`), and of MiDaS for
 // midas_small.
 #pragma once
@@ -16,6 +16,7 @@ namespace depthstill {
 enum class KeyFamily : uint8_t {
   kDepthAnything,    // Depth Anything V2, relative and metric; Distill-Any-Depth small and base
   kDistillAnyDepth,  // its large model: `backbone.blocks.0.N.`
+  kDepthAnything3,   // its monocular networks, as its authors (now and in training) and LightlyTrain name them
   kHuggingFace,      // transformers' DepthAnythingForDepthEstimation
   kDinoV2,           // torch.hub's encoders, without prefix
   kUnet,             // TIE-KD (OpenMMLab) and our own
@@ -34,8 +35,8 @@ struct MappedTensor {
 
 struct KeyMap {
   KeyFamily family = KeyFamily::kDepthAnything;
-  std::string dropped_prefix;           // what all names of the file begin with: "module.", "_orig_mod.model.", ...
-  std::string architecture;             // "dpt_s", "mobilenet_unet", ...; of an encoder alone the first that has it
+  std::string dropped_prefix;  // what all names of the file begin with: "module.", "_orig_mod.model.", ...
+  std::string architecture;    // "dpt_s", "mobilenet_unet", ...; the first that has same_weights(), or the encoder
   std::vector<int64_t> decoder_widths;  // U-Nets, where they are not those of the architecture
   bool encoder_only = false;            // DINOv2 and the ImageNet classifiers
   bool folded = false;                  // batch norms are folded into the convolutions

@@ -10,22 +10,39 @@ constexpr const char* kHead = "depth_head";
 
 }  // namespace
 
+InputRule DepthAnything::input_rule_of(const DepthAnythingConfig& config) {
+  if (!config.looks_for_sky()) return {InputRule::Fit::kLowerBound, 518, DinoV2::kPatch};
+  return {InputRule::Fit::kUpperBound, 504, DinoV2::kPatch, InputRule::Way::kTwoSteps,
+          InputRule::Output::kPixelCentres};
+}
+
 DepthAnything::DepthAnything(std::string_view name, const DepthAnythingConfig& config, const ModelOptions& options)
-    : DepthModel(std::string(name), options, kInputRule), encoder_(config.encoder), head_(config.head) {
-  check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
+    : DepthModel(std::string(name), options, input_rule_of(config)), encoder_(config.encoder), head_(config.head) {
+  const bool fits = config.looks_for_sky() ? is_exponential(options.head)
+                                           : options.head == Head::kRelative || options.head == Head::kRegression;
+  check(fits, name, ": expected the head ",
+        config.looks_for_sky() ? "relative_depth or canonical_depth" : "relative or regression", ", got ",
+        name_of(options.head));
   add_child(kEncoder, encoder_);
   add_child(kHead, head_);
 }
 
-Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const {
+Tensor DepthAnything::run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras& extras) const {
   const int64_t height = image.size(1), width = image.size(2), patch = DinoV2::kPatch;
   std::vector<Tensor> taps = encoder_.forward(image);
-  if (features != nullptr) *features = taps.back();
+  if (extras.features != nullptr) *extras.features = taps.back();
   for (Tensor& tap : taps) tap = reshape(tap, {image.size(0), height / patch, width / patch, tap.size(2)});
-  const Tensor y = head_.forward(taps, height, width, last);
+  const Tensor y = head_.forward(taps, height, width, last, extras.sky);
   const ProfileRange range("fwd", head_.path());
   // Attention is global, so nothing above the needed rows can be left out; only the output is cut.
-  return first_needed_row == 0 ? y : crop_rows(y, first_needed_row, height - first_needed_row);
+  const auto cut = [&](const Tensor& map) {
+    return first_needed_row == 0 ? map : crop_rows(map, first_needed_row, height - first_needed_row);
+  };
+  if (extras.sky != nullptr && extras.sky->defined()) {
+    const bool sigmoid = head_.config().sky == SkyBranch::kSigmoid;
+    *extras.sky = activation(cut(*extras.sky), sigmoid ? Activation::kSigmoid : Activation::kRelu);
+  }
+  return cut(y);
 }
 
 void DepthAnything::initialize(uint64_t seed) {
@@ -42,6 +59,7 @@ double DepthAnything::gmac(int64_t height, int64_t width) const {
 
 std::vector<DepthModel::DeadParameter> DepthAnything::dead_parameters() const {
   std::vector<DeadParameter> dead{{std::string(kEncoder) + ".mask_token", {1, encoder_.config().dim}}};
+  if (head_.config().sky != SkyBranch::kNone) return dead;
   const int64_t features = head_.config().features;
   for (const char* conv : {"conv1", "conv2"}) {
     const std::string name = concat_text(kHead, ".scratch.refinenet4.resConfUnit1.", conv);

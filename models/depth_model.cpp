@@ -6,15 +6,34 @@
 #include "engine/profile.h"
 
 namespace depthstill {
-const char* name_of(Head head) {
-  return head == Head::kDpm ? "dpm" : head == Head::kRegression ? "regression" : "relative";
-}
+namespace {
+
+struct HeadRow {
+  Head head;
+  const char* name;
+  MapKind kind;
+};
+constexpr HeadRow kHeads[] = {
+    {Head::kDpm, "dpm", kMetricDepth},
+    {Head::kRegression, "regression", kMetricDepth},
+    {Head::kRelative, "relative", kRelativeInverseDepth},
+    {Head::kRelativeDepth, "relative_depth", {Quantity::kDepth, Ambiguity::kScaleAndShift}},
+    {Head::kCanonicalDepth, "canonical_depth", {Quantity::kDepth, Ambiguity::kScale}},
+};
+
+}  // namespace
+
+const char* name_of(Head head) { return kHeads[static_cast<size_t>(head)].name; }
+MapKind kind_of(Head head) { return kHeads[static_cast<size_t>(head)].kind; }
 
 Head parse_head(std::string_view text) {
-  for (const Head head : {Head::kDpm, Head::kRegression, Head::kRelative}) {
-    if (text == name_of(head)) return head;
+  for (const HeadRow& row : kHeads) {
+    if (text == row.name) return row.head;
   }
-  fail("head: expected dpm, regression or relative, got '", text, "'");
+  fail("head: expected ",
+       list_text(
+           kHeads, [](const HeadRow& row) { return row.name; }, " or "),
+       ", got '", text, "'");
 }
 
 DepthModel::DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule)
@@ -40,7 +59,7 @@ void DepthModel::check_image(const Tensor& image) const {
 
 Tensor DepthModel::forward_raw(const Tensor& image, int64_t first_needed_row) const {
   check_image(image);
-  const Tensor y = run(image, first_needed_row, Activation::kNone, nullptr);
+  const Tensor y = run(image, first_needed_row, Activation::kNone, {});
   return options_.head == Head::kDpm ? dpm_logits({y, dpm_head(), bins()}) : y;
 }
 
@@ -59,13 +78,18 @@ Prediction DepthModel::forward_with_features(const Tensor& image) const {
 Prediction DepthModel::predict(const Tensor& image, int64_t first_needed_row, Tensor* features) const {
   check_image(image);
   const bool relative = options_.head == Head::kRelative;
-  Tensor y = run(image, first_needed_row, relative ? Activation::kRelu : Activation::kNone, features);
+  Tensor sky;
+  Tensor y = run(image, first_needed_row, relative ? Activation::kRelu : Activation::kNone, {features, &sky});
   if (options_.head == Head::kDpm) return DpmMap(y, dpm_head(), bins());
   const ProfileRange range("fwd", "output");
   // The output is made in fp32: sigmoid in bf16 would round depth to steps of a third of a metre.
   if (y.dtype() != DType::kFloat) y = cast(y, DType::kFloat);
-  if (!relative) y = scale(activation(y, Activation::kSigmoid), options_.d_max);
-  return reshape(y, {y.size(0), y.size(1), y.size(2)});
+  if (options_.head == Head::kRegression) y = scale(activation(y, Activation::kSigmoid), options_.d_max);
+  if (is_exponential(options_.head)) y = exp(y);
+  const Shape map{y.size(0), y.size(1), y.size(2)};
+  Prediction prediction = reshape(y, map);
+  if (sky.defined()) prediction.sky = reshape(sky, map);
+  return prediction;
 }
 
 int64_t DepthModel::reference_parameter_count() const {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/io/map_kind.h"
 #include "engine/nn.h"
 #include "models/encoder.h"
 #include "models/input_rule.h"
@@ -19,9 +20,16 @@ enum class Head : uint8_t {
   kDpm,         // depth probability map: a logit per bin, depth is the mean of the bins' centres under softmax
   kRegression,  // depth = d_max * sigmoid, metres
   kRelative,    // relu: inverse depth up to an unknown scale and shift, larger is nearer
+  // exp, of Depth Anything 3, larger is farther:
+  kRelativeDepth,   // depth up to an unknown scale and shift
+  kCanonicalDepth,  // depth in metres as a focal length of kCanonicalFocal pixels shows it: metres = depth * f / 300
 };
-const char* name_of(Head head);          // "dpm", "regression", "relative"
-Head parse_head(std::string_view text);  // throws Error
+inline constexpr double kCanonicalFocal = 300;  // pixels of the network's input (Depth Anything 3, README)
+const char* name_of(Head head);                 // "dpm", "regression", "relative", "relative_depth", "canonical_depth"
+Head parse_head(std::string_view text);         // throws Error
+// What a network with this head predicts; kCanonicalDepth: where the focal length is not known.
+MapKind kind_of(Head head);
+inline bool is_exponential(Head head) { return head == Head::kRelativeDepth || head == Head::kCanonicalDepth; }
 
 struct ModelOptions {
   Head head = Head::kDpm;
@@ -43,8 +51,8 @@ struct NetworkParts {
 class DepthModel : public Module {
  public:
   // image: normalised RGB (N, H, W, 3), fp32 or bf16; activations are of that type. H and W are multiples of
-  // size_multiple(). Returns rows [first_needed_row, H): after the last activation (kRegression, kRelative), or depth
-  // bins (kDpm). A loss over rows [r, H) and its gradients are the same for any first_needed_row <= r.
+  // size_multiple(). Returns rows [first_needed_row, H): after the last activation, or depth bins (kDpm). A loss over
+  // rows [r, H) and its gradients are the same for any first_needed_row <= r.
   Prediction forward(const Tensor& image, int64_t first_needed_row = 0) const;
   // The same with the features that the encoder ends in: the last tap of a DINOv2, after its norm. Throws Error for a
   // network without tokens.
@@ -84,9 +92,14 @@ class DepthModel : public Module {
 
  protected:
   DepthModel(std::string name, const ModelOptions& options, const InputRule& input_rule);
+  // What a network gives beside its depth. Pointers that are not null are set by a network that has it.
+  struct Extras {
+    Tensor* features = nullptr;  // as Prediction has them
+    Tensor* sky = nullptr;       // (N, rows, W, 1) fp32
+  };
   // Takes a checked image and returns what forward_raw() returns, but for kDpm what dpm_head() reads. A relative head
-  // goes on to the activation `last` and ends in fp32. `features` that are not null are set by a network that has them.
-  virtual Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const = 0;
+  // goes on to the activation `last` and ends in fp32.
+  virtual Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras& extras) const = 0;
   // The initial weights of this layer, which ends a head, are made positive if that one is relative: over a map of
   // ReLUs its own ReLU is then open, where a map below 0 would never learn.
   void start_above_zero(const Conv2d& output) const;

@@ -58,7 +58,7 @@ class DinoV2::Block final : public Module {
 DinoV2::DinoV2(const VitConfig& config)
     : config_(config),
       patch_embed_({.in = 3, .out = config.dim, .kernel = kPatch, .stride = kPatch}),
-      norm_(config.dim) {
+      norm_(config.dim, config.last_norm_eps) {
   add_parameter("cls_token", cls_token_, {1, 1, config.dim});
   add_parameter("pos_embed", pos_embed_, {1, 1 + config.grid * config.grid, config.dim});
   add_child("patch_embed.proj", patch_embed_);

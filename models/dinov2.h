@@ -17,6 +17,9 @@ struct VitConfig {
   std::array<int64_t, 4> taps{2, 5, 8, 11};  // blocks whose outputs are given, counted from 0
   bool swiglu = false;                       // the MLP of ViT-G
   int64_t grid = 37;                         // side of the grid that pos_embed is stored for: 518 / 14
+  float last_norm_eps = 1e-6f;               // of the norm at the taps; those of the blocks have 1e-6
+
+  bool operator==(const VitConfig&) const = default;
 };
 
 class DinoV2 final : public Module {

@@ -96,6 +96,11 @@ DptHead::DptHead(const DptConfig& config)
   add_child("scratch.output_conv1", output_conv1_);
   add_child("scratch.output_conv2.0", output_conv2_);
   add_child("scratch.output_conv2.2", output_);
+  if (config.sky == SkyBranch::kNone) return;
+  sky_conv_ = std::make_unique<Conv2d>(output_conv2_.config());
+  sky_output_ = std::make_unique<Conv2d>(output_.config());
+  add_child("scratch.sky_output_conv2.0", *sky_conv_);
+  add_child("scratch.sky_output_conv2.2", *sky_output_);
 }
 
 DptHead::~DptHead() = default;
@@ -108,7 +113,8 @@ Tensor DptHead::reassemble(size_t level, const Tensor& tokens) const {
   return layer_rn_[level]->forward(x);
 }
 
-Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width, Activation last) const {
+Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int64_t out_width, Activation last,
+                        Tensor* sky) const {
   const ProfileRange range("fwd", path());
   std::vector<Tensor> maps;
   for (size_t i = 0; i < kLevels; ++i) maps.push_back(reassemble(i, taps[i]));
@@ -117,6 +123,7 @@ Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int
   x = fusions_[1]->forward(x, maps[1], maps[0].size(1), maps[0].size(2));
   x = fusions_[0]->forward(x, maps[0], 2 * maps[0].size(1), 2 * maps[0].size(2));
   x = upsample_bilinear(output_conv1_.forward(x), out_height, out_width, true);
+  if (sky != nullptr && sky_conv_) *sky = sky_output_->forward_head(sky_conv_->forward(x), Activation::kNone);
   return output_.forward_head(output_conv2_.forward(x), last);
 }
 
@@ -143,7 +150,7 @@ int64_t DptHead::macs(int64_t height, int64_t width, int64_t out_height, int64_t
   macs +=
       height * width * (resize4_.weight.numel() + resize2_.weight.numel()) + pixels[3] * resize_half_.macs_per_pixel();
   return macs + 4 * pixels[0] * output_conv1_.macs_per_pixel() +
-         out_height * out_width * (output_conv2_.macs_per_pixel() + output_.macs_per_pixel());
+         (sky_conv_ ? 2 : 1) * out_height * out_width * (output_conv2_.macs_per_pixel() + output_.macs_per_pixel());
 }
 
 }  // namespace depthstill

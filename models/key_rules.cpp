@@ -56,6 +56,18 @@ constexpr Rule kDistillAnyDepthRules[] = {
     {"backbone.", "pretrained."},
 };
 
+// The authors' names, those of their training (model_loading.py there), and LightlyTrain's.
+constexpr Rule kDepthAnything3Rules[] = {
+    {"backbone.pretrained.", "pretrained."},
+    {"net.pretrained.", "pretrained."},
+    {"all_heads.head.scratch.output_conv2_additional.sky_mask.", "depth_head.scratch.sky_output_conv2."},
+    {"head.scratch.output_conv2_additional.sky_mask.", "depth_head.scratch.sky_output_conv2."},
+    {"all_heads.head.", "depth_head."},
+    {"head.", "depth_head."},
+    {"backbone.", "pretrained."},
+    {"decoder.", "depth_head."},
+};
+
 std::string renumber(int number, int number_minus) {
   return std::to_string(number_minus > 0 ? number_minus - number : number - number_minus);
 }
@@ -101,6 +113,10 @@ Renamed rename_hugging_face(const std::string& key) {
 
 Renamed rename_distill_any_depth(const std::string& key) {
   return apply_first(kDistillAnyDepthRules, key).value_or(Renamed{key});
+}
+
+Renamed rename_depth_anything_3(const std::string& key) {
+  return apply_first(kDepthAnything3Rules, key).value_or(Renamed{key});
 }
 
 }  // namespace depthstill

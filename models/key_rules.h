@@ -15,5 +15,6 @@ struct Renamed {
 // A key without a rule keeps its name.
 Renamed rename_hugging_face(const std::string& key);  // transformers' DepthAnythingForDepthEstimation and its encoder
 Renamed rename_distill_any_depth(const std::string& key);  // the large model
+Renamed rename_depth_anything_3(const std::string& key);   // the monocular networks
 
 }  // namespace depthstill

@@ -45,7 +45,8 @@ Tensor residual_unit(const Tensor& x, const Conv2d* const (&convs)[2]) {
 
 MidasSmall::MidasSmall(std::string_view name, const ModelOptions& options)
     : DepthModel(std::string(name), options, kInputRule) {
-  check(options.head != Head::kDpm, name, ": expected the head relative or regression, got dpm");
+  check(options.head == Head::kRelative || options.head == Head::kRegression, name,
+        ": expected the head relative or regression, got ", name_of(options.head));
   add_encoder();
   add_decoder();
 }
@@ -145,7 +146,7 @@ std::vector<Tensor> MidasSmall::encode(const Tensor& image) const {
   return taps;
 }
 
-Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor*) const {
+Tensor MidasSmall::run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras&) const {
   const std::vector<Tensor> taps = encode(image);
   Tensor path;
   for (size_t k = taps.size(); k-- > 0;) {

@@ -49,7 +49,7 @@ class MidasSmall final : public DepthModel {
 
  protected:
   // Computes all rows and crops: the encoder's batch norms need whole maps anyway.
-  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const override;
+  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras& extras) const override;
 
  private:
   const Conv2d& add_conv(const std::string& name, const Conv2dConfig& config);

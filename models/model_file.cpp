@@ -61,7 +61,7 @@ std::vector<int64_t> parse_widths(const Metadata& metadata, const std::string& p
 
 // An encoder serves every network that has this encoder.
 bool serves(const KeyMap& map, const DepthModel& model, bool encoder_only) {
-  if (map.architecture == model.name()) return true;
+  if (same_weights(map.architecture, model.name())) return true;
   const auto* config = std::get_if<UnetConfig>(&find_model(map.architecture).config);
   const auto* wanted = std::get_if<UnetConfig>(&find_model(model.name()).config);
   return encoder_only && config != nullptr && wanted != nullptr && config->encoder.same_weights(wanted->encoder);
@@ -145,7 +145,8 @@ std::unique_ptr<DepthModel> load_model(const std::string& path, const std::funct
   std::optional<NetworkRecord> record = record_of(*file);
   if (otherwise && !(record && record->use)) {
     const NetworkRecord other = otherwise();
-    const bool same = other.architecture == (record ? record->architecture : file->map().architecture);
+    const bool same = record ? other.architecture == record->architecture
+                             : same_weights(other.architecture, file->map().architecture);
     if (same && record) check_metadata(*file, describe(other.architecture, other.options));
     if (same) record = other;
   }

@@ -10,6 +10,20 @@ UnetConfig resnet_unet(int depth, std::vector<int64_t> widths) {
   return {{EncoderKind::kResNet, depth}, std::move(widths), 1};
 }
 
+// Depth Anything 3, monocular: L as its authors have it, S and B with the sky branch and the norms of LightlyTrain's
+// small students. The two kinds of a size are one network, which the head tells apart.
+DepthAnythingConfig da3(DepthAnythingConfig size, SkyBranch sky, float last_norm_eps = 1e-6f) {
+  size.encoder.last_norm_eps = last_norm_eps;
+  size.head.sky = sky;
+  return size;
+}
+constexpr DepthAnythingConfig kVitS{{384, 12, 6, {2, 5, 8, 11}}, {384, 64, {48, 96, 192, 384}}};
+constexpr DepthAnythingConfig kVitB{{768, 12, 12, {2, 5, 8, 11}}, {768, 128, {96, 192, 384, 768}}};
+constexpr DepthAnythingConfig kVitL{{1024, 24, 16, {4, 11, 17, 23}}, {1024, 256, {256, 512, 1024, 1024}}};
+constexpr ModelCounts kCountsS{24'720'514, 24'720'130, 53'238'786'048};
+constexpr ModelCounts kCountsB{97'194'114, 97'193'346, 174'361'792'512};
+constexpr ModelCounts kCountsL{334'172'418, 334'171'394, 592'104'267'776};
+
 const std::vector<ModelRow>& table() {
   static const std::vector<ModelRow> rows = {
       {"mobilenet_unet",
@@ -28,23 +42,20 @@ const std::vector<ModelRow>& table() {
        Head::kDpm,
        {2'629'137, 2'629'137, 5'701'783'296},
        UnetConfig{{EncoderKind::kMobileNetV2, 0, false}, {16, 32, 64, 128, 256}, 1, false}},
-      {"dpt_s",
-       Head::kRelative,
-       {24'785'089, 24'710'849, 50'947'057'664},
-       DepthAnythingConfig{{384, 12, 6, {2, 5, 8, 11}}, {384, 64, {48, 96, 192, 384}}}},
-      {"dpt_b",
-       Head::kRelative,
-       {97'470'785, 97'174'849, 169'786'265'600},
-       DepthAnythingConfig{{768, 12, 12, {2, 5, 8, 11}}, {768, 128, {96, 192, 384, 768}}}},
-      {"dpt_l",
-       Head::kRelative,
-       {335'315'649, 334'134'465, 582'961'143'808},
-       DepthAnythingConfig{{1024, 24, 16, {4, 11, 17, 23}}, {1024, 256, {256, 512, 1024, 1024}}}},
+      {"dpt_s", Head::kRelative, {24'785'089, 24'710'849, 50'947'057'664}, kVitS},
+      {"dpt_b", Head::kRelative, {97'470'785, 97'174'849, 169'786'265'600}, kVitB},
+      {"dpt_l", Head::kRelative, {335'315'649, 334'134'465, 582'961'143'808}, kVitL},
       {"dpt_g",
        Head::kRelative,
        {1'258'132'225, 1'255'475'713, 2'039'819'382'784},
        DepthAnythingConfig{{1536, 40, 24, {9, 19, 29, 39}, true}, {1536, 384, {1536, 1536, 1536, 1536}}}},
       {"midas_small", Head::kRelative, {21'320'545, 16'600'929, 17'375'479'968}, MidasSmallConfig{}},
+      {"da3mono_s", Head::kRelativeDepth, kCountsS, da3(kVitS, SkyBranch::kSigmoid)},
+      {"da3mono_b", Head::kRelativeDepth, kCountsB, da3(kVitB, SkyBranch::kSigmoid)},
+      {"da3mono_l", Head::kRelativeDepth, kCountsL, da3(kVitL, SkyBranch::kRelu, 1e-5f)},
+      {"da3metric_s", Head::kCanonicalDepth, kCountsS, da3(kVitS, SkyBranch::kSigmoid)},
+      {"da3metric_b", Head::kCanonicalDepth, kCountsB, da3(kVitB, SkyBranch::kSigmoid)},
+      {"da3metric_l", Head::kCanonicalDepth, kCountsL, da3(kVitL, SkyBranch::kRelu, 1e-5f)},
   };
   return rows;
 }
@@ -66,10 +77,17 @@ const ModelRow& find_model(std::string_view name) {
   fail("model: expected one of ", list_text(model_names(), std::identity()), "; got \"", name, '"');
 }
 
+bool same_weights(std::string_view a, std::string_view b) {
+  if (a == b) return true;
+  const auto* first = std::get_if<DepthAnythingConfig>(&find_model(a).config);
+  const auto* second = std::get_if<DepthAnythingConfig>(&find_model(b).config);
+  return first != nullptr && second != nullptr && *first == *second;
+}
+
 InputRule input_rule(std::string_view name) {
   struct Rule {
     InputRule operator()(const UnetConfig& config) const { return UnetModel::input_rule_of(config); }
-    InputRule operator()(const DepthAnythingConfig&) const { return DepthAnything::kInputRule; }
+    InputRule operator()(const DepthAnythingConfig& config) const { return DepthAnything::input_rule_of(config); }
     InputRule operator()(const MidasSmallConfig&) const { return MidasSmall::kInputRule; }
   };
   return std::visit(Rule{}, find_model(name).config);
@@ -89,10 +107,12 @@ std::unique_ptr<DepthModel> make_model(std::string_view name, const ModelOptions
       return std::make_unique<MidasSmall>(name, options);
     }
   };
-  const auto& config = find_model(name).config;
-  check(options.decoder_widths.empty() || std::holds_alternative<UnetConfig>(config), name,
+  const ModelRow& row = find_model(name);
+  check(options.decoder_widths.empty() || std::holds_alternative<UnetConfig>(row.config), name,
         ": expected no decoder_widths, which are for U-Nets");
-  return std::visit(Make{name, options}, config);
+  check(!is_exponential(row.head) || options.head == row.head, name, ": expected the head ", name_of(row.head),
+        ", got ", name_of(options.head));
+  return std::visit(Make{name, options}, row.config);
 }
 
 }  // namespace depthstill

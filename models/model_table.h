@@ -38,6 +38,9 @@ std::vector<std::string> model_names();             // "mobilenet_unet", "resnet
 const ModelRow& find_model(std::string_view name);  // throws Error that lists the names
 inline Head default_head(std::string_view name) { return find_model(name).head; }
 
+// Whether files of these networks cannot be told apart: Depth Anything 3's mono and metric networks of one size.
+bool same_weights(std::string_view a, std::string_view b);
+
 // How images are brought to the network; nothing is built.
 InputRule input_rule(std::string_view name);
 

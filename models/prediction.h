@@ -9,9 +9,10 @@
 namespace depthstill {
 
 struct Prediction {
-  Tensor map;                 // (N, rows, W) fp32: depth in metres, or inverse depth; undefined if there are bins
+  Tensor map;                 // (N, rows, W) fp32: what the head says (depth_model.h); undefined if there are bins
   std::optional<DpmMap> dpm;  // depth bins over the same pixels, instead of the map
   Tensor features;            // (N, tokens, C) of the encoder, where they were asked for
+  Tensor sky;  // (N, rows, W) fp32, >= 0, of networks that look for the sky (models/sky_rule.h); else undefined
 
   Prediction(Tensor depth) : map(std::move(depth)) {}  // implicit, as is the other: a network returns what it has
   Prediction(DpmMap bins) : dpm(std::move(bins)) {}

@@ -7,8 +7,23 @@
 #include "engine/data/cubic.h"
 #include "engine/data/pixels.h"
 #include "models/captured_forward.h"
+#include "models/fitted_image.h"
+#include "models/sky_rule.h"
 
 namespace depthstill {
+
+namespace {
+
+// Depth of a canonical head, of an image whose focal length is known in its own pixels: the network has seen one of
+// f = (fx + fy) / 2 pixels in an input of this size.
+void to_metres(DepthMap& map, double focal, ImageSize input) {
+  const double f =
+      focal * (static_cast<double>(input.width) / map.width + static_cast<double>(input.height) / map.height) / 2;
+  for (float& value : map.values) value = static_cast<float>(value * f / kCanonicalFocal);
+  map.kind = kMetricDepth;
+}
+
+}  // namespace
 
 Predictor::Predictor(const DepthModel& model, const PredictOptions& options)
     : model_(model),
@@ -20,15 +35,24 @@ Predictor::Predictor(const DepthModel& model, const PredictOptions& options)
 
 Predictor::~Predictor() = default;
 
-DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::string& name) const {
-  const ModelOptions& model = model_.options();
-  const Tensor depth = (*forward_)(image);
-  const std::vector<float> values = to_vector<float>(to_device(depth, Device::kCpu));
-  const MapKind kind = model.head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
-  DepthMap map{kept.width, kept.height, {}, kind};
+MapKind Predictor::kind(double focal) const {
+  const Head head = model_.options().head;
+  if (options_.labels) return label_kind(head);
+  return head == Head::kCanonicalDepth && focal > 0 ? kMetricDepth : kind_of(head);
+}
+
+void Predictor::check_focal(double focal, const std::string& where) const {
+  check(focal > 0 || !needs_focal(), where,
+        ": expected a focal length in pixels behind image and depth, without which ", model_.name(),
+        " has no metres; found none");
+}
+
+DepthMap Predictor::kept_part(const Tensor& from, ImageSize kept, const std::string& name) const {
+  const std::vector<float> values = to_vector<float>(to_device(from, Device::kCpu));
+  DepthMap map{kept.width, kept.height, {}};
   map.values.reserve(static_cast<size_t>(kept.width) * static_cast<size_t>(kept.height));
   for (int y = 0; y < kept.height; ++y) {
-    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * image.size(2);
+    const auto row = values.begin() + static_cast<std::ptrdiff_t>(y) * from.size(2);
     map.values.insert(map.values.end(), row, row + kept.width);
   }
   const auto bad = std::find_if(map.values.begin(), map.values.end(), [](float v) { return !std::isfinite(v); });
@@ -37,7 +61,19 @@ DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::
     fail(name, ": expected a finite map of ", model_.name(), ", found ", std::isnan(*bad) ? "NaN" : "infinity",
          " at row ", at / kept.width, ", column ", at % kept.width, " of its ", kept, " pixels");
   }
-  if (model.head != Head::kRelative) {
+  return map;
+}
+
+DepthMap Predictor::run_network(const Tensor& image, ImageSize kept, const std::string& name) const {
+  const Prediction prediction = (*forward_)(image);
+  DepthMap map = kept_part(prediction.map, kept, name);
+  map.kind = kind(0);
+  if (prediction.sky.defined()) {
+    const DepthMap sky = kept_part(prediction.sky, kept, name);
+    options_.labels ? to_sky_label(map.values, sky.values) : fill_sky(map.values, sky.values);
+  }
+  const ModelOptions& model = model_.options();
+  if (kind_of(model.head) == kMetricDepth) {
     for (float& metres : map.values) metres = std::clamp(metres, model.d_min, model.d_max);
   }
   return map;
@@ -49,17 +85,20 @@ Predictor::Input Predictor::input_for(ImageSize image) const {
   const int side = options_.side > 0 ? options_.side : use.side;
   if (rule.fit != InputRule::Fit::kPad && !use.resizes()) {
     if (side > 0) rule.size = side;
-    return {true, fitted_size(image, rule)};
+    return {rule, fitted_size(image, rule)};
   }
-  if (side > 0) return {false, with_shorter_side(image, side)};
+  if (side > 0) return {std::nullopt, with_shorter_side(image, side)};
   const auto scaled = [](int pixels, double by) { return std::max(1, static_cast<int>(std::lround(pixels * by))); };
-  return {false, use.input_size.value_or(
-                     ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)})};
+  return {std::nullopt, use.input_size.value_or(
+                            ImageSize{scaled(image.width, use.scale_width), scaled(image.height, use.scale_height)})};
 }
 
 DepthMap Predictor::run_once(const Image8& image, const Input& input, const std::string& name) const {
   const ImageSize size = input.size;
-  if (input.by_rule) {
+  if (input.rule && input.rule->way == InputRule::Way::kTwoSteps) {
+    return run_network(to_tensor(fitted_image(image, *input.rule), options_.dtype, options_.device), size, name);
+  }
+  if (input.rule) {
     return run_network(to_tensor(resize_cubic(image, size), size, options_.dtype, options_.device), size, name);
   }
   const Image8 padded =
@@ -67,13 +106,15 @@ DepthMap Predictor::run_once(const Image8& image, const Input& input, const std:
   return run_network(to_tensor(padded, options_.dtype, options_.device), size, name);
 }
 
-DepthMap Predictor::operator()(const Image8& image, const std::string& name) const {
+DepthMap Predictor::operator()(const Image8& image, const std::string& name, double focal) const {
   const Input input = input_for(image.size());
   check(std::max(input.size.width, input.size.height) <= kMaxNetworkSide, name, ": expected sides of at most ",
         kMaxNetworkSide, " pixels for the network, found ", input.size, " (width x height) for an image of ",
         image.size(), "; --side brings it to another size");
   try {
-    return run(image, input, name);
+    DepthMap map = run(image, input, name);
+    if (needs_focal() && focal > 0) to_metres(map, focal, input.size);
+    return map;
   } catch (const OutOfMemory& error) {
     throw OutOfMemory(concat_text(name, ": ", image.size(), ", which the network sees as ", input.size, ": ",
                                   error.what(), "; a smaller input takes less (--side of predict and teach)"));
@@ -92,9 +133,12 @@ DepthMap Predictor::run(const Image8& image, const Input& input, const std::stri
       }
     }
   }
-  if (!input.by_rule) return resize_bilinear(depth, image.size());
+  if (!input.rule) return resize_bilinear(depth, image.size());
   if (depth.size() == image.size()) return depth;
-  if (!model_.input_rule().cubic_output) return resize_bilinear(depth, image.size(), true);
+  const InputRule::Output output = input.rule->output;
+  if (output != InputRule::Output::kCubic) {
+    return resize_bilinear(depth, image.size(), output == InputRule::Output::kCorners);
+  }
   DepthMap resized = resize_cubic(depth, image.size());
   for (float& value : resized.values) value = std::max(value, 0.0f);  // overshoot
   return resized;

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/device.h"
@@ -25,6 +26,9 @@ struct PredictOptions {
   // bilinearly. A `side` that is not 0 replaces both: the size of a rule that has one, else the pixels of the image's
   // shorter side, aspect kept. A training on squares says such a side, too.
   int side = 0;
+  // Depth Anything 3's depth is given as a label for students of inverse depth (to_sky_label, models/sky_rule.h)
+  // instead of depth whose sky is filled (fill_sky). Nothing changes for other networks.
+  bool labels = false;
   // On CUDA, networks run as one graph once images of a size have come three times (captured_forward.h). Not beside
   // training steps on the same device.
   bool graph = false;
@@ -39,16 +43,22 @@ class Predictor {
   Predictor(const DepthModel& model, const PredictOptions& options);
   ~Predictor();
 
-  // The map has the image's size. It holds metres within the model's depth range; for a relative model its inverse
-  // depth, >= 0. Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite,
-  // or if the network would see a side beyond kMaxNetworkSide; OutOfMemory, likewise, where memory does not suffice.
-  DepthMap operator()(const Image8& image, const std::string& name = "image") const;
-  bool relative() const { return model_.options().head == Head::kRelative; }
+  // The map has the image's size, and is of kind(focal): metres within the model's depth range, or what a relative head
+  // gives, >= 0; labels that know nothing are NaN everywhere. `focal`: of the image, in its pixels; 0: not known.
+  // Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite, or if the network
+  // would see a side beyond kMaxNetworkSide; OutOfMemory, likewise, where memory does not suffice.
+  DepthMap operator()(const Image8& image, const std::string& name = "image", double focal = 0) const;
+  MapKind kind(double focal) const;
+  // Whether maps are in metres only where the focal length is known.
+  bool needs_focal() const { return kind(0) != kind(kCanonicalFocal); }
+  // Throws Error "WHERE: ..." if metres need a focal length and this is none.
+  void check_focal(double focal, const std::string& where) const;
+  bool relative() const { return kind(kCanonicalFocal).ambiguity != Ambiguity::kNone; }
 
  private:
-  // An Input says at what size the network sees an image, and whether the model's rule brings it there and back.
+  // An Input says at what size the network sees an image, and which rule brings it there and back; none: resized.
   struct Input {
-    bool by_rule;
+    std::optional<InputRule> rule;
     ImageSize size;
   };
   Input input_for(ImageSize image) const;
@@ -57,6 +67,7 @@ class Predictor {
   DepthMap run_once(const Image8& image, const Input& input, const std::string& name) const;
   DepthMap run_network(const Tensor& image, ImageSize kept,
                        const std::string& name) const;  // rows and columns [0, kept)
+  DepthMap kept_part(const Tensor& map, ImageSize kept, const std::string& name) const;
 
   const DepthModel& model_;
   PredictOptions options_;

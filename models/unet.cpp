@@ -20,11 +20,13 @@ UnetModel::UnetModel(std::string_view name, const UnetConfig& config, const Mode
       decoder_({encoder_->tap_channels(), options.decoder_widths.empty() ? config.widths : options.decoder_widths,
                 config.doublings, options.head == Head::kDpm ? options.bins : 0, config.published,
                 options.head == Head::kRelative}) {
+  check(!is_exponential(options.head), name, ": expected the head dpm, regression or relative, got ",
+        name_of(options.head));
   add_child("backbone", *encoder_);
   add_child("decode_head", decoder_);
 }
 
-Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor*) const {
+Tensor UnetModel::run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras&) const {
   const Tensor y = decoder_.forward(encoder_->forward(image), first_needed_row);
   return options().head == Head::kRelative ? decoder_.output_conv().forward_head(y, last) : y;
 }

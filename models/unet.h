@@ -50,7 +50,7 @@ class UnetModel final : public DepthModel {
   const UnetDecoder& decoder() const { return decoder_; }
 
  protected:
-  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, Tensor* features) const override;
+  Tensor run(const Tensor& image, int64_t first_needed_row, Activation last, const Extras& extras) const override;
 
  private:
   bool published_;

@@ -144,7 +144,10 @@ void add_convert_command(CLI::App& app, Run& run) {
       "convert", "Writes a published checkpoint (.pth, .pt, .safetensors) as safetensors under depthstill's names");
   command->add_option("in", args->in, "checkpoint; weights/README.md lists those that are known")->required();
   command->add_option("out", args->out, "safetensors file to write")->required();
-  command->add_option("--model", args->model, "network it must fit [default: inferred from names and shapes]");
+  command->add_option(
+      "--model", args->model,
+      "network it must fit; da3metric_* have to be named, as their files are those of da3mono_* [default: inferred "
+      "from names and shapes]");
   command->add_option("--dtype", args->dtype, "element type to store: fp32, fp16 or bf16")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}))
       ->capture_default_str();

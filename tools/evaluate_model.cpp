@@ -23,10 +23,10 @@ void show_teacher(ReportPanel& panel, const std::string& path, const MapFormat& 
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
                           const PredictOptions& options, const EvaluateExtras& extras) {
-  const bool relative = model.options().head == Head::kRelative;
-  check_kind(protocol, relative ? kRelativeInverseDepth : kMetricDepth, model.name() + ": what it predicts");
   const DatasetSpec& spec = data.spec();
   const Predictor predictor(model, options);
+  check_kind(protocol, predictor.kind(kCanonicalFocal), model.name() + ": what it predicts");
+  const bool aligned = row_of(protocol.alignment).ambiguity != Ambiguity::kNone;
   const std::vector<EvalItem> items = eval_items(data, protocol);
   const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, extras.wanted_panels));
   size_t position = 0;
@@ -35,7 +35,9 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     const std::string path = data.image_path(&item - items.data());
     const Image8 image = at_line(item.where, [&] { return read_image(path); });
     frame = crop(image, frame_rect(protocol, image.size()));
-    DepthMap prediction = predictor(frame, item.where + ": " + path);
+    const double focal = data.entry(&item - items.data()).focal;
+    if (!aligned) predictor.check_focal(focal, item.where);
+    DepthMap prediction = predictor(frame, item.where + ": " + path, focal);
     if (extras.keep) extras.keep(item, prediction);
     return prediction;
   };
@@ -54,9 +56,10 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
     if (panel.reference.size() == prediction.size()) extras.panels->push_back(std::move(panel));
   };
   Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
+  const bool clamped = kind_of(model.options().head) == kMetricDepth;
   evaluation.prediction = !options.flip ? "one prediction per image, without its mirror image"
-                          : relative    ? "prediction averaged with that for the mirrored image"
-                                        : "prediction averaged with that for the mirrored image, each clamped";
+                          : clamped     ? "prediction averaged with that for the mirrored image, each clamped"
+                                        : "prediction averaged with that for the mirrored image";
   evaluation.list = describe_data(data, protocol);
   return evaluation;
 }

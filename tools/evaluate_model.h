@@ -1,4 +1,5 @@
-// Scores a network on a data set, with pictures for a report. A relative network needs an affine alignment.
+// Scores a network on a data set, with pictures for a report. A relative network needs an affine alignment; Depth
+// Anything 3's metric one, without an alignment, the focal lengths of the list.
 #pragma once
 
 #include <functional>

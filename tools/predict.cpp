@@ -31,6 +31,7 @@ struct PredictArgs {
   double png_scale = 256;
   int side = 0;
   bool flip = false;
+  double focal = 0;
   std::string raw_input, raw_output;
   ExistingArgs existing;
   ComputeArgs compute;
@@ -98,16 +99,18 @@ std::vector<Job> plan_jobs(const PredictArgs& args, const std::vector<FoundImage
 
 class Writer {
  public:
-  Writer(const PredictArgs& args, bool relative)
-      : relative_(relative),
+  Writer(const PredictArgs& args, const MapKind& kind)
+      : relative_(kind.ambiguity != Ambiguity::kNone),
+        inverse_(kind.quantity == Quantity::kInverseDepth),
         colormap_(parse_colormap(args.colormap)),
         metres_per_unit_(1 / args.png_scale),
         fixed_range_(!args.range.empty()) {
     if (fixed_range_) range_ = parse_range(args.range);
-    check_usage(!relative || !fixed_range_, "predict: --colour-range is in metres, but the model's depth is relative");
+    check_usage(!relative_ || !fixed_range_, "predict: --colour-range is in metres, but the model's depth is relative");
     if (!parse_formats(args.formats).contains("png")) return;
-    log_line(relative
-                 ? std::string("relative inverse depth: each PNG goes from its least value, 0, to its greatest, 65535")
+    log_line(relative_
+                 ? concat_text(name_of(kind), ": each PNG goes from ", inverse_ ? "its least value, 0," : "0, unknown,",
+                               " to its greatest, 65535")
                  : concat_text("depth PNG: value / ", args.png_scale, " = metres, up to ", 65535 / args.png_scale));
   }
 
@@ -131,7 +134,7 @@ class Writer {
  private:
   void write_depth_png(const std::string& path, const DepthMap& depth) {
     if (relative_) {
-      write_map(path, stretch(depth, 65535), {1});
+      write_map(path, inverse_ ? stretch(depth, 65535) : scale_up(depth, 65535), {1});
       return;
     }
     const Clipping clipping = write_map(path, depth, {metres_per_unit_});
@@ -146,13 +149,19 @@ class Writer {
     for (float& value : stretched.values) value = low + (value - from) * factor;
     return stretched;
   }
+  // The greatest value becomes `high`; 0 stays what it is of depth, unknown.
+  static DepthMap scale_up(DepthMap map, float high) {
+    const float factor = high / *std::max_element(map.values.begin(), map.values.end());
+    for (float& value : map.values) value *= factor;
+    return map;
+  }
   Image8 colour(const DepthMap& depth) const {
     // Inverse depth: the greatest value is the nearest. 0 would mean "unknown".
-    if (relative_) return colour_depth(stretch(depth, 2, 1), colormap_, {2, 1, false});
+    if (inverse_) return colour_depth(stretch(depth, 2, 1), colormap_, {2, 1, false});
     return colour_depth(depth, colormap_, fixed_range_ ? range_ : colour_range(depth));
   }
 
-  bool relative_;
+  bool relative_, inverse_;
   Colormap colormap_;
   double metres_per_unit_;
   int64_t clipped_ = 0;  // PNGs that could not hold their map
@@ -222,15 +231,21 @@ int run_raw(const PredictArgs& args) {
 // Returns the images that failed.
 std::vector<std::string> predict_all(const PredictArgs& args, const std::vector<Job>& jobs) {
   const Model model = model_of(args);
-  Writer writer(args, model.student->options().head == Head::kRelative);
   const Predictor predictor(*model.student, model.options);
+  check_usage(args.focal == 0 || predictor.needs_focal(),
+              "predict: --focal: expected a network whose metres depend on it (da3metric_*), found ",
+              model.student->name());
+  if (predictor.needs_focal() && args.focal == 0) {
+    log_line(concat_text(model.student->name(), ": depth is up to scale; --focal makes it metres"));
+  }
+  Writer writer(args, predictor.kind(args.focal));
   Progress progress("predict", "img", static_cast<int64_t>(jobs.size()));
   std::vector<std::string> failed;
   int64_t done = 0;
   for (const Job& job : jobs) {
     throw_if_interrupted();
     try {
-      writer.write(job.files, predictor(read_image(job.image.path), job.image.path));
+      writer.write(job.files, predictor(read_image(job.image.path), job.image.path, args.focal));
       print_result((fs::path(args.out) / job.image.name).string());
     } catch (const Error& error) {
       log_line(error.what());
@@ -290,11 +305,16 @@ void add_predict_command(CLI::App& app, Run& run) {
   command->add_option("--colour-range", args->range,
                       "NEAR:FAR in metres [default: 2nd to 98th percentile of each image]");
   command
-      ->add_option(
-          "--side", args->side,
-          "pixels that the image's shorter side (midas_small: the longer) is brought to, aspect kept [default: as "
-          "the network was trained]")
+      ->add_option("--side", args->side,
+                   "pixels that the image's shorter side (midas_small, da3*: the longer) is brought to, aspect kept "
+                   "[default: as "
+                   "the network was trained]")
       ->check(CLI::Range(1, kMaxImageSide));
+  command
+      ->add_option("--focal", args->focal,
+                   "focal length of the images in their pixels, by which da3metric_* give metres [default: not known, "
+                   "depth up to scale]")
+      ->check(CLI::PositiveNumber);
   command->add_option("--raw-input", args->raw_input,
                       "instead of images: a .npy (3, H, W), normalised as the network is fed");
   command->add_option("--raw-output", args->raw_output,

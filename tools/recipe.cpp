@@ -32,8 +32,13 @@ void bind_model(Settings& s, ModelRecipe& model) {
       },
       [&model] { return TomlValue(model.name); }, "network: " + list_text(model_names(), std::identity()));
   s.choice("model.head", model.options.head,
-           {{"dpm", Head::kDpm}, {"regression", Head::kRegression}, {"relative", Head::kRelative}},
-           "depth bins with softmax, sigmoid x max_depth, or relative inverse depth");
+           {{"dpm", Head::kDpm},
+            {"regression", Head::kRegression},
+            {"relative", Head::kRelative},
+            {"relative_depth", Head::kRelativeDepth},
+            {"canonical_depth", Head::kCanonicalDepth}},
+           "depth bins with softmax, sigmoid x max_depth, or relative inverse depth; of da3mono_* relative_depth, of "
+           "da3metric_* canonical_depth");
   s.integer("model.bins", model.options.bins, {2, 4096}, "of the dpm head, uniform over the depth range");
   s.number("model.min_depth", model.options.d_min, kPositive, "metres");
   s.number("model.max_depth", model.options.d_max, kPositive, "metres");

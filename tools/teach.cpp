@@ -115,6 +115,7 @@ int run_teach(const TeachArgs& args) {
   PredictOptions predicting;
   predicting.flip = args.flip;
   predicting.side = args.side;
+  predicting.labels = distills(recipe);
   predicting.device = args.compute.choose_device();
   predicting.graph = true;
   predicting.note = log_line;
@@ -165,10 +166,10 @@ void add_teach_command(CLI::App& app, Run& run) {
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   command
-      ->add_option(
-          "--side", args->side,
-          "pixels that the image's shorter side (midas_small: the longer) is brought to, aspect kept [default: as "
-          "the network was trained]")
+      ->add_option("--side", args->side,
+                   "pixels that the image's shorter side (midas_small, da3*: the longer) is brought to, aspect kept "
+                   "[default: as "
+                   "the network was trained]")
       ->check(CLI::Range(1, kMaxImageSide));
   command->add_flag("--flip", args->flip, "average with the map of the mirrored image (twice the time)");
   command->add_option("--tiles", args->options.tiles, "also predict N x N overlapping windows and blend them in")

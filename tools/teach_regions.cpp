@@ -15,6 +15,7 @@
 #include "engine/io/text_file.h"
 #include "kernels/preprocess_region.h"
 #include "models/model_table.h"
+#include "models/sky_rule.h"
 #include "tools/distill_recipe.h"
 
 namespace depthstill {
@@ -83,8 +84,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
   const MappedFile file(weights, "weights");
   settings.teacher = concat_text(checksum64(file.bytes()), ' ', name_of(options.dtype));
   claim_folder(teacher_folder(recipe, options.teacher), settings);
-  const MapKind kind = teacher.options().head == Head::kRelative ? kRelativeInverseDepth : kMetricDepth;
-  const std::string statement = named_text({kind, 1});
+  const std::string statement = named_text({label_kind(teacher.options().head), 1});
   const auto total = static_cast<int64_t>(tasks.size());
   RegionTeachReport report;
   for (const RegionTask& task : tasks) {
@@ -95,14 +95,11 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
     }
     const Sample sample = data.load_image(task.index);
     const Region region = draw_region(spec, sample.image.size(), recipe.train.seed, task.epoch, task.index);
-    const NoGrad no_grad;
     const Tensor input = input_of(sample, region, spec.patch, options.device, options.dtype);
-    const Tensor map = to_device(depth_of(teacher.forward(input)), Device::kCpu);
-    const std::vector<float> values = to_vector<float>(map);
+    const std::vector<float> values =
+        at_line(concat_text(sample.where, ": ", sample.name), [&] { return labels_of(teacher, input); });
     for (const float value : values) {
-      check(std::isfinite(value), sample.where, ": ", sample.name, ": expected a finite map of ", teacher.name(),
-            ", found ", value);
-      check(std::abs(value) <= kGreatestHalf, task.path, ": expected values up to ", kGreatestHalf,
+      check(!(std::abs(value) > kGreatestHalf), task.path, ": expected values up to ", kGreatestHalf,
             ", which half precision holds, found ", value);
     }
     make_folder(fs::path(task.path).parent_path().string());

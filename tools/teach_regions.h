@@ -22,7 +22,8 @@ struct RegionTeachReport {
   int64_t written = 0, kept = 0;
 };
 
-// Writes them as (1 + patches, patch, patch), the region first, in half precision, and regions.json. Throws Error that
+// Writes them as (1 + patches, patch, patch), the region first, in half precision, and regions.json: labels_of()
+// (models/sky_rule.h). Throws Error that
 // names the file for a value that half precision cannot hold; and before anything is written, if the folder holds
 // labels of other regions, of another teacher or precision, or other files. `weights`: the file of the teacher's
 // network.

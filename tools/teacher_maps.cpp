@@ -67,14 +67,17 @@ void check_writable(const DatasetSpec& spec) {
 }  // namespace
 
 DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options,
-                       const std::string& name) {
-  const DepthMap whole = predictor(image, name);
-  if (options.tiles <= 1) return whole;
+                       const std::string& name, double focal) {
+  const DepthMap whole = predictor(image, name, focal);
+  if (options.tiles <= 1 || std::isnan(whole.values.front())) return whole;  // NaN: a label that knows nothing
   std::vector<float> sum(whole.values.size()), weight(whole.values.size());
   for (const Span& rows : spread(image.height, options.tiles, options.overlap)) {
     for (const Span& columns : spread(image.width, options.tiles, options.overlap)) {
-      const DepthMap tile = predictor(crop(image, Rect{columns.first, rows.first, columns.size, rows.size}), name);
-      const auto [a, b] = predictor.relative() ? fit(tile, whole, rows, columns) : std::pair{1.0, 0.0};
+      const DepthMap tile =
+          predictor(crop(image, Rect{columns.first, rows.first, columns.size, rows.size}), name, focal);
+      if (std::isnan(tile.values.front())) continue;
+      const auto [a, b] =
+          tile.kind.ambiguity != Ambiguity::kNone ? fit(tile, whole, rows, columns) : std::pair{1.0, 0.0};
       for (int r = 0; r < rows.size; ++r) {
         const float fade_row = fade(rows.first + r, rows, image.height, options.overlap);
         for (int c = 0; c < columns.size; ++c) {
@@ -90,7 +93,9 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
     }
   }
   DepthMap blended = whole;
-  for (size_t i = 0; i < sum.size(); ++i) blended.values[i] = sum[i] / weight[i];
+  for (size_t i = 0; i < sum.size(); ++i) {
+    if (weight[i] > 0) blended.values[i] = sum[i] / weight[i];
+  }
   return blended;
 }
 
@@ -112,6 +117,7 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
         ": the model's depth is relative, which a PNG of metres cannot hold; expected teacher_extension .npy or .pfm");
   check(!options.half || extension == ".npy", spec.list, ": half precision needs teacher_extension .npy, found ",
         extension);
+  for (int64_t i = 0; i < data.size(); ++i) predictor.check_focal(data.entry(i).focal, data.where(i));
   TeachReport report;
   for (int64_t i = 0; i < data.size(); ++i) {
     progress(i, data.size());
@@ -123,8 +129,9 @@ TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOp
       data.load_image(sample);
       const std::string name = data.where(i) + ": " + data.image_path(i);
       make_folder(fs::path(path).parent_path().string());
-      const Clipping clipping = write_map(path, predict_tiled(predictor, sample.image.copy(), options, name),
-                                          spec.teacher->format, options.half ? NpyType::kHalf : NpyType::kFloat);
+      const Clipping clipping =
+          write_map(path, predict_tiled(predictor, sample.image.copy(), options, name, sample.focal),
+                    spec.teacher->format, options.half ? NpyType::kHalf : NpyType::kFloat);
       if (clipping.any()) log_line(path + ": " + describe(clipping));
       report.clipped += clipping.any();
       ++report.written;

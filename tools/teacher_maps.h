@@ -30,13 +30,14 @@ struct TeachReport {
 // Throws Error if the set has no teacher maps that can be written.
 OutputPlan plan_teacher_maps(const Dataset& data, Existing existing);
 
-// Writes teacher_path() of every image of the set. A file is written whole or not at all. `progress` is called before
-// each image and after the last, with the images done; what it throws ends the work.
+// Writes teacher_path() of every image of the set; Throws Error, before it begins, where metres need a focal length
+// that the list does not have. A file is written whole or not at all. `progress` is called before each image and after
+// the last, with the images done; what it throws ends the work.
 TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,
                   const std::function<void(int64_t done, int64_t total)>& progress);
 
-// The map of one image as `options` say; errors begin with `name`.
+// The map of one image as `options` say; errors begin with `name`. `focal`: as Predictor takes it.
 DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const TeachOptions& options,
-                       const std::string& name = "image");
+                       const std::string& name = "image", double focal = 0);
 
 }  // namespace depthstill

@@ -154,6 +154,10 @@ void TrainRun::check_recipe() const {
   if (recipe_.select.on == "test") {
     log_line("note: the kept model is chosen on the test list, as the published runs did; its test figures are biased");
   }
+  check(
+      !is_exponential(recipe_.model.options.head), recipe_.model.name,
+      ": expected a student with the head dpm, regression or relative; Depth Anything 3's networks teach, and the loss "
+      "that trains them is not here yet");
   TrainingNeeds needs = needs_of(recipe_);
   if (options_.resume) needs.weights.clear();
   fail_if(training_problems(*data_, needs));
@@ -170,9 +174,7 @@ void TrainRun::check_recipe() const {
   check_list(data);
   const Sample sample = data.load_image(0);
   check_frame(protocol_of(recipe_), sample);
-  const bool relative = recipe_.model.options.head == Head::kRelative;
-  check_kind(protocol_of(recipe_), relative ? kRelativeInverseDepth : kMetricDepth,
-             recipe_.model.name + ": what it predicts");
+  check_kind(protocol_of(recipe_), kind_of(recipe_.model.options.head), recipe_.model.name + ": what it predicts");
   check_scored(data, protocol_of(recipe_));
 }
 

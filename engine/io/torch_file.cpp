@@ -23,7 +23,7 @@ constexpr int64_t kStreamProtocol = 1001;
 
 // Training scripts put a state dict under these keys, in the order of preference.
 constexpr std::string_view kWrappers[] = {"state_dict", "model_state_dict", "model_state", "model",
-                                          "student",    "module",           "net"};
+                                          "student",    "module",           "net",         "train_model"};
 
 struct TypeName {
   std::string_view name;

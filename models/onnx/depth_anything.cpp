@@ -26,7 +26,7 @@ class Writer {
     for (const StateEntry& entry : student.state()) state_.emplace(entry.name, entry);
   }
 
-  OnnxValue write(const OnnxValue& image) { return head(taps(image)); }
+  NetworkOutputs write(const OnnxValue& image) { return head(taps(image)); }
 
  private:
   Tensor value(const std::string& name) const {
@@ -85,13 +85,13 @@ class Writer {
                   [&](int64_t r) { return gamma[static_cast<size_t>(r)]; });
   }
 
-  OnnxValue layer_norm(const OnnxValue& x, const std::string& name) {
+  OnnxValue layer_norm(const OnnxValue& x, const std::string& name, float eps = kNormEps) {
     if (!norm_weight_.contains(name)) {
       norm_weight_[name] = {parameter(graph_, name + ".weight", value(name + ".weight")),
                             parameter(graph_, name + ".bias", value(name + ".bias"))};
     }
     const auto& [weight, bias] = norm_weight_[name];
-    return graph_.node("LayerNormalization", {x, weight, bias}, {{"axis", int64_t{-1}}, {"epsilon", kNormEps}});
+    return graph_.node("LayerNormalization", {x, weight, bias}, {{"axis", int64_t{-1}}, {"epsilon", eps}});
   }
   OnnxValue reshape(const OnnxValue& x, const OnnxInts& sizes) {  // 0: as it is
     return graph_.node("Reshape", {x, graph_.integers(sizes)});
@@ -163,7 +163,7 @@ class Writer {
       x = block(x, concat_text(encoder, "blocks.", i, "."));
       if (i != config_.taps[out.size()]) continue;
       const OnnxValue patches =
-          graph_.node("Slice", {layer_norm(x, encoder + "norm"), graph_.integers({1}),
+          graph_.node("Slice", {layer_norm(x, encoder + "norm", config_.last_norm_eps), graph_.integers({1}),
                                 graph_.integers({1 + height_ * width_}), graph_.integers({kTokenAxis})});
       out.push_back(reshape(transpose(patches, {0, 2, 1}), {0, config_.dim, height_, width_}));
     }
@@ -177,8 +177,8 @@ class Writer {
     return graph_.node("Add", {x, y});
   }
 
-  // Token maps -> the map before the last activation.
-  OnnxValue head(const std::vector<OnnxValue>& tokens) {
+  // Token maps -> the map before the last activation, and that of the sky behind its own.
+  NetworkOutputs head(const std::vector<OnnxValue>& tokens) {
     const std::string root = "depth_head.", scratch = root + "scratch.";
     std::vector<OnnxValue> maps;
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -197,8 +197,16 @@ class Writer {
     }
     constexpr float kFusedPatch = 8.0f;  // side of a patch in the fused map
     x = resize_by(graph_, conv(x, scratch + "output_conv1"), DinoV2::kPatch / kFusedPatch, true);
-    x = activation(graph_, conv(x, scratch + "output_conv2.0"), Activation::kRelu);
-    return conv(x, scratch + "output_conv2.2");
+    const auto last = [&](const std::string& convs) {
+      return conv(activation(graph_, conv(x, convs + ".0"), Activation::kRelu), convs + ".2");
+    };
+    NetworkOutputs outputs{last(scratch + "output_conv2"), {}};
+    const SkyBranch sky = student_.head().config().sky;
+    if (sky != SkyBranch::kNone) {
+      outputs.sky = activation(graph_, last(scratch + "sky_output_conv2"),
+                               sky == SkyBranch::kRelu ? Activation::kRelu : Activation::kSigmoid);
+    }
+    return outputs;
   }
 
   OnnxGraph& graph_;
@@ -211,7 +219,8 @@ class Writer {
 
 }  // namespace
 
-OnnxValue write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image, MapSize size) {
+NetworkOutputs write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image,
+                                    MapSize size) {
   return Writer(graph, student, size).write(image);
 }
 

@@ -12,13 +12,13 @@ namespace {
 
 using Output = OnnxOptions::Output;
 
-OnnxValue write_network(OnnxGraph& graph, const DepthModel& student, const OnnxValue& image,
-                        const std::optional<MapSize>& size) {
+NetworkOutputs write_network(OnnxGraph& graph, const DepthModel& student, const OnnxValue& image,
+                             const std::optional<MapSize>& size) {
   switch (student.family()) {
     case ModelFamily::kUnet:
-      return write_unet(graph, static_cast<const UnetModel&>(student), image);
+      return {write_unet(graph, static_cast<const UnetModel&>(student), image), {}};
     case ModelFamily::kMidasSmall:
-      return write_midas_small(graph, static_cast<const MidasSmall&>(student), image);
+      return {write_midas_small(graph, static_cast<const MidasSmall&>(student), image), {}};
     case ModelFamily::kDepthAnything:
       check(size.has_value(), "onnx: ", student.name(), " is exported for one image size: give its height and width");
       return write_depth_anything(graph, static_cast<const DepthAnything&>(student), image, *size);
@@ -47,6 +47,7 @@ OnnxValue expected_depth(OnnxGraph& graph, const OnnxValue& logits, const ModelO
 OnnxValue last_activation(OnnxGraph& graph, const OnnxValue& raw, const ModelOptions& options) {
   if (options.head == Head::kDpm) return expected_depth(graph, raw, options);
   const OnnxValue map = graph.node("Squeeze", {raw, graph.integers({1})});
+  if (is_exponential(options.head)) return graph.node("Exp", {map});
   if (options.head == Head::kRelative) return onnx_layers::activation(graph, map, Activation::kRelu);
   return graph.node("Mul", {onnx_layers::activation(graph, map, Activation::kSigmoid), graph.scalar(options.d_max)});
 }
@@ -58,22 +59,29 @@ std::string exact(float value) {
   return text.str();
 }
 
+std::string output_text(Head head) {
+  if (head == Head::kRelative) return name_of(kind_of(head)) + ", larger is nearer";
+  if (head == Head::kRelativeDepth) return name_of(kind_of(head)) + ", larger is farther";
+  if (head == Head::kCanonicalDepth) {
+    return concat_text("depth in metres times ", kCanonicalFocal, " / focal length in pixels of the input");
+  }
+  return name_of(kind_of(head));
+}
+
 void describe(OnnxGraph& graph, const DepthModel& student, const OnnxOptions& options) {
   const ModelOptions& model = student.options();
   std::map<std::string, std::string> metadata = options.metadata;
   metadata["architecture"] = student.name();
   metadata["head"] = name_of(model.head);
   if (model.head == Head::kDpm) metadata["bins"] = std::to_string(model.bins);
-  if (model.head != Head::kRelative) {
+  if (kind_of(model.head) == kMetricDepth) {
     metadata["d_min"] = exact(model.d_min);
     metadata["d_max"] = exact(model.d_max);
   }
   metadata["input"] = options.normalise ? "RGB 0..255, N x 3 x H x W"
                                         : "RGB, N x 3 x H x W, (pixel - mean) / std with mean 123.675 116.28 103.53, "
                                           "std 58.395 57.12 57.375 of pixels 0..255";
-  metadata["output"] = options.output == Output::kRaw  ? "before the last activation"
-                       : model.head == Head::kRelative ? "inverse depth up to scale and shift, larger is nearer"
-                                                       : "depth in metres";
+  metadata["output"] = options.output == Output::kRaw ? "before the last activation" : output_text(model.head);
   metadata["size_multiple"] = std::to_string(student.size_multiple());
   metadata["depthstill_version"] = options.version;
   for (const auto& [key, value] : metadata) graph.set_metadata(key, value);
@@ -95,14 +103,18 @@ void export_onnx(const DepthModel& student, const std::string& path, const OnnxO
   }
   OnnxGraph graph(student.name());
   const OnnxValue image = graph.input("image", {"batch", int64_t{3}, height, width});
-  const OnnxValue raw =
+  const auto [raw, sky] =
       write_network(graph, student, options.normalise ? normalise(graph, image) : image, options.size);
   const ModelOptions& model = student.options();
   if (options.output == Output::kRaw) {
     graph.output(raw, "raw", {"batch", model.head == Head::kDpm ? model.bins : int64_t{1}, height, width});
   } else {
-    graph.output(last_activation(graph, raw, model), model.head == Head::kRelative ? "inverse_depth" : "depth",
+    graph.output(last_activation(graph, raw, model),
+                 kind_of(model.head).quantity == Quantity::kInverseDepth ? "inverse_depth" : "depth",
                  {"batch", height, width});
+  }
+  if (!sky.empty()) {
+    graph.output(graph.node("Squeeze", {sky, graph.integers({1})}), "sky", {"batch", height, width});
   }
   describe(graph, student, options);
   graph.write(path);

@@ -11,7 +11,7 @@ namespace depthstill {
 
 struct OnnxOptions {
   enum class Output : uint8_t {
-    kDepth,  // output of the last activation, (N, H, W): metres, or for Head::kRelative inverse depth
+    kDepth,  // output of the last activation, (N, H, W): what the head says (models/depth_model.h)
     kRaw,    // input of the last activation, (N, bins or 1, H, W)
   };
   Output output = Output::kDepth;
@@ -24,8 +24,9 @@ struct OnnxOptions {
   std::string version = {};  // version of the program
 };
 
-// Input "image" (N, 3, H, W) fp32, RGB; output "depth", "inverse_depth" or "raw"; N is dynamic. Throws Error if this
-// build has no ONNX, if the student cannot take the size, or if the file would exceed protobuf's 2 GiB.
+// Input "image" (N, 3, H, W) fp32, RGB; output "depth", "inverse_depth" or "raw", and "sky" (N, H, W) of a
+// network that looks for it; N is dynamic. Throws Error if this build has no ONNX, if the student cannot take the size,
+// or if the file would exceed protobuf's 2 GiB.
 void export_onnx(const DepthModel& student, const std::string& path, const OnnxOptions& options = {});
 
 }  // namespace depthstill

@@ -9,9 +9,15 @@
 
 namespace depthstill {
 
+struct NetworkOutputs {
+  OnnxValue raw;
+  OnnxValue sky;  // (N, 1, H, W), behind its activation; empty: the network does not look for it
+};
+
 OnnxValue write_unet(OnnxGraph& graph, const UnetModel& student, const OnnxValue& image);
 OnnxValue write_midas_small(OnnxGraph& graph, const MidasSmall& student, const OnnxValue& image);
 // The network takes images of this size only.
-OnnxValue write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image, MapSize size);
+NetworkOutputs write_depth_anything(OnnxGraph& graph, const DepthAnything& student, const OnnxValue& image,
+                                    MapSize size);
 
 }  // namespace depthstill

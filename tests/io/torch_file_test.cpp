@@ -173,8 +173,9 @@ TEST(pickle, whole_numbers) {
   EXPECT_EQ(root(std::string("\x8a\x02\xff\x00", 4)), 255);
 }
 
-// A checkpoint of the older format with one tensor "a\nb" of int64 in a storage of six.
-std::string stream_of(const std::string& shape, const std::string& strides) {
+// A checkpoint of the older format with one tensor "a\nb" of int64 in a storage of six; `wrapper`: the key of its state
+// dict beside other things, empty: it is nothing else.
+std::string stream_of(const std::string& shape, const std::string& strides, const std::string& wrapper = "") {
   const auto text = [](const std::string& value) {
     return std::string("\x8c") + static_cast<char>(value.size()) + value;
   };
@@ -183,7 +184,9 @@ std::string stream_of(const std::string& shape, const std::string& strides) {
   const std::string storage = "(" + text("storage") + "ctorch\nLongStorage\n" + text("0") + text("cpu") + "K\x06NtQ";
   const std::string tensor =
       "ctorch._utils\n_rebuild_tensor_v2\n(" + storage + std::string("K\0", 2) + shape + strides + "\x89}tR";
-  std::string file = magic + protocol + system + "\x80\x02}" + text("a\nb") + tensor + "s.\x80\x02]" + text("0") + "a.";
+  std::string content = "}" + text("a\nb") + tensor + "s";
+  if (!wrapper.empty()) content = "}" + text("licence") + text("none") + "s" + text(wrapper) + content + "s";
+  std::string file = magic + protocol + system + "\x80\x02" + content + ".\x80\x02]" + text("0") + "a.";
   const uint64_t numel = 6;
   file.append(reinterpret_cast<const char*>(&numel), sizeof(numel));
   for (int64_t i = 0; i < 6; ++i) file.append(reinterpret_cast<const char*>(&i), sizeof(i));
@@ -201,6 +204,15 @@ TEST(torch_file, a_stride_that_is_never_taken_may_be_anything) {
   EXPECT_EQ(values, (std::vector<int64_t>{0, 2, 3, 5}));
   std::vector<float> floats(4);
   expect_clear(error_of([&] { file.read_floats(file.tensors()[0], floats); }), "tensor 'a\\x0ab': expected F32");
+}
+
+// LightlyTrain's key.
+TEST(torch_file, a_state_dict_is_found_under_its_wrapper) {
+  const TemporaryFolder folder;
+  write_file(folder / "a.pt", stream_of("K\x02K\x01K\x02\x87", "K\x03K\x01K\x02\x87", "train_model"));
+  const TorchFile file(folder / "a.pt");
+  ASSERT_EQ(file.tensors().size(), 1u);
+  EXPECT_EQ(file.tensors()[0].name, "a\nb");
 }
 
 TEST(torch_file, truncated_files_are_refused) {

@@ -10,6 +10,7 @@
 #include "engine/checkpoint.h"
 #include "engine/io/safetensors.h"
 #include "kernels/core/messages.h"
+#include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/io/test_files.h"
 
@@ -112,6 +113,101 @@ Names replaced(const Names& names, const std::string& from, const std::string& t
   Names result;
   for (const std::string& name : names) result.insert(name.starts_with(from) ? to + name.substr(from.size()) : name);
   return result;
+}
+
+// Our names of the monocular networks of Depth Anything 3.
+Names depth_anything_3_names(int depth) {
+  Names names = canonical_names(depth, true);
+  names.erase("pretrained.mask_token");
+  std::erase_if(names,
+                [](const std::string& name) { return name.find("refinenet4.resConfUnit1") != std::string::npos; });
+  for (const char* conv : {"0", "2"}) add_module(names, concat_text("depth_head.scratch.sky_output_conv2.", conv));
+  return names;
+}
+
+TEST(CheckpointKeys, EverySpellingOfDepthAnything3EndsInTheSameNames) {
+  const Names ours = depth_anything_3_names(12);
+  const auto spelt = [&](const char* encoder, const char* head) {
+    return replaced(replaced(ours, "pretrained.", encoder), "depth_head.", head);
+  };
+  const Names authors = spelt("backbone.pretrained.", "head.");
+  const Names training =
+      replaced(spelt("net.pretrained.", "all_heads.head."), "all_heads.head.scratch.sky_output_conv2.",
+               "all_heads.head.scratch.output_conv2_additional.sky_mask.");
+  Names lightly_train = spelt("backbone.", "decoder.");
+  lightly_train.insert("backbone.mask_token");
+  const struct {
+    Names names;
+    int64_t width;
+    KeyFamily family;
+    const char* architecture;
+  } cases[] = {{authors, 1024, KeyFamily::kDepthAnything3, "da3mono_l"},
+               {prefixed(authors, "model."), 1024, KeyFamily::kDepthAnything3, "da3mono_l"},
+               {prefixed(training, "module."), 1024, KeyFamily::kDepthAnything3, "da3mono_l"},
+               {training, 768, KeyFamily::kDepthAnything3, "da3mono_b"},
+               {lightly_train, 384, KeyFamily::kDepthAnything3, "da3mono_s"},
+               {ours, 384, KeyFamily::kDepthAnything, "da3mono_s"}};
+  const TemporaryFolder folder;
+  for (const auto& c : cases) {
+    SCOPED_TRACE(testing::Message() << *c.names.begin() << " " << c.architecture);
+    const auto file = open_mapped_weights(write_names(folder, c.names, c.width));
+    EXPECT_EQ(file->map().family, c.family);
+    EXPECT_EQ(file->map().architecture, c.architecture);
+    EXPECT_FALSE(file->map().encoder_only);
+    Names found;
+    for (const StoredTensor& tensor : file->tensors()) found.insert(tensor.name);
+    found.erase("pretrained.mask_token");
+    EXPECT_EQ(found, ours);
+    EXPECT_TRUE(is_exponential(options_for(file->map()).head));
+  }
+  Names several_views;  // another head
+  for (const std::string& name : authors) {
+    if (name.find("sky_output") == std::string::npos) several_views.insert("model." + name);
+  }
+  testing_files::expect_clear(error_of([&] { open_mapped_weights(write_names(folder, several_views, 384)); }),
+                              "expected names of Depth Anything V2 or 3 (monocular)");
+  testing_files::expect_clear(error_of([&] { open_mapped_weights(write_names(folder, lightly_train, 192)); }),
+                              "expected 384, 768 or 1024 channels, found 192");
+}
+
+// As published: shapes too, without the tensors that are never run.
+TEST(CheckpointKeys, FilesOfDepthAnything3LoadAsMonoOrMetric) {
+  const TemporaryFolder folder;
+  const auto network = make_model("da3metric_s", {.head = Head::kCanonicalDepth});
+  network->initialize(5);
+  for (const bool lightly_train : {false, true}) {
+    std::vector<Tensor> kept;
+    std::vector<TensorToStore> tensors;
+    for (const StateEntry& entry : network->state()) {
+      kept.push_back(to_file_layout(entry.tensor->detach(), entry.layout));
+      std::vector<int64_t> sizes;
+      for (int d = 0; d < kept.back().shape().rank(); ++d) sizes.push_back(kept.back().shape()[d]);
+      const std::string& name = entry.name;
+      const bool head = name.starts_with("depth_head.");
+      const std::string rest = name.substr(std::string_view("pretrained.").size());  // "depth_head." is as long
+      const std::string prefix =
+          lightly_train ? (head ? "decoder." : "backbone.") : (head ? "model.head." : "model.backbone.pretrained.");
+      tensors.push_back({prefix + rest, StoredType::kF32, sizes, kept.back().data<float>()});
+    }
+    const std::vector<float> none(384);
+    if (lightly_train) tensors.push_back({"backbone.mask_token", StoredType::kF32, {1, 384}, none.data()});
+    const std::string path = folder / "w.safetensors";
+    write_safetensors(path, tensors);
+    const KeyMap map = open_mapped_weights(path)->map();
+    EXPECT_EQ(map.architecture, "da3mono_s");
+    const KeyCheck keys = check_keys(map, *network);
+    EXPECT_TRUE(keys.loads());
+    EXPECT_EQ(keys.matched.size(), 238u);
+    EXPECT_EQ(keys.dead.size(), lightly_train ? 1u : 0u);
+    if (!lightly_train) continue;
+    const auto loaded = load_model(path, [] {
+      return NetworkRecord{"da3metric_s", {.head = Head::kCanonicalDepth}, {}};
+    });
+    EXPECT_EQ(loaded->name(), "da3metric_s");
+    for (size_t i = 0; i < network->state().size(); i += 17) {
+      EXPECT_EQ(to_vector<float>(*loaded->state()[i].tensor), to_vector<float>(*network->state()[i].tensor)) << i;
+    }
+  }
 }
 
 TEST(CheckpointKeys, EveryFamilyOfDptEndsInTheSameNames) {

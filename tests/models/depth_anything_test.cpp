@@ -6,63 +6,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "engine/device.h"
 #include "engine/optim.h"
 #include "losses/tie_kd.h"
 #include "models/model_table.h"
+#include "tests/models/hashed_network.h"
 
 namespace depthstill {
 namespace {
 
-// The value of element i of tensor t lies in [-1, 1).
-double hash_uniform(uint32_t t, uint32_t i) {
-  uint32_t x = i * 2654435761u + t * 40503u + 12345u;
-  x ^= x >> 16;
-  x *= 0x85ebca6bu;
-  x ^= x >> 13;
-  return static_cast<double>(x) / 4294967296.0 * 2.0 - 1.0;
-}
+using test::fill_with_hash;
+using test::hash_image;
 
-double hash_weight(const std::string& name, const Shape& file_shape, uint32_t t, uint32_t i) {
-  const double u = hash_uniform(t, i);
-  if (name.ends_with("gamma")) return 0.5 + 0.1 * u;
-  if (name.find("norm") != std::string::npos && name.ends_with("weight")) return 1.0 + 0.1 * u;
-  if (name.ends_with("pos_embed") || name.ends_with("cls_token")) return 0.2 * u;
-  if (name.ends_with("bias")) return 0.1 * u;
-  return u * std::sqrt(3.0 * static_cast<double>(file_shape[0]) / static_cast<double>(file_shape.numel()));
-}
-
-// Tensors are numbered by their names in byte order, those that are never run included.
-void fill_with_hash(DepthModel& student) {
-  std::vector<std::string> names = student.dead_parameter_names();
-  const std::vector<StateEntry> state = student.state();
-  for (const StateEntry& entry : state) names.push_back(entry.name);
-  std::sort(names.begin(), names.end());
-  for (const StateEntry& entry : state) {
-    const auto t = static_cast<uint32_t>(std::find(names.begin(), names.end(), entry.name) - names.begin());
-    const Tensor file = empty(to_file_shape(entry.tensor->shape(), entry.layout));
-    float* values = file.data<float>();
-    for (int64_t i = 0; i < file.numel(); ++i) {
-      values[i] = static_cast<float>(hash_weight(entry.name, file.shape(), t, static_cast<uint32_t>(i)));
-    }
-    copy_(*entry.tensor, from_file_layout(file, entry.layout));
-  }
-}
-
-Tensor hash_image(int64_t height, int64_t width) {
-  std::vector<float> values;
-  for (int64_t pixel = 0; pixel < height * width; ++pixel) {
-    for (uint32_t c = 0; c < 3; ++c)
-      values.push_back(static_cast<float>(2.0 * hash_uniform(1000 + c, static_cast<uint32_t>(pixel))));
-  }
-  return tensor<float>({1, height, width, 3}, values);
+// Those that are never run included.
+std::map<std::string, std::string> published_names(const DepthModel& student) {
+  std::map<std::string, std::string> names;
+  for (const StateEntry& entry : student.state()) names[entry.name] = entry.name;
+  for (const std::string& name : student.dead_parameter_names()) names[name] = name;
+  return names;
 }
 
 std::unique_ptr<DepthAnything> hashed(const char* name) {
   auto student = std::make_unique<DepthAnything>(name, std::get<DepthAnythingConfig>(find_model(name).config),
                                                  ModelOptions{.head = Head::kRelative});
-  fill_with_hash(*student);
+  fill_with_hash(*student, published_names(*student));
   student->eval();
   return student;
 }

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "engine/data/pixels.h"
 #include "engine/io/safetensors.h"
 #include "engine/io/text_file.h"
+#include "models/fitted_image.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/io/test_files.h"
@@ -171,6 +174,89 @@ TEST(Predictor, ARecipeServesOlderWeights) {
   EXPECT_EQ(load_model(path, answer)->options().d_max, 10.0f);
   record.architecture = "dpt_s";  // a recipe of another network
   EXPECT_EQ(load_model(path, answer)->options().d_max, 80.0f);
+}
+
+// A Depth Anything 3 whose depth is e^o and whose sky is `sky` everywhere.
+std::unique_ptr<DepthAnything> constant_da3(Head head, float o, float sky) {
+  const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
+                                   {32, 8, {8, 8, 16, 16}, SkyBranch::kRelu}};
+  auto network = std::make_unique<DepthAnything>("da3", config, ModelOptions{.head = head});
+  network->initialize(9);
+  for (const StateEntry& entry : network->state()) {
+    if (entry.name.ends_with("output_conv2.2.weight")) copy_(*entry.tensor, zeros(entry.tensor->shape()));
+    if (!entry.name.ends_with("output_conv2.2.bias")) continue;
+    entry.tensor->data<float>()[0] = entry.name.find("sky") == std::string::npos ? o : sky;
+  }
+  network->eval();
+  return network;
+}
+
+void expect_constant(const DepthMap& map, float value) {
+  for (const float v : map.values) ASSERT_NEAR(v, value, 1e-5f * value);
+}
+
+TEST(Predictor, MetresOfACanonicalHeadFollowTheFocalLengthOfTheNetworksInput) {
+  const auto metric = constant_da3(Head::kCanonicalDepth, 0.5f, 0);
+  const Predictor predictor(*metric, {.flip = false, .side = 126});
+  EXPECT_TRUE(predictor.needs_focal());
+  EXPECT_FALSE(predictor.relative());
+  const DepthMap unknown = predictor(picture(160, 120));  // 126 x 98
+  EXPECT_EQ(name_of(unknown.kind), "depth up to scale");
+  EXPECT_EQ(unknown.size(), (ImageSize{160, 120}));
+  expect_constant(unknown, std::exp(0.5f));
+  const DepthMap known = predictor(picture(160, 120), "image", 150);
+  EXPECT_EQ(known.kind, kMetricDepth);
+  expect_constant(known, std::exp(0.5f) * 150 * (126.0f / 160 + 98.0f / 120) / 2 / 300);
+  // The published example: a mean focal length of 601 at 640 x 480, which the network sees as 504 x 378.
+  expect_constant(Predictor(*metric, {.flip = false})(picture(640, 480), "image", 601), std::exp(0.5f) * 1.577625f);
+  EXPECT_EQ(
+      error_of([&] { predictor.check_focal(0, "list.txt:3"); }),
+      "list.txt:3: expected a focal length in pixels behind image and depth, without which da3 has no metres; found "
+      "none");
+  const auto mono = constant_da3(Head::kRelativeDepth, 0.5f, 0);
+  const Predictor relative(*mono, {.flip = true, .side = 28});
+  EXPECT_FALSE(relative.needs_focal());
+  EXPECT_TRUE(relative.relative());
+  EXPECT_EQ(name_of(relative(picture(40, 30), "image", 150).kind), "depth up to scale and shift");
+}
+
+TEST(Predictor, LabelsOfDepthAnything3AreInverse) {
+  const PredictOptions options{.flip = true, .side = 28, .labels = true};
+  for (const Head head : {Head::kRelativeDepth, Head::kCanonicalDepth}) {
+    const auto ground = constant_da3(head, 0.5f, 0.29f), sky = constant_da3(head, 0.5f, 0.31f);
+    const DepthMap label = Predictor(*ground, options)(picture(40, 30), "image", 150);
+    EXPECT_EQ(name_of(label.kind),
+              head == Head::kCanonicalDepth ? "inverse depth up to scale" : "inverse depth up to scale and shift");
+    expect_constant(label, std::exp(-0.5f));
+    const DepthMap unknown = Predictor(*sky, options)(picture(40, 30));
+    EXPECT_TRUE(std::ranges::all_of(unknown.values, [](float v) { return std::isnan(v); }));
+    expect_constant(Predictor(*sky, {.flip = false, .side = 28})(picture(40, 30)), std::exp(0.5f));
+  }
+}
+
+// What OpenCV 4 made of the same pictures: the first, the middle and the last pixel.
+TEST(FittedImage, IsThatOfTwoStepsOfOpenCv) {
+  const InputRule rule{InputRule::Fit::kUpperBound, 28, 14, InputRule::Way::kTwoSteps};
+  const struct {
+    ImageSize from, to;
+    std::array<std::array<int, 3>, 3> pixels;
+  } cases[] = {{{40, 30}, {28, 28}, {{{58, 95, 135}, {129, 88, 138}, {99, 143, 123}}}},
+               {{20, 15}, {28, 28}, {{{0, 0, 72}, {88, 93, 136}, {42, 75, 135}}}},
+               {{28, 24}, {28, 28}, {{{0, 33, 70}, {198, 235, 24}, {189, 226, 1}}}},
+               {{11, 28}, {14, 28}, {{{0, 30, 67}, {116, 180, 104}, {199, 236, 6}}}}};
+  for (const auto& c : cases) {
+    const Image8 image = fitted_image(picture(c.from.width, c.from.height), rule);
+    ASSERT_EQ(image.size(), c.to);
+    const int middle = c.to.height / 2 * c.to.width + c.to.width / 2, last = c.to.height * c.to.width - 1;
+    const int at[] = {0, middle, last};
+    for (size_t k = 0; k < 3; ++k) {
+      for (size_t channel = 0; channel < 3; ++channel) {
+        EXPECT_NEAR(image.rgb[3 * static_cast<size_t>(at[k]) + channel], c.pixels[k][channel], 1) << c.from << ' ' << k;
+      }
+    }
+  }
+  const Image8 fits = picture(28, 14);
+  EXPECT_EQ(fitted_image(fits, rule).rgb, fits.rgb);
 }
 
 TEST(Predictor, DamagedRecordsAreRefused) {

@@ -226,6 +226,39 @@ TEST(OnnxExport, DepthAnything) {
   }
 }
 
+// Depth and sky, with either activation of the latter and an eps that is seen.
+TEST(OnnxExport, DepthAnything3) {
+  const NoGrad no_grad;
+  for (const SkyBranch sky : {SkyBranch::kRelu, SkyBranch::kSigmoid}) {
+    DepthAnythingConfig config{{24, 4, 3, {0, 1, 2, 3}, false, 3, 0.5f}, {24, 8, {4, 6, 8, 10}, sky}};
+    const bool mono = sky == SkyBranch::kRelu;
+    DepthAnything student("da3", config, {.head = mono ? Head::kRelativeDepth : Head::kCanonicalDepth});
+    for (const StateEntry& entry : student.state()) {
+      const Shape file = to_file_shape(entry.tensor->shape(), entry.layout);
+      const bool around_one = entry.name.find("norm") != std::string::npos && entry.name.ends_with("weight");
+      copy_(*entry.tensor, from_file_layout(hash_tensor(entry.name, file, around_one ? 1.0 : 0.0, 0.2), entry.layout));
+    }
+    student.eval();
+    const onnx::ModelProto model = exported(student, {.size = MapSize{42, 28}});
+    EXPECT_EQ(faults(model.graph()), std::vector<std::string>{});
+    ASSERT_EQ(model.graph().output_size(), 2);
+    EXPECT_EQ(model.graph().output(0).name(), "depth");
+    EXPECT_EQ(model.graph().output(1).name(), "sky");
+    EXPECT_EQ(dims_of(model.graph().output(1)), (Dims{"batch", "42", "28"}));
+    EXPECT_EQ(metadata(model, "output"), mono ? "depth up to scale and shift, larger is farther"
+                                              : "depth in metres times 300 / focal length in pixels of the input");
+    EXPECT_EQ(metadata(model, "d_max"), "");
+    const Tensor image = hash_tensor("image", {2, 42, 28, 3}, 0.0, 2.0);
+    const Prediction expected = student.forward(image);
+    int output = 0;
+    for (const Tensor& map : {expected.map, expected.sky}) {
+      const std::vector<float> values = to_vector<float>(map);
+      EXPECT_LT(error_of(evaluate(model.graph(), nchw(image), output++), {{2, 42, 28}, {values.begin(), values.end()}}),
+                kTolerance);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Unet, OnnxUnet,
                          ::testing::Values("mobilenet_unet", "resnet18_unet", "resnet50_unet", "mobilenet_unet_small"));
 

@@ -357,6 +357,7 @@ Array run(const onnx::NodeProto& node, const Inputs& in) {
   if (op == "Erf") return map(in[0], [](double x) { return std::erf(x); });
   if (op == "Identity") return in[0];
   if (op == "Relu") return map(in[0], [](double x) { return std::max(x, 0.0); });
+  if (op == "Exp") return map(in[0], [](double x) { return std::exp(x); });
   if (op == "Sigmoid") return map(in[0], [](double x) { return 1 / (1 + std::exp(-x)); });
   if (op == "Clip") return map(in[0], [&](double x) { return std::clamp(x, in[1].values.at(0), in[2].values.at(0)); });
   if (op == "Add") return broadcast(in[0], in[1], std::plus<>());
@@ -436,7 +437,7 @@ std::string metadata(const onnx::ModelProto& model, const std::string& key) {
   return "";
 }
 
-Array evaluate(const onnx::GraphProto& graph, const Array& input) {
+Array evaluate(const onnx::GraphProto& graph, const Array& input, int output) {
   std::map<std::string, Array> values;
   values[""] = {};
   values[graph.input(0).name()] = input;
@@ -446,7 +447,7 @@ Array evaluate(const onnx::GraphProto& graph, const Array& input) {
     for (const std::string& name : node.input()) in.push_back(values.at(name));
     values[node.output(0)] = run(node, in);
   }
-  return values.at(graph.output(0).name());
+  return values.at(graph.output(output).name());
 }
 
 }  // namespace depthstill::test

@@ -25,7 +25,7 @@ struct Array {
   std::vector<double> values;  // integers too
 };
 
-// The value of the graph's only output. Fails on an operator, or a use of one, that our exports do not make.
-Array evaluate(const onnx::GraphProto& graph, const Array& input);
+// The value of an output of the graph. Fails on an operator, or a use of one, that our exports do not make.
+Array evaluate(const onnx::GraphProto& graph, const Array& input, int output = 0);
 
 }  // namespace depthstill::test

@@ -323,6 +323,52 @@ TEST(DistillRun, PatchesAreThoseThatTheNetworkSawAtTheirOwnSize) {
             std::string::npos);
 }
 
+// Depth Anything 3 teaches regions by what is no sky; what is all sky teaches nothing.
+TEST(DistillRun, DepthAnything3LabelsAreInverseAndKnowTheSky) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.train.epochs = 1;
+  recipe.regions.spec.patch = 28;
+  recipe.regions.teachers = {"regions"};
+  auto teacher = make_model("da3mono_s", {.head = Head::kRelativeDepth});
+  teacher->initialize(5);
+  const auto set = [&](const std::string& name, float value) {
+    for (const StateEntry& entry : teacher->state()) {
+      if (entry.name != "depth_head.scratch." + name) continue;
+      copy_(*entry.tensor, tensor<float>(entry.tensor->shape(),
+                                         std::vector<float>(static_cast<size_t>(entry.tensor->numel()), value)));
+    }
+  };
+  set("sky_output_conv2.2.weight", 0);
+  teacher->eval();
+  const Dataset data(dataset_spec(recipe, "train"));
+  for (const bool sky : {false, true}) {
+    recipe.regions.teachers = {sky ? "sky" : "ground"};
+    set("sky_output_conv2.2.bias", sky ? 5.0f : -5.0f);
+    const std::string weights = folder / (sky ? "sky.safetensors" : "ground.safetensors");
+    save_model(weights, *teacher);
+    EXPECT_GT(teach_all(recipe, 0, *teacher, weights).written, 0);
+    const RegionTask task = region_tasks(recipe, data, 0).at(0);
+    const std::vector<float> values = read_npy(task.path).values;
+    EXPECT_TRUE(std::ranges::all_of(values, [&](float v) { return sky ? std::isnan(v) : v > 0; })) << sky;
+    EXPECT_EQ(label_problem(values), sky ? "holds no finite value" : "");
+  }
+}
+
+TEST(DistillRun, DepthAnything3IsNoStudentYet) {
+  const TemporaryFolder folder;
+  Recipe recipe = recipe_of(folder);
+  recipe.loss_name = "tie_kd";
+  recipe.loss = named_loss("tie_kd");
+  recipe.data.train.teacher = "teacher";
+  recipe.regions.teachers.clear();
+  recipe.model.name = "da3metric_s";
+  recipe.model.options = {.head = Head::kCanonicalDepth};
+  EXPECT_NE(
+      error_of([&] { train(recipe, into(folder / "run")); }).find("da3metric_s: expected a student with the head"),
+      std::string::npos);
+}
+
 // L_feat: features of a frozen encoder, from a file of it or of a whole network that has it.
 TEST(DistillRun, AFrozenEncoderHoldsTheStudentsFeatures) {
   const TemporaryFolder folder;

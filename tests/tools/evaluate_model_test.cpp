@@ -14,8 +14,9 @@ namespace depthstill {
 namespace {
 
 std::unique_ptr<DepthModel> tiny(Head head) {
-  const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
-                                   {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
+                             {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  if (is_exponential(head)) config.head.sky = SkyBranch::kRelu;
   auto model = std::make_unique<DepthAnything>("tiny", config, ModelOptions{.head = head});
   model->initialize(9);
   model->eval();
@@ -43,6 +44,23 @@ TEST_F(EvaluateModel, RelativeModelsNeedAnAffineAlignment) {
         "tiny: what it predicts is inverse depth up to scale and shift, expected depth");
   }
   EXPECT_EQ(evaluate_model(*relative, data_, aligned(Alignment::kDisparityLs), options_).summary.images, 2);
+}
+
+TEST_F(EvaluateModel, DepthAnything3IsScoredByWhatItsHeadGives) {
+  const auto mono = tiny(Head::kRelativeDepth), metric = tiny(Head::kCanonicalDepth);
+  testing_files::expect_clear(
+      testing_files::error_of([&] { evaluate_model(*mono, data_, aligned(Alignment::kMedian), options_); }),
+      "tiny: what it predicts is depth up to scale and shift, expected depth");
+  EXPECT_EQ(evaluate_model(*mono, data_, aligned(Alignment::kDepthLs), options_).summary.images, 2);
+  const Evaluation metres = evaluate_model(*metric, data_, aligned(Alignment::kNone), options_);
+  EXPECT_EQ(metres.predicted, kMetricDepth);
+  EXPECT_EQ(metres.prediction, "prediction averaged with that for the mirrored image");
+  write_file(folder_ / "list.txt", std::string_view("images/0.png depth/0.png\nimages/1.png depth/1.png\n"));
+  const Dataset without(data_.spec());
+  testing_files::expect_clear(
+      testing_files::error_of([&] { evaluate_model(*metric, without, aligned(Alignment::kNone), options_); }),
+      "list.txt:1: expected a focal length in pixels");
+  EXPECT_EQ(evaluate_model(*metric, without, aligned(Alignment::kMedian), options_).summary.images, 2);
 }
 
 // Teacher and student, a model at work and its maps on the disk: one figure.

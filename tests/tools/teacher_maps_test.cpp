@@ -15,8 +15,9 @@ namespace {
 namespace fs = std::filesystem;
 
 std::unique_ptr<DepthModel> tiny(Head head) {
-  const DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
-                                   {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  DepthAnythingConfig config{{.dim = 32, .depth = 4, .heads = 2, .taps = {0, 1, 2, 3}, .grid = 2},
+                             {.dim = 32, .features = 8, .out_channels = {8, 8, 16, 16}}};
+  if (is_exponential(head)) config.head.sky = SkyBranch::kSigmoid;
   auto student = std::make_unique<DepthAnything>("tiny", config, ModelOptions{.head = head});
   student->initialize(9);
   student->eval();
@@ -175,6 +176,28 @@ TEST_F(Teach, RefusesWhatTrainingCouldNotRead) {
   none.teacher.reset();
   EXPECT_THROW(teach(Dataset(none), predictor, {}, ignore_progress), Error);
   EXPECT_NO_THROW(teach(npy, predictor, {}, ignore_progress));
+}
+
+// Metres need the list's focal lengths, labels do not; either is what training reads.
+TEST_F(Teach, DepthAnything3GivesMetresOrLabels) {
+  const auto metric = tiny(Head::kCanonicalDepth);
+  const Dataset data(with_teacher("metres", ".npy"));
+  const Predictor predictor(*metric, small_options());
+  EXPECT_EQ(teach(data, predictor, {}, ignore_progress).written, 3);
+  const DepthMap expected = predictor(data.load(1).image.copy(), "image", 50.5), found = data.load(1).teacher.copy();
+  EXPECT_EQ(found.values, expected.values);
+  const Image8 image = data.load(1).image.copy();
+  EXPECT_EQ(predict_tiled(predictor, image, {.tiles = 2}, "image", 50.5).kind, kMetricDepth);
+
+  PredictOptions options = small_options();
+  options.labels = true;
+  write_file(folder_ / "list.txt", std::string_view("images/0.png depth/0.png\nimages/1.png depth/1.png\n"));
+  const Dataset without(with_teacher("labels", ".npy"));
+  testing_files::expect_clear(testing_files::error_of([&] { teach(without, predictor, {}, ignore_progress); }),
+                              "list.txt:1: expected a focal length in pixels");
+  EXPECT_EQ(teach(without, Predictor(*metric, options), {.tiles = 2}, ignore_progress).written, 2);
+  const DepthMap label = read_map(without.teacher_path(1), {.unusable = MapFormat::Unusable::kKept});
+  EXPECT_EQ(name_of(label.kind), "inverse depth up to scale");
 }
 
 // The message of the UsageError for the plan of a data set's maps.
