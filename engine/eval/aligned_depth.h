@@ -1,7 +1,8 @@
 // How numbers of a prediction become depth: scale and shift, what a protocol does to small inverse depth, its limits.
 #pragma once
 
-#include <algorithm>
+#include <limits>
+#include <span>
 
 #include "engine/eval/protocol.h"
 
@@ -14,25 +15,46 @@ class AlignedDepth {
       : scale_(fit.scale),
         shift_(fit.shift),
         least_inverse_(least_inverse),
-        low_(static_cast<float>(protocol.min_depth)),
-        high_(static_cast<float>(protocol.max_depth)),
-        inverse_(protocol.alignment == Alignment::kDisparityLs),
-        clamps_(protocol.rules->clamps) {}
+        low_(protocol.rules->clamps ? static_cast<float>(protocol.min_depth) : -std::numeric_limits<float>::infinity()),
+        high_(protocol.rules->clamps ? static_cast<float>(protocol.max_depth) : std::numeric_limits<float>::infinity()),
+        inverse_(protocol.alignment == Alignment::kDisparityLs) {}
 
-  // Metres; `limited`: whether a limit has changed it.
+  // Metres; `limited`: whether a limit has changed it. NaN stays NaN, and counts as changed.
   float operator()(float value, bool& limited) const {
-    const double aligned = scale_ * static_cast<double>(value) + shift_;
-    const bool raised = inverse_ && !(aligned >= least_inverse_);
-    const auto depth = static_cast<float>(inverse_ ? 1 / (raised ? least_inverse_ : aligned) : aligned);
-    const float result = clamps_ ? std::clamp(depth, low_, high_) : depth;
-    limited = raised || result != depth;
-    return result;
+    float depth = 0, changed = 0;
+    of({&value, 1}, &depth, &changed);
+    limited = changed != 0;
+    return depth;
+  }
+  // The same of several; `limited`: 1 or 0.
+  void of(std::span<const float> values, float* depth, float* limited) const {
+    if (inverse_) {
+#pragma omp simd
+      for (size_t i = 0; i < values.size(); ++i) {
+        const double aligned = scale_ * static_cast<double>(values[i]) + shift_;
+        limited[i] = static_cast<float>(aligned >= least_inverse_ ? 0.0 : 1.0);
+        depth[i] = static_cast<float>(1 / (aligned >= least_inverse_ ? aligned : least_inverse_));
+      }
+    } else {
+#pragma omp simd
+      for (size_t i = 0; i < values.size(); ++i) {
+        limited[i] = 0.0f;
+        depth[i] = static_cast<float>(scale_ * static_cast<double>(values[i]) + shift_);
+      }
+    }
+    const float low = low_, high = high_;
+#pragma omp simd
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float raised = depth[i] < low ? low : depth[i], result = raised > high ? high : raised;
+      limited[i] = result != depth[i] ? 1.0f : limited[i];
+      depth[i] = result;
+    }
   }
 
  private:
   double scale_, shift_, least_inverse_;
   float low_, high_;
-  bool inverse_, clamps_;
+  bool inverse_;
 };
 
 }  // namespace depthstill

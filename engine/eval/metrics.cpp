@@ -29,7 +29,23 @@ MetricSums& MetricSums::operator+=(const MetricSums& other) {
   return *this;
 }
 
-void MetricSums::add(std::span<const double> predictions, std::span<const double> truths, const MetricRule& rule) {
+void MetricSums::add(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> valid,
+                     const MetricRule& rule) {
+  constexpr size_t kAtOnce = 256;
+  double predictions[kAtOnce], truths[kAtOnce];
+  for (size_t first = 0; first < valid.size(); first += kAtOnce) {
+    size_t count = 0;
+    for (size_t i = first; i < std::min(valid.size(), first + kAtOnce); ++i) {
+      predictions[count] = static_cast<double>(prediction[i]);
+      truths[count] = static_cast<double>(truth[i]);
+      count += valid[i] != 0;
+    }
+    add_valid({predictions, count}, {truths, count}, rule);
+  }
+}
+
+void MetricSums::add_valid(std::span<const double> predictions, std::span<const double> truths,
+                           const MetricRule& rule) {
   double abs_rel = 0, sq_rel = 0, log_size = 0, squares = 0, logs = 0, log_squares = 0, inverse_squares = 0;
   double d1 = 0, d2 = 0, d3 = 0;
 #pragma omp simd reduction(+ : abs_rel, sq_rel, log_size, squares, logs, log_squares, inverse_squares, d1, d2, d3)
@@ -79,11 +95,10 @@ std::optional<Metrics> compute_metrics(std::span<const float> prediction, std::s
   check(prediction.size() == truth.size() && truth.size() == valid.size(), "metrics: prediction has ",
         prediction.size(), " pixels, truth ", truth.size(), ", mask ", valid.size());
   const auto sums = sum_pixel_blocks<MetricSums>(valid.size(), [&](size_t begin, size_t end) {
-    MetricAdder block(rule);
-    for (size_t i = begin; i < end; ++i) {
-      if (valid[i]) block.add(prediction[i], truth[i]);
-    }
-    return block.sums();
+    MetricSums block;
+    block.add(prediction.subspan(begin, end - begin), truth.subspan(begin, end - begin),
+              valid.subspan(begin, end - begin), rule);
+    return block;
   });
   return sums.mean(rule);
 }

@@ -65,38 +65,13 @@ struct MetricSums {
   double square = 0, log = 0, log_square = 0, inverse_square = 0;
 
   MetricSums& operator+=(const MetricSums& other);
-  // Adds pairs of a prediction and a truth, metres, truth > 0.
-  void add(std::span<const double> predictions, std::span<const double> truths, const MetricRule& rule);
+  // Adds the pixels with valid != 0: metres, truth > 0.
+  void add(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> valid,
+           const MetricRule& rule);
   std::optional<Metrics> mean(const MetricRule& rule) const;  // nothing without pixels
-};
-
-// Adds pixel after pixel, some at a time, so that the sums' loops take vectors.
-class MetricAdder {
- public:
-  explicit MetricAdder(const MetricRule& rule) : rule_(rule) {}
-  // Metres, truth > 0.
-  void add(float prediction, float truth) {
-    predictions_[count_] = static_cast<double>(prediction);
-    truths_[count_] = static_cast<double>(truth);
-    if (++count_ == kAtOnce) flush();
-  }
-  // Of all pixels so far.
-  const MetricSums& sums() {
-    flush();
-    return sums_;
-  }
 
  private:
-  static constexpr size_t kAtOnce = 256;
-  void flush() {
-    sums_.add(std::span(predictions_).first(count_), std::span(truths_).first(count_), rule_);
-    count_ = 0;
-  }
-
-  MetricRule rule_;
-  MetricSums sums_;
-  size_t count_ = 0;
-  std::array<double, kAtOnce> predictions_{}, truths_{};
+  void add_valid(std::span<const double> predictions, std::span<const double> truths, const MetricRule& rule);
 };
 
 // Metrics over the pixels with valid != 0, in double, with the same bits for any number of threads. Nothing if there

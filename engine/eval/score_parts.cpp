@@ -122,24 +122,39 @@ class PartScorer {
 
   Tally measure_at(size_t begin, const FramePair::Part& part, const AlignedDepth& depth_of) const {
     Tally tally;
-    MetricAdder metrics(protocol_.rules->metric_rule);
     const std::vector<uint8_t> valid = valid_of(begin, part);
-    for (size_t i = 0; i < valid.size(); ++i) {
-      if (valid[i] == 0) continue;
-      const float value = part.prediction[i];
-      bool limited = true;
-      float depth = 0;
-      if (std::isfinite(value)) {
-        depth = depth_of(inverted_ ? 1 / value : value, limited);
-        tally.negative += !(depth > 0);
-      } else {
-        depth = static_cast<float>(value < 0 ? protocol_.min_depth : protocol_.max_depth);
-      }
-      tally.limited += limited;
-      metrics.add(depth, part.truth[i]);
+    float depth[kAtOnce];
+    for (size_t first = 0; first < valid.size(); first += kAtOnce) {
+      const size_t count = std::min(kAtOnce, valid.size() - first);
+      find_depths(depth_of, part.prediction.subspan(first, count), &valid[first], depth, tally);
+      tally.sums.add({depth, count}, part.truth.subspan(first, count), std::span(valid).subspan(first, count),
+                     protocol_.rules->metric_rule);
     }
-    tally.sums = metrics.sums();
     return tally;
+  }
+
+  static constexpr size_t kAtOnce = 256;
+
+  // Metres of at most kAtOnce predictions, those that are no number at a limit. Counts the valid ones that a limit has
+  // changed, and those that are not positive.
+  void find_depths(const AlignedDepth& depth_of, std::span<const float> prediction, const uint8_t* valid, float* depth,
+                   Tally& tally) const {
+    const auto low = static_cast<float>(protocol_.min_depth), high = static_cast<float>(protocol_.max_depth);
+    float values[kAtOnce], changed[kAtOnce];
+    std::copy(prediction.begin(), prediction.end(), values);
+    for (size_t i = 0; inverted_ && i < prediction.size(); ++i) values[i] = 1 / values[i];
+    depth_of.of({values, prediction.size()}, depth, changed);
+    float limited = 0, negative = 0;
+#pragma omp simd reduction(+ : limited, negative)
+    for (size_t i = 0; i < prediction.size(); ++i) {
+      const float value = prediction[i], found = depth[i], in = valid[i] != 0 ? 1.0f : 0.0f;
+      const float finite = value - value == 0.0f ? 1.0f : 0.0f;
+      limited += finite != 0.0f ? in * changed[i] : in;
+      negative += found > 0.0f ? 0.0f : in * finite;
+      depth[i] = finite != 0.0f ? found : value < 0.0f ? low : high;
+    }
+    tally.limited += static_cast<int64_t>(limited);
+    tally.negative += static_cast<int64_t>(negative);
   }
 
   const Protocol& protocol_;
