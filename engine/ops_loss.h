@@ -12,6 +12,7 @@
 #include "kernels/context/gradient_matching.h"
 #include "kernels/depth_target.h"
 #include "kernels/dpm/dpm.h"
+#include "kernels/screen_labels.h"
 #include "kernels/ssim.h"
 
 namespace depthstill {
@@ -120,5 +121,13 @@ struct ScaleFigures {
   Tensor anchor;                                      // mean |ln(s_student / s_teacher)|, which x gets a gradient from
 };
 ScaleFigures context_scales(const Tensor& x, const Contexts& contexts);
+
+// What a teacher's network says of a batch becomes labels, in place: maps (N, H, W), and patches (N K, P, P), the K of
+// an image side by side, or undefined. They are NaN where they are not finite, and throughout where the image's map
+// teaches nothing. tally: a LabelTally, made by zeros({kLabelTallyElements}, DType::kInt64, device), that stays.
+// Returns each image's LabelFault, (N) int32. Outside of the tape.
+inline constexpr int64_t kLabelTallyElements = sizeof(LabelTally) / sizeof(int64_t);
+Tensor screen_labels(const Tensor& maps, const Tensor& patches, const Tensor& tally);
+LabelTally read_label_tally(const Tensor& tally);  // waits for the device
 
 }  // namespace depthstill

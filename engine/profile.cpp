@@ -68,6 +68,11 @@ std::vector<OpSample> Profiler::take() {
 }
 
 void ProfileRange::open(std::string_view phase, std::string_view path, std::string_view step) {
+  constexpr std::string_view kLabelPhases[] = {"teacher", "features"};
+  const std::string* outer = open_range();
+  for (const std::string_view labels : kLabelPhases) {
+    if (phase == "fwd" && outer != nullptr && outer->starts_with(labels)) phase = labels;
+  }
   std::string name(phase);
   if (!path.empty()) name.append("/").append(path);
   if (!step.empty()) name.append(path.empty() ? "/" : ".").append(step);

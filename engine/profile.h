@@ -1,5 +1,6 @@
 // Named ranges around what a step does, and what every op took. On a thread without a Profiler all of this is a branch.
-//   ranges  fwd/<path of a module>, bwd/<the same>, loss/<name>, bwd/loss/<name>, update/<name>; also NVTX ranges
+//   ranges  fwd/<path of a module>, bwd/<the same>, loss/<name>, bwd/loss/<name>, update/<name>; also NVTX ranges.
+//           Inside of teacher and features, which are of networks that make labels, fwd/<path> is teacher/<path>.
 //   ops     one sample per call and direction, inside the range that is open
 #pragma once
 

@@ -1,5 +1,6 @@
 #include "losses/distill_any_depth.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/ops.h"
@@ -77,31 +78,54 @@ LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, cons
 }
 
 DistillAnyDepth::DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups,
-                                 std::shared_ptr<const DinoV2> frozen)
+                                 LabelNetworks frozen)
     : NetworkObjective(model, std::move(groups)), options_(options), frozen_(std::move(frozen)) {
   check(model.options().head == Head::kRelative, model.name(), ": expected a relative head for the loss ",
         kDistillAnyDepthLoss, ", found ", name_of(model.options().head));
 }
 
-void DistillAnyDepth::make_labels(std::span<const BatchTensors> views) {
-  if (!frozen_) return;
-  const Tensor& image = views[0].image;
-  const Tensor features = frozen_->forward(image).back();
+std::string DistillAnyDepth::prepare(std::span<const BatchTensors> views) {
+  if (frozen_.encoder) {
+    const Tensor& image = views[0].image;
+    encoder_bytes_ = bytes_taken(image.device(), [&] { make_features(image); });
+  }
+  return frozen_.teachers ? frozen_.teachers->prepare(views[0]) : "";
+}
+
+LabelMemory DistillAnyDepth::label_memory() const {
+  LabelMemory memory = frozen_.teachers ? frozen_.teachers->memory() : LabelMemory{};
+  if (!frozen_.encoder) return memory;
+  memory.temporaries = std::max(memory.temporaries, encoder_bytes_);
+  for (const StateEntry& entry : frozen_.encoder->state()) memory.weights += entry.tensor->bytes();
+  return memory;
+}
+
+void DistillAnyDepth::make_labels(std::span<const BatchTensors> views, int64_t teacher) {
+  if (frozen_.teachers) frozen_.teachers->label(views[0], teacher);
+  if (frozen_.encoder) make_features(views[0].image);
+}
+
+void DistillAnyDepth::make_features(const Tensor& image) {
+  const ProfileRange range("features");
   Tensor& kept = features_[image.size(0)];
-  if (!kept.defined()) kept = empty_like(features);
-  copy_(kept, features);
+  const int64_t patch = DinoV2::kPatch, tokens = (image.size(1) / patch) * (image.size(2) / patch);
+  if (!kept.defined()) {
+    kept = empty({image.size(0), tokens, frozen_.encoder->config().dim}, image.dtype(), image.device());
+  }
+  run_in_parts(
+      image, frozen_.most, [&](const Tensor& part) { return frozen_.encoder->forward(part).back(); }, kept);
 }
 
 LossResult DistillAnyDepth::losses(std::span<const BatchTensors> views) {
   const BatchTensors& batch = views[0];
   const Prediction output = [&] {
     const ProfileRange range("fwd");
-    return frozen_ ? model_.forward_with_features(batch.image) : model_.forward(batch.image);
+    return frozen_.encoder ? model_.forward_with_features(batch.image) : model_.forward(batch.image);
   }();
   end_forward();
   const ProfileRange range("loss");
   LossResult result = cross_context_loss(output.map, batch.teacher, options_, {batch.patches, batch.windows});
-  if (frozen_) {
+  if (frozen_.encoder) {
     const ProfileRange part("loss", "feat");
     const Tensor label = features_.at(batch.image.size(0));
     add_part(result, "feat", feature_cosine(output.features, label, options_.alpha), options_.lambda_feat);

@@ -6,10 +6,12 @@
 
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/ops_loss.h"
 #include "losses/network_objective.h"
+#include "losses/online_teachers.h"
 #include "models/dinov2.h"
 
 namespace depthstill {
@@ -44,20 +46,32 @@ struct PatchMaps {
 LossResult cross_context_loss(const Tensor& student, const Tensor& teacher, const DistillOptions& options,
                               const PatchMaps& patches = {});
 
+// Frozen networks that make labels before each step; null: none.
+struct LabelNetworks {
+  std::shared_ptr<const DinoV2> encoder = {};     // of L_feat: features of the student's images
+  std::shared_ptr<OnlineTeachers> teachers = {};  // maps of regions and patches, where they have the batch's teacher
+  int64_t most = 8;                               // images that the encoder sees at a time
+};
+
 // Trains a network with a relative head on regions: the first view's image, and the teacher's map of it. With a frozen
 // encoder, whose features are a label of each image, L_feat is a part, too: "feat" (Sec. 3.3).
 class DistillAnyDepth final : public NetworkObjective {
  public:
-  // The model must outlive the objective. frozen: on the model's device; null: none. Throws Error if the model's head
-  // is another, or its encoder and the frozen one have features of several sizes.
+  // The model must outlive the objective. frozen: on the model's device. Throws Error if the model's head is another,
+  // or its encoder and the frozen one have features of several sizes.
   DistillAnyDepth(DepthModel& model, const DistillOptions& options, std::vector<ParameterGroup> groups = {},
-                  std::shared_ptr<const DinoV2> frozen = nullptr);
-  void make_labels(std::span<const BatchTensors> views) override;
+                  LabelNetworks frozen = {});
+  std::string prepare(std::span<const BatchTensors> views) override;
+  void make_labels(std::span<const BatchTensors> views, int64_t teacher) override;
+  LabelMemory label_memory() const override;
   LossResult losses(std::span<const BatchTensors> views) override;
 
  private:
+  void make_features(const Tensor& image);
+
   DistillOptions options_;
-  std::shared_ptr<const DinoV2> frozen_;
+  LabelNetworks frozen_;
+  size_t encoder_bytes_ = 0;            // while it runs
   std::map<int64_t, Tensor> features_;  // by number of images: a step's graph reads those of a whole batch
 };
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "engine/data/batch_planes.h"
 #include "engine/data/loader.h"
@@ -47,7 +48,9 @@ class BatchBuffer {
   void fill(const Batch& batch) {
     constexpr size_t kAlignment = 64;
     size_t bytes = 0;
+    std::set<BatchSource> sources;
     for (const Plane& plane : planes_of(batch, 0, DType::kFloat)) {
+      if (!plane.filled || !sources.insert(plane.source).second) continue;
       for (const BatchItem& item : batch.items) {
         const size_t at = bytes;
         bytes += (source_bytes(item, plane.source) + kAlignment - 1) / kAlignment * kAlignment;

@@ -95,6 +95,8 @@ bool check_labels(const Dataset& dataset, const Sample& sample, const RegionLoad
   const Region region = draw_region(regions.spec, sample.image.size(), options.training->loading.seed, 0, sample.index);
   bool teaches = false;
   for (const auto& teacher : regions.teachers) {
+    if (teacher->online()) teaches = true;  // as far as a label can be known before it is made
+    if (teacher->online()) continue;
     attempt(report.problems, [&] {
       const std::string path = teacher->path(dataset, sample.index, 0);
       if (!teacher->every_sample() && !std::filesystem::exists(path)) return;
@@ -336,6 +338,7 @@ int64_t check_set(const std::string& title, const DatasetSpec& spec, const Check
     if (options.distilled == nullptr) return;
     regions = region_loading(*options.distilled, *dataset);
     lacking = missing_labels(*options.distilled, *dataset, *regions);
+    attempt(lacking, [&] { label_networks(*options.distilled, Device::kCpu); });
   });
   const std::vector<SampleReport> reports = check_samples(*dataset, options, regions);
   DepthSummary depth, teacher;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <sstream>
 #include <utility>
 #include <variant>
@@ -9,8 +10,11 @@
 #include "engine/io/checksum.h"
 #include "engine/io/mapped_file.h"
 #include "engine/io/text_file.h"
+#include "engine/io/weights_file.h"
 #include "models/model_file.h"
 #include "models/model_table.h"
+#include "tools/load_network.h"
+#include "tools/training_needs.h"
 
 namespace depthstill {
 namespace {
@@ -18,6 +22,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFeatures = "distill.features";
+constexpr const char* kTeachers = "distill.teachers";
+constexpr const char* kLabelBatch = "distill.label_batch";
 constexpr const char* kDriftFactor = "distill.drift_factor";  // decides when there is a warning, and nothing else
 
 void bind_loss_parts(Settings& s, DistillOptions& distill) {
@@ -55,13 +61,14 @@ void bind_regions(Settings& s, RegionRecipe& regions) {
   s.integer("distill.least", regions.spec.least, {1, kMaxImageSide},
             "least side of a random region, in pixels of the image, if that is not smaller; at least distill.patch");
   s.number("distill.flip_probability", regions.spec.flip_probability, {0, 1}, "of random regions, left-right");
-  s.texts("distill.teachers", regions.teachers,
-          "folders of stored maps: of whole images, or of regions (`teach --regions`)");
+  s.texts(kTeachers, regions.teachers,
+          "folders of stored maps, of whole images or of regions (`teach --regions`), and files of weights "
+          "(.safetensors, .pth, .pt, .bin) of networks that run beside the student");
   s.numbers("distill.teacher_weights", regions.shares, kNotNegative,
             "in which teachers are drawn, one per step; []: equal ones");
   s.choice("distill.teacher_quantity", regions.unstated,
            {{"inverse_depth", Quantity::kInverseDepth}, {"depth", Quantity::kDepth}},
-           "what the teachers' maps are that do not say it");
+           "what the teachers' stored maps are that do not say it");
 }
 
 std::string text_of(double value) {
@@ -85,6 +92,43 @@ TeacherSpec whole_image_spec(const Recipe& recipe, size_t teacher) {
   return spec;
 }
 
+bool any_online(const Recipe& recipe) { return std::ranges::any_of(recipe.regions.teachers, names_weights); }
+
+// Settings that nobody reads, as the teachers are.
+void check_label_settings(const Recipe& recipe, const std::string& file) {
+  const RegionRecipe &regions = recipe.regions, plain;
+  const bool stored = regions.teachers.empty() || !std::ranges::all_of(regions.teachers, names_weights);
+  check(stored || regions.unstated == plain.unstated, file,
+        ": distill.teacher_quantity: expected nothing, as no teacher's maps are stored, found \"depth\"");
+  check(any_online(recipe) || !recipe.features.empty() || recipe.label_batch == Recipe().label_batch, file, ": ",
+        kLabelBatch, ": expected nothing, as no network makes labels, found ", recipe.label_batch);
+}
+
+std::string contents_id(const std::string& path) {
+  const MappedFile file(path, "weights");
+  return std::to_string(checksum64(file.bytes()));
+}
+
+// The network of a teacher's weights.
+std::shared_ptr<DepthModel> load_teacher(const Recipe& recipe, const std::string& weights) {
+  std::shared_ptr<DepthModel> network = load_network(weights);
+  const int multiple = input_rule(network->name()).multiple, patch = recipe.regions.spec.patch;
+  check(patch % multiple == 0, "distill.patch: expected a multiple of ", multiple, " for the teacher ", weights, ", a ",
+        network->name(), ", found ", patch);
+  return network;
+}
+
+template <class Network>
+std::shared_ptr<Network> frozen(std::shared_ptr<Network> network, Device device, const std::string& weights) {
+  try {
+    network->to(device);
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(concat_text(weights, ": ", error.what()));
+  }
+  network->eval();
+  return network;
+}
+
 }  // namespace
 
 void bind_distill(Settings& settings, Recipe& recipe) {
@@ -92,6 +136,8 @@ void bind_distill(Settings& settings, Recipe& recipe) {
   settings.text(kFeatures, recipe.features,
                 "DINOv2 weights of the student's size, frozen: its features are the labels of L_feat; empty: left out");
   bind_regions(settings, recipe.regions);
+  settings.integer(kLabelBatch, recipe.label_batch, {1, 4096},
+                   "images that a network sees at a time which makes labels: a teacher, or that of distill.features");
   settings.number(kDriftFactor, recipe.drift_factor, {1, 1e30},
                   "of the student's scale against the teacher's since step 100, beyond which there is a warning");
 }
@@ -115,12 +161,13 @@ void check_distill(const Recipe& recipe, const std::string& file) {
   check(recipe.distill.norm != ContextNorm::kNone || regions.teachers.size() < 2, file,
         ": distill.norm is none: expected one teacher, found ", regions.teachers.size(),
         ", whose maps have no common scale");
+  check_label_settings(recipe, file);
   if (data.train.list.empty()) return;  // `loss` reads maps alone
   const int multiple = input_rule(recipe.model.name).multiple;
   check(recipe.model.options.head == Head::kRelative, file, ": the loss ", recipe.loss_name,
         " needs model.head = \"relative\", found \"", name_of(recipe.model.options.head), '"');
   check(!regions.teachers.empty(), file, ": the loss ", recipe.loss_name,
-        " learns from teachers: expected folders in distill.teachers, found none");
+        " learns from teachers: expected folders or weights in distill.teachers, found none");
   check(data.train.teacher.empty(), file, ": the loss ", recipe.loss_name,
         " has its teachers in distill.teachers: expected none in data.train.teacher, found ",
         one_line(data.train.teacher));
@@ -135,16 +182,17 @@ void check_distill(const Recipe& recipe, const std::string& file) {
 
 Metadata distill_settings(const Recipe& recipe) {
   Recipe copy = recipe;
+  for (std::string& teacher : copy.regions.teachers) {  // wherever the files lie
+    if (names_weights(teacher)) teacher = "weights " + contents_id(teacher);
+  }
   Settings settings;
   bind_distill(settings, copy);
   Metadata text{{"model.frozen", recipe.model.frozen}};
   for (const std::string& key : settings.keys()) {
     if (key != kDriftFactor) text[key] = format_toml(settings.value(key));
   }
-  if (!recipe.features.empty()) {  // wherever it lies
-    const MappedFile file(recipe.features, "weights");
-    text[kFeatures] = std::to_string(checksum64(file.bytes()));
-  }
+  if (!any_online(recipe) && recipe.features.empty()) text.erase(kLabelBatch);
+  if (!recipe.features.empty()) text[kFeatures] = contents_id(recipe.features);
   return text;
 }
 
@@ -214,12 +262,31 @@ RegionFolderSettings region_settings(const Recipe& recipe, const Dataset& data, 
   return {settings, data.list_checksum(), (read + steps - 1) / steps, ""};
 }
 
-std::shared_ptr<const DinoV2> frozen_encoder(const Recipe& recipe, Device device) {
-  if (recipe.features.empty()) return nullptr;
-  std::unique_ptr<DinoV2> encoder = load_dinov2(recipe.model.name, recipe.features);
-  encoder->to(device);
-  encoder->eval();
-  return encoder;
+bool is_online(const Recipe& recipe, size_t teacher) { return names_weights(recipe.regions.teachers.at(teacher)); }
+
+std::vector<std::string> label_weights(const Recipe& recipe) {
+  std::vector<std::string> files;
+  if (!distills(recipe)) return files;
+  std::ranges::copy_if(recipe.regions.teachers, std::back_inserter(files), names_weights);
+  if (!recipe.features.empty()) files.push_back(recipe.features);
+  return files;
+}
+
+LabelNetworks label_networks(const Recipe& recipe, Device device) {
+  LabelNetworks networks;
+  if (!distills(recipe)) return networks;
+  networks.most = recipe.label_batch;
+  if (!recipe.features.empty()) {
+    networks.encoder =
+        frozen(std::shared_ptr(load_dinov2(recipe.model.name, recipe.features)), device, recipe.features);
+  }
+  if (!any_online(recipe)) return networks;
+  std::vector<std::shared_ptr<const DepthModel>> teachers;
+  for (const std::string& entry : recipe.regions.teachers) {
+    teachers.push_back(names_weights(entry) ? frozen(load_teacher(recipe, entry), device, entry) : nullptr);
+  }
+  networks.teachers = std::make_shared<OnlineTeachers>(std::move(teachers), recipe.label_batch);
+  return networks;
 }
 
 RegionSpec region_spec(const Recipe& recipe) {
@@ -242,6 +309,12 @@ std::optional<RegionLoading> region_loading(const Recipe& recipe, const Dataset&
   const RegionRecipe& regions = recipe.regions;
   RegionLoading loading{region_spec(recipe), regions.size, {}, region_shares(recipe)};
   for (size_t i = 0; i < regions.teachers.size(); ++i) {
+    if (is_online(recipe, i)) {
+      const std::string& weights = regions.teachers[i];
+      check(fs::exists(weights), missing_weights(kTeachers, weights));
+      loading.teachers.push_back(online_teacher(weights));
+      continue;
+    }
     const std::string folder = teacher_folder(recipe, i);
     check(fs::is_directory(folder), "distill.teachers: ", folder, ": expected a folder of maps, found none");
     const TeacherSpec whole = whole_image_spec(recipe, i);

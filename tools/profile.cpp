@@ -84,6 +84,8 @@ void print_profile(const ProfileArgs& args, const Recipe& recipe, const ProfileO
     json["threads"] = num_threads();
     json["random_data"] = options.random_data;
     json["steps"] = {options.first_step, options.last_step};
+    json["decode_ms_per_image"] = profile.decode_ms;
+    json["waited_ms"] = profile.waited_ms;
     json.update(table_json(profile.table, profile.peak));
     std::printf("%s\n", json.dump(2).c_str());
     return;
@@ -93,6 +95,10 @@ void print_profile(const ProfileArgs& args, const Recipe& recipe, const ProfileO
               static_cast<long long>(options.last_step));
   std::printf("bound: %s\n%s", peak_text(profile.peak, options.dtype).c_str(),
               table_text(profile.table, profile.peak, args.rows).c_str());
+  std::printf("parts: %s\n", parts_text(profile.table).c_str());
+  if (options.random_data) return;
+  std::printf("decode %.2f ms an image, on threads beside the steps, which waited %.2f ms each for them\n",
+              profile.decode_ms, profile.waited_ms);
 }
 
 void print_estimate(const ProfileArgs& args, const Recipe& recipe, const ProfileOptions& options) {
@@ -109,6 +115,8 @@ void print_estimate(const ProfileArgs& args, const Recipe& recipe, const Profile
     json["step_bytes"] = estimate.step_bytes;
     json["parameter_bytes"] = estimate.parameter_bytes;
     json["optimiser_bytes"] = estimate.optimiser_bytes;
+    json["label_weight_bytes"] = estimate.labels.weights;
+    json["label_bytes"] = estimate.labels.temporaries;
     json.update(bound_json(profile.table, peak));
     if (args.peak_tflops <= 0 && args.peak_gb <= 0) {
       const StepBound h200 = step_bound(profile.table, h200_peak(options.dtype, library_options().strict_fp32));
@@ -140,6 +148,9 @@ void print_estimate(const ProfileArgs& args, const Recipe& recipe, const Profile
   std::printf(
       "memory: %.2f GB for the step's tensors as planned, %.3f GB parameters, %.3f GB moments of the optimiser\n",
       gb(estimate.step_bytes), gb(estimate.parameter_bytes), gb(estimate.optimiser_bytes));
+  if (estimate.labels.weights == 0) return;
+  std::printf("memory of the networks that make labels: %.3f GB weights, %.2f GB while one of them runs\n",
+              gb(estimate.labels.weights), gb(estimate.labels.temporaries));
 }
 
 int run_profile(const ProfileArgs& args) {

@@ -65,9 +65,9 @@ struct TrainRecipe {
 struct RegionRecipe {
   RegionSpec spec;
   int size = 560;                               // pixels of a side that the student sees
-  std::vector<std::string> teachers;            // folders of stored maps, below the root
+  std::vector<std::string> teachers;            // folders of stored maps, below the root, or files of weights
   std::vector<double> shares;                   // in which they are drawn; empty: equal ones
-  Quantity unstated = Quantity::kInverseDepth;  // what their maps are that do not say it
+  Quantity unstated = Quantity::kInverseDepth;  // what stored maps are that do not say it
 };
 
 struct EvalRecipe {
@@ -96,6 +96,7 @@ struct Recipe {
   DistillOptions distill;                   // of the loss distill_any_depth
   std::string features;                     // weights of the frozen encoder of its L_feat; empty: none
   RegionRecipe regions;
+  int label_batch = 8;        // images that networks see at a time which make labels
   double drift_factor = 100;  // of the student's scale, beyond which it is a warning
   DataRecipe data;
   bool augment_on = true;

@@ -49,7 +49,10 @@ size_t find_teacher(const Recipe& recipe, const std::string& name) {
   const auto found = std::ranges::find(teachers, name.empty() ? teachers[0] : name);
   check_usage(found != teachers.end(), "teach: expected --teacher to be one of ", list_text(teachers, std::identity()),
               ", found '", printable(name), "'");
-  return static_cast<size_t>(found - teachers.begin());
+  const auto teacher = static_cast<size_t>(found - teachers.begin());
+  check_usage(!is_online(recipe, teacher), "teach: --regions: expected a folder in distill.teachers, found ",
+              printable(*found), ", which labels regions while a student is trained");
+  return teacher;
 }
 
 int run_teach_regions(const TeachArgs& args) {

@@ -13,7 +13,6 @@
 #include "engine/io/mapped_file.h"
 #include "engine/io/npy.h"
 #include "engine/io/text_file.h"
-#include "kernels/preprocess_region.h"
 #include "models/model_table.h"
 #include "models/sky_rule.h"
 #include "tools/distill_recipe.h"
@@ -28,22 +27,16 @@ constexpr float kGreatestHalf = 65504.0f;
 // The region as the network sees it, and its patches at their own size: (1 + patches, size, size, 3).
 Tensor input_of(const Sample& sample, const Region& region, int size, Device device, DType dtype) {
   const auto patches = std::ssize(region.patches);
-  RegionParams params = region_params(region, size);
   const ImageSize image = sample.image.size();
   const Frame frame{image.height, image.width, image.width};
-  Tensor input = empty({1 + patches, size, size, 3}, dtype);
-  visit(dtype, [&]<class T>() {
-    T* to = input.data<T>();
-    for (int64_t k = 0; k <= patches; ++k, to += int64_t{size} * size * 3) {
-      if (k > 0) {
-        const Region::Patch& patch = region.patches[static_cast<size_t>(k - 1)];
-        params.scaled = region.scaled;
-        params.row = patch.row;
-        params.column = patch.column;
-      }
-      cpu::preprocess_region<T>(stream_of(Device::kCpu), frame, sample.image.rgb.data(), params, size, to);
-    }
-  });
+  const Tensor input = empty({1 + patches, size, size, 3}, dtype);
+  auto* to = static_cast<char*>(input.raw());
+  const auto write = [&](const RegionParams& params) {
+    write_window(Device::kCpu, stream_of(Device::kCpu), frame, sample.image.rgb.data(), params, size, dtype, to);
+    to += input.bytes() / static_cast<size_t>(1 + patches);
+  };
+  write(region_params(region, size));
+  for (const Region::Patch& patch : region.patches) write(patch_params(region, patch));
   return to_device(input, device);
 }
 

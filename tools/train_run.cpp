@@ -77,6 +77,7 @@ class TrainRun final : public TrainObserver {
   bool stop() override { return interrupted(); }
   void note(const std::string& line) override { log_line(line); }
   void before_step(const Batch& batch) override;
+  void looked(const std::string& steps, const Batch* batch) override;
   void log(const StepRecord& record) override;
   void after_step(int64_t updates) override;
   void save_point() override { save_last(); }
@@ -105,6 +106,8 @@ class TrainRun final : public TrainObserver {
   std::unique_ptr<DepthModel> model_;
   std::unique_ptr<Objective> objective_;
   std::optional<RegionLoading> regions_;  // of a recipe that distils
+  Metadata distill_settings_;             // its settings that a checkpoint states
+  LabelNetworks labels_;
   std::optional<Trainer> trainer_;
   std::optional<MetricsFile> metrics_;
   Selection selection_;
@@ -121,9 +124,11 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options)
   data_ = std::make_shared<Dataset>(dataset_spec(recipe_, "train"));
   regions_ = region_loading(recipe_, *data_);
   check_recipe();
+  if (regions_) distill_settings_ = distill_settings(recipe_);
+  labels_ = label_networks(recipe_, options_.device);
   claim_folder();
   make_network();
-  objective_ = make_objective(*model_, recipe_, options_.dead_rows, options_.fused_head);
+  objective_ = make_objective(*model_, recipe_, labels_, options_.dead_rows, options_.fused_head);
   const TrainRecipe& train = recipe_.train;
   const TrainerOptions training{.loading = loading(),
                                 .schedule = recipe_.schedule,
@@ -137,7 +142,7 @@ TrainRun::TrainRun(const Recipe& recipe, const TrainOptions& options)
   trainer_.emplace(data_, *objective_, training, *this);
   if (options_.resume) {
     Metadata expected = describe(*model_);
-    if (regions_) expected.merge(distill_settings(recipe_));
+    expected.insert(distill_settings_.begin(), distill_settings_.end());
     const Metadata saved = trainer_->resume(path("last.safetensors"), expected);
     if (regions_) fail_if(missing_labels(recipe_, *data_, *regions_, trainer_->position().updates));
     selection_ = Selection::from(saved, path("last.safetensors"));
@@ -218,6 +223,14 @@ void TrainRun::before_step(const Batch& batch) {
   }
 }
 
+// Counts the labels that online teachers have made, which the device knows alone, and names those of the last step.
+void TrainRun::looked(const std::string& steps, const Batch* batch) {
+  if (!labels_.teachers) return;
+  const LabelTally tally = labels_.teachers->tally();
+  const auto faults = [&] { return labels_.teachers->faults(); };
+  if (const auto line = label_notes_.after_steps(tally, steps, batch, faults)) log_line(*line);
+}
+
 void TrainRun::claim_folder() {
   OutputPlan plan(Existing::kOverwrite, options_.out);
   for (const char* name :
@@ -231,7 +244,7 @@ void TrainRun::claim_folder() {
     plan.reads(*data_);
     plan.reads(recipe_);
     plan.reads(recipe_.model.weights);
-    plan.reads(recipe_.features);
+    for (const std::string& weights : label_weights(recipe_)) plan.reads(weights);
   }
   plan.approve();
   folder_.emplace(options_.out, options_.resume);
@@ -360,10 +373,8 @@ void TrainRun::save_last() {
   Metadata metadata = metadata_of(*model_);
   metadata[kDecoder] = image_decoders().jpeg;
   metadata.merge(selection_.metadata());
-  if (regions_) {
-    metadata.merge(drift_.metadata());
-    metadata.merge(distill_settings(recipe_));
-  }
+  if (regions_) metadata.merge(drift_.metadata());
+  metadata.insert(distill_settings_.begin(), distill_settings_.end());
   trainer_->save(path("last.safetensors"), metadata);
 }
 
@@ -469,13 +480,10 @@ void TrainRun::write_final_report() {
 
 }  // namespace
 
-std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows,
-                                          std::optional<bool> fused_head) {
+std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, const LabelNetworks& labels,
+                                          bool dead_rows, std::optional<bool> fused_head) {
   const std::vector<ParameterGroup> groups = parameter_groups(recipe, model);
-  if (distills(recipe)) {
-    return std::make_unique<DistillAnyDepth>(model, recipe.distill, groups,
-                                             frozen_encoder(recipe, model.parameter_tensors().front().device()));
-  }
+  if (distills(recipe)) return std::make_unique<DistillAnyDepth>(model, recipe.distill, groups, labels);
   TieKdOptions options;
   options.loss = recipe.loss;
   options.dead_rows = dead_rows;

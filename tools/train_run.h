@@ -28,8 +28,8 @@ struct TrainOptions {
 // Throws Error when training cannot start or go on, Interrupted after SIGINT or SIGTERM; what is written stays valid.
 void train(const Recipe& recipe, const TrainOptions& options);
 
-// The objective of a recipe over its network.
-std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, bool dead_rows,
-                                          std::optional<bool> fused_head);
+// The objective of a recipe over its network. `labels`: label_networks() of the recipe.
+std::unique_ptr<Objective> make_objective(DepthModel& model, const Recipe& recipe, const LabelNetworks& labels,
+                                          bool dead_rows, std::optional<bool> fused_head);
 
 }  // namespace depthstill

@@ -40,6 +40,11 @@ void check_targets(const Dataset& data, DepthTarget target, std::vector<std::str
 
 }  // namespace
 
+std::string missing_weights(const char* key, const std::string& path) {
+  return concat_text(key, ": ", fs::absolute(path).string(),
+                     ": expected weights, found no such file; a relative path starts from the current folder");
+}
+
 TrainingNeeds needs_of(const Recipe& recipe) {
   TrainingNeeds needs;
   needs.model = recipe.model.name;
@@ -68,9 +73,7 @@ std::vector<std::string> training_problems(const Dataset& data, const TrainingNe
                                    needs.top_rows));
   }
   if (!needs.weights.empty() && !fs::exists(needs.weights)) {
-    problems.push_back(concat_text("model.init: ", fs::absolute(needs.weights).string(),
-                                   ": expected weights, found no such file; a relative path starts from the current "
-                                   "folder"));
+    problems.push_back(missing_weights("model.init", needs.weights));
   }
   if (!needs.regions) check_targets(data, needs.target, problems);
   return problems;

@@ -26,6 +26,9 @@ struct TrainingNeeds {
   bool regions = false;  // of images of any size are learnt from, with labels that are no part of a sample
 };
 
+// "model.init: /x/y.pth: expected weights, found no such file ..."
+std::string missing_weights(const char* key, const std::string& path);
+
 TrainingNeeds needs_of(const Recipe& recipe);
 
 // What would stop a run as far as settings and the list tell: a crop that the network does not take, top_rows as high

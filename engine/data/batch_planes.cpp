@@ -1,6 +1,5 @@
 #include "engine/data/batch_planes.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "kernels/core/runtime.h"
@@ -22,19 +21,12 @@ int patch_count(const BatchItem& item) {
   return item.region ? static_cast<int>(item.region->region.patches.size()) : 0;
 }
 
-// Of the square maps of its patches.
-int patch_side(const BatchItem& item) {
-  const size_t pixels = item.region->label.patches.size() / item.region->region.patches.size();
-  return static_cast<int>(std::lround(std::sqrt(static_cast<double>(pixels))));
-}
-
 SourceData label_in_place(const BatchItem& item, BatchSource source) {
   const LabelledRegion& drawn = *item.region;
   const int count = patch_count(item);
   switch (source) {
     case BatchSource::kPatches: {
-      const int side = patch_side(item);
-      return {drawn.label.patches.data(), {int64_t{count} * side, side, side}};
+      return {drawn.label.patches.data(), {int64_t{count} * drawn.patch, drawn.patch, drawn.patch}};
     }
     case BatchSource::kWindows:
       return {drawn.windows.data(), {count, 4, 4}};
@@ -50,13 +42,42 @@ void make_image(Device device, Stream stream, const Frame& frame, const uint8_t*
   make(stream, frame, from, crop.image, crop.crop.height, crop.crop.width, static_cast<T*>(to));
 }
 
-template <class T>
-void make_region(Device device, Stream stream, const Frame& frame, const uint8_t* from, const LabelledRegion& drawn,
-                 void* to) {
-  RegionParams params = region_params(drawn.region, drawn.size);
-  params.top = params.left = 0;  // of what source_in_place() has cut
-  auto* make = device == Device::kCpu ? cpu::preprocess_region<T> : cuda::preprocess_region<T>;
-  make(stream, frame, from, params, drawn.size, static_cast<T*>(to));
+// Images of a region whose pixels source_in_place() has cut: it, or its patches side by side.
+int64_t make_windows(Device device, Stream stream, const Plane& plane, const LabelledRegion& drawn,
+                     const SourceData& from, void* to) {
+  Region region = drawn.region;
+  region.top = region.left = 0;
+  const int size = static_cast<int>(plane.shape[1]);
+  const auto write = [&](const RegionParams& params, size_t part) {
+    write_window(device, stream, from.frame, static_cast<const uint8_t*>(from.data), params, size, plane.dtype,
+                 static_cast<char*>(to) + part * plane.part_bytes());
+  };
+  if (plane.tensor != &BatchTensors::patch_images) {
+    write(region_params(region, size), 0);
+    return 1;
+  }
+  for (size_t k = 0; k < region.patches.size(); ++k) write(patch_params(region, region.patches[k]), k);
+  return std::ssize(region.patches);
+}
+
+// Planes of regions, of `count` items. Maps are labels; an online teacher makes them from the images behind them.
+std::vector<Plane> region_planes(const BatchItem& first, int64_t count, DType dtype) {
+  const LabelledRegion& drawn = *first.region;
+  const int64_t S = drawn.size, P = drawn.patch, patches = count * patch_count(first);
+  std::vector<Plane> planes = {
+      {&BatchTensors::image, BatchSource::kImage, {count, S, S, 3}, dtype},
+      {&BatchTensors::teacher, BatchSource::kTeacher, {count, S, S}, DType::kFloat, !drawn.online}};
+  if (patches > 0) {
+    planes.push_back({&BatchTensors::patches, BatchSource::kPatches, {patches, P, P}, DType::kFloat, !drawn.online});
+    planes.push_back({&BatchTensors::windows, BatchSource::kWindows, {patches, 4}, DType::kInt32});
+  }
+  if (drawn.shown && P != S) {
+    planes.push_back({&BatchTensors::region, BatchSource::kImage, {count, P, P, 3}, dtype, drawn.online});
+  }
+  if (drawn.shown && patches > 0) {
+    planes.push_back({&BatchTensors::patch_images, BatchSource::kImage, {patches, P, P, 3}, dtype, drawn.online});
+  }
+  return planes;
 }
 
 }  // namespace
@@ -105,19 +126,15 @@ size_t view_count(const Batch& batch) {
 
 std::vector<Plane> planes_of(const Batch& batch, size_t view, DType dtype) {
   const BatchItem& first = batch.items.at(0);
+  if (first.region) return region_planes(first, std::ssize(batch.items), dtype);
   const ImageSize size = crop_size(batch, view);
   const int64_t count = static_cast<int64_t>(batch.items.size()) * crops_of(batch, view);
   const Shape map{count, size.height, size.width};
   std::vector<Plane> planes = {{&BatchTensors::image, BatchSource::kImage, {count, size.height, size.width, 3}, dtype}};
-  if (first.region || !first.sample->teacher.empty()) {
+  if (!first.sample->teacher.empty()) {
     planes.push_back({&BatchTensors::teacher, BatchSource::kTeacher, map, DType::kFloat});
   }
-  if (patch_count(first) > 0) {
-    const int64_t patches = count * patch_count(first), side = patch_side(first);
-    planes.push_back({&BatchTensors::patches, BatchSource::kPatches, {patches, side, side}, DType::kFloat});
-    planes.push_back({&BatchTensors::windows, BatchSource::kWindows, {patches, 4}, DType::kInt32});
-  }
-  if (!first.region && !first.sample->depth.empty()) {
+  if (!first.sample->depth.empty()) {
     planes.push_back({&BatchTensors::truth, BatchSource::kTruth, map, DType::kFloat});
   }
   return planes;
@@ -128,12 +145,11 @@ int64_t make_parts(Device device, Stream stream, const Plane& plane, const Batch
   const auto* pixels = static_cast<const uint8_t*>(from.data);
   const bool image = plane.source == BatchSource::kImage;
   if (item.region) {
+    if (image) return make_windows(device, stream, plane, *item.region, from, to);
     const bool several = plane.source == BatchSource::kPatches || plane.source == BatchSource::kWindows;
     const int parts = several ? patch_count(item) : 1;
     const size_t bytes = static_cast<size_t>(parts) * plane.part_bytes();
-    if (image) {
-      visit(plane.dtype, [&]<class T>() { make_region<T>(device, stream, from.frame, pixels, *item.region, to); });
-    } else if (device == Device::kCpu) {
+    if (device == Device::kCpu) {
       std::memcpy(to, from.data, bytes);
     } else {
       cuda::copy(to, from.data, bytes, cuda::Direction::kOnDevice, stream);

@@ -32,6 +32,7 @@ struct Plane {
   BatchSource source = BatchSource::kImage;
   Shape shape;
   DType dtype = DType::kFloat;
+  bool filled = true;  // false: this batch leaves the tensor as it is, because its labels come from elsewhere
 
   size_t bytes() const { return static_cast<size_t>(shape.numel()) * size_of(dtype); }
   size_t part_bytes() const { return bytes() / static_cast<size_t>(shape[0]); }  // of one crop

@@ -100,6 +100,7 @@ void write_tensors(const Batch& batch, std::span<const BatchTensors> views) {
   check_crops(batch);
   for (size_t v = 0; v < views.size(); ++v) {
     for (const Plane& plane : planes_of(batch, v, views[v].image.dtype())) {
+      if (!plane.filled) continue;
       int64_t at = 0;
       for (const BatchItem& item : batch.items) at += write_parts(plane, item, v, views[v].*plane.tensor, at);
     }

@@ -19,16 +19,21 @@ struct BatchTensors {
   // Of regions with K patches each: the teacher's maps of them, and where in the region they lie (resize_windows).
   Tensor patches = {};  // (N K, P, P)
   Tensor windows = {};  // (N K, 4) int32
+  // What an online teacher makes these maps from, where it makes them: regions, undefined where it sees `image`, and
+  // their patches.
+  Tensor region = {};        // (N, P, P, 3), normalised
+  Tensor patch_images = {};  // (N K, P, P, 3)
 };
 inline constexpr Tensor BatchTensors::*kBatchTensors[] = {
-    &BatchTensors::image, &BatchTensors::teacher, &BatchTensors::truth, &BatchTensors::patches, &BatchTensors::windows};
+    &BatchTensors::image,   &BatchTensors::teacher, &BatchTensors::truth,       &BatchTensors::patches,
+    &BatchTensors::windows, &BatchTensors::region,  &BatchTensors::patch_images};
 using BatchViews = std::vector<BatchTensors>;
 
 // Applies each item's augmentation on `device`; the images come out as `dtype`.
 BatchViews to_tensors(const Batch& batch, DType dtype, Device device);
 
 // The same in two parts, for tensors that are used again: new ones of the shapes that `batch` needs, and their
-// contents. fits() says whether `views` have these shapes.
+// contents, but for labels that come from elsewhere (Plane::filled). fits() says whether `views` have these shapes.
 BatchViews empty_tensors(const Batch& batch, DType dtype, Device device);
 bool fits(const Batch& batch, std::span<const BatchTensors> views);
 void write_tensors(const Batch& batch, std::span<const BatchTensors> views);

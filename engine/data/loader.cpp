@@ -67,6 +67,10 @@ void check_options(const LoaderOptions& options) {
 
 }  // namespace
 
+bool RegionLoading::online() const {
+  return std::ranges::any_of(teachers, [](const auto& teacher) { return teacher->online(); });
+}
+
 std::vector<int64_t> epoch_order(int64_t size, const LoaderOptions& options, int64_t epoch) {
   if (options.shuffle) return Philox(options.seed, stream_id(RandomUse::kShuffle, epoch)).permutation(size);
   std::vector<int64_t> order(static_cast<size_t>(size));
@@ -135,6 +139,10 @@ class Loader::Impl {
     const std::lock_guard lock(mutex_);
     return wait_seconds_;
   }
+  double decode_seconds() const {
+    const std::lock_guard lock(mutex_);
+    return decoded_ > 0 ? decode_seconds_ / static_cast<double>(decoded_) : 0;
+  }
   size_t cached_bytes() const { return cache_.bytes(); }
 
  private:
@@ -180,8 +188,9 @@ class Loader::Impl {
     const ImageSize frame = item.sample->image.size();
     at_line(item.sample->where, [&] {
       if (options_.regions) {
-        item.region = {
-            draw_region(options_.regions->spec, frame, options_.seed, epoch, index), options_.regions->size, {}};
+        const RegionLoading& regions = *options_.regions;
+        item.region = {draw_region(regions.spec, frame, options_.seed, epoch, index), regions.size, regions.spec.patch,
+                       regions.online()};
       } else {
         item.views = options_.views(frame, options_.seed, epoch, index);
       }
@@ -189,8 +198,9 @@ class Loader::Impl {
     if (!item.region) return item;
     LabelledRegion& drawn = *item.region;
     const RegionTeacher& labels = *options_.regions->teachers[static_cast<size_t>(teacher)];
+    drawn.online = labels.online();
     drawn.label = labels.load(*dataset_, *item.sample, drawn.region, epoch, drawn.size);
-    drawn.problem = label_problem(drawn.label.region);
+    if (!drawn.online) drawn.problem = label_problem(drawn.label.region);
     if (!drawn.problem.empty()) {
       for (std::vector<float>* map : {&drawn.label.region, &drawn.label.patches}) {
         std::ranges::fill(*map, std::numeric_limits<float>::quiet_NaN());
@@ -214,12 +224,16 @@ class Loader::Impl {
       lock.unlock();
       BatchItem item;
       std::exception_ptr error;
+      const auto begin = std::chrono::steady_clock::now();
       try {
         item = load(epoch, index, teacher, slot);
       } catch (...) {
         error = std::current_exception();
       }
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       lock.lock();
+      decode_seconds_ += seconds;
+      ++decoded_;
       batch->batch.items[slot] = std::move(item);
       batch->errors[slot] = error;
       if (--batch->missing == 0) batch_ready_.notify_one();
@@ -237,7 +251,8 @@ class Loader::Impl {
   std::vector<int64_t> order_;  // order of open_epoch_; empty until needed
   int64_t open_epoch_ = 0, open_step_ = 0, opened_ = 0;
   bool stopping_ = false;
-  double wait_seconds_ = 0;
+  double wait_seconds_ = 0, decode_seconds_ = 0;
+  int64_t decoded_ = 0;
 
   std::vector<std::jthread> threads_;  // last: joined before the rest goes
 };
@@ -250,6 +265,7 @@ Loader& Loader::operator=(Loader&&) noexcept = default;
 
 std::optional<Batch> Loader::next() { return impl_->next(); }
 double Loader::wait_seconds() const { return impl_->wait_seconds(); }
+double Loader::decode_seconds() const { return impl_->decode_seconds(); }
 size_t Loader::cached_bytes() const { return impl_->cached_bytes(); }
 
 }  // namespace depthstill

@@ -23,6 +23,7 @@ struct RegionLoading {
   int size = 560;  // pixels of a side that the student sees
   std::vector<std::shared_ptr<const RegionTeacher>> teachers;
   std::vector<double> shares;  // in which they are drawn (draw_teacher), one per teacher
+  bool online() const;         // one of them at least is a network beside the student
 };
 
 struct LoaderOptions {
@@ -42,8 +43,10 @@ struct LoaderOptions {
 
 struct LabelledRegion {
   Region region;
-  int size = 0;
-  RegionLabel label;                  // NaN where nothing is known
+  int size = 0, patch = 0;            // pixels of a side that the student sees, and its teacher
+  bool shown = false;                 // the run has online teachers: its batches have room for what those see
+  bool online = false;                // and one of those makes this label, when the batch is on the device
+  RegionLabel label = {};             // NaN where nothing is known
   std::string problem = {};           // label_problem() of the stored label, which is then NaN throughout; empty: none
   std::vector<int32_t> windows = {};  // (patches, 4): the item's number in its batch, row, column, region.scaled
 };
@@ -71,7 +74,8 @@ class Loader {
   // that sample's Error, and again on every later call.
   std::optional<Batch> next();
 
-  double wait_seconds() const;  // time that next() has waited for workers, in all
+  double wait_seconds() const;    // time that next() has waited for workers, in all
+  double decode_seconds() const;  // time that a worker takes for the item of a batch, the mean so far
   size_t cached_bytes() const;
 
  private:

@@ -51,6 +51,21 @@ RegionParams region_params(const Region& region, int scaled) {
   return params;
 }
 
+RegionParams patch_params(const Region& region, const Region::Patch& patch) {
+  RegionParams params = region_params(region, region.scaled);
+  params.row = patch.row;
+  params.column = patch.column;
+  return params;
+}
+
+void write_window(Device device, Stream stream, const Frame& frame, const uint8_t* image, const RegionParams& params,
+                  int size, DType dtype, void* to) {
+  visit(dtype, [&]<class T>() {
+    auto* make = device == Device::kCpu ? cpu::preprocess_region<T> : cuda::preprocess_region<T>;
+    make(stream, frame, image, params, size, static_cast<T*>(to));
+  });
+}
+
 int64_t draw_teacher(std::span<const double> weights, uint64_t seed, int64_t epoch, int64_t step) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   check(sum > 0 && std::isfinite(sum) && std::ranges::all_of(weights, [](double weight) { return weight >= 0; }),

@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "engine/device.h"
+#include "engine/dtype.h"
 #include "engine/io/image.h"
 #include "kernels/preprocess_region.h"
 
@@ -37,8 +39,13 @@ struct Region {
 // as there are any left. Throws Error for an empty image, or if a patch is larger than the least side.
 Region draw_region(const RegionSpec& spec, ImageSize image, uint64_t seed, int64_t epoch, int64_t index);
 
-// What cuts the region from its image and resizes it to scaled x scaled pixels (preprocess_region).
+// What cuts the region from its image and resizes it to scaled x scaled pixels, and what cuts a patch of it, which is
+// seen at its own size (preprocess_region).
 RegionParams region_params(const Region& region, int scaled);
+RegionParams patch_params(const Region& region, const Region::Patch& patch);
+// Writes what they cut from `image` as a network's input, (size, size, 3) of `dtype`. Both lie on `device`.
+void write_window(Device device, Stream stream, const Frame& frame, const uint8_t* image, const RegionParams& params,
+                  int size, DType dtype, void* to);
 
 // The teacher that serves iteration `step` of `epoch`, as an index into `weights`: the shares in which teachers are
 // drawn, not negative, which need not add up to 1. Throws Error if their sum is not a positive number.

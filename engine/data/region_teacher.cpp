@@ -76,6 +76,18 @@ class UnknowingTeacher final : public RegionTeacher {
   }
 };
 
+class OnlineTeacher final : public RegionTeacher {
+ public:
+  explicit OnlineTeacher(std::string weights) : weights_(std::move(weights)) {}
+  bool online() const override { return true; }
+  bool every_sample() const override { return true; }
+  std::string path(const Dataset&, int64_t, int64_t) const override { return weights_; }
+  RegionLabel load(const Dataset&, const Sample&, const Region&, int64_t, int) const override { return {}; }
+
+ private:
+  std::string weights_;
+};
+
 class RegionFolderTeacher final : public RegionTeacher {
  public:
   RegionFolderTeacher(std::string folder, const MapKind& unstated, int patch)
@@ -166,6 +178,11 @@ std::vector<float> region_label(const DepthMap& map, const Region& region, int s
   return label;
 }
 
+std::string describe(LabelFault fault) {
+  if (fault == LabelFault::kEmpty) return "holds no finite value";
+  return fault == LabelFault::kConstant ? "is constant" : "";
+}
+
 std::string label_problem(const std::vector<float>& label) {
   float least = std::numeric_limits<float>::infinity(), greatest = -least;
   for (const float value : label) {
@@ -173,10 +190,7 @@ std::string label_problem(const std::vector<float>& label) {
     least = std::min(least, value);
     greatest = std::max(greatest, value);
   }
-  if (least > greatest) return "holds no finite value";
-  // The margin of rounding in fp16 or in a resize.
-  const float magnitude = std::max({std::abs(least), std::abs(greatest), std::numeric_limits<float>::min()});
-  return greatest - least <= 1e-6f * magnitude ? "is constant" : "";
+  return describe(label_fault(least, greatest));
 }
 
 std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const TeacherSpec& spec) {
@@ -184,6 +198,10 @@ std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const
 }
 
 std::unique_ptr<RegionTeacher> unknowing_teacher() { return std::make_unique<UnknowingTeacher>(); }
+
+std::unique_ptr<RegionTeacher> online_teacher(const std::string& weights) {
+  return std::make_unique<OnlineTeacher>(weights);
+}
 
 bool is_region_folder(const std::string& folder) { return fs::exists(fs::path(folder) / kRegionsFile); }
 

@@ -9,6 +9,7 @@
 
 #include "engine/data/dataset.h"
 #include "engine/data/region.h"
+#include "kernels/screen_labels.h"
 
 namespace depthstill {
 
@@ -28,14 +29,17 @@ struct RegionLabel {
 };
 
 // Why a label teaches nothing: "holds no finite value", "is constant"; empty: it does.
+std::string describe(LabelFault fault);
 std::string label_problem(const std::vector<float>& label);
 
 class RegionTeacher {
  public:
   virtual ~RegionTeacher() = default;
+  // Whether a network makes the labels, beside the student: then load() gives none.
+  virtual bool online() const { return false; }
   // Whether there is a label of every sample in every epoch; else only of those that a run draws for this teacher.
   virtual bool every_sample() const = 0;
-  // The file that holds the label of a sample's region in this epoch.
+  // The file that holds the label of a sample's region in this epoch, or the weights of the network that makes it.
   virtual std::string path(const Dataset& data, int64_t index, int64_t epoch) const = 0;
   // Throws Error that names list line and file. Safe from several threads.
   virtual RegionLabel load(const Dataset& data, const Sample& sample, const Region& region, int64_t epoch,
@@ -48,6 +52,9 @@ std::unique_ptr<RegionTeacher> whole_image_teacher(const DatasetSpec& set, const
 
 // Knows nothing anywhere: for who wants the images alone.
 std::unique_ptr<RegionTeacher> unknowing_teacher();
+
+// A network of these weights, which whoever runs the steps has loaded.
+std::unique_ptr<RegionTeacher> online_teacher(const std::string& weights);
 
 // Maps of the very regions that a run draws, one file per epoch and sample: FOLDER/eEPOCH/NAME.npy, (1 + patches,
 // patch, patch), the region's first; without patches any square of two dimensions, too. `regions.json` says which draws

@@ -40,9 +40,7 @@ void convert(std::span<const std::byte> from, std::span<float> to, Convert conve
   std::set<std::string> names;
   std::error_code unreadable;
   for (fs::directory_iterator entry(path, unreadable), end; !unreadable && entry != end; entry.increment(unreadable)) {
-    const std::string extension = entry->path().extension().string();
-    if (extension == ".safetensors" || extension == ".pth" || extension == ".pt" || extension == ".bin")
-      names.insert(entry->path().filename().string());
+    if (names_weights(entry->path().string())) names.insert(entry->path().filename().string());
   }
   const std::string likely = names.contains("best.safetensors") ? "best.safetensors"
                              : names.empty()                    ? ""
@@ -52,6 +50,11 @@ void convert(std::span<const std::byte> from, std::span<float> to, Convert conve
 }
 
 }  // namespace
+
+bool names_weights(const std::string& path) {
+  const std::string extension = std::filesystem::path(path).extension().string();
+  return extension == ".safetensors" || extension == ".pth" || extension == ".pt" || extension == ".bin";
+}
 
 size_t size_of(StoredType type) { return kTypes[static_cast<size_t>(type)].bytes; }
 const char* name_of(StoredType type) { return kTypes[static_cast<size_t>(type)].name; }

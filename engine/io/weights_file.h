@@ -22,6 +22,9 @@ bool is_floating(StoredType type);
 void narrow_floats(std::span<const float> from, StoredType type, void* to, const std::string& where);
 std::ostream& operator<<(std::ostream& out, StoredType type);
 
+// Whether a path ends as files of weights do: .safetensors, .pth, .pt, .bin.
+bool names_weights(const std::string& path);
+
 std::string shape_text(std::span<const int64_t> shape);  // "(64, 3, 7, 7)"
 
 struct StoredTensor {

@@ -72,13 +72,17 @@ void BatchRing::reserve(Slot& slot, size_t batch_bytes, size_t pinned_bytes) {
 void BatchRing::lay_out(const Batch& batch, Slot& slot) const {
   slot.planes.clear();
   slot.sources.clear();
-  slot.bytes = slot.source_bytes = 0;
+  slot.bytes = slot.source_bytes = slot.spare_bytes = 0;
   std::set<BatchSource> wanted;
   for (size_t v = 0; v < view_count(batch); ++v) {
     for (const Plane& plane : planes_of(batch, v, dtype_)) {
-      slot.planes.push_back({plane, v, slot.bytes});
-      slot.bytes += aligned(plane.bytes());
-      wanted.insert(plane.source);
+      const size_t at = std::exchange(slot.bytes, slot.bytes + aligned(plane.bytes()));
+      if (plane.filled) {
+        slot.planes.push_back({plane, v, at});
+        wanted.insert(plane.source);
+      } else if (plane.source != BatchSource::kImage) {  // room for the next batch whose labels are stored
+        slot.spare_bytes += batch.items.size() * kAlignment + plane.bytes();
+      }
     }
   }
   for (const BatchSource source : wanted) {
@@ -93,7 +97,7 @@ void BatchRing::upload(const Batch& batch, Slot& slot) {
   check_crops(batch);
   lay_out(batch, slot);
   cuda::synchronize_event(slot.uploaded);
-  reserve(slot, slot.bytes, slot.source_bytes);
+  reserve(slot, slot.bytes, slot.source_bytes + slot.spare_bytes);
   std::map<std::pair<BatchSource, size_t>, SourceData> sources;  // on the device
   for (const auto& [key, offset] : slot.sources) {
     SourceData& source = sources[key];

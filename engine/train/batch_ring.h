@@ -46,6 +46,7 @@ class BatchRing {
     std::vector<PlacedPlane> planes;
     std::map<std::pair<BatchSource, size_t>, size_t> sources;  // offsets in `pinned`, by source and item
     size_t bytes = 0, source_bytes = 0;                        // of the batch, and of its sources
+    size_t spare_bytes = 0;                                    // of sources that another batch may have
     void* uploaded = nullptr;                                  // event: `pinned` may be written again
     void* ready = nullptr;                                     // event: `memory` holds the batch
     void* taken = nullptr;                                     // event: `memory` may be written again

@@ -3,6 +3,8 @@
 // Objective; tools/library/examples/own_loss.cpp is one.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <span>
@@ -31,6 +33,11 @@ struct ParameterGroup {
   float lr_factor = 1.0f;
 };
 
+struct LabelMemory {
+  size_t weights = 0;      // bytes of all frozen networks
+  size_t temporaries = 0;  // most bytes that one of them takes while it runs
+};
+
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -47,8 +54,13 @@ class Objective {
   virtual LossResult losses(std::span<const BatchTensors> views) = 0;
 
   // Runs before each step, outside of its tape and its graph: frozen networks write their labels into tensors that
-  // losses() reads, which are those of `views` or the objective's own.
-  virtual void make_labels(std::span<const BatchTensors> views) { static_cast<void>(views); }
+  // losses() reads, which are those of `views` or the objective's own. teacher: the batch's (Batch::teacher).
+  virtual void make_labels(std::span<const BatchTensors> views, int64_t teacher) {
+    static_cast<void>(views);
+    static_cast<void>(teacher);
+  }
+  // The memory that make_labels() takes beside the step's; the temporaries are known after prepare().
+  virtual LabelMemory label_memory() const { return {}; }
 
   // Runs once, before the first step, and may time things. Returns a line for the log, or nothing.
   virtual std::string prepare(std::span<const BatchTensors> views) {

@@ -56,7 +56,7 @@ void TrainStep::after(Phase phase) const {
 }
 
 // Does once what has to wait for the first batch, whose sizes nobody knew before; then makes the step's labels.
-void TrainStep::prepare(std::span<const BatchTensors> views) {
+void TrainStep::prepare(std::span<const BatchTensors> views, int64_t teacher) {
   objective_.trained().train();
   if (!std::exchange(prepared_, true)) {
     if (!views.empty() && views.front().image.dtype() == DType::kBf16) optimiser_.keep_bf16_copies();
@@ -64,11 +64,11 @@ void TrainStep::prepare(std::span<const BatchTensors> views) {
     if (!line.empty()) note(line);
   }
   const NoGrad no_grad;
-  objective_.make_labels(views);
+  objective_.make_labels(views, teacher);
 }
 
-void TrainStep::run(std::span<const BatchTensors> views) {
-  prepare(views);
+void TrainStep::run(std::span<const BatchTensors> views, int64_t teacher) {
+  prepare(views, teacher);
   if (!captured_) {
     captured_.emplace(options_.device, options_.graph, counters(objective_.trained()),
                       [this](const std::string& line) { note(line); });
@@ -76,8 +76,8 @@ void TrainStep::run(std::span<const BatchTensors> views) {
   captured_->run([&] { compute(views); });
 }
 
-void TrainStep::run_once(std::span<const BatchTensors> views) {
-  prepare(views);
+void TrainStep::run_once(std::span<const BatchTensors> views, int64_t teacher) {
+  prepare(views, teacher);
   compute(views);
 }
 

@@ -37,9 +37,10 @@ class TrainStep {
   TrainStep& operator=(const TrainStep&) = delete;
 
   // One update. `views` must be the same tensors every time, with other contents: their addresses are in the graph.
-  void run(std::span<const BatchTensors> views);
+  // teacher: the batch's, for make_labels().
+  void run(std::span<const BatchTensors> views, int64_t teacher = 0);
   // Does the same with other tensors, such as those of an incomplete batch: beside the graph and its arena.
-  void run_once(std::span<const BatchTensors> views);
+  void run_once(std::span<const BatchTensors> views, int64_t teacher = 0);
   // Does what both do, in the arena and the graph of whoever calls it.
   void compute(std::span<const BatchTensors> views);
 
@@ -55,7 +56,7 @@ class TrainStep {
   std::vector<std::pair<std::string, double>> figures() const { return kept(losses_end_, kept_names_.size()); }
 
  private:
-  void prepare(std::span<const BatchTensors> views);
+  void prepare(std::span<const BatchTensors> views, int64_t teacher);
   void keep_losses(const LossResult& loss);
   std::vector<std::pair<std::string, double>> kept(size_t first, size_t end) const;
   void note(const std::string& line) const;

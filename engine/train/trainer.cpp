@@ -121,9 +121,9 @@ void Trainer::train_step(BatchRing& ring) {
   const double lr = options_.schedule.at(position_.updates, total_updates());
   step_.optimiser().set_lr(lr);
   if (usual) {
-    step_.run(views);
+    step_.run(views, batch.teacher);
   } else {
-    step_.run_once(views);
+    step_.run_once(views, batch.teacher);
   }
 
   position_.epoch = batch.epoch;
@@ -169,6 +169,7 @@ void Trainer::look(const Batch* batch, bool saving) {
       fail(steps, ": the update is not finite", images, "; ", tensor, checkpoint_text());
     }
     look_at_targets(steps, images);
+    observer_.looked(steps, batch);
   }
   if (options_.device == Device::kCpu || saving) look_at_state(steps, images);
   if (!saving || last_views_.empty()) return;

@@ -45,6 +45,12 @@ class TrainObserver {
   virtual bool stop() { return false; }  // true ends the run before its next step; it may be saved and resumed
   virtual void note(const std::string& line) { static_cast<void>(line); }
   virtual void before_step(const Batch& batch) { static_cast<void>(batch); }
+  // The device has done everything up to the end of `steps`, "step 3 (epoch 1)" or "steps 4 to 9 (epoch 1)"; `batch` is
+  // that of a single one, else null. What it has left can be read without a wait, before it is shown or saved.
+  virtual void looked(const std::string& steps, const Batch* batch) {
+    static_cast<void>(steps);
+    static_cast<void>(batch);
+  }
   virtual void log(const StepRecord& record) { static_cast<void>(record); }
   virtual void after_step(int64_t updates) { static_cast<void>(updates); }
   virtual void save_point() {}  // what is trained so far may be saved; the end of an epoch is after_epoch() alone

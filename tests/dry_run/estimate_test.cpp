@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "models/model_file.h"
+#include "tests/data/small_set.h"
 #include "tests/dry_run/train_step.h"
 #include "tools/bench/profile.h"
 
@@ -21,6 +23,13 @@ StepEstimate estimate(int batch, const ProfileOptions& options = {.dtype = DType
   recipe.augment.crop = {kWidth, kHeight};
   recipe.train.batch_size = batch;
   return estimate_training(recipe, options, h100_peak(options.dtype, false));
+}
+
+// Bytes of what a network keeps beside its parameters.
+size_t network_statistics(const DepthModel& network) {
+  size_t bytes = 0;
+  for (const StateEntry& entry : network.state()) bytes += entry.trainable ? 0 : entry.tensor->bytes();
+  return bytes;
 }
 
 StepBound bound_of(const StepEstimate& estimate) { return step_bound(estimate.profile.table, estimate.profile.peak); }
@@ -152,6 +161,42 @@ TEST(Estimate, AnH200DiffersInWhatMemoryBounds) {
   EXPECT_LT(h200.ms(), h100.ms());
   EXPECT_GE(h200.ms(), h100.ms() * 3350 / 4800);
   EXPECT_GE(h200.products_ms, h100.products_ms);
+}
+
+// Networks that make labels: their weights, and what a pass of label_batch images takes.
+TEST(Estimate, CountsTheNetworksThatMakeLabels) {
+  enable_dry_run();
+  const testing_files::TemporaryFolder folder;
+  const auto network = make_model("mobilenet_unet_small", {.head = Head::kRelative});
+  save_model(folder / "teacher.safetensors", *network);
+  Recipe recipe;
+  recipe.model.name = "mobilenet_unet_small";
+  recipe.model.options = network->options();
+  recipe.loss_name = kDistillAnyDepthLoss;
+  recipe.regions.spec = {.patch = 128, .least = 160, .patches = 4};
+  recipe.regions.size = 64;
+  recipe.train.batch_size = 2;
+  recipe.regions.teachers = {"stored", folder / "teacher.safetensors"};
+  const auto estimated = [&] {
+    return estimate_training(recipe, {.dtype = DType::kBf16}, h100_peak(DType::kBf16, false));
+  };
+  const StepEstimate eight = estimated();
+  EXPECT_EQ(eight.labels.weights, eight.parameter_bytes + network_statistics(*network));
+  recipe.label_batch = 4;
+  const StepEstimate four = estimated();
+  EXPECT_GT(four.labels.temporaries, size_t{4} * 128 * 128 * 2 * 16);
+  EXPECT_NEAR(static_cast<double>(eight.labels.temporaries), 2.0 * static_cast<double>(four.labels.temporaries),
+              0.1 * static_cast<double>(eight.labels.temporaries));
+  EXPECT_EQ(four.step_bytes, eight.step_bytes);
+  double labels = 0;
+  for (const OpRow& row : four.profile.table.rows()) {
+    if (row.layer.starts_with("teacher/")) labels += row.work().flops;
+  }
+  // Two regions and eight patches of 128 pixels.
+  EXPECT_NEAR(labels, 10 * 2e9 * network->gmac(128, 128), 0.02 * labels);
+  recipe.regions.teachers = {"stored"};
+  recipe.label_batch = 8;
+  EXPECT_EQ(estimated().labels.weights, 0u);
 }
 
 }  // namespace

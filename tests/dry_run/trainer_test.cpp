@@ -1,12 +1,16 @@
 // `depthstill train` as it would run on a GPU: what each step asks of the device.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "engine/allocator.h"
 #include "engine/io/npy.h"
 #include "kernels/core/dry_run.h"
+#include "models/model_file.h"
+#include "models/model_table.h"
 #include "tests/tools/small_recipe.h"
 #include "tools/teach_regions.h"
 #include "tools/train_run.h"
@@ -66,8 +70,9 @@ TEST(DryTrainer, AfterWarmUpAStepIsOneGraphAndAllocatesNothing) {
 void write_labels(const Recipe& recipe, const TemporaryFolder& folder) {
   const Dataset data(dataset_spec(recipe, "train"));
   list_regions(recipe, data, 0, folder / "regions.csv", [](int64_t, int64_t) {});
-  const std::vector<int64_t> shape = {3, 32, 32};
-  std::vector<float> values(3 * 32 * 32);
+  const int64_t side = recipe.regions.spec.patch;
+  const std::vector<int64_t> shape = {3, side, side};
+  std::vector<float> values(static_cast<size_t>(3 * side * side));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 7 % 101);
   for (const RegionTask& task : region_tasks(recipe, data, 0)) {
     make_folder(std::filesystem::path(task.path).parent_path().string());
@@ -75,8 +80,8 @@ void write_labels(const Recipe& recipe, const TemporaryFolder& folder) {
   }
 }
 
-// Labels come with the batch: a step that distils waits for nothing, either.
-TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
+// Three steps an epoch, of labels that are stored, or of those with others that a network makes.
+std::vector<cuda::DryRun> distil_dry(bool online) {
   enable_dry_run();
   const TemporaryFolder folder;
   testing_files::write_small_set(folder, 6, 96, 64);
@@ -92,6 +97,15 @@ TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
   recipe.regions.spec.patches = 2;
   recipe.train.epochs = 3;
   recipe.train.log_every = 100;
+  if (online) {
+    const auto network = make_model("mobilenet_unet_small", recipe.model.options);
+    network->initialize(1);
+    save_model(folder / "teacher.safetensors", *network);
+    recipe.regions.teachers.push_back(folder / "teacher.safetensors");
+    recipe.regions.spec.patch = 64;
+    recipe.regions.spec.least = 64;
+    recipe.label_batch = 3;
+  }
   write_labels(recipe, folder);
   TrainOptions options;
   options.out = folder / "run";
@@ -101,13 +115,11 @@ TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
   options.on_step = [&](int64_t) { steps.push_back(cuda::take_dry_run()); };
   cuda::take_dry_run();
   train(recipe, options);
+  return steps;
+}
+
+void expect_no_waits(const std::vector<cuda::DryRun>& steps) {
   ASSERT_EQ(steps.size(), 9u);
-  int losses = 0;
-  for (const cuda::Launch& launch : steps[0].launches) {
-    losses += launch.where.find("kernels/context/") != std::string::npos;
-  }
-  EXPECT_GT(losses, 8);
-  EXPECT_LE(losses, 42) << "launches of all losses";
   for (size_t i = 4; i < steps.size(); ++i) {
     SCOPED_TRACE(i + 1);
     EXPECT_EQ(steps[i].graph_launches, 1);
@@ -117,6 +129,34 @@ TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
     EXPECT_EQ(steps[i].synchronizations, 0);
     EXPECT_EQ(steps[i].copies_to_host, 0);
   }
+}
+
+// Labels come with the batch: a step that distils waits for nothing, either.
+TEST(DryTrainer, AStepThatDistilsIsOneGraphToo) {
+  const std::vector<cuda::DryRun> steps = distil_dry(false);
+  expect_no_waits(steps);
+  int losses = 0;
+  for (const cuda::Launch& launch : steps[0].launches) {
+    losses += launch.where.find("kernels/context/") != std::string::npos;
+  }
+  EXPECT_GT(losses, 8);
+  EXPECT_LE(losses, 42) << "launches of all losses";
+}
+
+// A network that makes labels is launched before the same graph, and waits for nothing.
+TEST(DryTrainer, AnOnlineTeacherRunsBesideTheGraph) {
+  const std::vector<cuda::DryRun> steps = distil_dry(true);
+  expect_no_waits(steps);
+  int labelled = 0;
+  for (size_t i = 4; i < steps.size(); ++i) {
+    const auto screens = std::ranges::count_if(steps[i].launches, [](const cuda::Launch& launch) {
+      return launch.where.find("screen_labels.cu") != std::string::npos;
+    });
+    EXPECT_TRUE(screens == 0 || screens == 2) << screens;
+    labelled += screens > 0;
+  }
+  EXPECT_GT(labelled, 0);
+  EXPECT_LT(labelled, 5) << "the other teacher's labels are stored";
 }
 
 TEST(DryTrainer, WithoutGraphsAStepLaunchesItsKernelsInTheArena) {

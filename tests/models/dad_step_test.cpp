@@ -132,7 +132,8 @@ void expect_steps(Device device, int steps) {
   const std::shared_ptr<DepthAnything> frozen = make_network(true);
   student->to(device);
   frozen->to(device);
-  DistillAnyDepth objective(*student, {}, {{"pretrained.", 0.1f}, {"depth_head.", 1.0f}}, {frozen, &frozen->encoder()});
+  DistillAnyDepth objective(*student, {}, {{"pretrained.", 0.1f}, {"depth_head.", 1.0f}},
+                            {.encoder = {frozen, &frozen->encoder()}});
   TrainStep::Options options{.device = device};
   options.optimiser.lr = 1e-3;
   options.optimiser.params = {.beta1 = 0.9f, .beta2 = 0.999f, .weight_decay = 0.01f};

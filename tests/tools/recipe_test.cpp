@@ -136,9 +136,9 @@ TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
   const std::string path = write("r.toml", base + "teachers = [\"t\"]\n");
   EXPECT_EQ(message_of(path), "accepted");
   const auto with = [&](const char* setting) { return message_of(path, {setting}); };
-  EXPECT_EQ(
-      with("distill.teachers=[]"),
-      "r.toml: the loss distill_any_depth learns from teachers: expected folders in distill.teachers, found none");
+  EXPECT_EQ(with("distill.teachers=[]"),
+            "r.toml: the loss distill_any_depth learns from teachers: expected folders or weights in distill.teachers, "
+            "found none");
   EXPECT_EQ(with("model.head=regression"),
             "r.toml: the loss distill_any_depth needs model.head = \"relative\", found \"regression\"");
   EXPECT_EQ(with("distill.size=70"), "r.toml: distill.size: expected a multiple of 32 for midas_small, found 70");
@@ -156,6 +156,11 @@ TEST_F(RecipeFiles, DistillingNeedsTeachersAndARelativeHead) {
             "r.toml: expected distill.lambda_sc, lambda_lg or lambda_grad above 0, found all 0");
   EXPECT_EQ(with("distill.features=dinov2.pth"),
             "r.toml: distill.features: expected none for midas_small, which has no DINOv2 encoder, found dinov2.pth");
+  EXPECT_EQ(with("distill.label_batch=4"),
+            "r.toml: distill.label_batch: expected nothing, as no network makes labels, found 4");
+  EXPECT_EQ(message_of(path, {"distill.label_batch=4", "distill.teachers=[\"t\", \"a/b.pth\"]"}), "accepted");
+  EXPECT_EQ(message_of(path, {"distill.teacher_quantity=depth", "distill.teachers=[\"b.pth\"]"}),
+            "r.toml: distill.teacher_quantity: expected nothing, as no teacher's maps are stored, found \"depth\"");
   EXPECT_EQ(message_of(path, {"distill.reference=true", "distill.anchor=1"}),
             "r.toml: distill.anchor: expected 0 beside distill.reference, which has no scale of its own, found 1");
   EXPECT_EQ(with("model.init_parts=encoder"),

@@ -35,7 +35,8 @@ class TinyNet final : public Module {
   Conv2d encoder_{{3, 8, 3, 1, 1, true, Activation::kRelu}}, head_{{8, 1, 3}};
 };
 
-// mean |y - teacher(y)| over the first view, and the mean square of the second one's map.
+// mean |y - teacher(y)|, teacher 1 says twice as much, over the first view, and the mean square of the second one's
+// map.
 class TwoViews final : public Objective {
  public:
   explicit TwoViews(Device device) : student_(1), teacher_(2), labels_(zeros({2, kH, kW}, DType::kFloat, device)) {
@@ -44,10 +45,11 @@ class TwoViews final : public Objective {
   }
   Module& trained() override { return student_; }
   std::vector<ParameterGroup> groups() const override { return {{"encoder.", 0.0f}, {"", 4.0f}}; }
-  void make_labels(std::span<const BatchTensors> views) override {
+  void make_labels(std::span<const BatchTensors> views, int64_t teacher) override {
     ++labelled;
     EXPECT_FALSE(grad_enabled());
-    copy_(labels_, teacher_.forward(views[0].image));
+    const Tensor labels = teacher_.forward(views[0].image);
+    copy_(labels_, teacher == 0 ? labels : scale(labels, 2.0f));
   }
   LossResult losses(std::span<const BatchTensors> views) override {
     ++forwards;
@@ -80,7 +82,7 @@ Outcome train(Device device, bool graph, int* forwards = nullptr) {
   const BatchViews views = views_on(device);
   for (uint32_t i = 0; i < 7; ++i) {
     copy_(views[0].image, to_device(test::random_tensor({2, kH, kW, 3}, 10 + i), device));
-    step.run(views);
+    step.run(views, i % 2);
   }
   EXPECT_EQ(objective.labelled, 7);
   EXPECT_EQ(step.captured(), graph && device == Device::kCuda);

@@ -19,6 +19,17 @@ std::pair<std::string, bool> layer_of(std::string_view range) {
   return {std::string(range), backward};
 }
 
+constexpr const char* kParts[] = {"input", "teacher", "features", "student", "losses", "update"};
+
+// The part that a layer of an OpRow belongs to.
+std::string part_of(std::string_view layer) {
+  if (layer.substr(0, layer.find('/')) == "loss") return "losses";
+  for (const char* part : {"input", "teacher", "features", "update"}) {
+    if (layer.substr(0, layer.find('/')) == part) return part;
+  }
+  return "student";
+}
+
 double rate(double amount, double ms) { return ms > 0 ? amount / (1e-3 * ms) : 0.0; }
 
 double share(double part, double whole) { return whole > 0 ? 100.0 * part / whole : 0.0; }
@@ -218,6 +229,7 @@ void OpTable::add_step(const std::vector<OpSample>& samples, double step_ms) {
   }
   const size_t step = step_ms_.size();
   double ops_ms = 0;
+  std::map<std::string, double> part_ms;
   for (const OpSample& sample : samples) {
     const auto [layer, backward] = layer_of(sample.range);
     Entry& entry = entries_[{layer, std::string(sample.op)}];
@@ -225,10 +237,16 @@ void OpTable::add_step(const std::vector<OpSample>& samples, double step_ms) {
     Direction& direction = backward ? entry.backward : entry.forward;
     direction.ms[step] += sample.ms;
     ops_ms += sample.ms;
+    part_ms[part_of(layer)] += sample.ms;
     // The work is that of all steps, and the same in each.
     direction.work.flops += sample.work.flops;
     direction.work.bytes += sample.work.bytes;
     ++direction.calls;
+  }
+  for (const auto& [name, ms] : part_ms) {
+    StepPart& part = parts_[name];
+    part.name = name;
+    part.ms += (ms - part.ms) / ++part.steps;
   }
   step_ms_.push_back(step_ms);
   ops_ms_.push_back(ops_ms);
@@ -248,6 +266,22 @@ std::vector<OpRow> OpTable::rows() const {
   }
   std::stable_sort(rows.begin(), rows.end(), [](const OpRow& a, const OpRow& b) { return a.ms() > b.ms(); });
   return rows;
+}
+
+std::vector<StepPart> OpTable::parts() const {
+  std::vector<StepPart> parts;
+  for (const char* name : kParts) {
+    if (const auto found = parts_.find(name); found != parts_.end()) parts.push_back(found->second);
+  }
+  return parts;
+}
+
+std::string parts_text(const OpTable& table) {
+  const int steps = table.steps();
+  return list_text(table.parts(), [&](const StepPart& part) {
+    const std::string some = part.steps < steps ? concat_text(" in ", part.steps, " of ", steps, " steps") : "";
+    return concat_text(part.name, ' ', fixed(part.ms, 2), " ms", some);
+  });
 }
 
 std::string table_text(const OpTable& table, const MachinePeak& peak, size_t max_rows) {
@@ -275,8 +309,11 @@ ordered_json table_json(const OpTable& table, const MachinePeak& peak) {
                     {"backward", timed(line.row.backward, line.backward)}});
   }
   const Line all = sum_of(lines);
-  return {{"step_ms", table.step_ms()},    {"ops_ms", table.ops_ms()},      {"bound_ms", all.bound().ms()},
-          {"flops", all.row.work().flops}, {"bytes", all.row.work().bytes}, {"rows", std::move(list)}};
+  ordered_json parts = ordered_json::object();
+  for (const StepPart& part : table.parts()) parts[part.name] = {{"ms", part.ms}, {"steps", part.steps}};
+  return {{"parts", std::move(parts)},    {"step_ms", table.step_ms()},    {"ops_ms", table.ops_ms()},
+          {"bound_ms", all.bound().ms()}, {"flops", all.row.work().flops}, {"bytes", all.row.work().bytes},
+          {"rows", std::move(list)}};
 }
 
 StepBound step_bound(const OpTable& table, const MachinePeak& peak) {

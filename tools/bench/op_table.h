@@ -28,13 +28,22 @@ struct OpRow {
   Work work() const { return {forward.work.flops + backward.work.flops, forward.work.bytes + backward.work.bytes}; }
 };
 
+// What a step does, coarsely: input, teacher and features (networks that make labels), student, losses, update.
+struct StepPart {
+  std::string name;
+  double ms = 0;  // mean of the steps that have it
+  int steps = 0;  // how many those are
+};
+
 class OpTable {
  public:
   void add_step(const std::vector<OpSample>& samples, double step_ms);
-  std::vector<OpRow> rows() const;  // the slowest first
+  std::vector<StepPart> parts() const;  // those that there are, in the order above
+  std::vector<OpRow> rows() const;      // the slowest first
   // Medians over the steps: of the whole step, and of what all ops of a step add up to.
   double step_ms() const { return median_of(step_ms_); }
   double ops_ms() const { return median_of(ops_ms_); }
+  int steps() const { return static_cast<int>(step_ms_.size()); }
 
  private:
   struct Direction {
@@ -48,8 +57,12 @@ class OpTable {
   static OpTime time_of(const Direction& direction);
 
   std::map<std::pair<std::string, std::string>, Entry> entries_;
+  std::map<std::string, StepPart> parts_;
   std::vector<double> step_ms_, ops_ms_;
 };
+
+// "teacher 812.0 ms in 2 of 3 steps, student 90.1 ms, ..."
+std::string parts_text(const OpTable& table);
 
 // The text has at most `max_rows` lines (0: all) and what the others add up to.
 std::string table_text(const OpTable& table, const MachinePeak& peak, size_t max_rows);

@@ -46,6 +46,7 @@ class ProfiledTraining {
   std::unique_ptr<Objective> objective_;
   std::optional<TrainStep> step_;
   std::optional<Loader> loader_;
+  std::optional<int64_t> online_teacher_;  // the first one
   Profile profile_;
 };
 
@@ -55,7 +56,11 @@ ProfiledTraining::ProfiledTraining(const Recipe& recipe, const ProfileOptions& o
   if (!cuda::dry_running()) model_->initialize(recipe.train.seed);
   model_->to(options.device);
   freeze_part(*model_, recipe);
-  objective_ = make_objective(*model_, recipe, options.dead_rows, options.fused_head);
+  for (size_t i = 0; distills(recipe) && i < recipe.regions.teachers.size() && !online_teacher_; ++i) {
+    if (is_online(recipe, i)) online_teacher_ = static_cast<int64_t>(i);
+  }
+  objective_ =
+      make_objective(*model_, recipe, label_networks(recipe, options.device), options.dead_rows, options.fused_head);
   step_.emplace(
       *objective_,
       TrainStep::Options{
@@ -76,14 +81,18 @@ BatchViews ProfiledTraining::batch_of(const std::function<Tensor(const Shape&)>&
   const Shape map = map_shape();
   const Tensor teacher = make(map);
   BatchTensors batch{make({map[0], map[1], map[2], 3}), teacher, teacher};
+  if (!distills(recipe_)) return {batch};
   const RegionSpec spec = region_spec(recipe_);
-  if (!distills(recipe_) || spec.patches == 0) return {batch};
-  const int64_t patches = map[0] * spec.patches;
+  const int64_t patches = map[0] * spec.patches, P = spec.patch;
+  const bool online = online_teacher_.has_value();
+  if (online && P != map[1]) batch.region = make({map[0], P, P, 3});
+  if (patches == 0) return {batch};
   std::vector<int32_t> windows;
   for (int64_t k = 0; k < patches; ++k) {
     windows.insert(windows.end(), {static_cast<int32_t>(k / spec.patches), 0, 0, spec.least});
   }
-  batch.patches = make({patches, spec.patch, spec.patch});
+  batch.patches = make({patches, P, P});
+  if (online) batch.patch_images = make({patches, P, P, 3});
   batch.windows = tensor<int32_t>({patches, 4}, windows, options_.device);
   return {batch};
 }
@@ -131,22 +140,29 @@ Profile ProfiledTraining::run() {
   }
   profile_.peak = measure_peak(options_.device, options_.dtype);
   std::optional<Profiler> profiler;
+  double waited_before = 0;
   for (int64_t i = 1; i <= options_.last_step; ++i) {
     throw_if_interrupted();
     const Batch batch = loader_ ? next_batch() : Batch{};
     if (i == options_.first_step) {
+      if (loader_) waited_before = loader_->wait_seconds();
       synchronize(options_.device);
       profiler.emplace(options_.device);
       if (traced(options_.device)) cuda::profiler_start();
     }
     const auto start = Clock::now();
     if (loader_) views = to_tensors(batch, options_.dtype, options_.device);
-    step_->run_once(views);
+    step_->run_once(views, loader_ ? batch.teacher : online_teacher_.value_or(0));
     synchronize(options_.device);
     const double ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
     if (profiler) profile_.table.add_step(profiler->take(), ms);
   }
   if (traced(options_.device)) cuda::profiler_stop();
+  if (loader_) {
+    profile_.decode_ms = 1e3 * loader_->decode_seconds();
+    profile_.waited_ms = 1e3 * (loader_->wait_seconds() - waited_before) /
+                         static_cast<double>(options_.last_step + 1 - options_.first_step);
+  }
   return finish(views);
 }
 
@@ -155,10 +171,11 @@ StepEstimate ProfiledTraining::estimate(const MachinePeak& peak) {
   const BatchViews views = batch_of([&](const Shape& shape) {
     return empty(shape, shape.rank() == 4 ? options_.dtype : DType::kFloat, options_.device);
   });
-  step_->run(views);
+  const int64_t teacher = online_teacher_.value_or(0);
+  step_->run(views, teacher);
   Profiler profiler(options_.device);
   cuda::take_dry_run();
-  step_->run(views);
+  step_->run(views, teacher);
   const cuda::DryRun record = cuda::take_dry_run();
   profile_.table.add_step(profiler.take(), 0.0);
   profile_.peak = peak;
@@ -168,6 +185,7 @@ StepEstimate ProfiledTraining::estimate(const MachinePeak& peak) {
   estimate.copies = record.copies_on_device + record.zeros;
   estimate.step_bytes = step_->plan()->bytes;
   for (const Tensor& parameter : model_->parameter_tensors()) estimate.parameter_bytes += parameter.bytes();
+  estimate.labels = objective_->label_memory();
   const AdamW& optimiser = step_->optimiser();
   for (const auto* moments : {&optimiser.first_moments(), &optimiser.second_moments()}) {
     for (const Tensor& moment : *moments) estimate.optimiser_bytes += moment.bytes();

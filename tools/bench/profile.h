@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "engine/train/objective.h"
 #include "tools/bench/op_table.h"
 #include "tools/recipe.h"
 
@@ -23,6 +24,7 @@ struct ProfileOptions {
 struct Profile {
   MachinePeak peak;
   OpTable table;
+  double decode_ms = 0, waited_ms = 0;  // of a thread that decodes, per image; of a step, for them
   int64_t batch = 0, height = 0, width = 0;
   bool fused_head = false;
 };
@@ -37,10 +39,12 @@ struct StepEstimate {
   int64_t kernels = 0, copies = 0;                  // a step's launches and calls of libraries; copies and memsets
   size_t step_bytes = 0;                            // size of the tensors that a step makes, as planned (step_arena.h)
   size_t parameter_bytes = 0, optimiser_bytes = 0;  // bytes that stay: parameters, and their moments
+  LabelMemory labels;                               // of networks that make labels before a step
 };
 
-// The caller has called enable_dry_run(). The recipe's data set is not read; of the options, the device and the steps
-// do not matter.
+// The caller has called enable_dry_run(). The recipe's data set is not read, the files of networks that make labels
+// are; of several teachers the first one that is online labels the step. Of the options, the device and the steps do
+// not matter.
 StepEstimate estimate_training(const Recipe& recipe, const ProfileOptions& options, const MachinePeak& peak);
 
 }  // namespace depthstill
