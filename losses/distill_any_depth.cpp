@@ -96,7 +96,7 @@ LabelMemory DistillAnyDepth::label_memory() const {
   LabelMemory memory = frozen_.teachers ? frozen_.teachers->memory() : LabelMemory{};
   if (!frozen_.encoder) return memory;
   memory.temporaries = std::max(memory.temporaries, encoder_bytes_);
-  for (const StateEntry& entry : frozen_.encoder->state()) memory.weights += entry.tensor->bytes();
+  memory.weights += state_bytes(*frozen_.encoder);
   return memory;
 }
 

@@ -22,6 +22,8 @@ char* item_at(const Tensor& batch, int64_t index) {
   return static_cast<char*>(batch.raw()) + static_cast<size_t>(index) * bytes_per_item(batch);
 }
 
+size_t mebibytes(size_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
+
 // Maps at the student's size: bilinear, on pixel centres, as region_label() does it.
 Tensor at_side(const Tensor& maps, int64_t side) {
   const int64_t N = maps.size(0), from = maps.size(1);
@@ -30,6 +32,12 @@ Tensor at_side(const Tensor& maps, int64_t side) {
 }
 
 }  // namespace
+
+size_t state_bytes(const Module& network) {
+  size_t bytes = 0;
+  for (const StateEntry& entry : network.state()) bytes += entry.tensor->bytes();
+  return bytes;
+}
 
 size_t bytes_taken(Device device, const std::function<void()>& run) {
   const NoGrad no_grad;
@@ -64,11 +72,9 @@ OnlineTeachers::OnlineTeachers(std::vector<std::shared_ptr<const DepthModel>> ne
   check(most >= 1, "online teachers: expected at least one image at a time, got ", most);
   for (const auto& network : networks_) {
     if (!network) continue;
-    const std::vector<StateEntry> state = network->state();
-    for (const StateEntry& entry : state) memory_.weights += entry.tensor->bytes();
-    if (!tally_.defined()) {
-      tally_ = zeros({kLabelTallyElements}, DType::kInt64, state.front().tensor->device());
-    }
+    if (!tally_.defined())
+      tally_ = zeros({kLabelTallyElements}, DType::kInt64, network->parameter_tensors()[0].device());
+    memory_.weights += state_bytes(*network);
   }
 }
 
@@ -88,8 +94,9 @@ std::string OnlineTeachers::prepare(const BatchTensors& batch) {
                                     " pixels: ", error.what(), "; a smaller distill.label_batch takes less"));
     }
     memory_.temporaries = std::max(memory_.temporaries, taken);
-    lines += concat_text(lines.empty() ? "" : "\n", "online teacher ", network->name(), ": ", count, " images of ",
-                         seen.size(1), " pixels at a time take ", (taken + (1 << 20) - 1) >> 20, " MiB beside weights");
+    lines += concat_text(lines.empty() ? "" : "\n", "online teacher ", network->name(), ": ",
+                         mebibytes(state_bytes(*network)), " MiB of weights, and ", mebibytes(taken),
+                         " MiB while it sees ", count, " images of ", seen.size(1), " pixels");
   }
   return lines;
 }

@@ -19,6 +19,8 @@ namespace depthstill {
 void run_in_parts(const Tensor& images, int64_t most, const std::function<Tensor(const Tensor&)>& network,
                   const Tensor& to);
 
+// Bytes of a network's weights and statistics.
+size_t state_bytes(const Module& network);
 // The most bytes that run() takes on the device beside what is in use; counts its peak anew. Outside of the tape.
 size_t bytes_taken(Device device, const std::function<void()>& run);
 

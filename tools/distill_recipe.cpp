@@ -109,8 +109,11 @@ std::string contents_id(const std::string& path) {
   return std::to_string(checksum64(file.bytes()));
 }
 
+void check_there(const std::string& weights) { check(fs::exists(weights), missing_weights(kTeachers, weights)); }
+
 // The network of a teacher's weights.
 std::shared_ptr<DepthModel> load_teacher(const Recipe& recipe, const std::string& weights) {
+  check_there(weights);
   std::shared_ptr<DepthModel> network = load_network(weights);
   const int multiple = input_rule(network->name()).multiple, patch = recipe.regions.spec.patch;
   check(patch % multiple == 0, "distill.patch: expected a multiple of ", multiple, " for the teacher ", weights, ", a ",
@@ -311,7 +314,7 @@ std::optional<RegionLoading> region_loading(const Recipe& recipe, const Dataset&
   for (size_t i = 0; i < regions.teachers.size(); ++i) {
     if (is_online(recipe, i)) {
       const std::string& weights = regions.teachers[i];
-      check(fs::exists(weights), missing_weights(kTeachers, weights));
+      check_there(weights);
       loading.teachers.push_back(online_teacher(weights));
       continue;
     }

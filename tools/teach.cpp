@@ -41,18 +41,22 @@ Recipe recipe_of(const TeachArgs& args) {
   return recipe;
 }
 
-// The number of the teacher whose labels are wanted.
+// The number of the teacher whose labels are wanted, one of those that have a folder.
 size_t find_teacher(const Recipe& recipe, const std::string& name) {
   const std::vector<std::string>& teachers = recipe.regions.teachers;
-  check_usage(!name.empty() || teachers.size() == 1, "teach: expected --teacher, one of ",
-              list_text(teachers, std::identity()));
-  const auto found = std::ranges::find(teachers, name.empty() ? teachers[0] : name);
-  check_usage(found != teachers.end(), "teach: expected --teacher to be one of ", list_text(teachers, std::identity()),
-              ", found '", printable(name), "'");
-  const auto teacher = static_cast<size_t>(found - teachers.begin());
-  check_usage(!is_online(recipe, teacher), "teach: --regions: expected a folder in distill.teachers, found ",
-              printable(*found), ", which labels regions while a student is trained");
-  return teacher;
+  std::vector<std::string> folders;
+  for (size_t i = 0; i < teachers.size(); ++i) {
+    if (!is_online(recipe, i)) folders.push_back(teachers[i]);
+  }
+  check_usage(!folders.empty(),
+              "teach: --regions: expected a folder in distill.teachers, found weights alone, which "
+              "label regions while a student is trained");
+  check_usage(!name.empty() || folders.size() == 1, "teach: expected --teacher, one of ",
+              list_text(folders, std::identity()));
+  const std::string& wanted = name.empty() ? folders[0] : name;
+  check_usage(std::ranges::find(folders, wanted) != folders.end(), "teach: expected --teacher to be one of ",
+              list_text(folders, std::identity()), ", found '", printable(wanted), "'");
+  return static_cast<size_t>(std::ranges::find(teachers, wanted) - teachers.begin());
 }
 
 int run_teach_regions(const TeachArgs& args) {
@@ -155,7 +159,8 @@ void add_teach_command(CLI::App& app, Run& run) {
   command->add_flag("--regions", args->regions,
                     "of a recipe that distils, the labels of the very regions that its run draws, epoch by epoch, into "
                     "the folder of distill.teachers");
-  command->add_option("--teacher", args->teacher, "with --regions: which of distill.teachers, if there are several");
+  command->add_option("--teacher", args->teacher,
+                      "with --regions: which folder of distill.teachers, if there are several");
   command->add_option("--list", args->list,
                       "with --regions, instead of labels: write this CSV, a line per label, for another program to "
                       "make them");

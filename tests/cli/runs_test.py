@@ -104,6 +104,7 @@ class Cli(CommandTest):
         regions = ["teach", recipe, *same, "--regions", "--weights", weights]
         self.assert_one_line(run(*regions), 2, "expected --teacher, one of labels, whole")
         self.assert_one_line(run(*regions, "--teacher", "other"), 2, "one of labels, whole, found 'other'")
+        self.assert_one_line(run(*regions, "--set", "distill.teachers=['a.pth']"), 2, "found weights alone")
         self.assert_one_line(run(*regions, "--teacher", "labels", "--half"), 2, "expected none of")
         self.assert_one_line(run(*regions, "--teacher", "whole"), 1, "expected labels of regions or an empty folder")
         counts = []
