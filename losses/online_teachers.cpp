@@ -6,6 +6,7 @@
 #include "engine/allocator.h"
 #include "engine/ops.h"
 #include "engine/profile.h"
+#include "models/sky_rule.h"
 
 namespace depthstill {
 namespace {
@@ -102,6 +103,10 @@ std::string OnlineTeachers::prepare(const BatchTensors& batch) {
 }
 
 Tensor OnlineTeachers::maps_of(const DepthModel& network, const Tensor& images) const {
+  if (is_exponential(network.options().head)) {  // its rule of the sky is one of the host
+    const std::vector<float> labels = labels_of(network, images);
+    return tensor<float>({images.size(0), images.size(1), images.size(2)}, labels, images.device());
+  }
   const Tensor maps = depth_of(network.forward(images));
   if (network.options().head == Head::kRelative) return maps;
   return div(exp(scale(maps, 0.0f)), maps);  // 1 / maps; that of 0 is infinite, which does not count

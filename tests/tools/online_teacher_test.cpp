@@ -96,6 +96,34 @@ TEST(OnlineTeacher, SaysWhatTeachStores) {
   }
 }
 
+// Depth Anything 3 gives depth and finds a sky, of which both make inverse depth and 0.
+TEST(OnlineTeacher, WithASkySaysWhatTeachStores) {
+  const TemporaryFolder folder;
+  Recipe stored = recipe_of(folder);
+  stored.regions.spec.patch = stored.regions.size = 42;
+  stored.regions.spec.least = 49;
+  stored.regions.unstated = Quantity::kInverseDepth;
+  stored.regions.teachers = {"regions"};
+  Recipe online = stored;
+  online.regions.teachers = {folder / "teacher.safetensors"};
+  const auto teacher = make_model("da3mono_s", {.head = Head::kRelativeDepth});
+  teacher->initialize(6);
+  teacher->eval();
+  for (const StateEntry& entry : teacher->state()) {  // else all is sky
+    if (entry.name.ends_with("sky_output_conv2.2.bias")) *entry.tensor->data<float>() = -0.85f;
+  }
+  save_model(folder / "teacher.safetensors", *teacher);
+  teach_all(stored, 0, *teacher, folder / "teacher.safetensors");
+  const std::vector<BatchTensors> a = labelled_batches(online), b = labelled_batches(stored);
+  size_t of_sky = 0, others = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    expect_same_maps(a[i].teacher, b[i].teacher);
+    for (const float label : to_vector<float>(a[i].teacher)) (label == 0 ? of_sky : others) += 1;
+  }
+  EXPECT_GT(of_sky, 0u);
+  EXPECT_GT(others, 0u);
+}
+
 // 24 steps, 0.7 of them of the network, interrupted three times at once; and once with the weights in another place.
 TEST(OnlineTeacher, AndAStoredOneGoOnFromAnyStepBitForBit) {
   const TemporaryFolder folder;
