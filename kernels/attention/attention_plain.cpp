@@ -1,8 +1,11 @@
-// Attention in plain loops, for processors without AVX-512: query after query against all keys, along contiguous keys
-// (scores) or contiguous channels (sums), which any vector unit can do.
+// Attention for processors without AVX-512, in products of small matrices over lanes, which any vector unit can do:
+// blocks of queries against all keys of a head, all in float.
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels/attention/attention_tiles.h"
+#include "kernels/core/lanes.h"
 #include "kernels/core/parallel.h"
 #include "kernels/core/vector_math.h"
 
@@ -10,11 +13,53 @@ namespace depthstill::cpu {
 namespace {
 
 using attention_detail::score_scale;
-using Floats = std::vector<float>;
 
-Floats floats(int64_t n) { return Floats(static_cast<size_t>(n)); }
+constexpr int64_t kRows = 4, kColumns = 2 * kLanes;  // of C that a product keeps in registers
+constexpr int64_t kQueries = 32;                     // of a block
+static_assert(kQueries % kRows == 0);
 
-// One head of q, k or v (part 0, 1, 2) as floats: [token][d], or transposed [d][token].
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Rows of whole lanes, all of them zeros at first; as many that a product takes them without a rest.
+struct Matrix {
+  int64_t rows, stride;
+  std::vector<float> values;
+
+  Matrix(int64_t row_count, int64_t columns)
+      : rows(round_up(row_count, std::max(kRows, kColumns))),
+        stride(round_up(columns, kColumns)),
+        values(static_cast<size_t>(rows * stride)) {}
+  float* row(int64_t i) { return values.data() + i * stride; }
+  const float* row(int64_t i) const { return values.data() + i * stride; }
+  void clear() { std::fill(values.begin(), values.end(), 0.0f); }
+};
+
+// c (rows, columns) += a b, for `inner` columns of a, or of its transpose, and rows of b. Results beyond `rows` and
+// `columns` are written, too.
+template <bool transposed>
+void add_product(int64_t rows, int64_t inner, int64_t columns, const Matrix& a, const Matrix& b, Matrix& c) {
+  for (int64_t i = 0; i < rows; i += kRows) {
+    for (int64_t j = 0; j < columns; j += kColumns) {
+      Lanes sums[kRows][2];
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t v = 0; v < 2; ++v) sums[r][v] = load_lanes(c.row(i + r) + j + v * kLanes);
+      }
+      for (int64_t k = 0; k < inner; ++k) {
+        const Lanes b0 = load_lanes(b.row(k) + j), b1 = load_lanes(b.row(k) + j + kLanes);
+        for (int64_t r = 0; r < kRows; ++r) {
+          const float factor = transposed ? a.row(k)[i + r] : a.row(i + r)[k];
+          sums[r][0] += factor * b0;
+          sums[r][1] += factor * b1;
+        }
+      }
+      for (int64_t r = 0; r < kRows; ++r) {
+        for (int64_t v = 0; v < 2; ++v) store_lanes(c.row(i + r) + j + v * kLanes, sums[r][v]);
+      }
+    }
+  }
+}
+
+// One head of q, k or v (part 0, 1, 2).
 template <class T>
 struct Head {
   const AttentionShape& shape;
@@ -23,67 +68,71 @@ struct Head {
   int64_t offset(int64_t token, int64_t part) const {
     return (n * shape.T + token) * 3 * shape.C + part * shape.C + h * shape.d();
   }
-  void load(const T* qkv, int64_t part, bool transposed, Floats& out) const {
-    const int64_t d = shape.d();
-    for (int64_t t = 0; t < shape.T; ++t) {
-      const T* row = qkv + offset(t, part);
-      for (int64_t c = 0; c < d; ++c) {
-        out[static_cast<size_t>(transposed ? c * shape.T + t : t * d + c)] = static_cast<float>(row[c]);
-      }
+  // Rows of y or dy.
+  int64_t output(int64_t token) const { return (n * shape.T + token) * shape.C + h * shape.d(); }
+
+  // factor times the tokens from `first` on, as the rows of `out`.
+  void load(const T* qkv, int64_t part, float factor, int64_t first, int64_t count, Matrix& out) const {
+    for (int64_t t = 0; t < count; ++t) {
+      const T* from = qkv + offset(first + t, part);
+      for (int64_t c = 0; c < shape.d(); ++c) out.row(t)[c] = factor * static_cast<float>(from[c]);
     }
   }
-  void store(const Floats& in, float factor, int64_t part, T* dqkv) const {
-    const int64_t d = shape.d();
+  // All tokens, as its columns.
+  void load_transposed(const T* qkv, int64_t part, Matrix& out) const {
     for (int64_t t = 0; t < shape.T; ++t) {
-      for (int64_t c = 0; c < d; ++c) {
-        dqkv[offset(t, part) + c] = static_cast<T>(factor * in[static_cast<size_t>(t * d + c)]);
-      }
+      const T* from = qkv + offset(t, part);
+      for (int64_t c = 0; c < shape.d(); ++c) out.row(c)[t] = static_cast<float>(from[c]);
+    }
+  }
+  void store(const Matrix& in, float factor, int64_t part, int64_t first, int64_t count, T* dqkv) const {
+    for (int64_t t = 0; t < count; ++t) {
+      T* to = dqkv + offset(first + t, part);
+      for (int64_t c = 0; c < shape.d(); ++c) to[c] = static_cast<T>(factor * in.row(t)[c]);
     }
   }
 };
-
-void add_scaled(int64_t n, float factor, const float* x, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] += factor * x[i];
-}
-
-// out[j] = scale * sum_c x[c] * matrix[c][j]
-template <class T>
-void times_transposed(int64_t d, int64_t tokens, float scale, const T* x, const Floats& matrix, Floats& out) {
-  std::fill(out.begin(), out.end(), 0.0f);
-  for (int64_t c = 0; c < d; ++c) {
-    add_scaled(tokens, scale * static_cast<float>(x[c]), matrix.data() + c * tokens, out.data());
-  }
-}
 
 }  // namespace
 
 template <class T>
 void plain_attention(Stream, const AttentionShape& shape, const T* qkv, T* y, float* lse) {
-  const int64_t d = shape.d(), tokens = shape.T;
+  const int64_t d = shape.d(), tokens = shape.T, blocks = (tokens + kQueries - 1) / kQueries;
   const float scale = score_scale(shape);
-  parallel_ranges(shape.N * shape.heads * tokens, 16, [&](int64_t begin, int64_t end, int) {
-    Floats keys = floats(d * tokens), values = floats(tokens * d), p = floats(tokens), sum = floats(d);
+  parallel_ranges(shape.N * shape.heads * blocks, 1, [&](int64_t begin, int64_t end, int) {
+    Matrix keys(d, tokens), values(tokens, d), queries(kQueries, d), p(kQueries, tokens), sums(kQueries, d);
     int64_t loaded = -1;
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t i = row % tokens, head_index = row / tokens;
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t head_index = block / blocks, first = block % blocks * kQueries;
+      const int64_t count = std::min(kQueries, tokens - first);
       const Head<T> head{shape, head_index / shape.heads, head_index % shape.heads};
       if (head_index != loaded) {
-        head.load(qkv, 1, true, keys);
-        head.load(qkv, 2, false, values);
+        head.load_transposed(qkv, 1, keys);
+        head.load(qkv, 2, 1.0f, 0, tokens, values);
         loaded = head_index;
       }
-      times_transposed(d, tokens, scale, qkv + head.offset(i, 0), keys, p);
-      const float max = *std::max_element(p.begin(), p.end());
-      for (float& v : p) v = vector_exp(v - max);
-      float total = 0.0f;
-      std::fill(sum.begin(), sum.end(), 0.0f);
-      for (int64_t j = 0; j < tokens; ++j) {
-        total += p[static_cast<size_t>(j)];
-        add_scaled(d, p[static_cast<size_t>(j)], values.data() + j * d, sum.data());
+      head.load(qkv, 0, scale, first, count, queries);
+      p.clear();
+      add_product<false>(count, d, tokens, queries, keys, p);
+      float totals[kQueries];
+      for (int64_t i = 0; i < count; ++i) {
+        float* row = p.row(i);
+        const float max = *std::max_element(row, row + tokens);
+        float total = 0.0f;
+#pragma omp simd reduction(+ : total)
+        for (int64_t j = 0; j < tokens; ++j) {
+          row[j] = vector_exp(row[j] - max);
+          total += row[j];
+        }
+        totals[i] = total;
+        lse[head_index * tokens + first + i] = max + std::log(total);
       }
-      T* y_row = y + (head.n * tokens + i) * shape.C + head.h * d;
-      for (int64_t c = 0; c < d; ++c) y_row[c] = static_cast<T>(sum[static_cast<size_t>(c)] / total);
-      lse[row] = max + std::log(total);
+      sums.clear();
+      add_product<false>(count, tokens, d, p, values, sums);
+      for (int64_t i = 0; i < count; ++i) {
+        T* to = y + head.output(first + i);
+        for (int64_t c = 0; c < d; ++c) to[c] = static_cast<T>(sums.row(i)[c] / totals[i]);
+      }
     }
   });
 }
@@ -94,40 +143,44 @@ void plain_attention_grad(Stream, const AttentionShape& shape, const T* qkv, con
   const int64_t d = shape.d(), tokens = shape.T;
   const float scale = score_scale(shape);
   parallel_ranges(shape.N * shape.heads, 1, [&](int64_t begin, int64_t end, int) {
-    Floats keys = floats(d * tokens), keys_t = keys, values_t = keys, queries = keys, p = floats(tokens), dp = p;
+    Matrix keys(tokens, d), keys_t(d, tokens), values_t(d, tokens), dk(tokens, d), dv(tokens, d);
+    Matrix queries(kQueries, d), dys(kQueries, d), p(kQueries, tokens), ds(kQueries, tokens), dq(kQueries, d);
     for (int64_t head_index = begin; head_index < end; ++head_index) {
       const Head<T> head{shape, head_index / shape.heads, head_index % shape.heads};
-      head.load(qkv, 0, false, queries);
-      head.load(qkv, 1, false, keys);
-      head.load(qkv, 1, true, keys_t);
-      head.load(qkv, 2, true, values_t);
-      Floats dq = floats(tokens * d), dk = dq, dv = dq, dy_row = floats(d);
-      for (int64_t i = 0; i < tokens; ++i) {
-        const int64_t at = (head.n * tokens + i) * shape.C + head.h * d;
-        float delta = 0.0f;
-        for (int64_t c = 0; c < d; ++c) {
-          dy_row[static_cast<size_t>(c)] = static_cast<float>(dy[at + c]);
-          delta += static_cast<float>(dy[at + c]) * static_cast<float>(y[at + c]);
+      head.load(qkv, 1, 1.0f, 0, tokens, keys);
+      head.load_transposed(qkv, 1, keys_t);
+      head.load_transposed(qkv, 2, values_t);
+      for (Matrix* sum : {&dk, &dv}) sum->clear();
+      for (int64_t first = 0; first < tokens; first += kQueries) {
+        const int64_t count = std::min(kQueries, tokens - first);
+        for (Matrix* sum : {&p, &ds, &dq}) sum->clear();
+        head.load(qkv, 0, scale, first, count, queries);
+        float delta[kQueries] = {};
+        for (int64_t i = 0; i < count; ++i) {
+          const T *dy_row = dy + head.output(first + i), *y_row = y + head.output(first + i);
+          for (int64_t c = 0; c < d; ++c) {
+            dys.row(i)[c] = static_cast<float>(dy_row[c]);
+            delta[i] += static_cast<float>(dy_row[c]) * static_cast<float>(y_row[c]);
+          }
         }
-        const float* q = queries.data() + i * d;
-        times_transposed(d, tokens, scale, q, keys_t, p);
-        times_transposed(d, tokens, 1.0f, dy_row.data(), values_t, dp);
-        const float row_lse = lse[head_index * tokens + i];
-        for (int64_t j = 0; j < tokens; ++j) {
-          const auto k = static_cast<size_t>(j);
-          p[k] = vector_exp(p[k] - row_lse);
-          dp[k] = p[k] * (dp[k] - delta);
+        add_product<false>(count, d, tokens, queries, keys_t, p);
+        add_product<false>(count, d, tokens, dys, values_t, ds);
+        for (int64_t i = 0; i < count; ++i) {
+          const float row_lse = lse[head_index * tokens + first + i], row_delta = delta[i];
+          float *p_row = p.row(i), *ds_row = ds.row(i);
+#pragma omp simd
+          for (int64_t j = 0; j < tokens; ++j) {
+            p_row[j] = vector_exp(p_row[j] - row_lse);
+            ds_row[j] = p_row[j] * (ds_row[j] - row_delta);
+          }
         }
-        for (int64_t j = 0; j < tokens; ++j) {
-          const auto k = static_cast<size_t>(j);
-          add_scaled(d, p[k], dy_row.data(), dv.data() + j * d);
-          add_scaled(d, dp[k], q, dk.data() + j * d);
-          add_scaled(d, dp[k], keys.data() + j * d, dq.data() + i * d);
-        }
+        add_product<true>(tokens, count, d, p, dys, dv);
+        add_product<true>(tokens, count, d, ds, queries, dk);  // whose queries have the scale already
+        add_product<false>(count, tokens, d, ds, keys, dq);
+        head.store(dq, scale, 0, first, count, dqkv);
       }
-      head.store(dq, scale, 0, dqkv);
-      head.store(dk, scale, 1, dqkv);
-      head.store(dv, 1.0f, 2, dqkv);
+      head.store(dk, 1.0f, 1, 0, tokens, dqkv);
+      head.store(dv, 1.0f, 2, 0, tokens, dqkv);
     }
   });
 }
