@@ -122,7 +122,9 @@ Tensor DptHead::forward(const std::vector<Tensor>& taps, int64_t out_height, int
   x = fusions_[2]->forward(x, maps[2], maps[1].size(1), maps[1].size(2));
   x = fusions_[1]->forward(x, maps[1], maps[0].size(1), maps[0].size(2));
   x = fusions_[0]->forward(x, maps[0], 2 * maps[0].size(1), 2 * maps[0].size(2));
-  x = upsample_bilinear(output_conv1_.forward(x), out_height, out_width, true);
+  maps.clear();  // without a tape, their memory serves the largest map
+  x = output_conv1_.forward(x);
+  x = upsample_bilinear(x, out_height, out_width, true);
   if (sky != nullptr && sky_conv_) *sky = sky_output_->forward_head(sky_conv_->forward(x), Activation::kNone);
   return output_.forward_head(output_conv2_.forward(x), last);
 }
