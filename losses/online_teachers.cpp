@@ -25,7 +25,8 @@ char* item_at(const Tensor& batch, int64_t index) {
 
 size_t mebibytes(size_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
 
-// Maps at the student's size: bilinear, on pixel centres, as region_label() does it.
+// Maps at the student's size: bilinear, on pixel centres, as region_label() does it where all is finite. What is not
+// finite reaches its neighbours.
 Tensor at_side(const Tensor& maps, int64_t side) {
   const int64_t N = maps.size(0), from = maps.size(1);
   if (from == side) return maps;
@@ -88,11 +89,13 @@ std::string OnlineTeachers::prepare(const BatchTensors& batch) {
     if (!network) continue;
     size_t taken = 0;
     try {
-      taken =
-          bytes_taken(device, [&] { maps_of(*network, zeros(with_count(seen.shape(), count), seen.dtype(), device)); });
+      taken = bytes_taken(device, [&] {
+        at_side(maps_of(*network, zeros(with_count(seen.shape(), count), seen.dtype(), device)), batch.teacher.size(1));
+      });
     } catch (const OutOfMemory& error) {
       throw OutOfMemory(concat_text("the online teacher ", network->name(), ", on ", count, " images of ", seen.size(1),
-                                    " pixels: ", error.what(), "; a smaller distill.label_batch takes less"));
+                                    " pixels: ", error.what(),
+                                    "; a new run with a smaller distill.label_batch takes less"));
     }
     memory_.temporaries = std::max(memory_.temporaries, taken);
     lines += concat_text(lines.empty() ? "" : "\n", "online teacher ", network->name(), ": ",

@@ -43,16 +43,19 @@ class Predictor {
   Predictor(const DepthModel& model, const PredictOptions& options);
   ~Predictor();
 
-  // The map has the image's size, and is of kind(focal): metres within the model's depth range, or what a relative head
-  // gives, >= 0; labels that know nothing are NaN everywhere. `focal`: of the image, in its pixels; 0: not known.
-  // Throws Error, beginning with `name`, if the network's map has a value that is NaN or infinite, or if the network
-  // would see a side beyond kMaxNetworkSide; OutOfMemory, likewise, where memory does not suffice.
+  // The map has the image's size, and is of kind(focal): metres within the model's depth range (a canonical
+  // head has none), or what a relative head gives, >= 0; labels that know nothing are NaN everywhere. `focal`: of the
+  // image, in its pixels; 0: not known. Throws Error, beginning with `name`, if the network's map has a value that is
+  // NaN or infinite, or if the network would see a side beyond kMaxNetworkSide; OutOfMemory, likewise, where memory
+  // does not suffice.
   DepthMap operator()(const Image8& image, const std::string& name = "image", double focal = 0) const;
   MapKind kind(double focal) const;
   // Whether maps are in metres only where the focal length is known.
   bool needs_focal() const { return kind(0) != kind(kCanonicalFocal); }
   // Throws Error "WHERE: ..." if metres need a focal length and this is none.
   void check_focal(double focal, const std::string& where) const;
+  // Whether maps are labels in which 0 is the sky, whatever their scale.
+  bool marks_sky() const { return options_.labels && is_exponential(model_.options().head); }
   bool relative() const { return kind(kCanonicalFocal).ambiguity != Ambiguity::kNone; }
 
  private:

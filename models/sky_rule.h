@@ -19,11 +19,12 @@ inline constexpr size_t kFewPixels = 10;      // that decide nothing
 void fill_sky(std::span<float> depth, std::span<const float> sky);
 
 // Turns depth (e^o, > 0) into a label for students of inverse depth: e^-o, and 0, the farthest that there is, in the
-// sky. Where at most 10 pixels are no sky nothing is known, and all are NaN.
+// sky; depth that is not finite is not known: NaN. Where at most 10 pixels are no sky nothing is known, and all are
+// NaN.
 void to_sky_label(std::span<float> depth, std::span<const float> sky);
 
 // The teacher's maps of images (N, H, W, 3) as labels on the host, (N, H, W): by to_sky_label() where it looks for the
-// sky, else as they are. Throws Error that names the teacher if a map is not finite.
+// sky, else as they are. Waits for the device.
 std::vector<float> labels_of(const DepthModel& teacher, const Tensor& images);
 
 // What labels are: depth with an unknown shift has no inverse that is known up to scale.

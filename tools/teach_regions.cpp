@@ -1,5 +1,6 @@
 #include "tools/teach_regions.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -63,6 +64,19 @@ void claim_folder(const std::string& folder, const RegionFolderSettings& setting
   write_region_settings(folder, settings);
 }
 
+// A map is known throughout, or not at all: where there is nothing but sky.
+void check_known(const DepthModel& teacher, const std::vector<float>& labels, size_t plane) {
+  for (size_t at = 0; at < labels.size(); at += plane) {
+    const auto first = labels.begin() + static_cast<std::ptrdiff_t>(at);
+    const auto unknown = std::count_if(first, first + static_cast<std::ptrdiff_t>(plane),
+                                       [](float value) { return !std::isfinite(value); });
+    const bool nothing_but_sky =
+        is_exponential(teacher.options().head) && static_cast<size_t>(unknown) == plane && std::isnan(*first);
+    check(unknown == 0 || nothing_but_sky, "expected a finite map of ", teacher.name(), ", found ", unknown, " of ",
+          plane, " values that are not");
+  }
+}
+
 }  // namespace
 
 RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const DepthModel& teacher,
@@ -89,8 +103,11 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
     const Sample sample = data.load_image(task.index);
     const Region region = draw_region(spec, sample.image.size(), recipe.train.seed, task.epoch, task.index);
     const Tensor input = input_of(sample, region, spec.patch, options.device, options.dtype);
-    const std::vector<float> values =
-        at_line(concat_text(sample.where, ": ", sample.name), [&] { return labels_of(teacher, input); });
+    const std::vector<float> values = at_line(concat_text(sample.where, ": ", sample.name), [&] {
+      std::vector<float> labels = labels_of(teacher, input);
+      check_known(teacher, labels, static_cast<size_t>(spec.patch * spec.patch));
+      return labels;
+    });
     for (const float value : values) {
       check(!(std::abs(value) > kGreatestHalf), task.path, ": expected values up to ", kGreatestHalf,
             ", which half precision holds, found ", value);

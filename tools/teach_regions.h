@@ -23,10 +23,9 @@ struct RegionTeachReport {
 };
 
 // Writes them as (1 + patches, patch, patch), the region first, in half precision, and regions.json: labels_of()
-// (models/sky_rule.h). Throws Error that
-// names the file for a value that half precision cannot hold; and before anything is written, if the folder holds
-// labels of other regions, of another teacher or precision, or other files. `weights`: the file of the teacher's
-// network.
+// (models/sky_rule.h). Throws Error that names the list's line for a map that is not finite, and the file for a value
+// that half precision cannot hold; and before anything is written, if the folder holds labels of other regions, of
+// another teacher or precision, or other files. `weights`: the file of the teacher's network.
 RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const DepthModel& teacher,
                                 const std::string& weights, const RegionTeachOptions& options,
                                 const std::function<void(int64_t done, int64_t total)>& progress);

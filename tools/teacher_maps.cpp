@@ -86,7 +86,8 @@ DepthMap predict_tiled(const Predictor& predictor, const Image8& image, const Te
                             static_cast<size_t>(columns.first + c);
           const float value =
               tile.values[static_cast<size_t>(r) * static_cast<size_t>(tile.width) + static_cast<size_t>(c)];
-          sum[at] += w * std::max(static_cast<float>(a * value + b), 0.0f);
+          const bool sky = predictor.marks_sky() && value == 0;
+          sum[at] += sky ? 0.0f : w * std::max(static_cast<float>(a * value + b), 0.0f);
           weight[at] += w;
         }
       }

@@ -30,7 +30,7 @@ struct TeachReport {
 // Throws Error if the set has no teacher maps that can be written.
 OutputPlan plan_teacher_maps(const Dataset& data, Existing existing);
 
-// Writes teacher_path() of every image of the set; Throws Error, before it begins, where metres need a focal length
+// Writes teacher_path() of every image of the set. Throws Error, before it begins, where metres need a focal length
 // that the list does not have. A file is written whole or not at all. `progress` is called before each image and after
 // the last, with the images done; what it throws ends the work.
 TeachReport teach(const Dataset& data, const Predictor& predictor, const TeachOptions& options,

@@ -46,7 +46,8 @@ class TrainObserver {
   virtual void note(const std::string& line) { static_cast<void>(line); }
   virtual void before_step(const Batch& batch) { static_cast<void>(batch); }
   // The device has done everything up to the end of `steps`, "step 3 (epoch 1)" or "steps 4 to 9 (epoch 1)"; `batch` is
-  // that of a single one, else null. What it has left can be read without a wait, before it is shown or saved.
+  // that of the last one, null where it is not known. What it has left can be read without a wait, before it is shown
+  // or saved.
   virtual void looked(const std::string& steps, const Batch* batch) {
     static_cast<void>(steps);
     static_cast<void>(batch);

@@ -84,7 +84,7 @@ struct PixelLanes {
     if (kCount > 1) loss /= static_cast<float>(kCount);
   }
 
-  // Multiplies losses and signs by what the trim keeps of them.
+  // Multiplies losses and signs by TrimBorder::kept() of each lane.
   void trim(const TrimBorder& border) {
     const Lanes kept = loss > border.border ? Lanes{} : loss == border.border ? lanes_of(border.share) : lanes_of(1.0f);
     loss *= kept;

@@ -54,7 +54,7 @@ void assign_leaves(const MapShape& shape, const ContextRule& rule, const float* 
     select(WantedQuartiles{}, pixels, y, nullptr, bounds, counters, quartiles);
     for (int k = 0; k < 3; ++k) borders.border[k] = value_of(quartiles[k].low);
   }
-  for (int64_t i = 0; i < pixels; i += kLanes) {
+  for (int64_t i = 0; i < pixels; i += kLanes) {  // borders.leaf() of each lane
     const int64_t lanes = std::min<int64_t>(kLanes, pixels - i);
     const Lanes v = load_first(y + i, lanes);
     const LaneInts leaf = -(v >= borders.border[0]) - (v >= borders.border[1]) - (v >= borders.border[2]);

@@ -50,7 +50,7 @@ void choose_digits(const Wanted& wanted, bool first, const uint32_t* counters, S
   }
 }
 
-// The leaves that `wanted` sees of pixels with values v and stored leaves.
+// Wanted::leaf() of each lane, from values and stored leaves.
 template <class Tree>
 LaneInts leaves_of(const WantedMedians<Tree>&, Lanes, LaneInts leaf) {
   return leaf < Tree::kLeaves ? leaf : LaneInts{} + Tree::kLeaves;
@@ -86,9 +86,8 @@ struct SelectBlock {
 // unless a map has few values.
 template <class Wanted>
 struct OpenIntervals {
-  static constexpr int kCount = Wanted::kSelections + 1;  // the last one is for pixels that none wants
   uint8_t open[(Wanted::kLeaves + 1) * kDigits] = {};
-  uint32_t low[kCount] = {}, width[kCount] = {}, shift[kCount] = {};
+  uint32_t low[Wanted::kSelections], width[Wanted::kSelections], shift[Wanted::kSelections];
   bool any = false;
 
   OpenIntervals(const Wanted& wanted, const Selection& start, const Selection* selections) {
@@ -138,7 +137,7 @@ void select(const Wanted& wanted, int64_t pixels, const float* v, const uint8_t*
     }
   };
   std::fill_n(selections, Wanted::kSelections, start);
-  std::fill_n(counters, Wanted::kLeaves * kDigits, 0u);
+  std::fill_n(counters, (Wanted::kLeaves + 1) * kDigits, 0u);
   for_each_block([&](int64_t count) {
     for (int64_t i = 0; i < count; ++i) ++counters[block.first[i]];  // pixels without a leaf have a row of their own
   });

@@ -79,7 +79,7 @@ inline LaneInts lane_numbers() {
 // Mask of the first `count` lanes.
 inline LaneInts first_lanes(int64_t count) { return lane_numbers() < static_cast<int32_t>(count); }
 
-// The first `count` lanes alone are in memory, at least one and at most kLanes; the others are `rest`.
+// The first `count` lanes alone are in memory, at most kLanes; the others are 0 or `rest`.
 inline Lanes load_first(const float* x, int64_t count) {
   if (count == kLanes) return load_lanes(x);
   Lanes lanes{};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace depthstill {
@@ -48,6 +49,11 @@ TEST(SkyRule, LabelsAreInverseAnd0InTheSky) {
   Maps unknown(21, 11);
   to_sky_label(unknown.depth, unknown.sky);
   EXPECT_TRUE(std::ranges::all_of(unknown.depth, [](float v) { return std::isnan(v); }));
+  Maps infinite(30, 0);
+  infinite.depth[3] = std::numeric_limits<float>::infinity();  // whose inverse, 0, would be the sky
+  to_sky_label(infinite.depth, infinite.sky);
+  EXPECT_TRUE(std::isnan(infinite.depth[3]));
+  EXPECT_EQ(infinite.depth[4], 0.2f);
   EXPECT_EQ(label_kind(Head::kRelativeDepth), kRelativeInverseDepth);
   EXPECT_EQ(name_of(label_kind(Head::kCanonicalDepth)), "inverse depth up to scale");
   EXPECT_EQ(label_kind(Head::kRegression), kMetricDepth);
