@@ -105,7 +105,7 @@ RegionTeachReport teach_regions(const Recipe& recipe, const Dataset& data, const
     const Tensor input = input_of(sample, region, spec.patch, options.device, options.dtype);
     const std::vector<float> values = at_line(concat_text(sample.where, ": ", sample.name), [&] {
       std::vector<float> labels = labels_of(teacher, input);
-      check_known(teacher, labels, static_cast<size_t>(spec.patch * spec.patch));
+      check_known(teacher, labels, static_cast<size_t>(spec.patch) * static_cast<size_t>(spec.patch));
       return labels;
     });
     for (const float value : values) {

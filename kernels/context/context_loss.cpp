@@ -56,7 +56,7 @@ struct PixelLanes {
   PixelLanes(const Problem& p, int64_t at, int64_t count) {
     const Lanes xs = load_first(p.x + at, count), ys = load_first(p.y + at, count);
     if constexpr (norm == ContextNorm::kNone) {
-      in = counted = (ys - ys == 0.0f) & first_lanes(count);
+      in = counted = finite_lanes(ys) & first_lanes(count);
     } else {
       contexts.leaf = load_first(p.leaves + at, count, kNotCounted);
       counted = contexts.leaf != kNotCounted;

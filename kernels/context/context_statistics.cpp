@@ -19,7 +19,7 @@ KeyBounds bounds_of(int64_t pixels, const float* v, const uint8_t* leaves) {
     const int64_t lanes = std::min<int64_t>(kLanes, pixels - i);
     const Lanes value = load_first(v + i, lanes);
     const LaneInts counts = leaves != nullptr ? load_first(leaves + i, lanes, kNotCounted) != kNotCounted
-                                              : (value - value == 0.0f) & first_lanes(lanes);
+                                              : finite_lanes(value) & first_lanes(lanes);
     const LaneBits mask = std::bit_cast<LaneBits>(counts), key = keys_of(value);
     const LaneBits complement = ~key & mask, counted = key & mask;
     low_complement = complement > low_complement ? complement : low_complement;
@@ -59,7 +59,7 @@ void assign_leaves(const MapShape& shape, const ContextRule& rule, const float* 
     const Lanes v = load_first(y + i, lanes);
     const LaneInts leaf = -(v >= borders.border[0]) - (v >= borders.border[1]) - (v >= borders.border[2]);
     const LaneInts counted = v >= borders.top ? LaneInts{} + kNoContext : leaf;
-    store_first(leaves + i, lanes, v - v == 0.0f ? counted : LaneInts{} + kNotCounted);
+    store_first(leaves + i, lanes, finite_lanes(v) ? counted : LaneInts{} + kNotCounted);
   }
 }
 

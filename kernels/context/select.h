@@ -55,7 +55,7 @@ template <class Tree>
 LaneInts leaves_of(const WantedMedians<Tree>&, Lanes, LaneInts leaf) {
   return leaf < Tree::kLeaves ? leaf : LaneInts{} + Tree::kLeaves;
 }
-inline LaneInts leaves_of(const WantedQuartiles&, Lanes y, LaneInts) { return 1 + (y - y == 0.0f); }
+inline LaneInts leaves_of(const WantedQuartiles&, Lanes y, LaneInts) { return 1 + finite_lanes(y); }
 inline LaneInts leaves_of(const WantedBorder&, Lanes loss, LaneInts) { return -(loss < 0.0f); }
 
 // A block of a map: keys, leaves, and the counters of the first digit.

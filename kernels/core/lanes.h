@@ -105,6 +105,7 @@ inline void store_first(float* y, int64_t count, Lanes lanes) {
 // v where the mask is -1, else 0.
 inline Lanes where(LaneInts mask, Lanes v) { return std::bit_cast<Lanes>(std::bit_cast<LaneInts>(v) & mask); }
 inline Lanes magnitude(Lanes v) { return std::bit_cast<Lanes>(std::bit_cast<LaneInts>(v) & 0x7fffffff); }
+inline LaneInts finite_lanes(Lanes v) { return (std::bit_cast<LaneInts>(v) & 0x7f800000) != 0x7f800000; }
 // 1, -1, or v where that is 0 or NaN.
 inline Lanes sign_of(Lanes v) { return v > 0.0f ? lanes_of(1.0f) : v < 0.0f ? lanes_of(-1.0f) : v; }
 inline double sum_of(Lanes v) {
