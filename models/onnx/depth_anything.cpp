@@ -191,8 +191,8 @@ class Writer {
     OnnxValue x;
     for (size_t i = maps.size(); i-- > 0;) {
       const std::string fusion = concat_text(scratch, "refinenet", i + 1, ".");
-      x = x.empty() ? maps[i] : graph_.node("Add", {x, residual_unit(maps[i], fusion + "resConfUnit1")});
-      x = conv(residual_unit(x, fusion + "resConfUnit2"), fusion + "out_conv");
+      x = x.empty() ? maps[i] : graph_.node("Add", {x, residual_unit(maps[i], concat_text(fusion, "resConfUnit1"))});
+      x = conv(residual_unit(x, concat_text(fusion, "resConfUnit2")), concat_text(fusion, "out_conv"));
       x = i > 0 ? resize_to(graph_, x, maps[i - 1], true) : resize_by(graph_, x, 2.0f, true);
     }
     constexpr float kFusedPatch = 8.0f;  // side of a patch in the fused map
