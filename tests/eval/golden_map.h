@@ -4,15 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "tests/hash_uniform.h"
+
 namespace depthstill::testing_eval {
 
-inline double u(uint32_t t, uint32_t i) {
-  uint32_t x = i * 2654435761u + t * 40503u + 12345u;
-  x ^= x >> 16;
-  x *= 0x85ebca6bu;
-  x ^= x >> 13;
-  return static_cast<double>(x) / 4294967296.0 * 2 - 1;
-}
+inline double u(uint32_t t, uint32_t i) { return test::hash_uniform(t, i); }
 
 inline constexpr int kGoldenWidth = 40, kGoldenHeight = 30, kGoldenPixels = kGoldenWidth * kGoldenHeight;
 

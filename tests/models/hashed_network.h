@@ -10,19 +10,11 @@
 
 #include "engine/nn.h"
 #include "kernels/core/parallel.h"
+#include "tests/hash_uniform.h"
 
 namespace depthstill::test {
 
-// The value of element i of tensor t lies in [-1, 1).
-inline double hash_uniform(uint32_t t, uint32_t i) {
-  uint32_t x = i * 2654435761u + t * 40503u + 12345u;
-  x ^= x >> 16;
-  x *= 0x85ebca6bu;
-  x ^= x >> 13;
-  return static_cast<double>(x) / 4294967296.0 * 2.0 - 1.0;
-}
-
-// offset + scale * hash_uniform()
+// offset + scale * hash_uniform(), of element i of tensor t
 struct HashRange {
   double offset, scale;
 };

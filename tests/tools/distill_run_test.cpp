@@ -450,17 +450,9 @@ TEST(DistillRun, ConstantLabelsDoNotCountAndAreNamed) {
 TEST(DistillRun, CheckDataReadsLabels) {
   const TemporaryFolder folder;
   const Recipe recipe = recipe_of(folder);
-  const auto check = [&] {
-    CheckOptions options;
-    options.training = needs_of(recipe);
-    options.distilled = &recipe;
-    std::ostringstream out;
-    const int result = check_data(dataset_spec(recipe, "train"), nullptr, options, out);
-    return std::pair(result, out.str());
-  };
-  EXPECT_EQ(check().first, 0) << check().second;
+  EXPECT_EQ(checked(recipe).first, 0) << checked(recipe).second;
   fs::remove(folder / "teacher/images_1.png");
-  const auto [result, text] = check();
+  const auto [result, text] = checked(recipe);
   EXPECT_EQ(result, 1);
   EXPECT_NE(text.find("list.txt:2: "), std::string::npos) << text;
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -13,7 +12,6 @@
 #include "tests/tools/runs.h"
 #include "tests/with_options.h"
 #include "tools/bench/profile.h"
-#include "tools/data_check.h"
 #include "tools/report/run_log.h"
 
 namespace depthstill {
@@ -223,24 +221,17 @@ TEST(OnlineTeacher, IsLookedAtBeforeAnythingIsWritten) {
   recipe.regions.unstated = Quantity::kInverseDepth;
   recipe.regions.teachers = {folder / "none.pth"};
   const auto message = [&] { return error_of([&] { train(recipe, into(folder / "run")); }); };
-  const auto checked = [&] {
-    CheckOptions options;
-    options.training = needs_of(recipe);
-    options.distilled = &recipe;
-    std::ostringstream out;
-    const int result = check_data(dataset_spec(recipe, "train"), nullptr, options, out);
-    return concat_text(result, out.str());
-  };
   const auto expect_both = [&](const std::string& expected) {
     EXPECT_EQ(message(), expected);
-    EXPECT_NE(checked().find(expected), std::string::npos) << checked();
+    const std::string text = checked(recipe).second;
+    EXPECT_NE(text.find(expected), std::string::npos) << text;
     EXPECT_FALSE(fs::exists(folder / "run"));
   };
   expect_both("distill.teachers: " + folder / "none.pth" +
               ": expected weights, found no such file; a relative path starts from the current folder");
   write_teacher(folder / "teacher.safetensors", 6);
   recipe.regions.teachers = {folder / "teacher.safetensors"};
-  EXPECT_EQ(checked()[0], '0') << checked();
+  EXPECT_EQ(checked(recipe).first, 0) << checked(recipe).second;
   recipe.regions.spec.patch = 33;
   expect_both("distill.patch: expected a multiple of 2 for the teacher " + folder / "teacher.safetensors" +
               ", a mobilenet_unet_small, found 33");

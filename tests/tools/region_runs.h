@@ -2,11 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <sstream>
 #include <string>
+#include <utility>
 
 #include "models/model_file.h"
 #include "models/model_table.h"
 #include "tests/tools/small_recipe.h"
+#include "tools/data_check.h"
 #include "tools/distill_recipe.h"
 #include "tools/teach_regions.h"
 
@@ -44,6 +47,16 @@ inline RegionTeachReport teach_all(const Recipe& recipe, size_t teacher, const D
   RegionTeachOptions options;
   options.teacher = teacher;
   return teach_regions(recipe, Dataset(dataset_spec(recipe, "train")), network, file, options, [](int64_t, int64_t) {});
+}
+
+// What check-data says of a recipe: its result and its text.
+inline std::pair<int, std::string> checked(const Recipe& recipe) {
+  CheckOptions options;
+  options.training = needs_of(recipe);
+  options.distilled = &recipe;
+  std::ostringstream out;
+  const int result = check_data(dataset_spec(recipe, "train"), nullptr, options, out);
+  return {result, out.str()};
 }
 
 }  // namespace depthstill::testing_runs
