@@ -19,14 +19,8 @@ class AlignedDepth {
         high_(protocol.rules->clamps ? static_cast<float>(protocol.max_depth) : std::numeric_limits<float>::infinity()),
         inverse_(protocol.alignment == Alignment::kDisparityLs) {}
 
-  // Metres; `limited`: whether a limit has changed it. NaN stays NaN, and counts as changed.
-  float operator()(float value, bool& limited) const {
-    float depth = 0, changed = 0;
-    of({&value, 1}, &depth, &changed);
-    limited = changed != 0;
-    return depth;
-  }
-  // The same of several; `limited`: 1 or 0.
+  // Metres of several values, which may be in place; limited: 1 where a limit has changed one, else 0. NaN counts as
+  // changed: inverse depth becomes its limit, depth stays NaN.
   void of(std::span<const float> values, float* depth, float* limited) const {
     if (inverse_) {
 #pragma omp simd

@@ -75,11 +75,12 @@ class Scorer {
     const AlignedDepth depth_of(protocol_, found, least_inverse());
     counts = sum_pixel_blocks<Counts>(values.size(), [&](size_t begin, size_t end) {
       Counts block;
+      std::vector<float> limited(end - begin);
+      const std::span<float> part = std::span(values).subspan(begin, end - begin);
+      depth_of.of(part, part.data(), limited.data());
       for (size_t i = begin; i < end; ++i) {
-        bool limited = false;
-        values[i] = depth_of(values[i], limited);
         if (!known_[i]) continue;
-        block.limited += limited;
+        block.limited += limited[i - begin] != 0;
         block.negative += !(values[i] > 0);
       }
       return block;
