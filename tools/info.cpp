@@ -44,12 +44,12 @@ CpuInfo cpu_info() {
 }
 
 // What products in bf16 run on: the same choice as theirs.
-const char* bf16_note() {
+std::string bf16_note() {
   const cpu::TileKernels* used = cpu::tile_kernels<bf16>();
   if (used == nullptr) return "emulated: correct, but slower than fp32";
   if (used == cpu::amx_kernels<bf16>()) return "matrix units (AMX)";
   if (used == cpu::avx512_bf16_kernels()) return "AVX-512 BF16 instructions";
-  return "emulated with AVX-512: correct, but not faster than fp32";
+  return concat_text("computed in fp32 (", used->name, "): correct, but not faster");
 }
 
 std::string onednn_version() {

@@ -191,13 +191,13 @@ constexpr AttentionKernels kKernels = {softmax<Lines>, softmax_grad<Lines>, tran
 
 }  // namespace
 
-const AttentionKernels& attention_kernels(const TileKernels& kernels) {
+const AttentionKernels& avx512_attention_kernels(const TileKernels& kernels) {
   if (kernels.line_bytes == SplitLines::kLine) return kKernels<SplitLines>;
   if (kernels.line_channels == 16) return kKernels<FloatLines>;
   return kernels.stand_in ? kKernels<Bf16Lines<Bf16Imitation>> : kKernels<Bf16Lines<Bf16Instructions>>;
 }
 #else
-const AttentionKernels& attention_kernels(const TileKernels&) {
+const AttentionKernels& avx512_attention_kernels(const TileKernels&) {
   static constexpr AttentionKernels kNone = {};  // there are no tile kernels to come here with
   return kNone;
 }

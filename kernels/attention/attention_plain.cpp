@@ -1,5 +1,5 @@
-// Attention for processors without AVX-512, in products of small matrices over lanes, which any vector unit can do:
-// blocks of queries against all keys of a head, all in float.
+// Attention for processors without tile kernels, in products of small matrices over lanes, which any vector unit can
+// do: blocks of queries against all keys of a head, all in float.
 #include <algorithm>
 #include <cmath>
 #include <vector>

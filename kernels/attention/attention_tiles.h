@@ -1,7 +1,7 @@
 // Attention on the CPU over the tile kernels of the convolutions (conv2d_tiles.h): rows of one operand are "pixels",
 // the other operand is packed as "weights". The drivers (attention_tiles.cpp, attention_tiles_grad.cpp) block for the
-// caches and know no instruction set; what happens between two products is in attention_avx512.cpp. attention_plain.cpp
-// serves processors without AVX-512.
+// caches and know no instruction set; what happens between two products is in attention_avx512.cpp and
+// attention_avx2.cpp. attention_plain.cpp serves processors without either.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +50,12 @@ struct AttentionKernels {
   // `out` out_stride.
   void (*transpose)(const float* in, int64_t rows, int columns, float factor, float* out, int64_t out_stride);
 };
-const AttentionKernels& attention_kernels(const TileKernels& kernels);
+const AttentionKernels& avx512_attention_kernels(const TileKernels& kernels);
+const AttentionKernels& avx2_attention_kernels();
+inline const AttentionKernels& attention_kernels(const TileKernels& kernels) {
+  const bool avx2 = &kernels == avx2_kernels<float>() || &kernels == avx2_kernels<bf16>();
+  return avx2 ? avx2_attention_kernels() : avx512_attention_kernels(kernels);
+}
 
 template <class T>
 void tiled_attention(const TileKernels& kernels, Stream stream, const AttentionShape& shape, const T* qkv, T* y,

@@ -1,7 +1,8 @@
-// Chooses between our tile kernels (on AVX-512 or AMX; in fp32 for stride 1) and oneDNN. The choice depends on the
-// shape and the processor only, never on timings, so that runs can be repeated.
+// Chooses between our tile kernels and oneDNN. The choice depends on the shape and the processor only, never on
+// timings, so that runs can be repeated.
 #include "kernels/conv2d/conv2d.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kernels/conv2d/conv2d_dnn.h"
@@ -10,18 +11,32 @@
 namespace depthstill::cpu {
 namespace {
 
-// oneDNN takes fp32 alone: bf16 images would be copied on both sides.
+enum class Result { kImage, kWeight };  // y and dx; dweight
+
+// Null for oneDNN, which takes fp32 alone: bf16 images would be copied on both sides. Packing into lines of 16 channels
+// pays with AVX2, too, where each is multiplied often enough.
 template <class T>
-const TileKernels* tiles_for(const Conv2dShape& shape) {
-  return shape.stride == 1 || std::is_same_v<T, bf16> ? tile_kernels<T>() : nullptr;
+const TileKernels* tiles_for(const Conv2dShape& shape, Result result) {
+  const TileKernels* tiles = tile_kernels<T>();
+  if constexpr (std::is_same_v<T, float>) {
+    if (shape.stride != 1) return nullptr;
+    const bool often = shape.R * shape.S > 1 && std::min(shape.C, shape.O) >= kPairOutputs;
+    if (tiles == avx2_kernels<float>() && result == Result::kImage && !often) return nullptr;
+  }
+  return tiles;
 }
 
 }  // namespace
 
 template <class T>
+bool conv2d_may_nest(const Conv2dShape& shape) {
+  return tiles_for<T>(shape, Result::kImage) && tiles_for<T>(shape, Result::kWeight);
+}
+
+template <class T>
 void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
             T* y) {
-  if (const TileKernels* tiles = tiles_for<T>(shape)) {
+  if (const TileKernels* tiles = tiles_for<T>(shape, Result::kImage)) {
     tiled_forward(*tiles, stream, shape, act, x, weight, bias, y);
     return;
   }
@@ -48,18 +63,25 @@ void conv2d_grad(Stream stream, const Conv2dShape& shape, Activation act, const 
     const int64_t pixels = shape.N * shape.P() * shape.Q();
     bias_activation_grad(stream, pixels, static_cast<int>(shape.O), act, y, dy, dy, to.dbias);
   }
-  const TileKernels* tiles = tiles_for<T>(shape);
-  if (to.dx && tiles) tiled_grad_data(*tiles, stream, shape, dy, weight, to.dx);
-  if (to.dx && !tiles) dnn_grad_data(stream, shape, dy, weight, to.dx);
+  if (to.dx) {
+    if (const TileKernels* tiles = tiles_for<T>(shape, Result::kImage))
+      tiled_grad_data(*tiles, stream, shape, dy, weight, to.dx);
+    else
+      dnn_grad_data(stream, shape, dy, weight, to.dx);
+  }
   if (to.dx && to.below != Activation::kNone) {
     const int64_t pixels = shape.N * shape.H * shape.W;
     bias_activation_grad(stream, pixels, static_cast<int>(shape.C), to.below, x, to.dx, to.dx, to.dbias_below);
   }
-  if (to.dweight && tiles) tiled_grad_weight(*tiles, stream, shape, x, dy, to.dweight);
-  if (to.dweight && !tiles) dnn_grad_weight(stream, shape, x, dy, to.dweight);
+  if (!to.dweight) return;
+  if (const TileKernels* tiles = tiles_for<T>(shape, Result::kWeight))
+    tiled_grad_weight(*tiles, stream, shape, x, dy, to.dweight);
+  else
+    dnn_grad_weight(stream, shape, x, dy, to.dweight);
 }
 
 #define DS_INSTANTIATE(T)                                                                                    \
+  template bool conv2d_may_nest<T>(const Conv2dShape&);                                                      \
   template void conv2d(Stream, const Conv2dShape&, Activation, const T*, const float*, const float*, T*);    \
   template void batch_norm_conv2d(Stream, const Conv2dShape&, const BatchNormInput&, const T*, const float*, \
                                   const float*, T*, T*, float*);                                             \

@@ -5,12 +5,13 @@
 //   dx = sum over (r,s,o) of dz * weight   dweight = sum over (n,p,q) of dz * x   dbias = sum over (n,p,q) of dz
 // Where x = below(u) is the output of an activation, the gradient can go on to u:
 //   du = dx * below'(x)   dbias_below = sum over (n,h,w) of du
-// CPU: our own tile kernels on AVX-512 or AMX (in fp32 for stride 1), else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in
-// bf16 with weight and perhaps bias rounded to bf16. Bound: arithmetic, 2 * N*P*Q * O * R*S*C operations per product
-// (three of them); memory for 1 x 1 filters with few channels. Bytes: x, weight and y once; in the gradient dz once per
-// product, and before that y and dy read and dz written where there is an activation. With one below, x once more as dx
-// is stored (CPU, and CUDA where cuDNN does not fuse it: dx and x read and du written). Between two batch norms,
-// without bias and activation (batch_norm_conv2d), x stands for
+// CPU: our own tile kernels on AVX2, AVX-512 or AMX (in fp32 for stride 1; with AVX2 y and dx only of larger filters
+// and 32 channels or more), else oneDNN. CUDA: cuDNN or, 1x1, cuBLASLt, in bf16 with weight and perhaps bias rounded to
+// bf16. Bound: arithmetic, 2 * N*P*Q * O * R*S*C operations per product (three of them); memory for 1 x 1 filters with
+// few channels. Bytes: x, weight and y once; in the gradient dz once per product, and before that y and dy read and dz
+// written where there is an activation. With one below, x once more as dx is stored (CPU, and CUDA where cuDNN does not
+// fuse it: dx and x read and du written). Between two batch norms, without bias and activation (batch_norm_conv2d), x
+// stands for
 //   z = act((x - mean) * rstd * weight + bias)
 // of `norm`, if it has pointers, and the moments of y are taken for the one above. On CUDA cuDNN does either or both as
 // it reads x (without padding) and writes y, where that is faster than our kernels before and after it: 2 maps of x and
@@ -50,12 +51,15 @@ struct Conv2dGradients {
   float* dbias_below = nullptr;
 };
 
+// conv2d_may_nest says whether a convolution and its gradients may be called within a parallel loop: oneDNN's may not.
 // conv2d assigns y. conv2d_grad assigns those of `to` that are not null; it overwrites dy with dz (needed when act !=
 // none). y is read only when act != none.
 // batch_norm_conv2d assigns y and, unless null, moments (2, O): mean and biased variance of y; mean_guess (O), with
 // moments, is near that mean, such as the running one (kernels/batch_norm.h). z is room for a map like x, or null where
 // there is no norm; what is in it afterwards is undefined.
 namespace cpu {
+template <class T>
+bool conv2d_may_nest(const Conv2dShape& shape);
 template <class T>
 void conv2d(Stream stream, const Conv2dShape& shape, Activation act, const T* x, const float* weight, const float* bias,
             T* y);

@@ -15,19 +15,26 @@ bool bf16_pairs_pay() {
 #endif
 }
 
+// fp32 arithmetic on the widest vectors.
+template <class T>
+const TileKernels* vector_kernels() {
+  const TileKernels* avx512 = avx512_kernels<T>();
+  return avx512 ? avx512 : avx2_kernels<T>();
+}
+
 }  // namespace
 
 template <>
 const TileKernels* tile_kernels<float>() {
   const TileKernels* amx = amx_kernels<float>();
-  return amx ? amx : avx512_kernels<float>();
+  return amx ? amx : vector_kernels<float>();
 }
 
 template <>
 const TileKernels* tile_kernels<bf16>() {
   if (const TileKernels* amx = amx_kernels<bf16>()) return amx;
   const TileKernels* pairs = bf16_pairs_pay() ? avx512_bf16_kernels() : nullptr;
-  return pairs ? pairs : avx512_kernels<bf16>();
+  return pairs ? pairs : vector_kernels<bf16>();
 }
 
 }  // namespace depthstill::cpu

@@ -9,7 +9,8 @@
 //
 // The drivers (conv2d_tiles.cpp, conv2d_tiles_grad.cpp) block for the caches and know no instruction set; the kernels
 // are AMX (conv2d_amx.cpp for bf16, conv2d_amx_float.cpp for fp32 in three bf16 parts), AVX-512 with vdpbf16ps for bf16
-// (conv2d_avx512_bf16.cpp) and AVX-512 with fp32 arithmetic for fp32 or bf16 images (conv2d_avx512.cpp).
+// (conv2d_avx512_bf16.cpp), and AVX-512 or AVX2 with fp32 arithmetic for fp32 or bf16 images (conv2d_avx512.cpp,
+// conv2d_avx2.cpp).
 #pragma once
 
 #include <algorithm>
@@ -110,6 +111,8 @@ const TileKernels* avx512_bf16_kernels();   // null without AVX-512 BF16
 const TileKernels* avx512_bf16_stand_in();  // the same code with that instruction imitated; null without AVX-512
 template <class T>
 const TileKernels* avx512_kernels();  // null without AVX-512
+template <class T>
+const TileKernels* avx2_kernels();  // null without AVX2
 template <class T>
 const TileKernels* tile_kernels();  // the fastest usable of them for images of T; null if there is none
 template <>

@@ -9,8 +9,8 @@
 namespace depthstill::cpu {
 
 // Multiply-adds of the kind that our products of T use, on all threads: those of the tile kernels (AMX, for fp32 six
-// products each; vdpbf16ps; fp32 FMA of AVX-512), without them FMA of the build's vectors. Returns the operations done,
-// two per multiply-add.
+// products each; vdpbf16ps; fp32 FMA of AVX-512 or AVX2), without them FMA of the build's vectors. Returns the
+// operations done, two per multiply-add.
 template <class T>
 double burn_multiply_adds(int64_t iterations);
 

@@ -5,7 +5,6 @@
 #include <cstdlib>
 
 #include "kernels/conv2d/conv2d.h"
-#include "kernels/conv2d/conv2d_tiles.h"
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
 #include "kernels/dpm/dpm_rows.h"
@@ -91,8 +90,8 @@ struct Parts {
   std::byte* sums_of_block(int part) const { return threads + part * thread_bytes; }
 };
 
-// body(group, rows, head, part, stream): a block of rows of a group, and the head's convolution for it. Without kernels
-// of our own for that, threads share every block: oneDNN's convolutions must not run within a parallel loop.
+// body(group, rows, head, part, stream): a block of rows of a group, and the head's convolution for it. Where that may
+// not be called within a parallel loop, threads share every block.
 template <class T, class Body>
 void for_each_block(const DpmShape& shape, const DpmBins& bins, const Rows& rows, const Body& body) {
   const auto run_groups = [&](int64_t first, int64_t last, int part) {
@@ -106,7 +105,7 @@ void for_each_block(const DpmShape& shape, const DpmBins& bins, const Rows& rows
       }
     }
   };
-  if (tile_kernels<T>() != nullptr)
+  if (conv2d_may_nest<T>({.N = 1, .H = 1, .W = shape.W, .C = shape.channels, .O = bins.bins}))
     parallel_ranges(rows.groups, 1, run_groups);
   else
     run_groups(0, rows.groups, 0);

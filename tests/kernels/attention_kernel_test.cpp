@@ -34,7 +34,8 @@ std::vector<Path<T>> cpu_paths() {
                                    cpu::plain_attention_grad(cpu_stream(), in.shape, in.qkv.data(), out.y.data(),
                                                              out.lse.data(), in.dy.data(), out.dqkv.data());
                                  }}};
-  std::vector<const cpu::TileKernels*> kernels = {cpu::avx512_kernels<T>(), cpu::amx_kernels<T>()};
+  std::vector<const cpu::TileKernels*> kernels = {cpu::avx2_kernels<T>(), cpu::avx512_kernels<T>(),
+                                                  cpu::amx_kernels<T>()};
   if constexpr (std::is_same_v<T, bf16>) {
     kernels.push_back(cpu::avx512_bf16_kernels());
     kernels.push_back(cpu::avx512_bf16_stand_in());
