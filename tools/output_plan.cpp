@@ -133,6 +133,9 @@ void OutputPlan::refuse_two_sources() const {
 
 void OutputPlan::refuse_places() {
   const fs::path below = fs::path(place_of_folder(folder_)) / "";  // it ends with '/'
+  const auto is_made = [&](const std::string& folder) {
+    return !folder_.empty() && folder == place_of_folder(folder_);
+  };
   std::set<std::string> seen;
   for (const Output& output : outputs_) {
     if (output.place.empty()) continue;
@@ -140,7 +143,7 @@ void OutputPlan::refuse_places() {
                 folder_, ", found ", output.place);
     const std::string folder = fs::path(output.place).parent_path().string();
     if (!seen.insert(folder).second) continue;
-    const int reason = why_unwritable(output.below ? existing_folder(folder) : fs::path(folder));
+    const int reason = why_unwritable(output.below || is_made(folder) ? existing_folder(folder) : fs::path(folder));
     check(reason == 0, output.path, ": expected a writable folder, found: ", std::strerror(reason));
   }
 }

@@ -18,8 +18,8 @@ enum class Existing : uint8_t { kRefuse, kOverwrite, kSkip };
 
 class OutputPlan {
  public:
-  // `folder`: what writes() names stays below it, also through links and "..", and folders are made as needed. Empty:
-  // outputs may lie anywhere, in folders that exist.
+  // `folder`, which the command makes: what writes() names stays below it, also through links and "..", and folders are
+  // made as needed. Empty: outputs may lie anywhere, in folders that exist.
   explicit OutputPlan(Existing existing, std::string folder = "");
 
   // A file that the command reads or belongs to what it reads; an empty path and a missing file are passed over.

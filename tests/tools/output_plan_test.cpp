@@ -146,10 +146,13 @@ TEST_F(Plan, PlacesThatCannotBeWrittenAreNamedAtOnce) {
   expect_clear(error_for(at("missing/m.json")), "missing/m.json: expected a writable folder");
   expect_clear(error_for(at("in/a.png/m.json")), "in/a.png/m.json: expected a writable folder");
   OutputPlan made(Existing::kRefuse, at("new/one"));  // these folders are made
+  made.replaces(at("new/one/m.json"), "--json");
   made.writes(at("new/one/x/c.png"), "a");
   made.replaces("/dev/null", "--json");
   made.replaces("/dev/null", "--csv");
   EXPECT_NO_THROW(made.approve());
+  made.replaces(at("new/one/y/m.json"), "--json");
+  expect_clear(error_of([&] { made.approve(); }), "y/m.json: expected a writable folder");
   if (geteuid() == 0) return;  // root may write anywhere
   fs::permissions(at("out"), fs::perms(0500));
   expect_clear(error_for(at("out/m.json")), "m.json: expected a writable folder, found: Permission denied");
