@@ -17,7 +17,6 @@
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 #include "tools/report/chart.h"
-#include "tools/report/report.h"
 #include "tools/toml_document.h"
 
 namespace depthstill {
@@ -39,7 +38,7 @@ std::vector<TomlEntry> entries_in_order(const std::string& path) {
   return entries;
 }
 
-std::string text_of(const TomlEntry& entry) {
+std::string string_of(const TomlEntry& entry) {
   const auto* text = std::get_if<std::string>(&entry.value);
   check(text != nullptr, entry.where, ": '", entry.key, "': expected a string, found ", describe_type(entry.value));
   return *text;
@@ -82,7 +81,7 @@ class TablesReader {
   void take(const TomlEntry& entry) {
     const bool is_table = std::holds_alternative<std::monostate>(entry.value);
     if (entry.key == "paper") {
-      tables_.paper = text_of(entry);
+      tables_.paper = string_of(entry);
     } else if (const auto name = after(entry.key, "evaluations.")) {
       if (!is_table) take_evaluation(entry, *name);
     } else if (const auto key = after(entry.key, "tables.")) {
@@ -106,7 +105,7 @@ class TablesReader {
     TableEvaluation& evaluation = tables_.evaluations[name];
     if (evaluation.source.empty()) evaluation.source = name;
     if (field == "source") {
-      evaluation.source = text_of(entry);
+      evaluation.source = string_of(entry);
     } else {
       check(field == "arguments", entry.where, ": '", entry.key, "': expected arguments or source");
       evaluation.arguments = texts_of(entry);
@@ -118,7 +117,7 @@ class TablesReader {
     if (const auto system = after(key, "rows.")) {
       table.rows.push_back({*system, figures_of(entry, *system, table.columns.size())});
     } else if (key == "title") {
-      table.title = text_of(entry);
+      table.title = string_of(entry);
     } else if (key == "average_rank") {
       const auto* flag = std::get_if<bool>(&entry.value);
       check(flag != nullptr, entry.where, ": '", entry.key, "': expected a boolean, found ",
@@ -154,8 +153,12 @@ std::string formatted(const char* format, double value) {
   return text.data();
 }
 
-// A table of text cells: the head, then a line per system.
-struct Cells {
+std::string cell(const char* format, double value) { return std::isnan(value) ? "-" : formatted(format, value); }
+
+// Columns that belong together under one name; the first line of cells are their heads, one per system follows.
+struct Group {
+  std::string name;
+  const MetricField* metric;  // null: average ranks
   std::vector<std::vector<std::string>> lines;
 };
 
@@ -171,72 +174,105 @@ std::vector<std::optional<double>> ranks_of(const PaperTable& table, const Table
   return average_ranks(columns, table.rows.size());
 }
 
-// Three cells a column: ours, the paper's, the difference; with ranks two more.
-Cells cells_of(const PaperTable& table, const TableFigures& ours) {
-  Cells cells{{{"system"}}};
-  for (const TableColumn& column : table.columns) {
-    cells.lines[0].insert(cells.lines[0].end(), {column.name(), "paper", "difference"});
+std::vector<Group> groups_of(const PaperTable& table, const TableFigures& ours) {
+  std::vector<Group> groups;
+  for (size_t c = 0; c < table.columns.size(); ++c) {
+    const TableColumn& column = table.columns[c];
+    Group group{column.name(), &metric_field(column.metric), {{"ours", "paper", "difference"}}};
+    for (const TableRow& row : table.rows) {
+      const double mine = figure(ours, row.system, column), theirs = row.paper[c];
+      group.lines.push_back({cell("%.4f", mine), cell("%.4f", theirs), cell("%+.4f", mine - theirs)});
+    }
+    groups.push_back(std::move(group));
   }
-  if (table.average_rank) cells.lines[0].insert(cells.lines[0].end(), {"average rank", "paper"});
+  if (!table.average_rank) return groups;
   const auto our_ranks = ranks_of(table, &ours), their_ranks = ranks_of(table, nullptr);
+  Group ranks{"average rank", nullptr, {{"ours", "paper"}}};
   for (size_t r = 0; r < table.rows.size(); ++r) {
-    std::vector<std::string> line{table.rows[r].system};
-    for (size_t c = 0; c < table.columns.size(); ++c) {
-      const double mine = figure(ours, table.rows[r].system, table.columns[c]), theirs = table.rows[r].paper[c];
-      line.insert(line.end(), {formatted("%.4f", mine), formatted("%.4f", theirs), formatted("%+.4f", mine - theirs)});
-    }
-    if (table.average_rank) {
-      line.push_back(formatted("%.1f", our_ranks[r].value_or(kNone)));
-      line.push_back(formatted("%.1f", their_ranks[r].value_or(kNone)));
-    }
-    cells.lines.push_back(std::move(line));
+    ranks.lines.push_back({cell("%.1f", our_ranks[r].value_or(kNone)), cell("%.1f", their_ranks[r].value_or(kNone))});
   }
-  return cells;
+  groups.push_back(std::move(ranks));
+  return groups;
 }
 
 std::string title_of(const PaperTables& tables, const PaperTable& table) {
   return concat_text(tables.paper, ", Table ", table.number, ": ", table.title);
 }
 
-// The system, then groups of columns below each other where a line would be too long.
-std::string text_of_cells(const Cells& cells) {
-  constexpr size_t kLine = 120, kGroup = 3;  // ours, the paper's, the difference; the two ranks come last
-  std::vector<size_t> widths;
-  for (size_t c = 0; c < cells.lines[0].size(); ++c) {
-    size_t width = 1;
-    for (const auto& line : cells.lines) width = std::max(width, line[c].size());
-    widths.push_back(width);
+std::string padded(const std::string& text, size_t width) {
+  return text + std::string(std::max(width, text.size()) - text.size(), ' ');
+}
+
+// The lines of a group, all of one width: its name, the heads, a line per system.
+std::vector<std::string> lines_of(const Group& group) {
+  std::vector<std::string> lines{"  " + group.name};
+  std::vector<size_t> widths(group.lines[0].size());
+  for (const auto& cells : group.lines) {
+    for (size_t c = 0; c < cells.size(); ++c) widths[c] = std::max(widths[c], cells[c].size());
   }
+  for (const auto& cells : group.lines) {
+    lines.emplace_back();
+    for (size_t c = 0; c < cells.size(); ++c) {
+      lines.back() += "  " + std::string(widths[c] - cells[c].size(), ' ') + cells[c];
+    }
+  }
+  const size_t width = std::max(lines[0].size(), lines[1].size());
+  for (std::string& line : lines) line = padded(line, width);
+  return lines;
+}
+
+// The systems, then groups of columns; those that would make a line too long come below.
+std::string text_of(const PaperTable& table, const TableFigures& ours) {
+  constexpr size_t kLine = 120;
+  std::vector<std::string> systems{"", "system"};
+  for (const TableRow& row : table.rows) systems.push_back(row.system);
+  size_t width = 0;
+  for (const std::string& system : systems) width = std::max(width, system.size());
+  for (std::string& system : systems) system = padded(system, width);
   std::string text;
-  for (size_t first = 1; first < widths.size();) {
-    size_t last = first;
-    for (size_t length = widths[0]; last < widths.size();) {
-      const size_t end = std::min(last + kGroup, widths.size());
-      for (size_t c = last; c < end; ++c) length += widths[c] + 2;
-      if (last > first && length > kLine) break;
-      last = end;
-    }
-    for (const auto& line : cells.lines) {
-      text += line[0] + std::string(widths[0] - line[0].size(), ' ');
-      for (size_t c = first; c < last; ++c) {
-        const std::string cell = line[c].empty() ? "-" : line[c];
-        text += "  " + std::string(widths[c] - cell.size(), ' ') + cell;
-      }
-      text += '\n';
-    }
-    first = last;
+  std::vector<std::string> block = systems;
+  const auto end_block = [&] {
+    for (const std::string& line : block) text += line.substr(0, line.find_last_not_of(' ') + 1) + '\n';
+    text += '\n';
+    block = systems;
+  };
+  for (const Group& group : groups_of(table, ours)) {
+    const std::vector<std::string> lines = lines_of(group);
+    if (block != systems && block[0].size() + lines[0].size() > kLine) end_block();
+    for (size_t i = 0; i < block.size(); ++i) block[i] += lines[i];
   }
+  end_block();
   return text;
+}
+
+std::string html_of(const PaperTable& table, const TableFigures& ours) {
+  const std::vector<Group> groups = groups_of(table, ours);
+  std::string html = "<div class='scroll'><table><tr><th rowspan='2'>system</th>";
+  for (const Group& group : groups) {
+    const char* better = group.metric == nullptr || group.metric->lower_is_better ? " ↓" : " ↑";
+    html += concat_text("<th colspan='", group.lines[0].size(), "'>", escape_html(group.name), better, "</th>");
+  }
+  for (size_t i = 0; i <= table.rows.size(); ++i) {
+    const std::string tag = i == 0 ? "th" : "td";
+    html += "</tr><tr>" + (i == 0 ? "" : "<td>" + escape_html(table.rows[i - 1].system) + "</td>");
+    for (const Group& group : groups) {
+      for (const std::string& text : group.lines[i]) html += concat_text('<', tag, '>', text, "</", tag, '>');
+    }
+  }
+  return html + "</tr></table></div>";
 }
 
 }  // namespace
 
 PaperTables read_paper_tables(const std::string& path) { return TablesReader(path).read(); }
 
-std::string tables_text(const PaperTables& tables, const TableFigures& ours) {
+std::string tables_text(const PaperTables& tables, const TableFigures& ours, const std::vector<TableNotes>& notes) {
   std::string text;
-  for (const PaperTable& table : tables.tables) {
-    text += title_of(tables, table) + '\n' + text_of_cells(cells_of(table, ours)) + '\n';
+  for (const PaperTable& table : tables.tables) text += title_of(tables, table) + '\n' + text_of(table, ours);
+  for (const TableNotes& each : notes) {
+    if (each.lines.empty()) continue;
+    text += each.title + ":\n";
+    for (const std::string& line : each.lines) text += "  " + line + '\n';
   }
   return text;
 }
@@ -256,23 +292,18 @@ std::string tables_csv(const PaperTables& tables, const TableFigures& ours) {
   return text;
 }
 
-std::string tables_html(const PaperTables& tables, const TableFigures& ours, const std::vector<std::string>& missing) {
+std::string tables_html(const PaperTables& tables, const TableFigures& ours, const std::vector<TableNotes>& notes) {
   std::string html;
   for (const PaperTable& table : tables.tables) {
-    html += "<section><h2>" + escape_html(title_of(tables, table)) + "</h2><div class='scroll'><table>";
-    const Cells cells = cells_of(table, ours);
-    for (const auto& line : cells.lines) {
-      const std::string tag = &line == &cells.lines[0] ? "th" : "td";
-      html += "<tr>";
-      for (const std::string& cell : line) html += concat_text('<', tag, '>', escape_html(cell), "</", tag, '>');
-      html += "</tr>";
-    }
-    html += "</table></div></section>";
+    html += "<h2>" + escape_html(title_of(tables, table)) + "</h2>" + html_of(table, ours);
   }
-  if (!missing.empty()) html += "<section><h2>Missing</h2><ul>";
-  for (const std::string& each : missing) html += "<li>" + escape_html(each) + "</li>";
-  if (!missing.empty()) html += "</ul></section>";
-  return report_page(tables.paper, "figures of ours, of the paper, and their difference", html);
+  for (const TableNotes& each : notes) {
+    if (each.lines.empty()) continue;
+    html += "<h3>" + escape_html(tables.paper + ", " + each.title) + "</h3><ul>";
+    for (const std::string& line : each.lines) html += "<li>" + escape_html(line) + "</li>";
+    html += "</ul>";
+  }
+  return html;
 }
 
 }  // namespace depthstill

@@ -1,9 +1,7 @@
 // The tables of a paper with ours beside them: which systems are evaluated how, what the paper has, what is missing.
 #pragma once
 
-#include <functional>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,11 +44,17 @@ PaperTables read_paper_tables(const std::string& path);
 // Figures of ours by system and column name.
 using TableFigures = std::map<std::pair<std::string, std::string>, double>;
 
-// Ours, the paper's and the difference, cell by cell, and average ranks where a table has them. A cell that is not ours
-// is empty.
+// What is said below the tables: a line per item; without any, nothing.
+struct TableNotes {
+  std::string title;
+  std::vector<std::string> lines;
+};
+
+// Ours, the paper's and the difference, cell by cell, and average ranks where a table has them. What is not there is
+// "-", in CSV empty. HTML is the body of a report's section.
 inline constexpr const char* kTablesCsvHead = "table,system,column,ours,paper,difference\n";
-std::string tables_text(const PaperTables& tables, const TableFigures& ours);
+std::string tables_text(const PaperTables& tables, const TableFigures& ours, const std::vector<TableNotes>& notes);
 std::string tables_csv(const PaperTables& tables, const TableFigures& ours);
-std::string tables_html(const PaperTables& tables, const TableFigures& ours, const std::vector<std::string>& missing);
+std::string tables_html(const PaperTables& tables, const TableFigures& ours, const std::vector<TableNotes>& notes);
 
 }  // namespace depthstill

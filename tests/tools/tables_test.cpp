@@ -10,6 +10,7 @@
 #include "tests/io/test_files.h"
 #include "tools/args.h"
 #include "tools/paper_tables.h"
+#include "tools/report/report.h"
 
 namespace depthstill {
 namespace {
@@ -59,7 +60,7 @@ TEST(Ranks, AreThoseOfThePaper) {
   for (const TableRow& row : table.rows) {
     for (size_t c = 0; c < table.columns.size(); ++c) ours[{row.system, table.columns[c].name()}] = row.paper[c];
   }
-  const std::string text = tables_text(tables, ours);
+  const std::string text = tables_text(tables, ours, {});
   const size_t begin = text.find("average rank");
   ASSERT_NE(begin, std::string::npos);
   for (const char* rank : {"1.9    1.9", "2.6    2.6", "1.4    1.4"}) {
@@ -108,33 +109,79 @@ class TablesCommand : public testing::Test {
 
 TEST_F(TablesCommand, SetsThePaperBesideOurs) {
   const std::string text = run_tables();
-  EXPECT_EQ(text,
+  const size_t notes = text.find("evaluations:\n");
+  ASSERT_NE(notes, std::string::npos) << text;
+  EXPECT_EQ(text.substr(0, notes),
             "P, Table 1: T\n"
-            "system  one abs_rel   paper  difference  two d1   paper  difference\n"
-            "z v1.0       0.2500  0.2600     -0.0100       -       -           -\n"
-            "b            0.1000  0.1000     +0.0000       -  0.9000           -\n"
-            "c                 -  0.3000           -       -  1.0000           -\n"
-            "\n"
-            "missing in " +
-                (folder_ / "systems.toml") +
-                ":\n  data.two, where the data of the evaluation are\n  c: predictions or weights for one\n");
+            "        one abs_rel                 two d1\n"
+            "system    ours   paper  difference  ours   paper  difference\n"
+            "z v1.0  0.2500  0.2600     -0.0100     -       -           -\n"
+            "b       0.1000  0.1000     +0.0000     -  0.9000           -\n"
+            "c            -  0.3000           -     -  1.0000           -\n"
+            "\n");
+  const size_t missing = text.find("missing in ");
+  const std::string evaluations = text.substr(notes, missing - notes);
+  EXPECT_EQ(evaluations.find("  one, 1 images: protocol tie-kd on plain"), 13u) << evaluations;
+  EXPECT_NE(evaluations.find("; for z v1.0; b\n"), std::string::npos) << evaluations;
+  EXPECT_EQ(text.substr(missing),
+            "missing in " + (folder_ / "systems.toml") +
+                ":\n  data.two, where the data of the evaluation are\n  b: predictions or weights for two\n"
+                "  c: predictions or weights for one, two\n");
   EXPECT_EQ(read_text(folder_ / "out/tables.txt"), text);
   const std::string csv = read_text(folder_ / "out/tables.csv");
   EXPECT_NE(csv.find("1,\"z v1.0\",one abs_rel,0.25,0.26,-0.01\n"), std::string::npos) << csv;
   EXPECT_NE(csv.find("1,\"b\",two d1,,0.9,\n"), std::string::npos) << csv;
-  const std::vector<uint8_t> page = read_bytes(folder_ / "out/tables.html");
-  const std::string html(page.begin(), page.end());
-  EXPECT_NE(html.find("<td>z v1.0</td><td>0.2500</td><td>0.2600</td><td>-0.0100</td>"), std::string::npos);
-  EXPECT_NE(html.find("<li>c: predictions or weights for one</li>"), std::string::npos);
+}
+
+// The page of the tables, and the same in the report of a run, which has it once however often it was asked for.
+TEST_F(TablesCommand, AreASectionOfTheReport) {
+  write_report(folder_ / "report.html", Report{});
+  const auto page_of = [&](const char* name) {
+    const std::vector<uint8_t> bytes = read_bytes(folder_ / name);
+    return std::string(bytes.begin(), bytes.end());
+  };
+  const std::string before = page_of("report.html");
+  run_tables({"--report", folder_ / "report.html"});
+  const std::string page = page_of("out/tables.html"), report = page_of("report.html");
+  for (const char* part : {"<td>z v1.0</td><td>0.2500</td><td>0.2600</td><td>-0.0100</td>", "one abs_rel ↓", "two d1 ↑",
+                           "<li>c: predictions or weights for one, two</li>", "Worst images of b, one</summary>",
+                           "<td>0.png</td><td>12</td><td>0.1000</td>"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+    EXPECT_NE(report.find(part), std::string::npos) << part;
+  }
+  const std::string begin = "<section aria-label='P'>", end = "</section></main></body></html>\n";
+  EXPECT_EQ(report.find(before.substr(0, before.size() - 22) + begin), 0u);
+  EXPECT_TRUE(report.ends_with(end));
+  run_tables({"--skip-existing", "--report", folder_ / "report.html"});
+  EXPECT_EQ(page_of("report.html"), report);
+  EXPECT_EQ(run_tables({"--skip-existing", "--report", folder_ / "list.txt"}),
+            (folder_ / "list.txt") + ": expected the report.html of a run, found something else");
 }
 
 TEST_F(TablesCommand, KeepsResultsIfToldSo) {
-  run_tables();
+  const std::string text = run_tables(), result = folder_ / "out/b.one.json";
   EXPECT_NE(run_tables().find("--overwrite"), std::string::npos);
-  const std::string result = folder_ / "out/b.one.json";
+  write_file(result, "{\"abs_rel\": 0.5, \"images\": 7, \"protocol\": \"x\"}");
+  const std::string kept = run_tables({"--skip-existing"});
+  EXPECT_NE(kept.find("b       0.5000  0.1000     +0.4000"), std::string::npos) << kept;
+  EXPECT_NE(kept.find("  one, 7 images: x; for b\n"), std::string::npos) << kept;
   write_file(result, "{\"abs_rel\": 0.5}");
-  EXPECT_NE(run_tables({"--skip-existing"}).find("b            0.5000  0.1000     +0.4000"), std::string::npos);
-  EXPECT_NE(run_tables({"--overwrite"}).find("b            0.1000"), std::string::npos);
+  EXPECT_NE(run_tables({"--skip-existing"}).find("expected a result of eval --json"), std::string::npos);
+  fs::remove(folder_ / "out/b.one.csv");  // half a result is none
+  EXPECT_EQ(run_tables({"--skip-existing"}), text);
+  EXPECT_EQ(run_tables({"--overwrite"}), text);
+}
+
+TEST_F(TablesCommand, OneFailureDoesNotStopTheOthers) {
+  const std::string text = run_tables();
+  fs::rename(folder_ / "a", folder_ / "c");
+  const std::string error = run_tables({"--overwrite"}), failed = read_text(folder_ / "out/tables.txt");
+  EXPECT_NE(error.find("1 of 2 evaluations failed, the first: z v1.0, one: "), std::string::npos) << error;
+  EXPECT_NE(failed.find("z v1.0       -  0.2600"), std::string::npos) << failed;
+  EXPECT_NE(failed.find("b       0.1000  0.1000"), std::string::npos) << failed;
+  EXPECT_NE(failed.find("failed:\n  z v1.0, one: "), std::string::npos) << failed;
+  fs::rename(folder_ / "c", folder_ / "a");
+  EXPECT_EQ(run_tables({"--overwrite"}), text);
 }
 
 TEST_F(TablesCommand, WhatItCannotUseIsRefused) {

@@ -5,8 +5,10 @@
 #include <cstdio>
 #include <map>
 #include <span>
+#include <string_view>
 
 #include "engine/io/atomic_file.h"
+#include "engine/io/text_file.h"
 #include "tools/report/chart.h"
 #include "tools/report/colormap.h"
 
@@ -49,9 +51,14 @@ svg path.line{fill:none;stroke-width:1.8;stroke-linejoin:round}svg path.faint{op
 .scale{display:flex;justify-content:space-between;font-size:12px;color:var(--muted);font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
 .scroll{overflow-x:auto}th,td{padding:4px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
-th{color:var(--muted);font-weight:500}td:first-child,th:first-child{text-align:left}tr.best td{color:var(--accent);font-weight:600}
+th{color:var(--muted);font-weight:500}th[colspan]{text-align:center}td:first-child,th:first-child{text-align:left}tr.best td{color:var(--accent);font-weight:600}
 pre{overflow-x:auto;font-size:13px;margin:10px 0 0}summary{cursor:pointer;font-weight:600}
 )css";
+
+constexpr std::string_view kPageHead =
+    "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
+    "content='width=device-width,initial-scale=1'><title>";
+constexpr std::string_view kPageEnd = "</main></body></html>\n";
 
 std::string fixed(double value, int decimals = 4) {
   char text[40];
@@ -258,28 +265,6 @@ std::string comparison(const Report& report) {
   return html + metric_meanings();
 }
 
-// Most of what a mean hides is in its worst images, and often in their ground truth.
-std::string worst_images(const Report& report) {
-  const MetricField& field = metric_field(report.select_metric);
-  std::vector<const ImageMetrics*> images;
-  for (const ImageMetrics& image : report.images) {
-    if (image.metrics) images.push_back(&image);
-  }
-  if (images.empty()) return "";
-  std::stable_sort(images.begin(), images.end(), [&](const ImageMetrics* a, const ImageMetrics* b) {
-    const double x = *a->metrics.*field.value, y = *b->metrics.*field.value;
-    return field.lower_is_better ? x > y : x < y;
-  });
-  std::string html = concat_text("<h2>Worst images</h2><div class='scroll'><table><tr><th>image</th><th>pixels</th>",
-                                 metric_heads(), "</tr>");
-  for (size_t i = 0; i < std::min(images.size(), kWorstImages); ++i) {
-    html += concat_text("<tr><td>", escape_html(images[i]->name), "</td><td>", images[i]->pixels, "</td>",
-                        metric_cells(*images[i]->metrics), "</tr>");
-  }
-  return html + concat_text("</table></div><p class='muted'>By ", field.name, ", of ", images.size(),
-                            " images; eval --csv has all</p>");
-}
-
 std::string final_tiles(const Report& report) {
   std::string html =
       "<h2>Result" + (report.final_label.empty() ? "" : ": " + escape_html(report.final_label)) + "</h2>";
@@ -323,12 +308,42 @@ Image8 panel_picture(const ReportPanel& whole) {
   return picture;
 }
 
+std::string worst_images(std::span<const ImageMetrics> all, const std::string& metric) {
+  const MetricField& field = metric_field(metric);
+  std::vector<const ImageMetrics*> images;
+  for (const ImageMetrics& image : all) {
+    if (image.metrics) images.push_back(&image);
+  }
+  if (images.empty()) return "";
+  std::stable_sort(images.begin(), images.end(), [&](const ImageMetrics* a, const ImageMetrics* b) {
+    const double x = *a->metrics.*field.value, y = *b->metrics.*field.value;
+    return field.lower_is_better ? x > y : x < y;
+  });
+  std::string html = "<div class='scroll'><table><tr><th>image</th><th>pixels</th>" + metric_heads() + "</tr>";
+  for (size_t i = 0; i < std::min(images.size(), kWorstImages); ++i) {
+    html += concat_text("<tr><td>", escape_html(images[i]->name), "</td><td>", images[i]->pixels, "</td>",
+                        metric_cells(*images[i]->metrics), "</tr>");
+  }
+  return html + concat_text("</table></div><p class='muted'>By ", field.name, ", of ", images.size(),
+                            " images; eval --csv has all</p>");
+}
+
+std::string with_section(const std::string& path, const std::string& title, const std::string& body) {
+  const std::vector<uint8_t> bytes = read_bytes(path);
+  const std::string page(bytes.begin(), bytes.end());
+  check(page.starts_with(kPageHead) && page.ends_with(kPageEnd), path,
+        ": expected the report.html of a run, found something else");
+  const std::string begin = "<section aria-label='" + escape_html(title) + "'>";
+  constexpr std::string_view end = "</section>";
+  const size_t first = std::min(page.find(begin), page.size() - kPageEnd.size());
+  const size_t last = page.compare(first, begin.size(), begin) == 0 ? page.find(end, first) + end.size() : first;
+  return page.substr(0, first) + begin + body + std::string(end) + page.substr(last);
+}
+
 std::string report_page(const std::string& title, const std::string& subtitle, const std::string& body) {
-  return "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' "
-         "content='width=device-width,initial-scale=1'><title>" +
-         escape_html(title) + " - depthstill</title><style>" + kStyle + "</style></head><body><main><h1>" +
-         escape_html(title) + "</h1><div class='muted'>" + escape_html(subtitle) + "</div>" + body +
-         "</main></body></html>\n";
+  return concat_text(kPageHead, escape_html(title), " - depthstill</title><style>", kStyle,
+                     "</style></head><body><main><h1>", escape_html(title), "</h1><div class='muted'>",
+                     escape_html(subtitle), "</div>", body, kPageEnd);
 }
 
 std::string render_report(const Report& report) {
@@ -337,7 +352,11 @@ std::string render_report(const Report& report) {
     html += "<li><b>" + escape_html(name) + "</b>" + escape_html(value) + "</li>";
   }
   html += "</ul>";
-  if (report.final) html += final_tiles(report) + worst_images(report);
+  if (report.final) {
+    html += final_tiles(report);
+    const std::string worst = worst_images(report.images, report.select_metric);
+    if (!worst.empty()) html += "<h2>Worst images</h2>" + worst;
+  }
   html += "<h2>Training</h2><div class='grid'>" + loss_charts(report.log) + "</div>";
   if (!report.log.evals.empty()) {
     html += "<h2>Metrics against epochs</h2><div class='grid'>" + metric_charts(report) + "</div><h2>Evaluations</h2>" +

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,8 +44,16 @@ struct Report {
 // input above prediction. Each view is brought down to at most 640 pixels of width.
 Image8 panel_picture(const ReportPanel& panel);
 
+// A table of the 20 images that are worst in `metric`, worst first, in HTML; empty if no image was scored. Most of what
+// a mean hides is in them, and often in their ground truth.
+std::string worst_images(std::span<const ImageMetrics> images, const std::string& metric);
+
 // A page of its own in the report's style; `body` is HTML, the other two are text.
 std::string report_page(const std::string& title, const std::string& subtitle, const std::string& body);
+
+// The page in the file `path` with a last section of this title; its `body` is HTML without sections. A section of the
+// title that the page has already is replaced. Throws Error for what is no page of a report.
+std::string with_section(const std::string& path, const std::string& title, const std::string& body);
 
 std::string render_report(const Report& report);
 void write_report(const std::string& path, const Report& report);  // an atomic write
