@@ -1,6 +1,10 @@
 #include "tools/evaluate_model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <limits>
+#include <utility>
 
 #include "engine/eval/evaluation_text.h"
 #include "tools/progress.h"
@@ -19,6 +23,56 @@ void show_teacher(ReportPanel& panel, const std::string& path, const MapFormat& 
   }
 }
 
+// The panels that extras ask for, of images that come one after another.
+class Panels {
+ public:
+  Panels(const EvaluateExtras& extras, size_t images)
+      : extras_(extras),
+        field_(metric_field(extras.worst_by)),
+        stride_(std::max<size_t>(1, images / std::max<size_t>(1, extras.wanted_panels))) {}
+
+  // `make` gives the panel, or an empty reference where there is none to see.
+  void add(const ImageMetrics& image, const std::function<ReportPanel()>& make) {
+    const bool spread = position_++ % stride_ == 0 && spread_.size() < extras_.wanted_panels;
+    const double value = image.metrics ? (*image.metrics).*field_.value : kNone;
+    const double badness = field_.lower_is_better ? value : -value;  // NaN compares with nothing
+    const auto place =
+        std::find_if(worst_.begin(), worst_.end(), [&](const Bad& bad) { return badness > bad.badness; });
+    const bool is_bad = std::isfinite(badness) && (place != worst_.end() || worst_.size() < extras_.worst_panels);
+    if (!spread && !is_bad) return;
+    ReportPanel panel = make();
+    if (panel.reference.size() != panel.prediction.size()) return;
+    if (spread) spread_.push_back(panel);
+    if (!is_bad) return;
+    worst_.insert(place, {badness, std::move(panel)});
+    if (worst_.size() > extras_.worst_panels) worst_.pop_back();
+  }
+
+  std::vector<ReportPanel> take() {
+    std::vector<ReportPanel> panels;
+    for (Bad& bad : worst_) panels.push_back(std::move(bad.panel));
+    for (ReportPanel& panel : spread_) {
+      const bool shown =
+          std::any_of(panels.begin(), panels.end(), [&](const ReportPanel& other) { return other.name == panel.name; });
+      if (!shown) panels.push_back(std::move(panel));
+    }
+    return panels;
+  }
+
+ private:
+  struct Bad {
+    double badness;
+    ReportPanel panel;
+  };
+  static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+  const EvaluateExtras& extras_;
+  const MetricField& field_;
+  const size_t stride_;
+  size_t position_ = 0;
+  std::vector<Bad> worst_;  // worst first
+  std::vector<ReportPanel> spread_;
+};
+
 }  // namespace
 
 Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Protocol& protocol,
@@ -28,8 +82,7 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
   check_kind(protocol, predictor.kind(kCanonicalFocal), model.name() + ": what it predicts");
   const bool aligned = row_of(protocol.alignment).ambiguity != Ambiguity::kNone;
   const std::vector<EvalItem> items = eval_items(data, protocol);
-  const size_t stride = std::max<size_t>(1, items.size() / std::max<size_t>(1, extras.wanted_panels));
-  size_t position = 0;
+  Panels panels(extras, items.size());
   Image8 frame;
   const auto predict = [&](const EvalItem& item) {
     const std::string path = data.image_path(&item - items.data());
@@ -47,15 +100,17 @@ Evaluation evaluate_model(const DepthModel& model, const Dataset& data, const Pr
   evaluating.baselines = extras.baselines;
   evaluating.scoring = extras.scoring;
   evaluating.observe = [&](const EvalItem& item, const DepthMap& truth, const DepthMap& prediction,
-                           const ImageMetrics&) {
-    const size_t index = position++;
-    if (extras.panels == nullptr || extras.panels->size() >= extras.wanted_panels || index % stride != 0) return;
-    ReportPanel panel{item.name, frame, truth, prediction, ""};
-    const std::string teacher = data.teacher_path(&item - items.data());
-    if (std::filesystem::exists(teacher)) show_teacher(panel, teacher, spec.teacher->format, protocol);
-    if (panel.reference.size() == prediction.size()) extras.panels->push_back(std::move(panel));
+                           const ImageMetrics& image) {
+    if (extras.panels == nullptr) return;
+    panels.add(image, [&] {
+      ReportPanel panel{item.name, frame, truth, prediction, ""};
+      const std::string teacher = data.teacher_path(&item - items.data());
+      if (std::filesystem::exists(teacher)) show_teacher(panel, teacher, spec.teacher->format, protocol);
+      return panel;
+    });
   };
   Evaluation evaluation = evaluate(protocol, items, predict, evaluating);
+  if (extras.panels != nullptr) *extras.panels = panels.take();
   const bool clamped = kind_of(model.options().head) == kMetricDepth;
   evaluation.prediction = !options.flip ? "one prediction per image, without its mirror image"
                           : clamped     ? "prediction averaged with that for the mirrored image, each clamped"

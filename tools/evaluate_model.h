@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "engine/data/dataset.h"
@@ -14,10 +15,11 @@ namespace depthstill {
 
 // What else is wanted of an evaluation; pointers may be null.
 struct EvaluateExtras {
-  // Receives `wanted_panels` pictures spread over the set, with the teacher's map where the data set has one, else
-  // ground truth.
+  // Receives pictures of the `worst_panels` images that are worst in `worst_by`, worst first, then of `wanted_panels`
+  // others spread over the set, with the teacher's map where the data set has one, else ground truth.
   std::vector<ReportPanel>* panels = nullptr;
-  size_t wanted_panels = 0;
+  size_t wanted_panels = 0, worst_panels = 0;
+  std::string worst_by = "abs_rel";
   const Baselines* baselines = nullptr;
   std::function<void(const EvalItem&, const DepthMap&)> keep = {};  // gets each prediction
   ScoreOptions scoring = {};

@@ -247,7 +247,9 @@ std::string text_of(const PaperTable& table, const TableFigures& ours) {
 
 std::string html_of(const PaperTable& table, const TableFigures& ours) {
   const std::vector<Group> groups = groups_of(table, ours);
-  std::string html = "<div class='scroll'><table><tr><th rowspan='2'>system</th>";
+  std::string html = "<div class='scroll'><table><colgroup></colgroup>";
+  for (const Group& group : groups) html += concat_text("<colgroup span='", group.lines[0].size(), "'></colgroup>");
+  html += "<tr><th rowspan='2'>system</th>";
   for (const Group& group : groups) {
     const char* better = group.metric == nullptr || group.metric->lower_is_better ? " ↓" : " ↑";
     html += concat_text("<th colspan='", group.lines[0].size(), "'>", escape_html(group.name), better, "</th>");

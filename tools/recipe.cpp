@@ -213,7 +213,8 @@ void bind_eval(Settings& s, Recipe& recipe) {
   s.flag("eval.flip", eval.flip, "average with the prediction for the mirrored image");
   s.flag("eval.median_scaling", eval.median_scaling, "another name for eval.align = \"median\"");
   s.integer("eval.every", eval.every, {1, kMaxCount}, "epochs between evaluations");
-  s.integer("eval.report_panels", eval.report_panels, {0, 64}, "pictures in report.html");
+  s.integer("eval.report_panels", eval.report_panels, {0, 64},
+            "pictures in report.html, half of them of the worst images");
   s.custom(
       "select.metric",
       [&recipe](const TomlValue& value) { recipe.select.metric = metric_field(detail::text_of(value)).name; },

@@ -144,6 +144,7 @@ class Tables {
     }
     if (!args_.report.empty()) write_file(args_.report, report_with(html()));
     std::printf("%s", tables_text(tables_, ours_, notes()).c_str());
+    std::fflush(stdout);
     check(failed_.empty(), failed_.size(), " of ", tasks_.size(),
           " evaluations failed, the first: ", failed_.empty() ? "" : failed_.front());
     return kExitOk;

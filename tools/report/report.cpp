@@ -51,7 +51,9 @@ svg path.line{fill:none;stroke-width:1.8;stroke-linejoin:round}svg path.faint{op
 .scale{display:flex;justify-content:space-between;font-size:12px;color:var(--muted);font-variant-numeric:tabular-nums}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
 .scroll{overflow-x:auto}th,td{padding:4px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
-th{color:var(--muted);font-weight:500}th[colspan]{text-align:center}td:first-child,th:first-child{text-align:left}tr.best td{color:var(--accent);font-weight:600}
+th{color:var(--muted);font-weight:500}th[colspan]{text-align:center}tr+tr th:first-child{text-align:right}
+colgroup+colgroup{border-left:1px solid var(--grid)}.scroll td:first-child{position:sticky;left:0;background:var(--bg)}
+td:first-child,th:first-child{text-align:left}tr.best td{color:var(--accent);font-weight:600}
 pre{overflow-x:auto;font-size:13px;margin:10px 0 0}summary{cursor:pointer;font-weight:600}
 )css";
 
@@ -364,7 +366,8 @@ std::string render_report(const Report& report) {
   }
   if (!report.panels.empty()) {
     html +=
-        "<h2>Predictions</h2><p class='muted'>The figures above compare with ground truth, the error maps with what "
+        "<h2>Predictions</h2><p class='muted'>Worst images first, then some spread over the list. The figures above "
+        "compare with ground truth, the error maps with what "
         "stands beside the prediction.</p>";
   }
   for (const ReportPanel& each : report.panels) {
