@@ -95,6 +95,15 @@ std::optional<EvalRecord> kept_epoch(const Recipe& recipe, const RunLog& log) {
   return best;
 }
 
+// Whether the file says the same settings; an earlier version may have described them in other words.
+bool is_recipe(const std::string& path, const Recipe& recipe) {
+  try {
+    return print_recipe(load_recipe(path)) == print_recipe(recipe);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 class Sweep {
  public:
   explicit Sweep(const SweepOptions& options) : options_(options), runs_(plan_sweep(options)), failed_(runs_.size()) {}
@@ -141,7 +150,7 @@ class Sweep {
     plan.approve();
     for (size_t i = 0; i < runs_.size(); ++i) {
       if (!has(i, "recipe.toml")) continue;
-      check_usage(read_text(file(i, "recipe.toml")) == print_recipe(runs_[i].recipe), file(i, "recipe.toml"),
+      check_usage(is_recipe(file(i, "recipe.toml"), runs_[i].recipe), file(i, "recipe.toml"),
                   ": expected the recipe of this sweep, found another; give another --out");
     }
   }

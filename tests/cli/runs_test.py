@@ -135,23 +135,29 @@ class Cli(CommandTest):
     @plain_only
     def test_a_sweep_that_was_killed_goes_on(self):
         recipe, out = self.small_set(), self.root / "sweep"
-        command = ["sweep", recipe, "--data", self.root, "--out", out, "--over", "optimiser.lr=1e-3,5e-4,1e-4", "--over",
-                   "train.seed=1,2", "--set", "train.epochs=1", "--set", "model.name=mobilenet_unet_small", "--threads", "1"]
-        process = subprocess.Popen([BINARY, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        second = out / "optimiser.lr=0.001,train.seed=2/recipe.toml"
-        deadline = time.time() + 300
-        while process.poll() is None and not second.exists() and time.time() < deadline:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        states = lambda: [line.split('",')[1].split(",")[0] for line in (out / "sweep.csv").read_text().splitlines()[1:]]
-        self.assertEqual(states(), ["done"] + 5 * ["waiting"])
-        first = (out / "optimiser.lr=0.001,train.seed=1/report.html").stat().st_mtime_ns
+        common = ["sweep", recipe, "--data", self.root, "--set", "train.epochs=1", "--set", "model.name=mobilenet_unet_small",
+                  "--threads", "1", "--over"]
+        command = [*common, "optimiser.lr=1e-3,5e-4,1e-4", "--over", "train.seed=1,2", "--out", out]
+        lines = lambda folder: (folder / "sweep.csv").read_text().splitlines()[1:]
+        states = lambda: [line.split('",')[1].split(",")[0] for line in lines(out)]
+        first = lambda: (out / "optimiser.lr=0.001,train.seed=1/report.html").stat().st_mtime_ns
+        for killed, done in ("optimiser.lr=0.001,train.seed=2", 1), ("optimiser.lr=5e-04,train.seed=2", 3):
+            process = subprocess.Popen([BINARY, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            deadline = time.time() + 300
+            while process.poll() is None and not (out / killed / "recipe.toml").exists() and time.time() < deadline:
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+            self.assertEqual(states(), done * ["done"] + (6 - done) * ["waiting"])
+            written = first()
         again = run(*command)
         self.assertEqual(again.returncode, 0, again.stderr)
         self.assertEqual(states(), 6 * ["done"])
-        self.assertEqual((out / "optimiser.lr=0.001,train.seed=1/report.html").stat().st_mtime_ns, first)
+        self.assertEqual(first(), written)
         self.assertIn("best d1", again.stdout)
+        whole = run(*common, "optimiser.lr=1e-3,5e-4", "--over", "train.seed=2", "--out", self.root / "whole")
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        self.assertEqual(lines(self.root / "whole"), [lines(out)[1], lines(out)[3]], "the runs that were killed")
         self.assert_one_line(run(*command, "--set", "train.batch_size=1"), 2, "the recipe of this sweep")
 
     def test_published_weights(self):

@@ -102,6 +102,7 @@ TEST_F(SweepTest, GoesOnWhereItWasStopped) {
   EXPECT_NE(table().find("\"optimiser.lr=0.001,train.seed=1\",done,0.001,1,1,2,"), std::string::npos) << table();
   EXPECT_NE(table().find("\"optimiser.lr=5e-04,train.seed=1\",waiting,5e-04,1,,,"), std::string::npos) << table();
 
+  write_file(first + "recipe.toml", "# by another version\n" + read_text(first + "recipe.toml"));
   std::string text;
   const auto keep = [&](const std::string& printed) { text = printed; };
   run_sweep(options_, keep);
