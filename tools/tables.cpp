@@ -159,9 +159,9 @@ class Tables {
       if (result != protocols_.end()) add_item(result->second, task.system, "; ", systems);
     }
     TableNotes evaluated{"evaluations", {}}, missing{"missing in " + args_.systems, missing_data_};
-    for (const auto& [protocol, of] : systems) evaluated.lines.push_back(protocol + "; for " + of);
+    for (const auto& [protocol, of] : systems) evaluated.lines.push_back(concat_text(protocol, "; for ", of));
     for (const auto& [system, sources] : missing_sources_) {
-      missing.lines.push_back(system + ": predictions or weights for " + sources);
+      missing.lines.push_back(concat_text(system, ": predictions or weights for ", sources));
     }
     return {evaluated, {"failed", failed_}, missing};
   }
