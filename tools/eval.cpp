@@ -31,6 +31,14 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kPngLevel = 9;
+constexpr const char* kExamples =
+    "Five benchmarks, here by Marigold's protocol, with the relative inverse depth of any system:\n"
+    "  depthstill eval --dataset nyu --root NYU --list tools/lists/nyu_test_654.txt --pred MAPS ...\n"
+    "  depthstill eval --dataset kitti --root KITTI --list tools/lists/kitti_eigen_test_652.txt --pred MAPS ...\n"
+    "  depthstill eval --dataset eth3d --root ETH3D --list tools/lists/eth3d_454.txt --pred MAPS ...\n"
+    "  depthstill eval --dataset scannet --root SCANNET --list tools/lists/scannet_val_800.txt --pred MAPS ...\n"
+    "  depthstill eval --dataset diode --root DIODE --list tools/lists/diode_val_771.txt --pred MAPS ...\n"
+    "  ... = --protocol marigold --align disparity-ls\n";
 constexpr int64_t kComparisonDraws = 1000;  // without --bootstrap
 
 struct EvalArgs {
@@ -203,8 +211,9 @@ Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Datase
                       const Baselines* baselines) {
   StoredPredictions stored = stored_predictions(setup, args, place);
   if (args.pred_names == "flat") check_map_names(data, ".npy");
-  const std::vector<EvalItem> items = eval_items(data, setup.protocol);
+  std::vector<EvalItem> items = eval_items(data, setup.protocol);
   stored.check_exist(items);
+  for (EvalItem& item : items) item.prediction = stored.path(item);
   EvaluateOptions options;
   options.progress = interruptible_progress("eval", "img");
   options.truth_format = setup.protocol.target == Target::kTeacher ? setup.data.teacher->format : setup.data.depth;
@@ -479,6 +488,7 @@ void add_eval_command(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand(
       "eval", "Score a model (RECIPE --weights) or stored predictions (--dataset --root --list --pred)");
   add_options(*command, *args);
+  command->footer(kExamples);
   command->callback([args, &run] { run = [args] { return run_eval(*args, true); }; });
 }
 

@@ -52,7 +52,10 @@ DepthMap read_truth_frame(const Protocol& protocol, const EvalItem& item, const 
   return crop(at_line(item.where, [&] { return read_truth(truth); }), frame);
 }
 
-std::string score_name(const EvalItem& item) { return concat_text(item.where, ": prediction for ", item.name); }
+std::string score_name(const EvalItem& item) {
+  const std::string file = item.prediction.empty() ? "" : concat_text(" (", item.prediction, ')');
+  return concat_text(item.where, ": prediction for ", item.name, file);
+}
 
 void check_prediction(const Protocol& protocol, const EvalItem& item, const MapKind& kind, ImageSize size,
                       ImageSize frame, const EvaluateOptions& options) {

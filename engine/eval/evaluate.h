@@ -22,10 +22,11 @@
 namespace depthstill {
 
 struct EvalItem {
-  std::string name;    // the image's path as listed
-  std::string where;   // "list.txt:12", for messages
-  std::string truth;   // path on disk of what to compare with; empty: the list says None
-  std::string mask{};  // path on disk of the map that is 0 where truth does not count; empty: none
+  std::string name;          // the image's path as listed
+  std::string where;         // "list.txt:12", for messages
+  std::string truth;         // path on disk of what to compare with; empty: the list says None
+  std::string mask{};        // path on disk of the map that is 0 where truth does not count; empty: none
+  std::string prediction{};  // path on disk of a stored prediction, for messages; empty: none
 };
 
 // The prediction for an item, of the size of the protocol's frame, of a kind that the protocol can score (check_kind).
@@ -76,7 +77,7 @@ struct ItemScore {
 // becomes what was scored.
 ItemScore score_item(const Protocol& protocol, const EvalItem& item, const DepthMap& truth, DepthMap& prediction,
                      const EvaluateOptions& options);
-// What messages on an item's prediction begin with.
+// What messages on an item's prediction begin with: the list's line, the image and, where there is one, the file.
 std::string score_name(const EvalItem& item);
 // Throws Error for a prediction that is not of the frame's size or that the protocol cannot make metres of.
 void check_prediction(const Protocol& protocol, const EvalItem& item, const MapKind& kind, ImageSize size,

@@ -137,7 +137,7 @@ std::string format_metrics(const Metrics& metrics, std::span<const MetricField> 
     std::snprintf(cell, sizeof cell, "%10s", field.name);
     names += cell;
   }
-  return names + '\n' + format_values(metrics) + '\n';
+  return names + '\n' + format_values(metrics, fields) + '\n';
 }
 
 }  // namespace depthstill

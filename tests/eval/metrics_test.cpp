@@ -86,6 +86,17 @@ TEST(Metrics, NothingValidAtAllGivesNan) {
   EXPECT_TRUE(std::isnan(summarize(images).mean.abs_rel));
 }
 
+TEST(Metrics, ValuesStandBelowTheirNames) {
+  Metrics metrics;
+  metrics.sq_rel = 5;
+  metrics.d1 = 0.25;
+  metrics.i_rmse = 3;
+  const MetricField two[] = {metric_field("abs_rel"), metric_field("d1")};
+  EXPECT_EQ(format_metrics(metrics, two), "   abs_rel        d1\n    0.0000    0.2500\n");
+  const std::string all = format_metrics(metrics, kEvalFields);
+  EXPECT_EQ(all.substr(all.size() - 11), "    3.0000\n");
+}
+
 TEST(Metrics, UnknownNameListsTheKnownOnes) {
   EXPECT_STREQ(metric_field("rmse").name, "rmse");
   try {

@@ -111,5 +111,79 @@ TEST(Protocols, Sentences) {
   for (const auto& c : cases) EXPECT_EQ(sentence(c.dataset, c.protocol, c.alignment), c.expected);
 }
 
+// All of them on all of their sets, from the colon on, without an alignment.
+TEST(Protocols, EverySetHasItsSentence) {
+  const std::string unaligned = "; no alignment, no median scaling", mean = "; mean of per-image values",
+                    kb = "352x1216 bottom-centre frame (KB crop), no resize; ", whole = "whole image at its own size; ",
+                    least_ten = "; images with fewer than 10 valid pixels left out",
+                    moge = whole +
+                           "truth valid where known and at most 1000 times its 1 % quantile; no crop; prediction "
+                           "not clamped" +
+                           unaligned + "; abs_rel divides by truth + 1e-06 m" + mean;
+  const auto within = [&](const char* limits, const std::string& box) {
+    return concat_text("truth valid where ", limits, " m; ", box, "; prediction ");
+  };
+  const auto dav2 = [&](const char* limits) {
+    return concat_text(whole, within(limits, "no crop"), "of another size resized bilinearly with corners aligned; ",
+                       "prediction not clamped", unaligned, "; silog = sqrt(mean e^2 - 0.5 (mean e)^2)", least_ten,
+                       mean);
+  };
+  const auto ultralytics = [&](const char* limits, const char* clamp) {
+    return concat_text(whole, within(limits, "no crop"), "clamped to [", clamp, "] m", unaligned,
+                       "; predictions that are NaN or infinite take a limit", least_ten, mean);
+  };
+  const std::string garg = "Garg crop rows 143:349, columns 43:1172",
+                    eigen = "Eigen crop rows 117:321, columns 43:1172",
+                    nyu = whole + within("0.001 < d < 10", "Eigen crop rows 45:471, columns 41:601") +
+                          "clamped to [0.001, 10] m" + unaligned + mean,
+                    plain = whole + within("0.001 < d < 80", "no crop") + "clamped to [0.001, 80] m" + unaligned + mean;
+  const struct {
+    const char* protocol;
+    const char* dataset;
+    std::string expected;
+  } cases[] = {
+      {"tie-kd", "kitti", kb + within("0.001 < d < 80", garg) + "clamped to [0.001, 80] m" + unaligned + mean},
+      {"tie-kd", "nyu", nyu},
+      {"tie-kd", "plain", plain},
+      {"marigold", "kitti", kb + within("1e-05 < d < 80", eigen) + "clamped to [1e-05, 80] m" + unaligned + mean},
+      {"marigold", "nyu", nyu},
+      {"marigold", "eth3d", whole + within("d > 1e-05", "no crop") + "clamped to at least 1e-05 m" + unaligned + mean},
+      {"marigold", "scannet",
+       whole + within("0.001 < d < 10", "no crop") + "clamped to [0.001, 10] m" + unaligned + mean},
+      {"marigold", "diode",
+       whole + "truth valid where the set's mask says so; no crop; prediction clamped to [0.6, 350] m" + unaligned +
+           mean},
+      {"marigold", "plain", plain},
+      {"monodepth2", "kitti",
+       whole + within("0.001 < d < 80", "Garg crop rows 0.408108:0.991892, columns 0.0359477:0.964052 of the frame") +
+           "of another size resized bilinearly on pixel centres; prediction clamped to [0.001, 80] m" + unaligned +
+           mean},
+      {"dav2-metric", "kitti", dav2("0.001 <= d <= 80")},
+      {"dav2-metric", "nyu", dav2("0.001 <= d <= 20")},
+      {"dav2-metric", "scannet", dav2("0.001 <= d <= 20")},
+      {"dav2-metric", "plain", dav2("0.001 <= d <= 80")},
+      {"moge", "kitti", moge},
+      {"moge", "nyu", moge},
+      {"moge", "eth3d", moge},
+      {"moge", "scannet", moge},
+      {"moge", "diode", moge},
+      {"moge", "plain", moge},
+      {"ultralytics", "kitti", ultralytics("0.001 < d < 80", "0.001, 80")},
+      {"ultralytics", "nyu", ultralytics("0.001 < d < 10", "0.001, 10")},
+      {"ultralytics", "plain", ultralytics("0.001 < d < 80", "0.001, 80")},
+  };
+  size_t next = 0;
+  for (const ProtocolRow& row : protocols()) {
+    for (const ProtocolSet& set : row.sets) {
+      ASSERT_LT(next, std::size(cases)) << row.name << " on " << set.dataset;
+      const auto& c = cases[next++];
+      ASSERT_EQ(concat_text(c.protocol, ' ', c.dataset), concat_text(row.name, ' ', set.dataset));
+      EXPECT_EQ(sentence(c.dataset, c.protocol, Alignment::kNone),
+                concat_text("protocol ", c.protocol, " on ", c.dataset, ": ", c.expected));
+    }
+  }
+  EXPECT_EQ(next, std::size(cases));
+}
+
 }  // namespace
 }  // namespace depthstill

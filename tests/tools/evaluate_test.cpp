@@ -14,85 +14,12 @@
 #include "engine/io/pfm.h"
 #include "engine/io/text_file.h"
 #include "kernels/core/error.h"
-#include "tools/args.h"
+#include "tests/tools/eval_contract.h"
 
 namespace depthstill {
 namespace {
 
-namespace fs = std::filesystem;
-
-// Runs `depthstill eval ...` in this process: the exit code, or the message of what it threw.
-std::string eval_command(const std::vector<std::string>& arguments) {
-  CLI::App app("test");
-  Run run;
-  add_eval_command(app, run);
-  std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-  reversed.emplace_back("eval");
-  try {
-    app.parse(reversed);
-    testing::internal::CaptureStdout();
-    const int code = run();
-    testing::internal::GetCapturedStdout();
-    return std::to_string(code);
-  } catch (const CLI::ParseError& error) {
-    return std::string("usage: ") + error.what();
-  } catch (const UsageError& error) {
-    testing::internal::GetCapturedStdout();
-    return std::string("usage: ") + error.what();
-  } catch (const Error& error) {
-    testing::internal::GetCapturedStdout();
-    return error.what();
-  }
-}
-
-// A data set of two frames and one line without truth, and predictions that are `factor` times the truth.
-class EvalContract : public testing::Test {
- protected:
-  void SetUp() override {
-    root_ = fs::path(testing::TempDir()) / testing::UnitTest::GetInstance()->current_test_info()->name();
-    fs::remove_all(root_);
-    fs::create_directories(root_ / "gt");
-    fs::create_directories(root_ / "pred");
-  }
-
-  void make(int height, int width, double units, double max_depth, float factor) {
-    std::ofstream list(root_ / "list.txt");
-    for (int i = 0; i < 2; ++i) {
-      DepthMap truth{width, height, {}};
-      for (int y = 0; y < height; ++y) {
-        for (int x = 0; x < width; ++x) {
-          const bool known = (x + y) % 3 == 0;
-          truth.values.push_back(
-              known ? static_cast<float>(std::round(units * (0.5 + 0.4 * max_depth * y / height)) / units) : 0);
-        }
-      }
-      const std::string number = std::to_string(i);
-      write_map((root_ / "gt" / (number + ".png")).string(), truth, {1 / units});
-      DepthMap frame = truth;
-      if (height > 352 && width > 1216) frame = crop(truth, frame_rect(make_protocol("kitti"), {width, height}));
-      for (float& metres : frame.values) metres = metres > 0 ? metres * factor : 1e6f;  // unknown pixels must not count
-      const int64_t shape[] = {frame.height, frame.width};
-      write_npy((root_ / "pred" / ("a_b.c_" + number + ".npy")).string(), shape, frame.values);
-      list << "a/b.c/" << number << ".jpg gt/" << number << ".png 700\r\n";
-    }
-    list << "a/none.jpg None 700";  // no truth, no prediction, no line end
-  }
-
-  std::vector<std::string> arguments(const std::string& dataset) const {
-    return {"--dataset", dataset,
-            "--root",    root_.string(),
-            "--list",    (root_ / "list.txt").string(),
-            "--pred",    (root_ / "pred").string(),
-            "--json",    (root_ / "out.json").string()};
-  }
-  static std::string format_metric(double value) {
-    char text[32];
-    std::snprintf(text, sizeof(text), "%.4f", value);
-    return text;
-  }
-  nlohmann::json result() const { return nlohmann::json::parse(read_text((root_ / "out.json").string())); }
-  fs::path root_;
-};
+using namespace testing_eval;
 
 TEST_F(EvalContract, KittiPredictions) {
   make(375, 1242, 256, 80, 1.3f);
@@ -429,7 +356,8 @@ TEST_F(EvalContract, ErrorsSayWhatAndWhere) {
 
   const int64_t shape[] = {352, 1216};
   write_npy(pred, shape, std::vector<float>(352 * 1216, NAN));
-  EXPECT_NE(eval_command(arguments("kitti")).find(list + ":2: prediction for a/b.c/1.jpg: row 143, column "),
+  EXPECT_NE(eval_command(arguments("kitti"))
+                .find(concat_text(list, ":2: prediction for a/b.c/1.jpg (", pred, "): row 143, column ")),
             std::string::npos);
 
   std::ofstream(pred, std::ios::binary) << "not an array";
