@@ -2,7 +2,7 @@
 #include "tools/eval.h"
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -17,6 +17,7 @@
 #include "engine/io/text_file.h"
 #include "kernels/core/parallel.h"
 #include "tools/args.h"
+#include "tools/eval_options.h"
 #include "tools/evaluate_model.h"
 #include "tools/load_network.h"
 #include "tools/output_plan.h"
@@ -31,32 +32,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kPngLevel = 9;
-constexpr const char* kExamples =
-    "Five benchmarks, here by Marigold's protocol, with the relative inverse depth of any system:\n"
-    "  depthstill eval --dataset nyu --root NYU --list tools/lists/nyu_test_654.txt --pred MAPS ...\n"
-    "  depthstill eval --dataset kitti --root KITTI --list tools/lists/kitti_eigen_test_652.txt --pred MAPS ...\n"
-    "  depthstill eval --dataset eth3d --root ETH3D --list tools/lists/eth3d_454.txt --pred MAPS ...\n"
-    "  depthstill eval --dataset scannet --root SCANNET --list tools/lists/scannet_val_800.txt --pred MAPS ...\n"
-    "  depthstill eval --dataset diode --root DIODE --list tools/lists/diode_val_771.txt --pred MAPS ...\n"
-    "  ... = --protocol marigold --align disparity-ls\n";
 constexpr int64_t kComparisonDraws = 1000;  // without --bootstrap
-
-struct EvalArgs {
-  std::string recipe, weights, data, split;
-  std::string dataset, root, list, image_folder, depth_folder, predictions;
-  std::string teacher, crop, json, csv, picture, save;
-  std::string protocol, align, pred_kind, pred_names = "flat", pred_resize, truth_size;
-  std::vector<std::string> overrides;
-  double depth_units = 0, depth_float_units = 0, teacher_units = 0, teacher_float_units = 0;
-  double min_depth = 0, max_depth = 0, pred_units = 0;
-  int fit_side = -1;
-  BootstrapOptions bootstrap;
-  std::string bootstrap_by = "image", compare;
-  bool no_flip = false, teacher_similarity = false, median_scaling = false, allow_outside = false;
-  ScoreOptions scoring;
-  ExistingArgs existing;
-  ComputeArgs compute;
-};
 
 // An EvalSetup, from a recipe or from --dataset, --root and --list, says what is scored on which files.
 struct EvalSetup {
@@ -116,6 +92,10 @@ EvalSetup make_setup(const EvalArgs& args) {
   if (args.median_scaling) protocol.alignment = Alignment::kMedian;
   if (!args.align.empty()) protocol.alignment = find_alignment(args.align);
   if (args.fit_side >= 0) protocol.fit_side = args.fit_side;
+  for (const auto& [name, quantity] : kQuantities) {
+    if (name == args.metric_space) protocol.metric_space = quantity;
+  }
+  if (!args.nonfinite.empty()) protocol.nonfinite_to_limits = args.nonfinite == "limit";
   for (const PredictionResizeRow& row : prediction_resizes()) {
     if (row.name == args.pred_resize) protocol.resize = row.resize;
   }
@@ -123,6 +103,9 @@ EvalSetup make_setup(const EvalArgs& args) {
   if (args.max_depth > 0) protocol.max_depth = args.max_depth;
   check_usage(protocol.min_depth < protocol.max_depth, "eval: expected --min-depth ", protocol.min_depth,
               " to be less than --max-depth ", protocol.max_depth);
+  check_usage(!protocol.nonfinite_to_limits || (protocol.rules->clamps && std::isfinite(protocol.max_depth)),
+              "eval: expected a protocol with limits of depth for --nonfinite limit, got ", protocol.rules->name,
+              " on ", protocol.dataset, protocol.rules->clamps ? " without --max-depth" : "");
   set_units(setup.data.depth, args.depth_units, args.depth_float_units);
   if (!args.teacher.empty()) {
     if (!setup.data.teacher) setup.data.teacher = TeacherSpec{};
@@ -137,23 +120,13 @@ std::string saved_path(const std::string& folder, const EvalItem& item) {
   return (fs::path(folder) / flat_name(item.name, ".npy")).string();
 }
 
-template <class T>
-struct Choice {
-  const char* name;
-  T value;
-};
-constexpr std::array<Choice<PredictionNames>, 3> kNamings{
-    {{"flat", PredictionNames::kFlat}, {"marigold", PredictionNames::kMarigold}, {"image", PredictionNames::kImage}}};
-constexpr std::array<Choice<Quantity>, 2> kPredictionKinds{
-    {{"depth", Quantity::kDepth}, {"disparity", Quantity::kInverseDepth}}};
-
 StoredPredictions stored_predictions(const EvalSetup& setup, const EvalArgs& args, const std::string& place) {
   PredictionNames names = PredictionNames::kFlat;
   for (const auto& [name, naming] : kNamings) {
     if (name == args.pred_names) names = naming;
   }
   std::optional<Quantity> kind;
-  for (const auto& [name, quantity] : kPredictionKinds) {
+  for (const auto& [name, quantity] : kQuantities) {
     if (name == args.pred_kind) kind = quantity;
   }
   return {place, names, kind, args.pred_units, setup.protocol};
@@ -330,150 +303,12 @@ int run_eval(const EvalArgs& args, bool prints) {
   return kExitOk;
 }
 
-template <class Rows>
-CLI::IsMember one_of(const Rows& rows) {
-  std::vector<std::string> names;
-  for (const auto& row : rows) names.emplace_back(row.name);
-  return CLI::IsMember(names);
-}
-
-std::vector<std::string> crop_names() {
-  std::vector<std::string> names = box_names();
-  names.insert(names.begin(), "none");
-  return names;
-}
-
-void add_source_options(CLI::App& command, EvalArgs& args) {
-  command.add_option("recipe", args.recipe, "TOML recipe of the model and its data set");
-  command.add_option("--weights", args.weights, "weights of the model to score: .safetensors or .pth");
-  command.add_option("--data", args.data, "root of the data set, in place of the recipe's data.root");
-  add_allow_outside(command, args.allow_outside);
-  command.add_option("--split", args.split, "the recipe's list: train, val or test [default: test, else val]")
-      ->check(CLI::IsMember({"train", "val", "test"}));
-  command.add_option("--set", args.overrides, "override a setting of the recipe, KEY=VALUE; may be repeated")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
-  command.add_flag("--no-flip", args.no_flip, "do not average with the prediction for the mirrored image");
-  command.add_option("--save-pred", args.save, "folder for the predictions: one .npy per image, as --pred reads them");
-  command.add_option(
-      "--pred", args.predictions,
-      "folder of stored predictions instead of a model: .npy, 16-bit PNG or .pfm, in metres unless --align "
-      "says otherwise, of the size of the protocol's frame (kitti by tie-kd and marigold: 352x1216); or one .npy "
-      "(N, H, W) of all of them in the order of the list");
-  command
-      .add_option("--dataset", args.dataset,
-                  "data set without a recipe: kitti, nyu, eth3d, scannet, diode or plain (no crops)")
-      ->check(one_of(benchmarks()));
-  command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
-  command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
-  command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
-  command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth' or 'image depth focal'");
-}
-
-void add_prediction_options(CLI::App& command, EvalArgs& args) {
-  command
-      .add_option("--pred-kind", args.pred_kind,
-                  "what predictions hold that do not say it: depth or disparity (inverse depth) [default: what the "
-                  "alignment fits; monodepth2: disparity]")
-      ->check(one_of(kPredictionKinds));
-  command.add_option("--pred-scale", args.pred_units, "units of predictions in integers (PNG): value = raw / UNITS")
-      ->check(CLI::PositiveNumber);
-  command
-      .add_option("--pred-names", args.pred_names,
-                  "names of predictions: flat (the image's path with '/' as '_'), marigold (pred_NAME beside it) or "
-                  "image (its path) [default: flat]")
-      ->check(one_of(kNamings));
-  command
-      .add_option("--pred-resize", args.pred_resize,
-                  "how predictions of another size are brought to the frame's: none, half-pixel, corners or nearest "
-                  "[default: none; monodepth2 half-pixel, dav2-metric corners]")
-      ->check(one_of(prediction_resizes()));
-}
-
-void add_alignment_options(CLI::App& command, EvalArgs& args) {
-  command
-      .add_option("--protocol", args.protocol,
-                  "tie-kd, marigold, monodepth2, dav2-metric, moge or ultralytics [default: tie-kd for kitti, nyu and "
-                  "plain, or the recipe's; else marigold]")
-      ->check(one_of(protocols()));
-  command
-      .add_option("--align", args.align,
-                  "none, median, depth-ls, disparity-ls, scale-l1 or depth-l1: fit of each prediction to truth "
-                  "[default: none, or the recipe's]; relative models need disparity-ls")
-      ->check(one_of(alignments()));
-  command.add_flag("--median-scaling", args.median_scaling, "another spelling of --align median");
-  command
-      .add_option("--fit-side", args.fit_side,
-                  "pixels: affine fits see the columns of a longer side of so many; 0: all [default: eth3d by marigold "
-                  "1024, else 0]")
-      ->check(CLI::NonNegativeNumber);
-  command.add_flag(
-      "--boundary", args.scoring.boundary,
-      "also find Depth Pro's boundary F1 of aligned depth, which is made for dense truth: the rim of a hole is "
-      "an edge to it");
-  command.add_flag("--local-fit", args.scoring.local_fit,
-                   "also compare, on the centre of the image, the fit to all of it with one to the centre alone");
-  command
-      .add_option("--bootstrap", args.bootstrap.draws,
-                  "draws that 95 % intervals of the means are found from [default: 0, no intervals; with --compare "
-                  "1000 for the differences]")
-      ->check(CLI::NonNegativeNumber);
-  command
-      .add_option("--bootstrap-by", args.bootstrap_by,
-                  "what is drawn: image, or scene, whose images are alike (nyu and eth3d scenes, kitti drives, scannet "
-                  "and diode scans; else an image's folder) [default: image]")
-      ->check(CLI::IsMember({"image", "scene"}));
-  command.add_option("--compare", args.compare,
-                     "another system on the same images, paired with this one: stored predictions, as --pred takes "
-                     "them, or a table of --csv");
-  command.add_option("--seed", args.bootstrap.seed, "of these draws [default: 0]");
-  command.add_option("--truth-size", args.truth_size,
-                     "HxW of ground truth without a header (eth3d) [default: the image's size, else the prediction's]");
-}
-
-void add_protocol_options(CLI::App& command, EvalArgs& args) {
-  command.add_option("--depth-scale", args.depth_units,
-                     "units per metre of ground truth in integers (PNG, .npy) [default: 256 for kitti and plain, 1000 "
-                     "for nyu, or the recipe's]");
-  command.add_option("--depth-float-scale", args.depth_float_units,
-                     "units per metre of ground truth in floats (.npy, .pfm) [default: 1, or the recipe's]");
-  command.add_option("--min-depth", args.min_depth,
-                     "metres [default: the protocol's; tie-kd: 0.001, plain the recipe's]");
-  command.add_option("--max-depth", args.max_depth,
-                     "metres [default: the protocol's; tie-kd: kitti 80, nyu 10, plain 80 or the recipe's]");
-  command
-      .add_option("--crop", args.crop,
-                  "pixels compared: none, garg or eigen [default: the protocol's; tie-kd: kitti garg, nyu eigen]")
-      ->check(CLI::IsMember(crop_names()));
-  command.add_flag("--teacher-similarity", args.teacher_similarity,
-                   "compare with the teacher's maps instead of ground truth: kitti rows 110..351, all columns");
-  command.add_option("--teacher", args.teacher, "folder of the teacher's maps [default: the recipe's]");
-  command.add_option("--teacher-scale", args.teacher_units,
-                     "units per metre of teacher maps in integers [default: 65535/80, nyu 65535/10]");
-  command.add_option("--teacher-float-scale", args.teacher_float_units,
-                     "units per metre of teacher maps in floats [default: 1, or the recipe's]");
-  command.add_option("--json", args.json, "write the result to this file, also over an earlier one");
-  command.add_option("--csv", args.csv, "write one line per image to this file, also over an earlier one");
-  command.add_option("--picture", args.picture,
-                     "write the first image, its truth (or teacher's map), prediction and relative error as one PNG, "
-                     "also over an earlier one");
-  args.existing.add_to(command, "predictions of --save-pred");
-}
-
-void add_options(CLI::App& command, EvalArgs& args) {
-  add_source_options(command, args);
-  add_prediction_options(command, args);
-  add_alignment_options(command, args);
-  add_protocol_options(command, args);
-  args.compute.add_to(command);
-}
-
 }  // namespace
 
 void evaluate_quietly(std::vector<std::string> arguments) {
   CLI::App command("eval");
   EvalArgs args;
-  add_options(command, args);
+  add_eval_options(command, args);
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
     command.parse(arguments);
@@ -487,8 +322,7 @@ void add_eval_command(CLI::App& app, Run& run) {
   const auto args = std::make_shared<EvalArgs>();
   CLI::App* command = app.add_subcommand(
       "eval", "Score a model (RECIPE --weights) or stored predictions (--dataset --root --list --pred)");
-  add_options(*command, *args);
-  command->footer(kExamples);
+  add_eval_options(*command, *args);
   command->callback([args, &run] { run = [args] { return run_eval(*args, true); }; });
 }
 

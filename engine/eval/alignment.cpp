@@ -13,13 +13,15 @@
 namespace depthstill {
 namespace {
 
-constexpr std::array<AlignmentRow, 6> kAlignments{{
+constexpr std::array<AlignmentRow, 8> kAlignments{{
     {Alignment::kNone, "none", Quantity::kDepth, Ambiguity::kNone},
     {Alignment::kMedian, "median", Quantity::kDepth, Ambiguity::kScale},
     {Alignment::kDepthLs, "depth-ls", Quantity::kDepth, Ambiguity::kScaleAndShift},
     {Alignment::kDisparityLs, "disparity-ls", Quantity::kInverseDepth, Ambiguity::kScaleAndShift},
-    {Alignment::kScaleL1, "scale-l1", Quantity::kDepth, Ambiguity::kScale},
-    {Alignment::kDepthL1, "depth-l1", Quantity::kDepth, Ambiguity::kScaleAndShift},
+    {Alignment::kScaleL1, "scale-l1", Quantity::kDepth, Ambiguity::kScale, true},
+    {Alignment::kDepthL1, "depth-l1", Quantity::kDepth, Ambiguity::kScaleAndShift, true},
+    {Alignment::kDisparityL1, "disparity-l1", Quantity::kInverseDepth, Ambiguity::kScaleAndShift, true},
+    {Alignment::kLogLs, "log-ls", Quantity::kDepth, Ambiguity::kScale},
 }};
 
 struct Pixels {
@@ -35,11 +37,11 @@ void for_each_pixel(const Pixels& pixels, size_t begin, size_t end, const F& f) 
   }
 }
 
-Fit fit_least_squares(const Pixels& pixels, bool inverse) {
+Fit fit_least_squares(const Pixels& pixels, Alignment alignment) {
   return line_of(sum_pixel_blocks<Moments>(pixels.mask.size(), [&](size_t begin, size_t end) {
     const size_t n = end - begin;
     return moments_of(pixels.prediction.subspan(begin, n), pixels.truth.subspan(begin, n),
-                      pixels.mask.subspan(begin, n), inverse);
+                      pixels.mask.subspan(begin, n), alignment);
   }));
 }
 
@@ -64,10 +66,14 @@ Fit fit_median(const Pixels& pixels, const MedianRule& rule) {
   return {static_cast<double>(median(g, rule.lower) / middle), 0};
 }
 
-Fit fit_l1(const Pixels& pixels, bool with_shift) {
+// Weighs each pixel by 1 / y.
+Fit fit_l1(const Pixels& pixels, Alignment alignment) {
   std::vector<WeightedPair> pairs;
-  for_each_pixel(pixels, 0, pixels.mask.size(), [&](double p, double g) { pairs.push_back({p, g, 1 / g}); });
-  if (!with_shift) return {fit_scale_l1(pairs), 0};
+  const bool inverse = fits_inverse(alignment);
+  for_each_pixel(pixels, 0, pixels.mask.size(), [&](double p, double g) {
+    pairs.push_back({p, inverse ? 1 / g : g, inverse ? g : 1 / g});
+  });
+  if (alignment == Alignment::kScaleL1) return {fit_scale_l1(pairs), 0};
   const auto [least, greatest] = std::minmax_element(
       pairs.begin(), pairs.end(), [](const WeightedPair& a, const WeightedPair& b) { return a.x < b.x; });
   if (least->x == greatest->x) {
@@ -75,7 +81,7 @@ Fit fit_l1(const Pixels& pixels, bool with_shift) {
     for (const WeightedPair& pair : pairs) truths.push_back({pair.y, pair.weight});
     return least_norm_line(least->x, weighted_median(truths));
   }
-  const L1Line line = fit_line_l1(pairs, fit_least_squares(pixels, false).scale);
+  const L1Line line = fit_line_l1(pairs, fit_least_squares(pixels, alignment).scale);
   return {line.scale, line.shift};
 }
 
@@ -87,10 +93,12 @@ Fit fit_pixels(Alignment alignment, const MedianRule& rule, const Pixels& pixels
       return fit_median(pixels, rule);
     case Alignment::kDepthLs:
     case Alignment::kDisparityLs:
-      return fit_least_squares(pixels, alignment == Alignment::kDisparityLs);
+    case Alignment::kLogLs:
+      return fit_least_squares(pixels, alignment);
     case Alignment::kScaleL1:
     case Alignment::kDepthL1:
-      return fit_l1(pixels, alignment == Alignment::kDepthL1);
+    case Alignment::kDisparityL1:
+      return fit_l1(pixels, alignment);
   }
   return {};
 }
@@ -100,6 +108,8 @@ Fit fit_pixels(Alignment alignment, const MedianRule& rule, const Pixels& pixels
 std::span<const AlignmentRow> alignments() { return kAlignments; }
 
 const AlignmentRow& row_of(Alignment alignment) { return kAlignments[static_cast<size_t>(alignment)]; }
+
+bool fits_inverse(Alignment alignment) { return row_of(alignment).quantity == Quantity::kInverseDepth; }
 
 Alignment find_alignment(std::string_view name) {
   for (const AlignmentRow& row : kAlignments) {

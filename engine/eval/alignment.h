@@ -19,6 +19,8 @@ enum class Alignment : uint8_t {
   kDisparityLs,  // least sum (a - 1/g)^2 (MiDaS, Ranftl et al. 2020; Marigold, Ke et al. 2024)
   kScaleL1,      // least sum |scale p - g| / g (MoGe, Wang et al. 2025)
   kDepthL1,      // least sum |a - g| / g: the affine map of least abs_rel (MoGe)
+  kDisparityL1,  // least sum |a - 1/g| g: that of least relative error of inverse depth
+  kLogLs,        // least sum (scale ln p + shift - ln g)^2, for depth e^shift p^scale (Ultralytics)
 };
 
 struct AlignmentRow {
@@ -26,9 +28,12 @@ struct AlignmentRow {
   const char* name;     // in options and recipes
   Quantity quantity;    // of the predictions that it fits
   Ambiguity ambiguity;  // what predictions may lack to be absolute
+  bool l1 = false;      // least absolute residuals
 };
 std::span<const AlignmentRow> alignments();
 const AlignmentRow& row_of(Alignment alignment);
+// Whether y is 1 / g.
+bool fits_inverse(Alignment alignment);
 // Throws Error that lists the names.
 Alignment find_alignment(std::string_view name);
 
@@ -43,9 +48,9 @@ struct MedianRule {
   float least = 0;     // predictions below count as this
 };
 
-// Fits over the pixels with mask != 0, in double, with the same bits for any number of threads. kNone fits nothing.
-// Throws Error, naming `name`, if there are none, or if they do not determine the fit. If all predictions are equal,
-// a scale and shift are those of least norm, as numpy.linalg.lstsq has it.
+// Fits over the pixels with mask != 0 (by kLogLs their predictions are > 0), in double, with the same bits for any
+// number of threads. kNone fits nothing. Throws Error, naming `name`, if there are none, or if they do not determine
+// the fit. If all predictions are equal, a scale and shift are those of least norm, as numpy.linalg.lstsq has it.
 Fit fit(Alignment alignment, const MedianRule& rule, const std::string& name, std::span<const float> prediction,
         std::span<const float> truth, std::span<const uint8_t> mask);
 

@@ -190,6 +190,7 @@ std::string evaluation_json(const Evaluation& evaluation) {
   json["protocol_name"] = protocol.rules->name;
   json["align"] = row_of(protocol.alignment).name;
   json["pred_kind"] = evaluation.predicted.quantity == Quantity::kDepth ? "depth" : "disparity";
+  if (protocol.metric_space == Quantity::kInverseDepth) json["metric_space"] = "disparity";
   if (protocol.alignment != Alignment::kNone) {
     const FitSummary fits = summarize_fits(evaluation);
     json["fit"] = {

@@ -75,7 +75,8 @@ std::vector<int> fitted_columns(ImageSize frame, int fit_side) {
 }
 
 FittedPixels::FittedPixels(const Protocol& protocol, ImageSize frame, bool inverted)
-    : positive_(inverted || (protocol.alignment == Alignment::kDisparityLs && protocol.rules->fits_positive)) {
+    : positive_(inverted || protocol.alignment == Alignment::kLogLs ||
+                (fits_inverse(protocol.alignment) && protocol.rules->fits_positive)) {
   if (row_of(protocol.alignment).ambiguity != Ambiguity::kScaleAndShift || protocol.fit_side == 0) return;
   columns_.assign(static_cast<size_t>(frame.width), 0);
   for (const int x : fitted_columns(frame, protocol.fit_side)) columns_[static_cast<size_t>(x)] = 1;
@@ -90,8 +91,7 @@ std::vector<uint8_t> fit_mask(const Protocol& protocol, ImageSize frame, std::sp
                               bool inverted, std::span<const uint8_t> valid) {
   std::vector<uint8_t> mask(valid.begin(), valid.end());
   FittedPixels(protocol, frame, inverted).leave(0, prediction, mask);
-  const bool l1 = protocol.alignment == Alignment::kScaleL1 || protocol.alignment == Alignment::kDepthL1;
-  return l1 && protocol.rules->l1_on_grid ? grid_mask(frame, mask) : mask;
+  return row_of(protocol.alignment).l1 && protocol.rules->l1_on_grid ? grid_mask(frame, mask) : mask;
 }
 
 }  // namespace depthstill

@@ -1,17 +1,19 @@
 #include "engine/eval/least_squares.h"
 
+#include "kernels/core/vector_math.h"
+
 namespace depthstill {
 namespace {
 
-template <class Target>
+template <class Source, class Target>
 Moments moments_by(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> mask,
-                   const Target& target) {
+                   const Source& source, const Target& target) {
   double n = 0, p = 0, y = 0;
 #pragma omp simd reduction(+ : n, p, y)
   for (size_t i = 0; i < mask.size(); ++i) {
     const bool in = mask[i] != 0;
     n += in ? 1.0 : 0.0;
-    p += in ? static_cast<double>(prediction[i]) : 0.0;
+    p += in ? source(static_cast<double>(prediction[i])) : 0.0;
     y += in ? target(static_cast<double>(truth[i])) : 0.0;
   }
   Moments m;
@@ -21,7 +23,7 @@ Moments moments_by(std::span<const float> prediction, std::span<const float> tru
 #pragma omp simd reduction(+ : pp, py)
   for (size_t i = 0; i < mask.size(); ++i) {
     const bool in = mask[i] != 0;
-    const double dp = in ? static_cast<double>(prediction[i]) - p_mean : 0.0;
+    const double dp = in ? source(static_cast<double>(prediction[i])) - p_mean : 0.0;
     const double dy = in ? target(static_cast<double>(truth[i])) - y_mean : 0.0;
     pp += dp * dp;
     py += dp * dy;
@@ -48,9 +50,12 @@ Moments& Moments::operator+=(const Moments& other) {
 }
 
 Moments moments_of(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> mask,
-                   bool inverse) {
-  if (inverse) return moments_by(prediction, truth, mask, [](double g) { return 1 / g; });
-  return moments_by(prediction, truth, mask, [](double g) { return g; });
+                   Alignment alignment) {
+  const auto itself = [](double x) { return x; };
+  const auto logarithm = [](double x) { return vector_log(x); };
+  if (alignment == Alignment::kLogLs) return moments_by(prediction, truth, mask, logarithm, logarithm);
+  if (fits_inverse(alignment)) return moments_by(prediction, truth, mask, itself, [](double g) { return 1 / g; });
+  return moments_by(prediction, truth, mask, itself, itself);
 }
 
 Fit least_norm_line(double p, double y) { return {y * p / (p * p + 1), y / (p * p + 1)}; }

@@ -15,9 +15,10 @@ struct Moments {
   Moments& operator+=(const Moments& other);
 };
 
-// Those of prediction p and y = truth, or 1 / truth with `inverse`, over the pixels with mask != 0.
+// Those over the pixels with mask != 0 of prediction p and y = truth; of 1 / truth if `alignment` fits inverse depth,
+// of ln p and ln truth by kLogLs.
 Moments moments_of(std::span<const float> prediction, std::span<const float> truth, std::span<const uint8_t> mask,
-                   bool inverse);
+                   Alignment alignment);
 
 // Of all lines through (p, y), that of least norm.
 Fit least_norm_line(double p, double y);

@@ -40,6 +40,10 @@ void MetricSums::add(std::span<const float> prediction, std::span<const float> t
       truths[count] = static_cast<double>(truth[i]);
       count += valid[i] != 0;
     }
+    for (size_t i = 0; rule.inverse && i < count; ++i) {
+      predictions[i] = 1 / predictions[i];
+      truths[i] = 1 / truths[i];
+    }
     add_valid({predictions, count}, {truths, count}, rule);
   }
 }

@@ -56,6 +56,7 @@ const MetricField& metric_field(std::string_view name);
 struct MetricRule {
   double abs_rel_offset = 0;                  // metres: abs_rel is mean |p - g| / (g + this)
   double silog_mean = 1, silog_factor = 100;  // silog is factor sqrt(mean e^2 - mean weight (mean e)^2)
+  bool inverse = false;  // p and g are inverse depth, 1/m: abs_rel, sq_rel and rmse differ, and i_rmse is in metres
 };
 
 // Sums over pixels; of silog and the roots, what they are made of.

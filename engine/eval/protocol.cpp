@@ -23,7 +23,14 @@ Protocol make_protocol(const std::string& dataset, const std::string& name) {
   protocol.max_depth = set.max_depth;
   protocol.fit_side = set.fit_side;
   protocol.resize = protocol.rules->resize;
+  protocol.nonfinite_to_limits = protocol.rules->nonfinite_to_limits;
   return protocol;
+}
+
+MetricRule metric_rule(const Protocol& protocol) {
+  MetricRule rule = protocol.rules->metric_rule;
+  rule.inverse = protocol.metric_space == Quantity::kInverseDepth;
+  return rule;
 }
 
 Protocol against_teacher(Protocol protocol) {
@@ -199,15 +206,20 @@ std::string alignment_text(const Protocol& protocol) {
           rules.median.least > 0 ? concat_text(", those below ", rules.median.least, " raised to it") : std::string());
     case Alignment::kDepthLs:
       return concat_text("scale and shift per image by least squares in depth over valid pixels", columns);
-    case Alignment::kDisparityLs:
-      break;
     case Alignment::kScaleL1:
       return "scale" + l1;
     case Alignment::kDepthL1:
       return "scale and shift" + l1;
+    case Alignment::kLogLs:
+      return "exponent and factor per image by least squares in the logarithm of depth over valid pixels with a "
+             "prediction > 0";
+    case Alignment::kDisparityLs:
+    case Alignment::kDisparityL1:
+      break;
   }
-  return concat_text("scale and shift per image by least squares in inverse depth over valid pixels",
-                     rules.fits_positive ? " with a prediction > 0" : "", columns, "; inverse depth raised to ",
+  return concat_text("scale and shift per image by least ", row.l1 ? "mean relative error of" : "squares in",
+                     " inverse depth over valid pixels", rules.fits_positive ? " with a prediction > 0" : "",
+                     row.l1 && rules.l1_on_grid ? ", on a 64x64 grid" : "", columns, "; inverse depth raised to ",
                      rules.least_inverse > 0 ? concat_text("at least ", rules.least_inverse, " 1/m")
                                              : "that of the greatest valid truth");
 }
@@ -217,14 +229,16 @@ std::string resize_text(const Protocol& protocol) {
   return concat_text("; prediction of another size ", prediction_resizes()[static_cast<size_t>(protocol.resize)].text);
 }
 
-std::string metrics_text(const ProtocolRow& rules) {
-  std::string text;
-  const MetricRule& metric = rules.metric_rule;
-  if (metric.abs_rel_offset > 0) text += concat_text("; abs_rel divides by truth + ", metric.abs_rel_offset, " m");
+std::string metrics_text(const Protocol& protocol) {
+  const ProtocolRow& rules = *protocol.rules;
+  const MetricRule metric = metric_rule(protocol);
+  std::string text = metric.inverse ? "; metrics of inverse depth, 1/m" : "";
+  if (metric.abs_rel_offset > 0)
+    text += concat_text("; abs_rel divides by truth + ", metric.abs_rel_offset, metric.inverse ? " 1/m" : " m");
   if (metric.silog_factor != 100) {
     text += concat_text("; silog = sqrt(mean e^2 - ", metric.silog_mean, " (mean e)^2)");
   }
-  if (rules.nonfinite_to_limits) text += "; predictions that are NaN or infinite take a limit";
+  if (protocol.nonfinite_to_limits) text += "; predictions that are NaN or infinite take a limit";
   if (rules.least_pixels > 1) {
     text += concat_text("; images with fewer than ", rules.least_pixels, " valid pixels left out");
   }
@@ -240,7 +254,7 @@ std::string describe(const Protocol& protocol) {
                      protocol.target == Target::kTeacher ? ", similarity to the teacher: " : ": ",
                      kitti_crop ? row.frame_text : kWholeImage, "; ", truth_text(protocol), "; ",
                      box_text(protocol, row), resize_text(protocol), "; ", limits_text(protocol), "; ",
-                     alignment_text(protocol), metrics_text(*protocol.rules), "; mean of per-image values");
+                     alignment_text(protocol), metrics_text(protocol), "; mean of per-image values");
 }
 
 }  // namespace depthstill

@@ -27,10 +27,15 @@ struct Protocol {
   double min_depth = 1e-3,
          max_depth = 80;  // metres: predictions are clamped to it, `truth` may leave out what is beyond
   Alignment alignment = Alignment::kNone;
+  Quantity metric_space = Quantity::kDepth;           // what metrics compare: depth, or its inverse
+  bool nonfinite_to_limits = false;                   // see ProtocolRow
   int fit_side = 0;                                   // see ProtocolSet
   PredictionResize resize = PredictionResize::kNone;  // of stored predictions
   int first_row = 0;                                  // rows above are left out (teacher similarity: 110)
 };
+
+// Its metrics: those of the named protocol, of metric_space.
+MetricRule metric_rule(const Protocol& protocol);
 
 // A named protocol of protocols.h on a benchmark, with its box there; without a name the benchmark's usual one.
 Protocol make_protocol(const std::string& dataset, const std::string& name = "");

@@ -55,7 +55,7 @@ class Scorer {
     for (size_t i = 0; i < values.size(); ++i) {
       float& value = values[i];
       if (std::isfinite(value)) continue;
-      if (valid_[i] && !rules_.nonfinite_to_limits) fail_nonfinite(name_, truth_.size(), i, value);
+      if (valid_[i] && !protocol_.nonfinite_to_limits) fail_nonfinite(name_, truth_.size(), i, value);
       if (valid_[i]) limited_.push_back({i, value < 0 ? protocol_.min_depth : protocol_.max_depth});
       if (!valid_[i]) ++unused;
       known_[i] = 0;
@@ -91,13 +91,13 @@ class Scorer {
   }
 
   std::optional<Metrics> metrics(const std::vector<float>& values, const Mask& pixels) const {
-    return compute_metrics(values, truth_.values, pixels, rules_.metric_rule);
+    return compute_metrics(values, truth_.values, pixels, metric_rule(protocol_));
   }
 
  private:
   // 1/m; 0 where no inverse depth is fitted.
   double least_inverse() const {
-    if (protocol_.alignment != Alignment::kDisparityLs) return 0;
+    if (!fits_inverse(protocol_.alignment)) return 0;
     if (rules_.least_inverse > 0) return rules_.least_inverse;
     float greatest = 0;
     for (size_t i = 0; i < valid_.size(); ++i) {

@@ -45,6 +45,7 @@ class PartScorer {
   PartScorer(const Protocol& protocol, const FramePair& pair)
       : protocol_(protocol),
         pair_(pair),
+        rule_(metric_rule(protocol)),
         valid_(protocol, pair.size()),
         inverted_(is_inverted(protocol, pair.kind())),
         fitted_(protocol, pair.size(), inverted_) {}
@@ -109,14 +110,13 @@ class PartScorer {
     if (protocol_.alignment == Alignment::kNone) return tally;
     fitted_.leave(begin, part.prediction, mask);
     for (const uint8_t used : mask) tally.fitted += used;
-    const bool inverse = protocol_.alignment == Alignment::kDisparityLs;
     if (!inverted_) {
-      tally.moments = moments_of(part.prediction, part.truth, mask, inverse);
+      tally.moments = moments_of(part.prediction, part.truth, mask, protocol_.alignment);
       return tally;
     }
     std::vector<float> values(part.prediction.begin(), part.prediction.end());
     for (float& value : values) value = 1 / value;
-    tally.moments = moments_of(values, part.truth, mask, inverse);
+    tally.moments = moments_of(values, part.truth, mask, protocol_.alignment);
     return tally;
   }
 
@@ -127,8 +127,7 @@ class PartScorer {
     for (size_t first = 0; first < valid.size(); first += kAtOnce) {
       const size_t count = std::min(kAtOnce, valid.size() - first);
       find_depths(depth_of, part.prediction.subspan(first, count), &valid[first], depth, tally);
-      tally.sums.add({depth, count}, part.truth.subspan(first, count), std::span(valid).subspan(first, count),
-                     protocol_.rules->metric_rule);
+      tally.sums.add({depth, count}, part.truth.subspan(first, count), std::span(valid).subspan(first, count), rule_);
     }
     return tally;
   }
@@ -159,6 +158,7 @@ class PartScorer {
 
   const Protocol& protocol_;
   const FramePair& pair_;
+  MetricRule rule_;
   ValidPixels valid_;
   bool inverted_;
   FittedPixels fitted_;
@@ -167,21 +167,10 @@ class PartScorer {
 }  // namespace
 
 bool scores_by_parts(const Protocol& protocol, const ScoreOptions& options) {
-  const ProtocolRow& rules = *protocol.rules;
   if (options.local_fit || options.boundary) return false;
   if (protocol.target == Target::kTruth && protocol.truth == TruthRule::kNoOutliers) return false;
-  switch (protocol.alignment) {
-    case Alignment::kNone:
-    case Alignment::kDepthLs:
-      return true;
-    case Alignment::kDisparityLs:
-      return rules.least_inverse > 0;
-    case Alignment::kMedian:
-    case Alignment::kScaleL1:
-    case Alignment::kDepthL1:
-      break;
-  }
-  return false;
+  if (protocol.alignment == Alignment::kMedian || row_of(protocol.alignment).l1) return false;
+  return !fits_inverse(protocol.alignment) || protocol.rules->least_inverse > 0;
 }
 
 FramePair::FramePair(const Protocol& protocol, const TruthReader& truth, const MapReader& prediction)
@@ -229,14 +218,14 @@ ImageMetrics score_parts(const Protocol& protocol, const std::string& name, cons
   const ProtocolRow& rules = *protocol.rules;
   const PartScorer scorer(protocol, pair);
   const bool fits = protocol.alignment != Alignment::kNone;
-  const double least_inverse = protocol.alignment == Alignment::kDisparityLs ? rules.least_inverse : 0;
+  const double least_inverse = fits_inverse(protocol.alignment) ? rules.least_inverse : 0;
   const AlignedDepth as_it_is(protocol, Fit{}, least_inverse);
   const Tally seen = fits ? scorer.look() : scorer.look_and_measure(as_it_is);
   ImageMetrics image;
   image.pixels = seen.pixels;
   if (image.pixels < rules.least_pixels) return image;
   const bool any_bad = seen.bad != std::numeric_limits<size_t>::max();
-  if (any_bad && !rules.nonfinite_to_limits) fail_nonfinite(name, pair.size(), seen.bad, seen.bad_value);
+  if (any_bad && !protocol.nonfinite_to_limits) fail_nonfinite(name, pair.size(), seen.bad, seen.bad_value);
   image.nonfinite = seen.nonfinite;
   if (fits) {
     check_fitted(protocol.alignment, name, seen.fitted);
@@ -247,7 +236,7 @@ ImageMetrics score_parts(const Protocol& protocol, const std::string& name, cons
   image.limited = measured.limited;
   image.negative = measured.negative;
   check_negative(protocol, name, measured.negative);
-  image.metrics = measured.sums.mean(rules.metric_rule);
+  image.metrics = measured.sums.mean(metric_rule(protocol));
   return image;
 }
 

@@ -49,9 +49,9 @@ TEST(Alignment, NamesAreThoseOfTheTable) {
 }
 
 TEST(Alignment, AffineFitsUndoAnAffineMap) {
-  for (const Alignment alignment : {Alignment::kDepthLs, Alignment::kDisparityLs, Alignment::kDepthL1}) {
-    const bool inverse = alignment == Alignment::kDisparityLs;
-    const Fit found = fit_of(alignment, affine_maps(1000, inverse, 4, -3, 0));
+  for (const Alignment alignment :
+       {Alignment::kDepthLs, Alignment::kDisparityLs, Alignment::kDepthL1, Alignment::kDisparityL1}) {
+    const Fit found = fit_of(alignment, affine_maps(1000, fits_inverse(alignment), 4, -3, 0));
     EXPECT_NEAR(found.scale, 0.25, 1e-6) << row_of(alignment).name;
     EXPECT_NEAR(found.shift, 0.75, 1e-6) << row_of(alignment).name;
     EXPECT_EQ(found.pixels, 800);
@@ -59,6 +59,14 @@ TEST(Alignment, AffineFitsUndoAnAffineMap) {
   const Fit scaled = fit_of(Alignment::kScaleL1, affine_maps(1000, false, 4, 0, 0));
   EXPECT_NEAR(scaled.scale, 0.25, 1e-6);
   EXPECT_EQ(scaled.shift, 0);
+}
+
+TEST(Alignment, LogLsUndoesAPower) {
+  Maps maps = affine_maps(1000, false, 1, 0, 0);
+  for (float& p : maps.prediction) p = 3 * p * p;  // g = (p / 3)^0.5
+  const Fit found = fit_of(Alignment::kLogLs, maps);
+  EXPECT_NEAR(found.scale, 0.5, 1e-6);
+  EXPECT_NEAR(found.shift, -0.5 * std::log(3), 1e-6);
 }
 
 // n sum p^2 - (sum p)^2 would lose all digits: what is left of the truth in a float beside this offset are steps of
@@ -88,33 +96,37 @@ TEST(Alignment, MediansOfAnEvenCount) {
   EXPECT_THROW(fit_of(Alignment::kMedian, {{-1, -2}, {1, 2}, {1, 1}}), Error);
 }
 
-double residuals(const Maps& maps, double scale, double shift) {
+// Relative ones of depth, or of inverse depth.
+double residuals(const Maps& maps, bool inverse, double scale, double shift) {
   double sum = 0;
   for (size_t i = 0; i < maps.mask.size(); ++i) {
-    const double p = maps.prediction[i], g = maps.truth[i];
-    if (maps.mask[i]) sum += std::abs(scale * p + shift - g) / g;
+    const double p = maps.prediction[i], g = maps.truth[i], y = inverse ? 1 / g : g;
+    if (maps.mask[i]) sum += std::abs(scale * p + shift - y) / y;
   }
   return sum;
 }
 
 // An L1 optimum passes through points: through one of them if there is no shift, else through two.
 TEST(Alignment, L1FitsAreNoWorseThanAnyLineThroughThePoints) {
-  for (const double scale : {0.3, -2.0}) {
-    const Maps maps = affine_maps(60, false, scale, 5, 0.4);
-    const Fit line = fit_of(Alignment::kDepthL1, maps), ray = fit_of(Alignment::kScaleL1, maps);
+  const std::pair<double, bool> cases[] = {{0.3, false}, {-2.0, false}, {3.0, true}};
+  for (const auto& [scale, inverse] : cases) {
+    const Maps maps = affine_maps(60, inverse, scale, 5, 0.4);
+    const Fit line = fit_of(inverse ? Alignment::kDisparityL1 : Alignment::kDepthL1, maps),
+              ray = fit_of(Alignment::kScaleL1, maps);
     double best_line = 1e9, best_ray = 1e9;
     for (size_t i = 0; i < maps.mask.size(); ++i) {
       if (!maps.mask[i]) continue;
       const double p = maps.prediction[i], g = maps.truth[i];
-      best_ray = std::min(best_ray, residuals(maps, g / p, 0));
+      best_ray = std::min(best_ray, residuals(maps, false, g / p, 0));
       for (size_t j = 0; j < i; ++j) {
         if (!maps.mask[j]) continue;
-        const double slope = (g - static_cast<double>(maps.truth[j])) / (p - static_cast<double>(maps.prediction[j]));
-        best_line = std::min(best_line, residuals(maps, slope, g - slope * p));
+        const double other = maps.truth[j], y = inverse ? 1 / g : g, rise = y - (inverse ? 1 / other : other);
+        const double slope = rise / (p - static_cast<double>(maps.prediction[j]));
+        best_line = std::min(best_line, residuals(maps, inverse, slope, y - slope * p));
       }
     }
-    EXPECT_NEAR(residuals(maps, line.scale, line.shift), best_line, 1e-9);
-    EXPECT_NEAR(residuals(maps, ray.scale, 0), best_ray, 1e-9);
+    EXPECT_NEAR(residuals(maps, inverse, line.scale, line.shift), best_line, 1e-9);
+    EXPECT_NEAR(residuals(maps, false, ray.scale, 0), best_ray, 1e-9);
   }
 }
 

@@ -95,6 +95,11 @@ Protocol protocol_of(const std::string& dataset, const std::string& name, Alignm
   return protocol;
 }
 
+Protocol disparity_metrics(Protocol protocol) {
+  protocol.metric_space = Quantity::kInverseDepth;
+  return protocol;
+}
+
 void expect_same(const Evaluation& found, const Evaluation& expected) {
   ASSERT_EQ(found.images.size(), expected.images.size());
   for (size_t i = 0; i < found.images.size(); ++i) {
@@ -114,7 +119,8 @@ void expect_same(const Evaluation& found, const Evaluation& expected) {
 TEST(EvaluateFiles, PartsOfALargeImageMakeTheFiguresOfTheWhole) {
   const ImageSize size{1301, 811};
   const FileSet files(size, size, 1, true);
-  for (const Alignment alignment : {Alignment::kNone, Alignment::kDepthLs, Alignment::kDisparityLs}) {
+  for (const Alignment alignment :
+       {Alignment::kNone, Alignment::kDepthLs, Alignment::kDisparityLs, Alignment::kLogLs}) {
     const Protocol protocol = protocol_of("eth3d", "marigold", alignment);
     ASSERT_TRUE(scores_by_parts(protocol, {}));
     const Evaluation expected = files.whole(protocol);
@@ -130,6 +136,8 @@ TEST(EvaluateFiles, ImagesSideBySideMakeTheFiguresOfOneAfterAnother) {
       {&plain, protocol_of("plain", "ultralytics", Alignment::kMedian)},
       {&plain, protocol_of("plain", "moge", Alignment::kDepthL1)},
       {&plain, protocol_of("plain", "ultralytics", Alignment::kDepthLs)},
+      {&plain, protocol_of("plain", "tie-kd", Alignment::kDisparityL1)},
+      {&plain, disparity_metrics(protocol_of("plain", "tie-kd", Alignment::kDisparityLs))},
   };
   for (const auto& [files, protocol] : cases) {
     SCOPED_TRACE(describe(protocol));

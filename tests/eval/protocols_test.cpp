@@ -102,6 +102,15 @@ TEST(Protocols, Sentences) {
        "protocol moge on nyu: whole image at its own size; truth valid where known and at most 1000 times "
        "its 1 % quantile; no crop; prediction not clamped; scale of least mean relative error per image, on "
        "a 64x64 grid; abs_rel divides by truth + 1e-06 m; mean of per-image values"},
+      {"nyu", "moge", Alignment::kDisparityL1,
+       "protocol moge on nyu: whole image at its own size; truth valid where known and at most 1000 times "
+       "its 1 % quantile; no crop; prediction not clamped; scale and shift per image by least mean relative "
+       "error of inverse depth over valid pixels, on a 64x64 grid; inverse depth raised to that of the "
+       "greatest valid truth; abs_rel divides by truth + 1e-06 m; mean of per-image values"},
+      {"plain", "tie-kd", Alignment::kLogLs,
+       "protocol tie-kd on plain: whole image at its own size; truth valid where 0.001 < d < 80 m; no crop; "
+       "prediction clamped to [0.001, 80] m; exponent and factor per image by least squares in the logarithm "
+       "of depth over valid pixels with a prediction > 0; mean of per-image values"},
       {"nyu", "ultralytics", Alignment::kMedian,
        "protocol ultralytics on nyu: whole image at its own size; truth valid where 0.001 < d < 10 m; no "
        "crop; prediction clamped to [0.001, 10] m; median scaling per image: lower median(truth) / lower "
@@ -109,6 +118,16 @@ TEST(Protocols, Sentences) {
        "limit; images with fewer than 10 valid pixels left out; mean of per-image values"},
   };
   for (const auto& c : cases) EXPECT_EQ(sentence(c.dataset, c.protocol, c.alignment), c.expected);
+}
+
+TEST(Protocols, SentencesOfWhatOptionsChange) {
+  Protocol protocol = make_protocol("plain", "tie-kd");
+  protocol.metric_space = Quantity::kInverseDepth;
+  protocol.nonfinite_to_limits = true;
+  EXPECT_EQ(describe(protocol),
+            "protocol tie-kd on plain: whole image at its own size; truth valid where 0.001 < d < 80 m; no crop; "
+            "prediction clamped to [0.001, 80] m; no alignment, no median scaling; metrics of inverse depth, 1/m; "
+            "predictions that are NaN or infinite take a limit; mean of per-image values");
 }
 
 // All of them on all of their sets, from the colon on, without an alignment.

@@ -40,7 +40,8 @@ std::string message_of(const Protocol& protocol, const DepthMap& truth, DepthMap
   return "scored";
 }
 
-// Found with NumPy in float64 on the same maps, by the formulas of Marigold and MoGe.
+// Found with NumPy in float64 on the same maps, by the formulas of Marigold and MoGe; disparity-l1 as the best of all
+// lines through two of the fitted pixels, of which one is an optimum; log-ls by numpy.polyfit of the logarithms.
 TEST(Score, MapsByFormulaGiveTheReferencesFigures) {
   const struct {
     const char* protocol;
@@ -51,16 +52,20 @@ TEST(Score, MapsByFormulaGiveTheReferencesFigures) {
        0.893264008995, 18.309714156717},
       {"marigold", Alignment::kDepthLs, 9.316954835888, -1.595276490871, 0.067329370765, 0.986928104575, 0.279832646282,
        8.077137056652},
+      {"marigold", Alignment::kDisparityL1, 0.016354273640, -0.013440348380, 0.142095704874, 0.869281045752,
+       0.852696201826, 17.843319516182},
+      {"tie-kd", Alignment::kLogLs, 1.457685262302, 2.116149389952, 0.067107681947, 0.985994397759, 0.284404140987,
+       8.039441968162},
       {"moge", Alignment::kDisparityLs, 0.010176034023, 0.106692382992, 0.159819737899, 0.737628384687, 0, 0},
       {"moge", Alignment::kScaleL1, 6.521787576736, 0, 0.096593435303, 0.943043884220, 0, 0},
       {"moge", Alignment::kDepthL1, 9.055049679262, -1.475656956057, 0.066964202780, 0.986928104575, 0, 0},
   };
   const GoldenMaps maps = golden_maps();
   for (const auto& c : cases) {
-    const bool inverse = c.alignment == Alignment::kDisparityLs;
+    const bool inverse = fits_inverse(c.alignment);
     DepthMap prediction{kGoldenWidth, kGoldenHeight, inverse ? maps.disparity : maps.relative_depth, kDisparity};
     if (!inverse) prediction.kind.quantity = Quantity::kDepth;
-    if (c.alignment == Alignment::kScaleL1) prediction.kind = kScaled;
+    if (row_of(c.alignment).ambiguity == Ambiguity::kScale) prediction.kind = kScaled;
     const ImageScore found =
         score(protocol_of(c.protocol, c.alignment), "p", {kGoldenWidth, kGoldenHeight, maps.truth}, prediction);
     const Metrics& metrics = *found.metrics.metrics;
@@ -96,6 +101,32 @@ TEST(Score, DisparityFitLeavesOutWhatHasNoInverse) {
   EXPECT_EQ(prediction.kind, kMetricDepth);
 }
 
+// The same by NumPy, of 1 / d and 1 / g of what was aligned and limited.
+TEST(Score, MetricsOfInverseDepth) {
+  const GoldenMaps maps = golden_maps();
+  Protocol protocol = protocol_of("marigold", Alignment::kDisparityLs);
+  protocol.metric_space = Quantity::kInverseDepth;
+  const DepthMap truth{kGoldenWidth, kGoldenHeight, maps.truth};
+  DepthMap prediction{kGoldenWidth, kGoldenHeight, maps.disparity, kDisparity};
+  const Metrics found = *score(protocol, "p", truth, prediction).metrics.metrics;
+  EXPECT_NEAR(found.abs_rel, 0.129497212101, 1e-6);
+  EXPECT_NEAR(found.sq_rel, 0.006991829828, 1e-7);
+  EXPECT_NEAR(found.rmse, 0.046265893113, 1e-7);
+  EXPECT_NEAR(found.i_rmse, 0.893264008995, 1e-6);
+  EXPECT_NEAR(found.silog, 18.309714156717, 1e-5);
+  EXPECT_NEAR(found.d1, 0.859943977591, 1e-9);
+}
+
+TEST(Score, PredictionsWithoutALogarithmAreAtTheLeastDepth) {
+  const DepthMap truth = row_map({1, 2, 4, 3});
+  DepthMap prediction = row_map({2, 4, 8, -1}, kScaled);
+  const ImageMetrics found = score(protocol_of("tie-kd", Alignment::kLogLs), "p", truth, prediction).metrics;
+  EXPECT_EQ(found.fit.pixels, 3);
+  EXPECT_EQ(found.limited, 1);
+  EXPECT_NEAR(prediction.values[2], 4.0f, 1e-6f);
+  EXPECT_EQ(prediction.values[3], 1e-3f);
+}
+
 TEST(Score, LimitsAreComparedAsFloats) {
   DepthMap prediction = row_map({1, 1, 1, 1});
   const DepthMap truth = row_map({0.001f, std::nextafter(0.001f, 1.0f), 10.0f, std::nextafter(10.0f, 0.0f)});
@@ -125,6 +156,12 @@ TEST(Score, UltralyticsTakesLimitsForThem) {
   EXPECT_EQ(map.values[2], 2.0f);
   EXPECT_EQ(found.fit.pixels, 10);
   EXPECT_EQ(found.limited, 2);
+  Protocol asked = protocol_of("tie-kd", Alignment::kDepthLs);  // --nonfinite limit
+  asked.nonfinite_to_limits = true;
+  map = row_map(prediction, kScaled);
+  EXPECT_EQ(score(asked, "p", row_map(truth), map).metrics.fit.pixels, 10);
+  EXPECT_EQ(map.values[0], 10.0f);
+  EXPECT_EQ(map.values[1], 0.001f);
   map = row_map(std::vector<float>(9, 1.0f), kScaled);
   EXPECT_FALSE(score(protocol_of("ultralytics", Alignment::kMedian), "p", row_map(std::vector<float>(9, 2.0f)), map)
                    .metrics.metrics.has_value());  // fewer than 10
@@ -143,7 +180,8 @@ TEST(Score, PredictionsOfTheOtherQuantityAreInvertedIfTheyHaveNoShift) {
 }
 
 TEST(Score, KindsThatAnAlignmentCannotMakeMetresOfAreRefused) {
-  const std::string affine = ", or an affine alignment to make metres of it (depth-ls, disparity-ls, depth-l1)";
+  const std::string affine =
+      ", or an affine alignment to make metres of it (depth-ls, disparity-ls, depth-l1, disparity-l1)";
   const struct {
     Alignment alignment;
     MapKind kind;

@@ -51,6 +51,31 @@ TEST_F(EvalContract, AnyNumberOfThreadsWritesTheSameBytes) {
   set_num_threads(before);
 }
 
+TEST_F(EvalContract, MetricSpaceAndNonfiniteNumbers) {
+  make(40, 60, 256, 80, 1.25f);
+  std::vector<std::string> args = arguments("plain");
+  args.insert(args.end(), {"--metric-space", "disparity"});
+  ASSERT_EQ(eval_command(args), "0");
+  EXPECT_NEAR(result()["abs_rel"].get<double>(), 0.2, 1e-6);  // |0.8 - 1|
+  EXPECT_EQ(result()["metric_space"], "disparity");
+  const std::string pred = (root_ / "pred/a_b.c_1.npy").string();
+  FloatArray map = read_npy(pred);
+  map.values[0] = NAN;  // has truth
+  write_npy(pred, map.shape, map.values);
+  const std::vector<std::string> plain = arguments("plain");
+  EXPECT_NE(eval_command(plain).find("row 0, column 0 is nan"), std::string::npos);
+  args = plain;
+  args.insert(args.end(), {"--nonfinite", "limit"});
+  EXPECT_EQ(eval_command(args), "0");
+  EXPECT_FALSE(result().contains("metric_space"));
+  args.insert(args.end(), {"--protocol", "moge"});
+  EXPECT_EQ(eval_command(args),
+            "usage: eval: expected a protocol with limits of depth for --nonfinite limit, got moge on plain");
+  args = arguments("plain");
+  args.insert(args.end(), {"--protocol", "ultralytics", "--nonfinite", "fail"});
+  EXPECT_NE(eval_command(args).find("row 0, column 0 is nan"), std::string::npos);
+}
+
 std::string eval_help() {
   CLI::App app("test");
   Run run;
