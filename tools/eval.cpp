@@ -1,6 +1,11 @@
 // depthstill eval: scores a model, or stored predictions of any system.
 #include "tools/eval.h"
 
+#include <cstdlib>  // defines __GLIBC__
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -179,9 +184,19 @@ std::optional<ImageSize> size_without_header(const EvalArgs& args, const Dataset
   return check_image_file(read_bytes(image), image).size;
 }
 
+// Memory that one image gives back is what the next asks for. glibc would return it to the system in between, which
+// then clears each page anew: a fifth of the time of small images.
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it allows
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 // Scores the predictions in `place`: --pred, or those that it is compared with.
 Evaluation run_stored(const EvalSetup& setup, const EvalArgs& args, const Dataset& data, const std::string& place,
                       const Baselines* baselines) {
+  keep_freed_memory();
   StoredPredictions stored = stored_predictions(setup, args, place);
   if (args.pred_names == "flat") check_map_names(data, ".npy");
   std::vector<EvalItem> items = eval_items(data, setup.protocol);

@@ -84,7 +84,8 @@ FittedPixels::FittedPixels(const Protocol& protocol, ImageSize frame, bool inver
 
 void FittedPixels::leave(size_t first, std::span<const float> prediction, std::span<uint8_t> mask) const {
   for (size_t i = 0; i < mask.size() && !columns_.empty(); ++i) mask[i] &= columns_[(first + i) % columns_.size()];
-  for (size_t i = 0; i < mask.size() && positive_; ++i) mask[i] &= prediction[i] > 0;
+  if (!positive_) return;
+  for (size_t i = 0; i < mask.size(); ++i) mask[i] = prediction[i] > 0 ? mask[i] : uint8_t{0};
 }
 
 std::vector<uint8_t> fit_mask(const Protocol& protocol, ImageSize frame, std::span<const float> prediction,

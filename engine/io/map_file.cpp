@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <iomanip>
+#include <limits>
 #include <optional>
 #include <span>
 #include <sstream>
@@ -270,12 +271,14 @@ void MapReader::read_rows(int first, int last, float* values) const {
   const std::span<float> rows(values, static_cast<size_t>(last - first) * width);
   if (rows.empty()) return;
   source_->read_rows(first, last, statement_.unit, rows);
-  if (format_.unusable == MapFormat::Unusable::kKept) return;
+  const auto usable = [](float value) { return value >= 0.0f && value <= std::numeric_limits<float>::max(); };
+  if (format_.unusable == MapFormat::Unusable::kHole) {
+    for (float& value : rows) value = usable(value) ? value : 0.0f;
+  }
+  if (format_.unusable != MapFormat::Unusable::kRefused) return;
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (std::isfinite(rows[i]) && rows[i] >= 0) continue;
-    check(format_.unusable == MapFormat::Unusable::kHole, path_, ": expected finite depths >= 0, found ", rows[i],
-          " at row ", static_cast<size_t>(first) + i / width, ", column ", i % width);
-    rows[i] = 0.0f;
+    check(usable(rows[i]), path_, ": expected finite depths >= 0, found ", rows[i], " at row ",
+          static_cast<size_t>(first) + i / width, ", column ", i % width);
   }
 }
 
