@@ -7,6 +7,7 @@
 
 #include "engine/eval/l1_fit.h"
 #include "engine/eval/least_squares.h"
+#include "engine/eval/median_search.h"
 #include "engine/eval/pixel_blocks.h"
 #include "kernels/core/error.h"
 
@@ -61,9 +62,7 @@ Fit fit_median(const Pixels& pixels, const MedianRule& rule) {
     p.push_back(std::max(prediction, rule.least));
     g.push_back(truth);
   });
-  const float middle = median(p, rule.lower);
-  check(middle > 0, "median scaling needs a positive median, got ", middle);
-  return {static_cast<double>(median(g, rule.lower) / middle), 0};
+  return median_fit(median(p, rule.lower), median(g, rule.lower));
 }
 
 // Weighs each pixel by 1 / y.

@@ -8,6 +8,7 @@
 #include "engine/eval/aligned_depth.h"
 #include "engine/eval/fit_pixels.h"
 #include "engine/eval/least_squares.h"
+#include "engine/eval/median_search.h"
 #include "engine/eval/pixel_blocks.h"
 #include "kernels/core/error.h"
 
@@ -55,6 +56,27 @@ class PartScorer {
     return over_parts([&](size_t begin, const FramePair::Part& part) { return look_at(begin, part); });
   }
 
+  // Of kMedian, of an image with a pixel to fit.
+  Fit fit_medians() const {
+    const bool lower = protocol_.rules->median.lower;
+    MedianSearch predictions, truths;
+    over_parts([&](size_t begin, const FramePair::Part& part) {
+      const Fitted fitted = fitted_values(begin, part);
+      predictions.count_upper(fitted.prediction);
+      truths.count_upper(fitted.truth);
+      return Tally{};
+    });
+    predictions.begin_second();
+    truths.begin_second();
+    over_parts([&](size_t begin, const FramePair::Part& part) {
+      const Fitted fitted = fitted_values(begin, part);
+      predictions.count_lower(fitted.prediction);
+      truths.count_lower(fitted.truth);
+      return Tally{};
+    });
+    return median_fit(predictions.median(lower), truths.median(lower));
+  }
+
   Tally measure(const AlignedDepth& depth) const {
     return over_parts([&](size_t begin, const FramePair::Part& part) { return measure_at(begin, part, depth); });
   }
@@ -96,8 +118,13 @@ class PartScorer {
   Tally look_at(size_t begin, const FramePair::Part& part) const {
     Tally tally;
     std::vector<uint8_t> mask = valid_of(begin, part);
+    int64_t all_finite = 1;
     for (size_t i = 0; i < mask.size(); ++i) {
+      const float value = part.prediction[i];
       tally.pixels += mask[i];
+      all_finite &= value - value == 0.0f ? 1 : 0;
+    }
+    for (size_t i = 0; i < mask.size() && all_finite == 0; ++i) {
       const float value = part.prediction[i];
       if (std::isfinite(value)) continue;
       if (mask[i] == 0) ++tally.nonfinite;
@@ -110,6 +137,7 @@ class PartScorer {
     if (protocol_.alignment == Alignment::kNone) return tally;
     fitted_.leave(begin, part.prediction, mask);
     for (const uint8_t used : mask) tally.fitted += used;
+    if (protocol_.alignment == Alignment::kMedian) return tally;
     if (!inverted_) {
       tally.moments = moments_of(part.prediction, part.truth, mask, protocol_.alignment);
       return tally;
@@ -118,6 +146,24 @@ class PartScorer {
     for (float& value : values) value = 1 / value;
     tally.moments = moments_of(values, part.truth, mask, protocol_.alignment);
     return tally;
+  }
+
+  struct Fitted {
+    std::vector<float> prediction, truth;
+  };
+  // What the medians are taken of.
+  Fitted fitted_values(size_t begin, const FramePair::Part& part) const {
+    const float least = protocol_.rules->median.least;
+    std::vector<uint8_t> mask = valid_of(begin, part);
+    fitted_.leave(begin, part.prediction, mask);
+    Fitted fitted;
+    for (size_t i = 0; i < mask.size(); ++i) {
+      const float value = part.prediction[i];
+      if (mask[i] == 0 || !std::isfinite(value)) continue;
+      fitted.prediction.push_back(std::max(inverted_ ? 1 / value : value, least));
+      fitted.truth.push_back(part.truth[i]);
+    }
+    return fitted;
   }
 
   Tally measure_at(size_t begin, const FramePair::Part& part, const AlignedDepth& depth_of) const {
@@ -169,7 +215,7 @@ class PartScorer {
 bool scores_by_parts(const Protocol& protocol, const ScoreOptions& options) {
   if (options.local_fit || options.boundary) return false;
   if (protocol.target == Target::kTruth && protocol.truth == TruthRule::kNoOutliers) return false;
-  if (protocol.alignment == Alignment::kMedian || row_of(protocol.alignment).l1) return false;
+  if (row_of(protocol.alignment).l1) return false;
   return !fits_inverse(protocol.alignment) || protocol.rules->least_inverse > 0;
 }
 
@@ -229,7 +275,11 @@ ImageMetrics score_parts(const Protocol& protocol, const std::string& name, cons
   image.nonfinite = seen.nonfinite;
   if (fits) {
     check_fitted(protocol.alignment, name, seen.fitted);
-    image.fit = line_of(seen.moments);
+    try {
+      image.fit = protocol.alignment == Alignment::kMedian ? scorer.fit_medians() : line_of(seen.moments);
+    } catch (const Error& error) {
+      fail(name, ": ", error.what());
+    }
     image.fit.pixels = seen.fitted;
   }
   const Tally measured = fits ? scorer.measure(AlignedDepth(protocol, image.fit, least_inverse)) : seen;

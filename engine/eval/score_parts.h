@@ -1,5 +1,5 @@
-// Scores an image part by part, so that a large one is never in memory whole: its files are read once for the fit and
-// once for the metrics. The figures have the same bits as those of score().
+// Scores an image part by part, so that a large one is never in memory whole: its files are read once for the fit
+// (for medians three times) and once for the metrics. The figures have the same bits as those of score().
 #pragma once
 
 #include <span>
@@ -14,7 +14,7 @@
 
 namespace depthstill {
 
-// Whether a part of an image is enough to score that part, given sums over all: without medians, L1 fits, quantiles,
+// Whether a part of an image is enough to score that part, given sums and counts over all: without L1 fits, quantiles,
 // and what ScoreOptions asks for.
 bool scores_by_parts(const Protocol& protocol, const ScoreOptions& options);
 

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "engine/eval/l1_fit.h"
+#include "engine/eval/median_search.h"
 #include "engine/eval/metrics.h"
 #include "kernels/core/error.h"
 #include "kernels/core/parallel.h"
@@ -94,6 +96,25 @@ TEST(Alignment, MediansOfAnEvenCount) {
   EXPECT_DOUBLE_EQ(fit_of(Alignment::kMedian, maps, {true, 0}).scale, 10);
   EXPECT_DOUBLE_EQ(fit_of(Alignment::kMedian, maps, {true, 8}).scale, 2.5);  // predictions 8, 8, 8, 9
   EXPECT_THROW(fit_of(Alignment::kMedian, {{-1, -2}, {1, 2}, {1, 1}}), Error);
+}
+
+// Against sorting: few values and many, of any sign, some equal, in parts.
+TEST(MedianSearch, FindsTheMiddleOfSortedValues) {
+  for (const uint32_t count : {1u, 2u, 7u, 1000u, 4096u}) {
+    std::vector<float> values;
+    for (uint32_t i = 0; i < count; ++i) values.push_back(static_cast<float>(std::round(900 * u(5, i)) / 7 + 40));
+    MedianSearch search;
+    const auto pass = [&](const auto& take) {
+      for (size_t at = 0; at < count; at += 300) take(std::span(values).subspan(at, std::min<size_t>(300, count - at)));
+    };
+    pass([&](std::span<const float> part) { search.count_upper(part); });
+    search.begin_second();
+    pass([&](std::span<const float> part) { search.count_lower(part); });
+    std::sort(values.begin(), values.end());
+    const float below = values[(count - 1) / 2], above = values[count / 2];
+    EXPECT_EQ(search.median(true), below) << count;
+    EXPECT_EQ(search.median(false), 0.5f * (below + above)) << count;
+  }
 }
 
 // Relative ones of depth, or of inverse depth.

@@ -120,7 +120,7 @@ TEST(EvaluateFiles, PartsOfALargeImageMakeTheFiguresOfTheWhole) {
   const ImageSize size{1301, 811};
   const FileSet files(size, size, 1, true);
   for (const Alignment alignment :
-       {Alignment::kNone, Alignment::kDepthLs, Alignment::kDisparityLs, Alignment::kLogLs}) {
+       {Alignment::kNone, Alignment::kMedian, Alignment::kDepthLs, Alignment::kDisparityLs, Alignment::kLogLs}) {
     const Protocol protocol = protocol_of("eth3d", "marigold", alignment);
     ASSERT_TRUE(scores_by_parts(protocol, {}));
     const Evaluation expected = files.whole(protocol);
@@ -134,6 +134,7 @@ TEST(EvaluateFiles, ImagesSideBySideMakeTheFiguresOfOneAfterAnother) {
       {&kitti, protocol_of("kitti", "tie-kd", Alignment::kNone)},
       {&kitti, protocol_of("kitti", "marigold", Alignment::kDisparityLs)},
       {&plain, protocol_of("plain", "ultralytics", Alignment::kMedian)},
+      {&plain, protocol_of("plain", "tie-kd", Alignment::kMedian)},
       {&plain, protocol_of("plain", "moge", Alignment::kDepthL1)},
       {&plain, protocol_of("plain", "ultralytics", Alignment::kDepthLs)},
       {&plain, protocol_of("plain", "tie-kd", Alignment::kDisparityL1)},
