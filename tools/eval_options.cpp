@@ -48,13 +48,17 @@ void add_source_options(CLI::App& command, EvalArgs& args) {
       "says otherwise, of the size of the protocol's frame (kitti by tie-kd and marigold: 352x1216); or one .npy "
       "(N, H, W) of all of them in the order of the list");
   command
-      .add_option("--dataset", args.dataset,
-                  "data set without a recipe: kitti, nyu, eth3d, scannet, diode or plain (no crops)")
+      .add_option(
+          "--dataset", args.dataset,
+          "data set without a recipe: kitti, nyu, eth3d, scannet, diode, moge (MoGe's bundles) or plain (no crops)")
       ->check(one_of(benchmarks()));
   command.add_option("--root", args.root, "with --dataset: folder that the list's paths are relative to");
   command.add_option("--image-folder", args.image_folder, "with --dataset: below the root, where image paths begin");
   command.add_option("--depth-folder", args.depth_folder, "with --dataset: below the root, where depth paths begin");
-  command.add_option("--list", args.list, "with --dataset: list file, lines 'image depth' or 'image depth focal'");
+  command.add_option(
+      "--list", args.list,
+      "with --dataset: list file, lines 'image depth' or 'image depth focal'; moge: folders with image.jpg and "
+      "depth.png (.index.txt)");
 }
 
 void add_prediction_options(CLI::App& command, EvalArgs& args) {
@@ -81,7 +85,7 @@ void add_alignment_options(CLI::App& command, EvalArgs& args) {
   command
       .add_option("--protocol", args.protocol,
                   "tie-kd, marigold, monodepth2, dav2-metric, moge or ultralytics [default: tie-kd for kitti, nyu and "
-                  "plain, or the recipe's; else marigold]")
+                  "plain, or the recipe's; moge for moge; else marigold]")
       ->check(one_of(protocols()));
   command
       .add_option(

@@ -171,7 +171,7 @@ void Dataset::read_entries(BadLines& bad) {
   }
   const bool maps = spec_.teacher && spec_.teacher->naming != TeacherNaming::kTruth;
   MapNames names;
-  for (ListEntry& entry : read_list(list_path_, spec_.order, &bad)) {
+  for (ListEntry& entry : read_list(list_path_, spec_.order, &bad, spec_.list_form)) {
     if (spec_.skip_without_depth && entry.depth.empty()) {
       ++skipped_;
       continue;

@@ -52,6 +52,7 @@ struct DatasetSpec {
   double min_depth = 1e-3, max_depth = 80;  // metres; what counts as valid depth
   std::optional<TeacherSpec> teacher;
   ListOrder order = ListOrder::kAsWritten;
+  ListForm list_form = ListForm::kColumns;
   bool skip_without_depth = true;  // leave out lines with None, as the reference does
   bool allow_outside = false;      // read files that ".." or links of the list lead to out of the root
   std::string packed;              // a folder of packed data (engine/data/packed.h) to read instead; empty: the files

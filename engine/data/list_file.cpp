@@ -66,9 +66,19 @@ std::string file_path(const std::string& column) {
   return path;
 }
 
-ListEntry parse_line(std::string_view line) {
+ListEntry parse_folder(std::string_view line) {
+  const size_t end = line.find_last_not_of(" \t") + 1;
+  const std::string folder = file_path(std::string(line.substr(0, end)));
+  ListEntry entry;
+  entry.image = folder + "/image.jpg";
+  entry.depth = folder + "/depth.png";
+  return entry;
+}
+
+ListEntry parse_line(std::string_view line, ListForm form) {
   const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 && c != '\t'; };
   check(std::none_of(line.begin(), line.end(), is_control), "expected text, found '", printable(line), "'");
+  if (form == ListForm::kFolders) return parse_folder(line);
   const std::vector<std::string> columns = split_columns(line);
   const size_t count = columns.size();
   if (count != 2 && count != 3) {
@@ -123,7 +133,8 @@ std::string plain_path(std::string_view path) {
   return plain;
 }
 
-std::vector<ListEntry> parse_list(const std::string& text, const std::string& name, ListOrder order, BadLines* bad) {
+std::vector<ListEntry> parse_list(const std::string& text, const std::string& name, ListOrder order, BadLines* bad,
+                                  ListForm form) {
   BadLines own;
   BadLines& refused = bad == nullptr ? own : *bad;
   const std::vector<std::string> lines = split_lines(text);
@@ -133,12 +144,13 @@ std::vector<ListEntry> parse_list(const std::string& text, const std::string& na
     if (lines[i].starts_with('#') || lines[i].find_first_not_of(" \t") == std::string::npos) continue;
     empty = false;
     refused.attempt(concat_text(name, ':', i + 1), [&] {
-      entries.push_back(parse_line(lines[i]));
+      entries.push_back(parse_line(lines[i], form));
       entries.back().line = static_cast<int>(i + 1);
     });
   }
   own.check_none();
-  check(!empty, name, ": expected lines 'image depth focal', found an empty list");
+  check(!empty, name, ": expected lines ", form == ListForm::kFolders ? "with a folder" : "'image depth focal'",
+        ", found an empty list");
   if (order == ListOrder::kByImage) {
     std::stable_sort(entries.begin(), entries.end(),
                      [](const ListEntry& a, const ListEntry& b) { return below(a.image) < below(b.image); });
@@ -146,8 +158,8 @@ std::vector<ListEntry> parse_list(const std::string& text, const std::string& na
   return entries;
 }
 
-std::vector<ListEntry> read_list(const std::string& path, ListOrder order, BadLines* bad) {
-  return parse_list(read_text(path, kMaxListBytes), path, order, bad);
+std::vector<ListEntry> read_list(const std::string& path, ListOrder order, BadLines* bad, ListForm form) {
+  return parse_list(read_text(path, kMaxListBytes), path, order, bad, form);
 }
 
 }  // namespace depthstill

@@ -22,6 +22,10 @@ struct ListEntry {
 };
 
 enum class ListOrder { kAsWritten, kByImage };  // kByImage: sorted by image path, as the reference does
+enum class ListForm {
+  kColumns,
+  kFolders,  // a line is a folder that holds image.jpg and depth.png (MoGe's .index.txt)
+};
 
 // The lines of a list that cannot be used.
 struct BadLines {
@@ -56,9 +60,10 @@ auto at_line(const std::string& where, const F& f) {
 // added to `bad`; where that is null, they throw Error "LIST:LINE: expected 3 columns (image depth focal) or 2 (image
 // depth), found 4", all in one. A list without entries always throws.
 std::vector<ListEntry> read_list(const std::string& path, ListOrder order = ListOrder::kAsWritten,
-                                 BadLines* bad = nullptr);
+                                 BadLines* bad = nullptr, ListForm form = ListForm::kColumns);
 std::vector<ListEntry> parse_list(const std::string& text, const std::string& name,
-                                  ListOrder order = ListOrder::kAsWritten, BadLines* bad = nullptr);
+                                  ListOrder order = ListOrder::kAsWritten, BadLines* bad = nullptr,
+                                  ListForm form = ListForm::kColumns);
 
 // The path without "./" and doubled "/". A '/' in front, one, stays.
 std::string plain_path(std::string_view path);

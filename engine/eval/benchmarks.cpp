@@ -60,6 +60,15 @@ const std::vector<Benchmark>& table() {
        .units_per_metre = 1000,
        .min_depth = 0.6,
        .max_depth = 350},
+      {.name = "moge",
+       .title = "MoGe's sets",
+       .citation = "MoGe (Wang et al. 2025), the sets of its evaluation as it distributes them",
+       .list_form = ListForm::kFolders,
+       .truth = TruthFile::kLogPng,
+       .units_per_metre = 1,
+       .min_depth = 0,
+       .max_depth = std::numeric_limits<double>::infinity(),
+       .scene_level = 2},
       {.name = "plain",
        .title = "plain",
        .citation = "",
@@ -100,6 +109,7 @@ DatasetSpec dataset_spec(const Benchmark& benchmark, std::string root, std::stri
   spec.min_depth = benchmark.min_depth;
   spec.max_depth = benchmark.max_depth;
   spec.order = benchmark.order;
+  spec.list_form = benchmark.list_form;
   return spec;
 }
 

@@ -15,6 +15,7 @@ namespace depthstill {
 enum class TruthFile : uint8_t {
   kMap,        // a map file (engine/io/map_file.h), 0 where nothing is known
   kRawFloats,  // ETH3D: float32, little-endian, row after row, no header; infinity where nothing is known
+  kLogPng,     // MoGe: 16-bit PNG of logarithms between its texts `near` and `far` (truth_file.h)
   kWithMask,   // DIODE: a map file and, as the list's third column, one that is 0 where it does not count
 };
 
@@ -38,6 +39,7 @@ struct Benchmark {
   const char* citation;  // source of the frame, boxes and limits
   // Lists and files
   ListOrder order = ListOrder::kAsWritten;  // order in which training reads a list
+  ListForm list_form = ListForm::kColumns;  // what an evaluation without a recipe takes for a list
   TruthFile truth = TruthFile::kMap;        // how files of ground truth are made
   double units_per_metre;                   // units of ground truth in PNG
   CropRule crop = CropRule::kNone;          // crop of training images

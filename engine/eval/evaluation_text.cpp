@@ -15,9 +15,13 @@ std::string describe_data(const Dataset& data, const Protocol& protocol) {
   const DatasetSpec& spec = data.spec();
   const bool teacher = protocol.target == Target::kTeacher;
   const MapFormat& format = teacher ? spec.teacher->format : spec.depth;
+  const std::string list =
+      concat_text("list ", std::filesystem::path(spec.list).filename().string(), ", ", data.size(), " lines; ");
+  if (!teacher && find_benchmark(protocol.dataset).truth == TruthFile::kLogPng) {
+    return list + "truth in metres, logarithms between each file's near and far";
+  }
   std::string text =
-      concat_text("list ", std::filesystem::path(spec.list).filename().string(), ", ", data.size(), " lines; ",
-                  teacher ? "teacher maps" : "truth", " in 1/", 1 / format.metres_per_unit, " m (integers) or ");
+      concat_text(list, teacher ? "teacher maps" : "truth", " in 1/", 1 / format.metres_per_unit, " m (integers) or ");
   if (format.metres_per_float_unit == 1) return text + "m (floats)";
   return text + concat_text("1/", 1 / format.metres_per_float_unit, " m (floats)");
 }

@@ -72,7 +72,7 @@ ProtocolRow moge() {
                   .citation = "MoGe (Wang et al. 2025), on the sets' own files",
                   .sets = {},
                   .metrics = kMogeMetrics};
-  for (const char* set : {"kitti", "nyu", "eth3d", "scannet", "diode", "plain"}) {
+  for (const char* set : {"kitti", "nyu", "eth3d", "scannet", "diode", "moge", "plain"}) {
     row.sets.push_back({set, kWhole, "none", TruthRule::kNoOutliers, 0, kNoLimit});
   }
   row.metric_rule.abs_rel_offset = 1e-6;
@@ -122,9 +122,8 @@ std::span<const PredictionResizeRow> prediction_resizes() { return kResizes; }
 std::span<const ProtocolRow> protocols() { return table(); }
 
 const ProtocolRow& find_protocol(std::string_view name, std::string_view dataset) {
-  if (name.empty()) name = set_of(table().front(), dataset) != nullptr ? "tie-kd" : "marigold";
   for (const ProtocolRow& row : table()) {
-    if (row.name == name) return row;
+    if (name.empty() ? set_of(row, dataset) != nullptr : row.name == name) return row;
   }
   fail("protocol: expected ",
        list_text(

@@ -66,7 +66,7 @@ struct ProtocolRow {
 
 std::span<const ProtocolRow> protocols();
 // The protocol of that name; throws Error that lists the names. "" is the one that `dataset` is scored by if none is
-// named: tie-kd where it is defined, else marigold.
+// named, the first that is defined on it: tie-kd, else marigold, else moge.
 const ProtocolRow& find_protocol(std::string_view name, std::string_view dataset);
 // Its set of that name. Throws Error that lists those on which it is defined.
 const ProtocolSet& find_set(const ProtocolRow& protocol, std::string_view dataset);

@@ -1,13 +1,47 @@
 #include "engine/eval/truth_file.h"
 
+#include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <span>
 #include <vector>
 
+#include "engine/io/png_text.h"
+#include "engine/io/text_file.h"
 #include "kernels/core/error.h"
 
 namespace depthstill {
+namespace {
+
+// A text of a PNG that is a number > 0.
+double positive_text(std::span<const uint8_t> png, const std::string& path, const char* keyword) {
+  const std::optional<std::string> text = find_png_text(png, keyword);
+  check(text.has_value(), path, ": expected the text '", keyword, "' of MoGe's depth maps, found none");
+  double number = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
+  check(error == std::errc{} && end == text->data() + text->size() && std::isfinite(number) && number > 0, path,
+        ": expected a number > 0 as the text '", keyword, "', found '", printable(*text), "'");
+  return number;
+}
+
+}  // namespace
+
+DepthMap read_log_png(const std::string& path) {
+  const std::vector<uint8_t> file = read_bytes(path);
+  const Image16 image = decode_png16(file, path);
+  const double near = std::log(positive_text(file, path, "near")), far = std::log(positive_text(file, path, "far"));
+  const double unit = find_png_text(file, "unit") ? positive_text(file, path, "unit") : 1;
+  std::vector<float> depths(65536, 0.0f);
+  for (int v = 1; v < 65535; ++v) {
+    const float q = static_cast<float>(v - 1) / 65533.0f;  // as NumPy computes it
+    depths[static_cast<size_t>(v)] =
+        static_cast<float>(unit * std::exp(near * static_cast<double>(1 - q) + far * static_cast<double>(q)));
+  }
+  DepthMap map{image.width, image.height, std::vector<float>(image.grey.size())};
+  std::transform(image.grey.begin(), image.grey.end(), map.values.begin(), [&](uint16_t v) { return depths[v]; });
+  return map;
+}
 
 TruthReader::TruthReader(TruthFile kind, const std::string& path, const std::string& mask, const MapFormat& format,
                          ImageSize raw_size) {
@@ -17,6 +51,9 @@ TruthReader::TruthReader(TruthFile kind, const std::string& path, const std::str
     const uint64_t bytes = sizeof(float) * static_cast<uint64_t>(size_.width) * static_cast<uint64_t>(size_.height);
     check(raw_->size() == bytes, path, ": expected ", bytes, " bytes, floats of ", size_, " (width x height), found ",
           raw_->size());
+  } else if (kind == TruthFile::kLogPng) {
+    decoded_ = read_log_png(path);
+    size_ = decoded_->size();
   } else {
     map_.emplace(path, format);
     size_ = map_->size();
@@ -36,6 +73,8 @@ void TruthReader::read_rows(int first, int last, float* values) const {
     for (size_t i = 0; i < count; ++i) {
       if (!std::isfinite(values[i]) || values[i] < 0) values[i] = 0;
     }
+  } else if (decoded_) {
+    std::copy_n(&decoded_->values[static_cast<size_t>(first) * width], count, values);
   } else {
     map_->read_rows(first, last, values);
   }

@@ -11,6 +11,11 @@
 
 namespace depthstill {
 
+// MoGe's map in a 16-bit PNG whose texts `near` and `far` are depths > 0: value 0 is unknown and 65535 infinitely far,
+// which both become 0; v between them is near^(1 - q) far^q with q = (v - 1) / 65533, times the text `unit` if there is
+// one (MoGe, moge/utils/io.py). Throws Error that names the file.
+DepthMap read_log_png(const std::string& path);
+
 // Open ground truth of which rows can be read, so that a large map need not be in memory whole.
 class TruthReader {
  public:
@@ -26,8 +31,9 @@ class TruthReader {
   void read_rows(int first, int last, float* values) const;
 
  private:
-  std::optional<MapReader> map_;  // one of these two
+  std::optional<MapReader> map_;  // one of these three
   std::unique_ptr<OpenFile> raw_;
+  std::optional<DepthMap> decoded_;
   std::optional<MapReader> mask_;
   ImageSize size_;
 };

@@ -1,5 +1,7 @@
 // What an evaluation answers to files that are not as they should be, and to any number of threads.
+#include "engine/io/atomic_file.h"
 #include "engine/io/map_file.h"
+#include "engine/io/png_text.h"
 #include "tests/tools/eval_contract.h"
 
 namespace depthstill {
@@ -74,6 +76,49 @@ TEST_F(EvalContract, MetricSpaceAndNonfiniteNumbers) {
   args = arguments("plain");
   args.insert(args.end(), {"--protocol", "ultralytics", "--nonfinite", "fail"});
   EXPECT_NE(eval_command(args).find("row 0, column 0 is nan"), std::string::npos);
+}
+
+// MoGe's bundle: folders named by an index, truth as logarithms, the set's own protocol.
+TEST_F(EvalContract, MogesBundle) {
+  const int64_t shape[] = {6, 8};
+  std::ofstream index(root_ / ".index.txt");
+  for (const char* name : {"office/0 1", "office/02"}) {
+    fs::create_directories(root_ / name);
+    Image16 codes{8, 6, {}};
+    std::vector<float> prediction;
+    for (int i = 0; i < 48; ++i) {
+      const bool known = i % 5 != 0;
+      codes.grey.push_back(static_cast<uint16_t>(known ? 1 + 1200 * i : i == 5 ? 65535 : 0));
+      const double depth = 0.5 * std::pow(160, 1200.0 * i / 65533);
+      prediction.push_back(static_cast<float>(known ? 0.8 / depth + 0.1 : 1000));
+    }
+    std::vector<uint8_t> png = encode_png(codes);
+    add_png_text(png, "near", "0.5");
+    add_png_text(png, "far", "80.0");
+    write_file((root_ / name / "depth.png").string(), png);
+    write_npy((root_ / name / "image.npy").string(), shape, prediction);
+    index << name << "\n";
+  }
+  index.close();
+  std::vector<std::string> args = {"--dataset",    "moge",
+                                   "--root",       root_.string(),
+                                   "--list",       (root_ / ".index.txt").string(),
+                                   "--pred",       root_.string(),
+                                   "--pred-names", "image",
+                                   "--align",      "disparity-ls",
+                                   "--json",       (root_ / "out.json").string()};
+  ASSERT_EQ(eval_command(args), "0");
+  EXPECT_EQ(result()["images"], 2);
+  EXPECT_EQ(result()["protocol_name"], "moge");
+  EXPECT_NEAR(result()["abs_rel"].get<double>(), 0, 1e-5);
+  EXPECT_NE(result()["protocol"].get<std::string>().find(
+                "list .index.txt, 2 lines; truth in metres, logarithms between each file's near and far"),
+            std::string::npos);
+  args.insert(args.end(), {"--protocol", "marigold"});
+  EXPECT_EQ(eval_command(args).rfind("usage: eval: protocol marigold: expected a set on which it is defined", 0), 0u);
+  fs::remove(root_ / "office/02/depth.png");
+  args.resize(args.size() - 2);
+  EXPECT_NE(eval_command(args).find(".index.txt:2: "), std::string::npos);
 }
 
 std::string eval_help() {
