@@ -107,7 +107,7 @@ class CommandTest(unittest.TestCase):
             lines.append(f"images/{i}.png depth/{i}.png 500.0")
         (self.root / "list.txt").write_text("\n".join(lines))  # no final newline
         (self.root / "small.toml").write_text(
-            "[model]\nbins = 17\n[loss]\ntop_rows = 8\n[data]\nteacher_naming = 'truth'\n"
+            "[model]\nbins = 17\ndecoder_widths = [32, 32, 64, 128]\n[loss]\ntop_rows = 8\n[data]\nteacher_naming = 'truth'\n"
             "depth_units_per_metre = 256.0\n"
             "teacher_units_per_metre = 256.0\n[data.train]\nlist = 'list.txt'\nteacher = '.'\n"
             "[data.val]\nlist = 'list.txt'\nteacher = '.'\n[augment]\ncrop_height = 32\ncrop_width = 48\n"

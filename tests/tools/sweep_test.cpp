@@ -26,7 +26,6 @@ class SweepTest : public testing::Test {
     testing_files::write_small_set(folder_, 4, 64, 32);
     Recipe recipe = testing_files::recipe_of_small_set(folder_, 1e-4);
     recipe.train.epochs = recipe.train.checkpoint_keep = 1;
-    recipe.model.name = "mobilenet_unet_small";
     recipe.data.val = recipe.data.train;
     recipe.eval.flip = false;
     write_file(folder_ / "small.toml", print_recipe(recipe));

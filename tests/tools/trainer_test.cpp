@@ -73,7 +73,6 @@ TEST(Trainer, AnInterruptedRunResumesBitForBit) {
 TEST(Trainer, SavesBetweenEpochsToo) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);
-  recipe.model.name = "mobilenet_unet_small";
   recipe.train.batch_size = 1;  // four steps an epoch
   recipe.train.save_every = 3;
   train(recipe, into(folder / "whole"));
@@ -98,7 +97,6 @@ TEST(Trainer, SavesBetweenEpochsToo) {
 TEST(Trainer, PartsOfANetworkLearnAtRatesOfTheirOwnOrNotAtAll) {
   const TemporaryFolder folder;
   Recipe recipe = small_recipe(folder);
-  recipe.model.name = "mobilenet_unet_small";
   train(recipe, into(folder / "first"));
   const std::string first = folder / "first/last.safetensors";
   recipe.model.weights = first;
