@@ -19,8 +19,13 @@ struct Step {
   std::vector<float> loss, gradients;
 };
 
+// A narrow decoder: the layers and the ways to compute them are those of the wide one.
+const std::vector<int64_t> kWidths[] = {{32, 32, 64, 128}, {32, 32, 32, 64, 128}};
+
 Step step_on(Device device, const std::string& model, DType dtype) {
-  const std::unique_ptr<DepthModel> student = make_model(model, {.head = default_head(model), .bins = 33});
+  ModelOptions options{.head = default_head(model), .bins = 33};
+  options.decoder_widths = kWidths[model == "resnet18_unet"];
+  const std::unique_ptr<DepthModel> student = make_model(model, options);
   student->initialize(7);
   student->to(device);
   student->train();

@@ -24,8 +24,8 @@ from make_student_fixture import digest, samples, values, write_safetensors
 SIZES = {  # name: dim, layers, heads, grid, features, out_channels, head, image sizes
     "dpt_tiny_relative": (48, 4, 3, 4, 16, [8, 12, 16, 24], "relative", [(70, 42)]),
     "dpt_tiny_metric": (48, 4, 3, 4, 16, [8, 12, 16, 24], "metric", [(56, 56)]),
-    "dpt_s": (384, 12, 6, 37, 64, [48, 96, 192, 384], "relative", [(518, 518), (518, 686), (280, 504)]),
-    "dpt_b": (768, 12, 12, 37, 128, [96, 192, 384, 768], "relative", [(518, 518), (518, 686), (280, 504)]),
+    "dpt_s": (384, 12, 6, 37, 64, [48, 96, 192, 384], "relative", [(518, 518), (280, 504)]),
+    "dpt_b": (768, 12, 12, 37, 128, [96, 192, 384, 768], "relative", [(280, 504)]),
 }
 MAX_DEPTH = 20
 
