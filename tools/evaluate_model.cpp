@@ -27,25 +27,26 @@ void show_teacher(ReportPanel& panel, const std::string& path, const MapFormat& 
 class Panels {
  public:
   Panels(const EvaluateExtras& extras, size_t images)
-      : extras_(extras),
-        field_(metric_field(extras.worst_by)),
-        stride_(std::max<size_t>(1, images / std::max<size_t>(1, extras.wanted_panels))) {}
+      : field_(metric_field(extras.worst_by.empty() ? "abs_rel" : extras.worst_by)),
+        wanted_worst_(extras.worst_by.empty() ? 0 : extras.wanted_panels / 2),
+        wanted_spread_(extras.wanted_panels - wanted_worst_),
+        stride_(std::max<size_t>(1, images / std::max<size_t>(1, wanted_spread_))) {}
 
   // `make` gives the panel, or an empty reference where there is none to see.
   void add(const ImageMetrics& image, const std::function<ReportPanel()>& make) {
-    const bool spread = position_++ % stride_ == 0 && spread_.size() < extras_.wanted_panels;
+    const bool spread = position_++ % stride_ == 0 && spread_.size() < wanted_spread_;
     const double value = image.metrics ? (*image.metrics).*field_.value : kNone;
     const double badness = field_.lower_is_better ? value : -value;  // NaN compares with nothing
     const auto place =
         std::find_if(worst_.begin(), worst_.end(), [&](const Bad& bad) { return badness > bad.badness; });
-    const bool is_bad = std::isfinite(badness) && (place != worst_.end() || worst_.size() < extras_.worst_panels);
+    const bool is_bad = std::isfinite(badness) && (place != worst_.end() || worst_.size() < wanted_worst_);
     if (!spread && !is_bad) return;
     ReportPanel panel = make();
     if (panel.reference.size() != panel.prediction.size()) return;
     if (spread) spread_.push_back(panel);
     if (!is_bad) return;
     worst_.insert(place, {badness, std::move(panel)});
-    if (worst_.size() > extras_.worst_panels) worst_.pop_back();
+    if (worst_.size() > wanted_worst_) worst_.pop_back();
   }
 
   std::vector<ReportPanel> take() {
@@ -65,9 +66,8 @@ class Panels {
     ReportPanel panel;
   };
   static constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-  const EvaluateExtras& extras_;
   const MetricField& field_;
-  const size_t stride_;
+  const size_t wanted_worst_, wanted_spread_, stride_;
   size_t position_ = 0;
   std::vector<Bad> worst_;  // worst first
   std::vector<ReportPanel> spread_;

@@ -15,11 +15,12 @@ namespace depthstill {
 
 // What else is wanted of an evaluation; pointers may be null.
 struct EvaluateExtras {
-  // Receives pictures of the `worst_panels` images that are worst in `worst_by`, worst first, then of `wanted_panels`
-  // others spread over the set, with the teacher's map where the data set has one, else ground truth.
+  // Receives pictures of at most `wanted_panels` images, with the teacher's map where the data set has one, else ground
+  // truth: half of them are worst in the metric `worst_by`, if given, and come first; the others are spread over the
+  // set.
   std::vector<ReportPanel>* panels = nullptr;
-  size_t wanted_panels = 0, worst_panels = 0;
-  std::string worst_by = "abs_rel";
+  size_t wanted_panels = 0;
+  std::string worst_by = {};
   const Baselines* baselines = nullptr;
   std::function<void(const EvalItem&, const DepthMap&)> keep = {};  // gets each prediction
   ScoreOptions scoring = {};

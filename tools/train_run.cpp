@@ -458,12 +458,10 @@ void TrainRun::write_final_report() {
   if (!split.empty()) {
     if (selection_.best_epoch >= 0) load_weights(*model_, path("best.safetensors"));
     const auto baselines = training_baselines(recipe_, protocol_of(recipe_), options_.out, true);
-    const Evaluation evaluation =
-        validate(split, {.panels = &report.panels,
-                         .wanted_panels = static_cast<size_t>(recipe_.eval.report_panels + 1) / 2,
-                         .worst_panels = static_cast<size_t>(recipe_.eval.report_panels) / 2,
-                         .worst_by = recipe_.select.metric,
-                         .baselines = baselines ? &*baselines : nullptr});
+    const Evaluation evaluation = validate(split, {.panels = &report.panels,
+                                                   .wanted_panels = static_cast<size_t>(recipe_.eval.report_panels),
+                                                   .worst_by = recipe_.select.metric,
+                                                   .baselines = baselines ? &*baselines : nullptr});
     report.final = evaluation.summary;
     report.images = evaluation.images;
     const std::string by = chosen ? concat_text(" (chosen by ", recipe_.select.metric, ")") : "";
