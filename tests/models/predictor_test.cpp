@@ -23,7 +23,7 @@ using testing_files::error_of;
 using testing_files::TemporaryFolder;
 
 std::unique_ptr<DepthModel> small_unet(Head head) {
-  auto model = make_model("mobilenet_unet", {.head = head, .bins = 8});
+  auto model = make_model("mobilenet_unet", {.head = head, .bins = 8, .decoder_widths = {16, 16, 16, 32}});
   model->initialize(1);
   model->eval();
   return model;
@@ -170,7 +170,8 @@ TEST(Predictor, ARecipeServesOlderWeights) {
   record.options.bins = 16;
   EXPECT_EQ(error_of([&] { load_model(path, answer); }), path + ": expected a checkpoint with bins 16, found 8");
   save_state(*model, path, {{"format", "pt"}});
-  record.options = {.bins = 8, .d_max = 10};
+  record.options = model->options();
+  record.options.d_max = 10;
   EXPECT_EQ(load_model(path, answer)->options().d_max, 10.0f);
   record.architecture = "dpt_s";  // a recipe of another network
   EXPECT_EQ(load_model(path, answer)->options().d_max, 80.0f);
