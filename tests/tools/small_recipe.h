@@ -11,7 +11,7 @@ inline Recipe recipe_of_small_set(const TemporaryFolder& folder, double lr) {
   Recipe recipe;
   recipe.name = "small";
   recipe.model.options.bins = 33;
-  recipe.model.options.decoder_widths = {32, 32, 64, 128};  // a sixth of the parameters, of the same layers
+  recipe.model.options.decoder_widths = {32, 32, 64, 128};  // an eighth of the parameters, of the same layers
   recipe.loss.top_rows = 8;
   recipe.data.root = folder.path();
   recipe.data.depth_units_per_metre = 256;
