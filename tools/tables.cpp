@@ -124,7 +124,7 @@ class Tables {
   int run() {
     check_folder();
     plan_outputs();
-    if (!args_.report.empty()) report_with("");
+    if (!args_.report.empty()) report_with("");  // what is no report is refused before anything is evaluated
     make_folder(args_.out);
     for (const Task& task : tasks_) {
       std::error_code ignored;

@@ -9,11 +9,6 @@
 #include "kernels/conv2d/conv2d_tiles.h"
 
 #if defined(__x86_64__)
-#if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 takes the undefined operands inside its own intrinsics for uninitialised variables.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
 #include <immintrin.h>
 
 #define DS_AVX2 __attribute__((target("avx2,fma")))
